@@ -1,0 +1,1 @@
+"""Superspaces, their members and subnets as plain values; no torch, no Hydra."""

@@ -1,0 +1,114 @@
+"""Cost of blocks, stages and subnets, read from recipes: no network is built.
+
+MACs count convolutions only (squeeze-and-excitation included; the classifier, norms, activations and pooling count 0).
+Parameters count everything learnt, the three quantiser scalars of every convolution and linear layer included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from spaceevo.space.blocks import block_type
+from spaceevo.space.description import superspace as load_superspace
+from spaceevo.space.encoding import SubnetSpec, parse_substage
+from spaceevo.space.spec import BlockChoice, BlockSpec, Cost, Layer, Recipe
+from spaceevo.space.superspace import SpaceMember, Superspace
+
+QUANTISER_SCALARS = 3
+"""Weight scale, activation scale, activation offset: the published count, whatever the quantisation scheme."""
+
+
+@lru_cache(maxsize=1 << 16)
+def recipe_of(spec: BlockSpec) -> Recipe:
+    """All layers of a block."""
+    return block_type(spec.type).recipe(spec)
+
+
+def layer_macs(layer: Layer, output_hw: int) -> int:
+    """Multiply-accumulates of a layer; the classifier counts 0."""
+    if layer.kind not in ("conv", "depthwise"):
+        return 0
+    cout, cin, kernel, _ = layer.weight_shape
+    return layer.stack * cout * cin * kernel * kernel * output_hw * output_hw
+
+
+def layer_params(layer: Layer) -> int:
+    """Learnt scalars of a layer: weights, bias or norm, quantisers."""
+    if not layer.has_weight:
+        return 0
+    cout, cin, kernel, _ = layer.weight_shape
+    return layer.stack * (cout * cin * kernel * kernel + QUANTISER_SCALARS) + (2 * cout if layer.norm else cout)
+
+
+@lru_cache(maxsize=1 << 18)
+def block_macs_and_params(spec: BlockSpec, hw: int) -> tuple[int, int]:
+    """Multiply-accumulates and parameters of a block for an input of height and width `hw`."""
+    recipe = recipe_of(spec)
+    macs = 0
+
+    def run(name: str, /, *sizes: int) -> int:
+        nonlocal macs
+        if name not in recipe:
+            return sizes[0]
+        output_hw = recipe[name].output_hw(sizes[0])
+        macs += layer_macs(recipe[name], output_hw)
+        return output_hw
+
+    block_type(spec.type).forward(run, hw)
+    return macs, sum(map(layer_params, recipe.values()))
+
+
+def output_hw(spec: BlockSpec, hw: int) -> int:
+    """Height and width of a block's output for an input of `hw`."""
+    return (hw + spec.stride - 1) // spec.stride
+
+
+def blocks_cost(specs: Sequence[BlockSpec], hw: int) -> Cost:
+    """Cost of blocks in a row, the first with an input of height and width `hw`."""
+    macs = params = 0
+    for spec in specs:
+        block_macs, block_params = block_macs_and_params(spec, hw)
+        macs, params, hw = macs + block_macs, params + block_params, output_hw(spec, hw)
+    return Cost(macs / 1e6, params / 1e6)
+
+
+def stage_cost(
+    superspace: Superspace | str, stage: str, block_index: int, substage: str | Sequence[BlockChoice], cin: int, hw: int
+) -> Cost:
+    """Cost of a sub-stage for an input `(1, cin, hw, hw)`.
+
+    Args:
+        superspace: the superspace or its name.
+        stage: e.g. `stage1`.
+        block_index: index of its block type.
+        substage: its blocks, or their text as look-up tables write it, e.g. `3#32#None_5#24#None`.
+        cin: input channels.
+        hw: input height and width.
+    """
+    space = load_superspace(superspace) if isinstance(superspace, str) else superspace
+    blocks = parse_substage(substage) if isinstance(substage, str) else substage
+    return blocks_cost(space.stage_space(stage, block_index).specs(blocks, cin), hw)
+
+
+def stage_costs(member: SpaceMember, spec: SubnetSpec) -> dict[str, Cost]:
+    """Cost of a subnet, stage by stage, heads included."""
+    hw, costs = spec.resolution, {}
+    for name, specs in member.block_specs(spec).items():
+        costs[name] = blocks_cost(specs, hw)
+        for block in specs:
+            hw = output_hw(block, hw)
+    return costs
+
+
+def subnet_cost(member: SpaceMember, spec: SubnetSpec) -> Cost:
+    """Cost of a whole subnet, heads included.
+
+    Raises:
+        EncodingError: `spec` is not a subnet of `member`.
+    """
+    member.validate(spec)
+    total = Cost(0.0, 0.0)
+    for cost in stage_costs(member, spec).values():
+        total = total + cost
+    return total

@@ -1,0 +1,211 @@
+"""YAML description → validated `Superspace`; the descriptions live in `conf/superspace`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spaceevo.errors import ConfigError, EncodingError, choices
+from spaceevo.space.blocks import block_types
+from spaceevo.space.encoding import parse_indices
+from spaceevo.space.spec import ACTIVATIONS
+from spaceevo.space.superspace import Candidate, SpaceMember, StageTemplate, Superspace
+
+CONF_VARIABLE = "SPACEEVO_CONF"
+"""Environment variable naming one more folder with a `superspace/` group of descriptions."""
+
+
+def conf_folder() -> Path:
+    """Folder of the shipped Hydra configs: inside the installed package, or beside `src` in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    packed = package / "conf"
+    return packed if packed.is_dir() else package.parents[1] / "conf"
+
+
+def _description_files() -> dict[str, Path]:
+    folders = [conf_folder()]
+    if extra := os.environ.get(CONF_VARIABLE):
+        folders.append(Path(extra))
+    return {file.stem: file for folder in folders for file in sorted((folder / "superspace").glob("*.yaml"))}
+
+
+def superspaces() -> list[str]:
+    """Names of all superspaces, shipped ones and those of the folder in `SPACEEVO_CONF`."""
+    return sorted(_description_files())
+
+
+@lru_cache(maxsize=32)
+def _load(file: Path, modified_ns: int) -> Superspace:
+    return parse_description(yaml.safe_load(file.read_text(encoding="utf-8")), source=str(file))
+
+
+def superspace(name: str) -> Superspace:
+    """Load a superspace by name.
+
+    Raises:
+        ConfigError: no such superspace, or its description is wrong.
+    """
+    files = _description_files()
+    if name not in files:
+        raise ConfigError(f"unknown superspace '{name}'; allowed: {choices(sorted(files))}")
+    return _load(files[name], files[name].stat().st_mtime_ns)
+
+
+def parse_space(text: str, within: Superspace | None = None) -> SpaceMember:
+    """Read a member's encoding: `mobilew-122222-155400`; `_` may stand for the second `-`, no windows means all 0.
+
+    Args:
+        text: the encoding.
+        within: the superspace it must belong to; without, the encoding's own name is looked up.
+
+    Raises:
+        EncodingError: malformed, of another superspace, or with an index out of range.
+    """
+    match = re.fullmatch(r"(?P<name>[A-Za-z]\w*?)-(?P<blocks>[\d.]+)(?:[-_](?P<windows>[\d.]+))?", text.strip())
+    if match is None:
+        raise EncodingError(f"space '{text}' is not of the form <superspace>-<block indices>-<window indices>")
+    if within is not None and within.name != match["name"]:
+        raise EncodingError(f"space '{text}' is not of superspace {within.name}")
+    space = within or superspace(match["name"])
+    blocks = parse_indices(match["blocks"], f"space '{text}': block indices")
+    windows = parse_indices(match["windows"], f"space '{text}': window indices") if match["windows"] else None
+    try:
+        return space.member(blocks, windows or (0,) * len(blocks))
+    except ConfigError as error:
+        raise EncodingError(f"space '{text}': {error}") from None
+
+
+class _Faults:
+    """Collects every fault of a description, so that a user mends them in one go."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.texts: list[str] = []
+
+    def add(self, where: str, field: str, value: object, allowed: str) -> None:
+        self.texts.append(f"{where}: {field} = {value!r}; allowed: {allowed}")
+
+    def raise_any(self) -> None:
+        if self.texts:
+            raise ConfigError(f"superspace {self.source}: " + " | ".join(self.texts))
+
+
+def parse_description(description: object, source: str = "") -> Superspace:
+    """Turn a description (the content of a `conf/superspace` file) into a superspace.
+
+    Raises:
+        ConfigError: lists every fault with stage, field, value and what is allowed.
+    """
+    faults = _Faults(source)
+    if not isinstance(description, Mapping):
+        faults.add("description", "content", description, "a mapping with name, resolutions, candidates, stages")
+        faults.raise_any()
+        raise AssertionError
+    name = description.get("name")
+    if not isinstance(name, str) or re.fullmatch(r"[A-Za-z]\w*", name) is None:
+        faults.add("description", "name", name, "letters, digits and '_', a letter first")
+    resolutions = description.get("resolutions")
+    resolutions = resolutions if isinstance(resolutions, Mapping) else {}
+    result = Superspace(
+        name=str(name),
+        stages=_stages(description.get("stages"), faults),
+        candidates=_candidates(description.get("candidates"), faults),
+        block_resolutions=_integers(resolutions.get("block"), "resolutions", "block", faults),
+        supernet_resolutions=_integers(resolutions.get("supernet"), "resolutions", "supernet", faults),
+        input_channels=int(description.get("input_channels", 3)),
+    )
+    if not faults.texts and not result.searched:
+        faults.add("stages", "searched stages", 0, "at least one stage without a fixed block")
+    if not faults.texts and result.stages[-1].block != _classifier(result):
+        faults.add(result.stages[-1].name, "block", result.stages[-1].block, "the last stage is of type Logits")
+    faults.raise_any()
+    return result
+
+
+def _classifier(space: Superspace) -> Candidate | None:
+    block = space.stages[-1].block
+    return block if block is not None and block.type == "Logits" else Candidate("Logits", (1,), (None,), "none")
+
+
+def _candidates(value: object, faults: _Faults) -> tuple[Candidate, ...]:
+    if not isinstance(value, list) or not value:
+        faults.add("candidates", "candidates", value, "a list of block types")
+        return ()
+    return tuple(_candidate(item, f"candidate {index}", faults) for index, item in enumerate(value))
+
+
+def _candidate(item: object, where: str, faults: _Faults) -> Candidate:
+    fields: Mapping[str, Any] = item if isinstance(item, Mapping) else {}
+    for field in fields.keys() - {"type", "kernels", "expands", "act"}:
+        faults.add(where, "field", field, "type, kernels, expands, act")
+    types = block_types()
+    kind, act = str(fields.get("type")), fields.get("act", "none")
+    if kind not in types:
+        faults.add(where, "type", fields.get("type"), choices(sorted(types), limit=99))
+        return Candidate(kind, (1,), (None,), "none")
+    if act not in ACTIVATIONS:
+        faults.add(where, "act", act, choices(ACTIVATIONS))
+    kernels = _integers(fields.get("kernels", [1]), where, "kernels", faults)
+    if any(kernel % 2 == 0 for kernel in kernels):
+        faults.add(where, "kernels", list(kernels), "odd sizes")
+    expands: tuple[float | None, ...] = (None,)
+    if types[kind].has_expand:
+        expands = _ratios(fields.get("expands"), where, faults)
+    elif "expands" in fields:
+        faults.add(where, "expands", fields["expands"], f"none, {kind} has no expand ratio")
+    return Candidate(kind, kernels, expands, act)
+
+
+def _ratios(value: object, where: str, faults: _Faults) -> tuple[float | None, ...]:
+    ratios = value if isinstance(value, list) else []
+    if not ratios or not all(isinstance(r, int | float) and not isinstance(r, bool) and r > 0 for r in ratios):
+        faults.add(where, "expands", value, "a list of positive ratios")
+        return (1.0,)
+    return tuple(ratios)
+
+
+def _stages(value: object, faults: _Faults) -> tuple[StageTemplate, ...]:
+    if not isinstance(value, Mapping) or not value:
+        faults.add("stages", "stages", value, "a mapping of stage names to stages")
+        return ()
+    return tuple(_stage(str(name), item, faults) for name, item in value.items())
+
+
+def _stage(name: str, item: object, faults: _Faults) -> StageTemplate:
+    fields: Mapping[str, Any] = item if isinstance(item, Mapping) else {}
+    for field in fields.keys() - {"stride", "widths", "window", "depths", "block"}:
+        faults.add(name, "field", field, "stride, widths, window, depths, block")
+    widths = _integers(fields.get("widths"), name, "widths", faults)
+    depths = _integers(fields.get("depths", [1]), name, "depths", faults)
+    stride, window = fields.get("stride", 1), fields.get("window", len(widths))
+    if stride not in (1, 2):
+        faults.add(name, "stride", stride, "1, 2")
+    if not isinstance(window, int) or not 1 <= window <= len(widths):
+        faults.add(name, "window", window, f"1…{len(widths)}, the number of widths")
+        window = len(widths)
+    block = _candidate(fields["block"], name, faults) if "block" in fields else None
+    if block is not None and window != len(widths):
+        faults.add(name, "window", window, "none, the stage has a fixed block and is not searched")
+    return StageTemplate(name, stride, widths, depths, window, block)
+
+
+def _integers(value: object, where: str, field: str, faults: _Faults) -> tuple[int, ...]:
+    """A list of ascending positive integers, written out or as `{min: 16, max: 32, step: 8}` (both ends included)."""
+    numbers: list[Any] = []
+    if isinstance(value, Mapping) and value.keys() <= {"min", "max", "step"} and {"min", "max"} <= value.keys():
+        ends = [value["min"], value["max"], value.get("step", 1)]
+        if all(isinstance(end, int) for end in ends) and ends[2] > 0:
+            numbers = list(range(ends[0], ends[1] + 1, ends[2]))
+    elif isinstance(value, list):
+        numbers = value
+    whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in numbers)
+    if not numbers or not whole or numbers != sorted(set(numbers)):
+        faults.add(where, field, value, "ascending positive whole numbers: a list, or {min, max, step}")
+        return (8,)
+    return tuple(numbers)

@@ -1,0 +1,101 @@
+"""Random moves within spaces and superspaces; all take their generator."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TypeVar
+
+from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.spec import BlockChoice
+from spaceevo.space.superspace import SpaceMember, StageSpace, Superspace
+
+Value = TypeVar("Value")
+
+
+def sample_block(stage: StageSpace, rng: Random) -> BlockChoice:
+    """Draw kernel, width and expand ratio of one block."""
+    block = stage.candidate
+    return BlockChoice(rng.choice(block.kernels), rng.choice(stage.widths), rng.choice(block.expands))
+
+
+def sample_substage(stage: StageSpace, rng: Random) -> tuple[BlockChoice, ...]:
+    """Draw a depth and every block of a stage."""
+    return tuple(sample_block(stage, rng) for _ in range(rng.choice(stage.depths)))
+
+
+def sample_subnet(member: SpaceMember, rng: Random) -> SubnetSpec:
+    """Draw a subnet, every choice uniform and independent."""
+    stages = tuple(sample_substage(stage, rng) for stage in member.body)
+    return SubnetSpec(stages, rng.choice(member.superspace.supernet_resolutions))
+
+
+def mutate_subnet(
+    member: SpaceMember, spec: SubnetSpec, rng: Random, probability: float = 0.3, resolution_probability: float = 0.5
+) -> SubnetSpec:
+    """Redraw each depth, kernel, width and expand ratio with `probability`; blocks gained by depth are random."""
+
+    def redraw(value: Value, options: tuple[Value, ...], chance: float) -> Value:
+        return rng.choice(options) if rng.random() < chance else value
+
+    def mutate_stage(stage: StageSpace, blocks: tuple[BlockChoice, ...]) -> tuple[BlockChoice, ...]:
+        depth = redraw(len(blocks), stage.depths, probability)
+        kept = [
+            BlockChoice(
+                redraw(block.kernel, stage.candidate.kernels, probability),
+                redraw(block.width, stage.widths, probability),
+                redraw(block.expand, stage.candidate.expands, probability),
+            )
+            for block in blocks[:depth]
+        ]
+        return (*kept, *(sample_block(stage, rng) for _ in range(depth - len(kept))))
+
+    stages = tuple(mutate_stage(stage, blocks) for stage, blocks in zip(member.body, spec.stages, strict=True))
+    return SubnetSpec(stages, redraw(spec.resolution, member.superspace.supernet_resolutions, resolution_probability))
+
+
+def crossover_subnet(member: SpaceMember, first: SubnetSpec, second: SubnetSpec, rng: Random) -> SubnetSpec:
+    """Take each depth, kernel, width, expand ratio and the resolution from either parent, at even odds."""
+
+    def cross_block(one: BlockChoice, other: BlockChoice) -> BlockChoice:
+        return BlockChoice(
+            rng.choice((one.kernel, other.kernel)),
+            rng.choice((one.width, other.width)),
+            rng.choice((one.expand, other.expand)),
+        )
+
+    def cross_stage(one: tuple[BlockChoice, ...], other: tuple[BlockChoice, ...]) -> tuple[BlockChoice, ...]:
+        depth = rng.choice((len(one), len(other)))
+        longer = one if len(one) >= len(other) else other
+        shared = [cross_block(a, b) for a, b in zip(one, other, strict=False)]
+        return (*shared[:depth], *longer[len(shared) : depth])
+
+    stages = tuple(cross_stage(a, b) for a, b in zip(first.stages, second.stages, strict=True))
+    return SubnetSpec(stages, rng.choice((first.resolution, second.resolution)))
+
+
+def sample_member(superspace: Superspace, rng: Random) -> SpaceMember:
+    """Draw block type and width window of every searched stage."""
+    blocks = [rng.randrange(len(superspace.candidates)) for _ in superspace.searched]
+    return superspace.member(blocks, [rng.randrange(stage.windows) for stage in superspace.searched])
+
+
+def mutate_block(member: SpaceMember, rng: Random) -> SpaceMember | None:
+    """Give one random stage another block type; None where the superspace has one type only."""
+    return _mutate_index(member, rng, [len(member.superspace.candidates)] * len(member.blocks), of_block=True)
+
+
+def mutate_window(member: SpaceMember, rng: Random) -> SpaceMember | None:
+    """Give one random stage another width window; None where no stage has a second one."""
+    return _mutate_index(member, rng, [stage.windows for stage in member.superspace.searched], of_block=False)
+
+
+def _mutate_index(member: SpaceMember, rng: Random, counts: list[int], of_block: bool) -> SpaceMember | None:
+    movable = [position for position, count in enumerate(counts) if count > 1]
+    if not movable:
+        return None
+    indices = list(member.blocks if of_block else member.windows)
+    position = rng.choice(movable)
+    indices[position] = rng.choice([i for i in range(counts[position]) if i != indices[position]])
+    return member.superspace.member(
+        indices if of_block else member.blocks, member.windows if of_block else indices
+    )

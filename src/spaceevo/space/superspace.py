@@ -1,0 +1,279 @@
+"""Superspaces and their members as values: what may be chosen, for every stage."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from spaceevo.errors import ConfigError, EncodingError, choices
+from spaceevo.space.blocks import block_type
+from spaceevo.space.encoding import SubnetSpec, format_indices
+from spaceevo.space.spec import Activation, BlockChoice, BlockSpec, halved
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A block type with the kernels and expand ratios it may take."""
+
+    type: str
+    kernels: tuple[int, ...]
+    expands: tuple[float | None, ...]
+    act: Activation
+
+    def spec(self, choice: BlockChoice, cin: int, stride: int) -> BlockSpec:
+        """The block that `choice` makes of this candidate."""
+        return BlockSpec(self.type, cin, choice.width, choice.kernel, choice.expand, stride, self.act)
+
+
+@dataclass(frozen=True)
+class StageTemplate:
+    """A stage of a superspace; `block` is its fixed block, or None where the search chooses among the candidates."""
+
+    name: str
+    stride: int
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    window: int
+    block: Candidate | None = None
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether block type and width window are chosen by the space search."""
+        return self.block is None
+
+    @property
+    def windows(self) -> int:
+        """Number of width windows."""
+        return len(self.widths) - self.window + 1
+
+
+@dataclass(frozen=True)
+class StageSpace:
+    """A stage with its block type and widths settled: all sub-stages it can be.
+
+    `cins` are the input widths of the first block (the previous stage's whole list); later blocks take `widths`.
+    """
+
+    name: str
+    candidate: Candidate
+    stride: int
+    cins: tuple[int, ...]
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+
+    @property
+    def is_head(self) -> bool:
+        """Whether the stage has one form only and stands outside the subnet encoding."""
+        return block_type(self.candidate.type).is_head
+
+    @property
+    def largest(self) -> tuple[BlockChoice, ...]:
+        """The sub-stage with the greatest depth, kernels, widths and expand ratios."""
+        block = self.candidate
+        return (BlockChoice(max(block.kernels), max(self.widths), max(block.expands, key=_ratio)),) * max(self.depths)
+
+    @property
+    def smallest(self) -> tuple[BlockChoice, ...]:
+        """The sub-stage with the least depth, kernels, widths and expand ratios."""
+        block = self.candidate
+        return (BlockChoice(min(block.kernels), min(self.widths), min(block.expands, key=_ratio)),) * min(self.depths)
+
+    def block_specs(self, position: int) -> Iterator[BlockSpec]:
+        """Every block that may stand at `position`, the first being 0."""
+        cins, stride = (self.cins, self.stride) if position == 0 else (self.widths, 1)
+        block = self.candidate
+        for cin, width, kernel, expand in itertools.product(cins, self.widths, block.kernels, block.expands):
+            yield block.spec(BlockChoice(kernel, width, expand), cin, stride)
+
+    def specs(self, blocks: Sequence[BlockChoice], cin: int) -> tuple[BlockSpec, ...]:
+        """The blocks of one sub-stage for an input of `cin` channels."""
+        specs = []
+        for position, choice in enumerate(blocks):
+            specs.append(self.candidate.spec(choice, cin, self.stride if position == 0 else 1))
+            cin = choice.width
+        return tuple(specs)
+
+    def validate(self, blocks: Sequence[BlockChoice]) -> None:
+        """Check a sub-stage against this space.
+
+        Raises:
+            EncodingError: names the stage, the block, the value and what is allowed.
+        """
+        if len(blocks) not in self.depths:
+            raise EncodingError(f"{self.name}: depth {len(blocks)} is not allowed; allowed: {choices(self.depths)}")
+        for position, block in enumerate(blocks, start=1):
+            self._validate_value(position, "kernel", block.kernel, self.candidate.kernels)
+            self._validate_value(position, "width", block.width, self.widths)
+            self._validate_value(position, "expand ratio", block.expand, self.candidate.expands)
+
+    def _validate_value(self, position: int, field: str, value: object, allowed: Iterable[object]) -> None:
+        options = tuple(allowed)
+        if value not in options:
+            where = f"{self.name}, block {position}"
+            raise EncodingError(f"{where}: {field} {value} is not allowed; allowed: {choices(options)}")
+
+
+def _ratio(expand: float | None) -> float:
+    return expand or 0.0
+
+
+@dataclass(frozen=True)
+class Superspace:
+    """A macro architecture, the block types its searched stages choose from, and its resolutions in pixels."""
+
+    name: str
+    stages: tuple[StageTemplate, ...]
+    candidates: tuple[Candidate, ...]
+    block_resolutions: tuple[int, ...]
+    supernet_resolutions: tuple[int, ...]
+    input_channels: int = 3
+
+    @cached_property
+    def searched(self) -> tuple[StageTemplate, ...]:
+        """The stages whose block type and width window the space search chooses, in order."""
+        return tuple(stage for stage in self.stages if stage.is_searched)
+
+    @property
+    def num_classes(self) -> int:
+        """Width of the classifier."""
+        return self.stages[-1].widths[0]
+
+    @property
+    def size(self) -> int:
+        """Number of members."""
+        product = 1
+        for stage in self.searched:
+            product *= len(self.candidates) * stage.windows
+        return product
+
+    def stage(self, name: str) -> StageTemplate:
+        """Look a stage up.
+
+        Raises:
+            ConfigError: no stage has this name.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise ConfigError(f"superspace {self.name} has no stage '{name}'; stages: {choices(s.name for s in self.stages)}")
+
+    def cins(self, name: str) -> tuple[int, ...]:
+        """Input widths of a stage: the previous stage's whole list."""
+        index = self.stages.index(self.stage(name))
+        return self.stages[index - 1].widths if index else (self.input_channels,)
+
+    def input_hw(self, name: str, resolution: int) -> int:
+        """Height and width of a stage's input for images of `resolution` pixels."""
+        hw = resolution
+        for stage in self.stages:
+            if stage.name == name:
+                break
+            hw = halved(hw, stage.stride)
+        return hw
+
+    def stage_space(self, name: str, block_index: int | None = None, window_index: int | None = None) -> StageSpace:
+        """Settle a stage: block type `block_index` for a searched stage, widths of one window or, without, all.
+
+        Raises:
+            ConfigError: the stage, block or window does not exist.
+        """
+        stage = self.stage(name)
+        block, widths = stage.block, stage.widths
+        if block is None:
+            if block_index is None or not 0 <= block_index < len(self.candidates):
+                types = choices(f"{i} {c.type}" for i, c in enumerate(self.candidates))
+                raise ConfigError(f"superspace {self.name}, {name}: block index {block_index} is not one of: {types}")
+            block = self.candidates[block_index]
+        if window_index is not None:
+            if not 0 <= window_index < stage.windows:
+                raise ConfigError(
+                    f"superspace {self.name}, {name}: window index {window_index} is not one of 0…{stage.windows - 1}"
+                )
+            widths = widths[window_index : window_index + stage.window]
+        return StageSpace(name, block, stage.stride, self.cins(name), widths, stage.depths)
+
+    def member(self, blocks: Sequence[int], windows: Sequence[int]) -> SpaceMember:
+        """The space with these block types and width windows.
+
+        Raises:
+            ConfigError: an index is out of range, or their number is not the number of searched stages.
+        """
+        for what, indices in (("block", blocks), ("window", windows)):
+            if len(indices) != len(self.searched):
+                stages = choices(stage.name for stage in self.searched)
+                raise ConfigError(f"superspace {self.name}: {len(indices)} {what} indices for the stages {stages}")
+        member = SpaceMember(self, tuple(blocks), tuple(windows))
+        _ = member.stages
+        return member
+
+
+@dataclass(frozen=True)
+class SpaceMember:
+    """One search space of a superspace: a block type and a width window for every searched stage."""
+
+    superspace: Superspace
+    blocks: tuple[int, ...]
+    windows: tuple[int, ...]
+
+    def __str__(self) -> str:
+        """The published encoding, e.g. `mobilew-122222-155400`."""
+        return f"{self.superspace.name}-{format_indices(self.blocks)}-{format_indices(self.windows)}"
+
+    def __hash__(self) -> int:
+        """Hash by encoding; hashing the whole superspace at each look-up would be slow."""
+        return hash((self.superspace.name, self.blocks, self.windows))
+
+    @cached_property
+    def stages(self) -> dict[str, StageSpace]:
+        """All stages, heads included, by name and in order."""
+        picks = iter(zip(self.blocks, self.windows, strict=True))
+        return {
+            stage.name: self.superspace.stage_space(stage.name, *(next(picks) if stage.is_searched else ()))
+            for stage in self.superspace.stages
+        }
+
+    @cached_property
+    def body(self) -> tuple[StageSpace, ...]:
+        """The stages of the subnet encoding: all but the heads."""
+        return tuple(stage for stage in self.stages.values() if not stage.is_head)
+
+    @property
+    def largest(self) -> SubnetSpec:
+        """The subnet with every choice at its greatest."""
+        return SubnetSpec(tuple(s.largest for s in self.body), max(self.superspace.supernet_resolutions))
+
+    @property
+    def smallest(self) -> SubnetSpec:
+        """The subnet with every choice at its least."""
+        return SubnetSpec(tuple(s.smallest for s in self.body), min(self.superspace.supernet_resolutions))
+
+    def validate(self, spec: SubnetSpec) -> None:
+        """Check that `spec` is a subnet of this space.
+
+        Raises:
+            EncodingError: names the stage, block and value, and what is allowed.
+        """
+        if len(spec.stages) != len(self.body):
+            names = choices(stage.name for stage in self.body)
+            raise EncodingError(f"subnet '{spec}': {len(spec.stages)} depths for the stages {names} of {self}")
+        resolutions = self.superspace.supernet_resolutions
+        if spec.resolution not in resolutions:
+            raise EncodingError(
+                f"subnet '{spec}': resolution {spec.resolution} is not allowed in {self}; allowed: {choices(resolutions)}"
+            )
+        for stage, blocks in zip(self.body, spec.stages, strict=True):
+            try:
+                stage.validate(blocks)
+            except EncodingError as error:
+                raise EncodingError(f"subnet '{spec}' is not in {self}: {error}") from None
+
+    def block_specs(self, spec: SubnetSpec) -> dict[str, tuple[BlockSpec, ...]]:
+        """Every block of a subnet by stage, heads included, with all sizes."""
+        cin, blocks = self.superspace.input_channels, iter(spec.stages)
+        specs: dict[str, tuple[BlockSpec, ...]] = {}
+        for stage in self.stages.values():
+            specs[stage.name] = stage.specs(stage.largest if stage.is_head else next(blocks), cin)
+            cin = specs[stage.name][-1].cout
+        return specs
