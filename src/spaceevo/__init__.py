@@ -1,0 +1,71 @@
+"""SpaceEvo: search spaces designed for INT8 inference on one target device.
+
+Every public name is imported on first use, so that `python -m spaceevo --help` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spaceevo.latency.predictor import BlockLatency
+    from spaceevo.nn.supernet import Supernet
+    from spaceevo.quant.lsq import lsq_plus_activation, lsq_plus_weight
+    from spaceevo.quant.prepare import set_quant
+    from spaceevo.search.quality import Quality, QualityScorer
+    from spaceevo.space.cost import stage_cost, subnet_cost
+    from spaceevo.space.description import parse_space, superspace, superspaces
+    from spaceevo.space.encoding import SubnetSpec
+    from spaceevo.space.spec import Cost
+    from spaceevo.space.superspace import SpaceMember, Superspace
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BlockLatency": "latency.predictor",
+    "Cost": "space.spec",
+    "Quality": "search.quality",
+    "QualityScorer": "search.quality",
+    "SpaceMember": "space.superspace",
+    "SubnetSpec": "space.encoding",
+    "Supernet": "nn.supernet",
+    "Superspace": "space.superspace",
+    "lsq_plus_activation": "quant.lsq",
+    "lsq_plus_weight": "quant.lsq",
+    "parse_space": "space.description",
+    "set_quant": "quant.prepare",
+    "stage_cost": "space.cost",
+    "subnet_cost": "space.cost",
+    "superspace": "space.description",
+    "superspaces": "space.description",
+}
+
+__all__ = [
+    "BlockLatency",
+    "Cost",
+    "Quality",
+    "QualityScorer",
+    "SpaceMember",
+    "SubnetSpec",
+    "Supernet",
+    "Superspace",
+    "lsq_plus_activation",
+    "lsq_plus_weight",
+    "parse_space",
+    "set_quant",
+    "stage_cost",
+    "subnet_cost",
+    "superspace",
+    "superspaces",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"spaceevo.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'spaceevo' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Elastic leaves, blocks, stages and networks; one class serves the weight-sharing and the extracted form."""

@@ -1,0 +1,255 @@
+"""Elastic leaves: each holds the largest tensors, `active` says which slice of them is in force."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from spaceevo.errors import ExportError
+from spaceevo.quant.convert import FoldedConv, LayerQuant, fold_norm
+from spaceevo.quant.program import TensorQuant
+from spaceevo.quant.quantizer import GATE_SCALE, RELU6_SCALE, ActivationQuantizer, Scheme
+from spaceevo.space.spec import Activation, Layer
+
+BN_EPS = 1e-5
+BN_MOMENTUM = 0.1
+
+
+def activate(x: Tensor, act: Activation) -> Tensor:
+    """Apply an activation in floating point."""
+    match act:
+        case "relu":
+            return functional.relu(x)
+        case "relu6":
+            return functional.relu6(x)
+        case "hswish":
+            return functional.hardswish(x)
+        case "swish":
+            return functional.silu(x)
+        case "hsigmoid":
+            return functional.relu6(x + 3) / 6
+        case _:
+            return x
+
+
+def tensor_quant(quantizer: ActivationQuantizer | None) -> TensorQuant:
+    """Scale and zero point of a quantiser's tensor.
+
+    Raises:
+        ExportError: the scheme has no quantiser there.
+    """
+    if quantizer is None:
+        raise ExportError("a network under quant=published leaves tensors in float; train it under quant=deploy to deploy it")
+    return TensorQuant(*quantizer.scale_and_zero_point())
+
+
+class QuantizedActivation(nn.Module):
+    """An activation and, under a scheme that quantises every tensor, the quantisers before and after it.
+
+    With quantisers on, hswish is x·q(relu6(x + 3)/6) and swish x·q(sigmoid(x)), both gates on the fixed grid 1/256: what
+    integer runtimes compute.
+    """
+
+    def __init__(self, act: Activation, scheme: Scheme) -> None:
+        super().__init__()
+        self.act = act
+        self.output_quantizer = scheme.tensor_quantizer(act)
+        gated = act in ("hswish", "swish")
+        self.input_quantizer = scheme.tensor_quantizer() if gated else None
+        self.gate_quantizer = scheme.fixed_quantizer(RELU6_SCALE if act == "hswish" else GATE_SCALE) if gated else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Activate `x`, any shape."""
+        gate_quantizer = self.gate_quantizer
+        if gate_quantizer is None or not gate_quantizer.is_on or self.input_quantizer is None:
+            x = activate(x, self.act)
+        else:
+            x = self.input_quantizer(x)
+            if self.act == "hswish":
+                x = x * (gate_quantizer(functional.relu6(x + 3)) / 6)
+            else:
+                x = x * gate_quantizer(torch.sigmoid(x))
+        return x if self.output_quantizer is None else self.output_quantizer(x)
+
+    def layer_quant(self) -> LayerQuant:
+        """Quantisation of the result and, for gated activations, of their input."""
+        before = None if self.input_quantizer is None else tensor_quant(self.input_quantizer)
+        return LayerQuant(tensor_quant(self.output_quantizer), before_act=before)
+
+
+class ElasticLayer(nn.Module):
+    """A layer of a recipe: `layer` is what its tensors hold, `active` the slice in force."""
+
+    def __init__(self, layer: Layer, scheme: Scheme) -> None:
+        super().__init__()
+        self.layer = self.active = layer
+        self.scheme = scheme
+        self.activation = QuantizedActivation(layer.act, scheme)
+
+    def narrow(self, layer: Layer) -> ElasticLayer:
+        """A layer of its own that holds the slice `layer` of this one's tensors."""
+        narrowed = type(self)(layer, self.scheme)
+        source = self.state_dict()
+        narrowed.load_state_dict({k: _slice(source[k], tuple(v.shape)) for k, v in narrowed.state_dict().items()})
+        return narrowed
+
+    def layer_quant(self) -> LayerQuant:
+        """The numbers of the quantised layer as it is active."""
+        return self.activation.layer_quant()
+
+
+def _slice(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The first channels of a tensor; of a weight `(Cout, Cin, K, K)` also the centre of the kernel."""
+    if tuple(tensor.shape) == shape:
+        return tensor
+    channels = tensor[tuple(slice(size) for size in shape[:2])]
+    if len(shape) < 4:
+        return channels
+    margin = (tensor.shape[2] - shape[2]) // 2
+    return channels[:, :, margin : margin + shape[2], margin : margin + shape[2]]
+
+
+class PoolLayer(ElasticLayer):
+    """Mean over height and width."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, C, H, W)` → `(N, C, 1, 1)`."""
+        y: Tensor = self.activation(x.mean((2, 3), keepdim=True))
+        return y
+
+
+class AddLayer(ElasticLayer):
+    """Sum of two tensors."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Two of `(N, C, H, W)` → one."""
+        z: Tensor = self.activation(x + y)
+        return z
+
+
+class MulLayer(ElasticLayer):
+    """Product of a tensor with a gate per channel."""
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        """`(N, C, H, W)`, `(N, C, 1, 1)` → `(N, C, H, W)`."""
+        y: Tensor = self.activation(x * gate)
+        return y
+
+
+class ElasticConv(nn.Module):
+    """One convolution without norm: weight, its quantiser, and the input's where the scheme has one there."""
+
+    def __init__(self, layer: Layer, scheme: Scheme, bias: bool) -> None:
+        super().__init__()
+        reference = nn.Conv2d(layer.weight_shape[1], layer.cout, layer.kernel, bias=bias)
+        self.weight = reference.weight
+        self.bias = reference.bias
+        self.weight_quantizer = scheme.weight_quantizer()
+        self.input_quantizer = scheme.input_quantizer()
+
+    def forward(self, x: Tensor, layer: Layer) -> Tensor:
+        """Convolve with the slice `layer`; padded by half the kernel, after quantisation."""
+        if self.input_quantizer is not None:
+            x = self.input_quantizer(x)
+        weight = self.weight_quantizer(_slice(self.weight, layer.weight_shape))
+        bias = None if self.bias is None else self.bias[: layer.cout]
+        if layer.kind == "linear":
+            return functional.linear(x.flatten(1), weight.flatten(1), bias)
+        groups = layer.cin if layer.kind == "depthwise" else 1
+        return functional.conv2d(x, weight, bias, layer.stride, layer.kernel // 2, groups=groups)
+
+    def fold(self, layer: Layer, gain: Tensor | None, shift: Tensor | None) -> FoldedConv:
+        """Integer weights of the slice with norm or bias folded in."""
+        weight = self.weight_quantizer.integers(_slice(self.weight, layer.weight_shape)).double()
+        if gain is None:
+            gain = torch.ones(layer.cout)
+        if shift is None:
+            shift = torch.zeros(layer.cout) if self.bias is None else self.bias[: layer.cout]
+        scale = abs(float(self.weight_quantizer.scale))
+        return fold_norm(weight.numpy(), scale, gain.double().numpy(), shift.double().numpy())
+
+
+class ConvLayer(ElasticLayer):
+    """One convolution, or a stack of them, then batch norm (or a bias) and an activation."""
+
+    def __init__(self, layer: Layer, scheme: Scheme) -> None:
+        super().__init__(layer, scheme)
+        bias = not layer.norm
+        self.convs = nn.ModuleList(ElasticConv(layer, scheme, bias) for _ in range(layer.stack))
+        self.between = nn.ModuleList(QuantizedActivation("none", scheme) for _ in range(layer.stack - 1))
+        self.norm = nn.BatchNorm2d(layer.cout, eps=BN_EPS, momentum=BN_MOMENTUM) if layer.norm else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(N, Cin, H, W)` → `(N, Cout, H/stride, W/stride)`; a linear layer gives `(N, Cout)`."""
+        active = self.active
+        for index in range(active.stack):
+            x = self.convs[index](x, active if index == 0 else replace(active, stride=1))
+            if index < active.stack - 1:
+                x = self.between[index](x)
+        y: Tensor = self.activation(self._normalize(x))
+        return y
+
+    def _normalize(self, x: Tensor) -> Tensor:
+        norm = self.norm
+        if norm is None:
+            return x
+        channels = self.active.cout
+        mean, variance = norm.running_mean, norm.running_var
+        assert mean is not None
+        assert variance is not None
+        return functional.batch_norm(
+            x,
+            mean[:channels],
+            variance[:channels],
+            norm.weight[:channels],
+            norm.bias[:channels],
+            norm.training,
+            norm.momentum or 0.0,
+            norm.eps,
+        )
+
+    def narrow(self, layer: Layer) -> ElasticLayer:
+        """As the base; the norm keeps its momentum."""
+        narrowed = super().narrow(layer)
+        if self.norm is not None and isinstance(narrowed, ConvLayer) and narrowed.norm is not None:
+            narrowed.norm.momentum = self.norm.momentum
+        return narrowed
+
+    @torch.no_grad()
+    def layer_quant(self) -> LayerQuant:
+        """Folded integer weights and the quantisation of every tensor, as the layer is active."""
+        active, last = self.active, self.active.stack - 1
+        gain, shift = self._gain_and_shift()
+        convs = [
+            conv.fold(active, *((gain, shift) if index == last else (None, None)))  # type: ignore[operator]
+            for index, conv in enumerate(self.convs[: active.stack])
+        ]
+        between = [tensor_quant(act.output_quantizer) for act in self.between[:last]]  # type: ignore[arg-type]
+        return replace(self.activation.layer_quant(), convs=tuple(convs), between=tuple(between))
+
+    def _gain_and_shift(self) -> tuple[Tensor | None, Tensor | None]:
+        """Batch norm in eval mode as `gain·x + shift` per channel, in double precision."""
+        norm, channels = self.norm, self.active.cout
+        if norm is None or norm.running_mean is None or norm.running_var is None:
+            return None, None
+        gain = norm.weight[:channels].double() / torch.sqrt(norm.running_var[:channels].double() + norm.eps)
+        return gain, norm.bias[:channels].double() - norm.running_mean[:channels].double() * gain
+
+
+_LEAVES: dict[str, type[ElasticLayer]] = {
+    "conv": ConvLayer,
+    "depthwise": ConvLayer,
+    "linear": ConvLayer,
+    "pool": PoolLayer,
+    "add": AddLayer,
+    "mul": MulLayer,
+}
+
+
+def make_layer(layer: Layer, scheme: Scheme) -> ElasticLayer:
+    """The leaf of a layer's kind."""
+    return _LEAVES[layer.kind](layer, scheme)
+

@@ -1,0 +1,131 @@
+"""Networks: the weight-sharing supernet of a space, and the subnets extracted from it."""
+
+from __future__ import annotations
+
+from random import Random
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from spaceevo.nn.layers import tensor_quant
+from spaceevo.nn.stage import Stage
+from spaceevo.quant.convert import ProgramBuilder
+from spaceevo.quant.program import TensorQuant
+from spaceevo.quant.quantizer import ActivationQuantizer, Scheme, quant_scheme
+from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.operators import sample_subnet
+from spaceevo.space.superspace import SpaceMember
+
+
+def resize(images: Tensor, resolution: int) -> Tensor:
+    """Resize `(N, C, H, W)` bicubically to a square of `resolution` pixels."""
+    if images.shape[-2:] == (resolution, resolution):
+        return images
+    return functional.interpolate(images, (resolution, resolution), mode="bicubic", align_corners=False)
+
+
+class Network(nn.Module):
+    """Stages in a row, from images to logits, at one input resolution."""
+
+    def __init__(self, stages: dict[str, Stage], resolution: int, image_quantizer: ActivationQuantizer | None) -> None:
+        super().__init__()
+        self.resolution = resolution
+        self.dropout = 0.0
+        self.image_quantizer = image_quantizer
+        self.stages = nn.ModuleDict(stages)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images `(N, 3, H, W)`, resized here to the network's resolution, → logits `(N, classes)`.
+
+        `dropout`, in training, acts on the classifier's input.
+        """
+        x = resize(images, self.resolution)
+        if self.image_quantizer is not None:
+            x = self.image_quantizer(x)
+        *body, classifier = self.stages.values()
+        for stage in body:
+            x = stage(x)
+        y: Tensor = classifier(functional.dropout(x, self.dropout, self.training))
+        return y
+
+    def input_quant(self) -> TensorQuant:
+        """Scale and zero point of the resized images."""
+        return tensor_quant(self.image_quantizer)
+
+    def lower(self, builder: ProgramBuilder, images: str) -> str:
+        """Append the network's operations to an integer program; return the logits' tensor."""
+        x = images
+        for name, stage in self.stages.items():
+            assert isinstance(stage, Stage)
+            x = stage.lower(builder, name, x)
+        return x
+
+
+class Supernet(Network):
+    """All subnets of a space in one set of weights.
+
+    Args:
+        member: the space.
+        quant: scheme of its quantisers, `deploy` or `published`; they start off (`set_quant`).
+    """
+
+    def __init__(self, member: SpaceMember, quant: str = "deploy") -> None:
+        scheme: Scheme = quant_scheme(quant)
+        stages = {name: Stage.elastic(space, scheme) for name, space in member.stages.items()}
+        super().__init__(stages, member.largest.resolution, scheme.tensor_quantizer())
+        self.member = member
+        self.scheme = scheme
+        self.activate_max()
+
+    def activate(self, spec: SubnetSpec) -> None:
+        """Put a subnet in force.
+
+        Raises:
+            EncodingError: `spec` is not a subnet of this space.
+        """
+        self.member.validate(spec)
+        for name, blocks in self.member.block_specs(spec).items():
+            stage = self.stages[name]
+            assert isinstance(stage, Stage)
+            stage.activate(blocks)
+        self.spec = spec
+        self.resolution = spec.resolution
+
+    def activate_max(self) -> None:
+        """Put the largest subnet in force."""
+        self.activate(self.member.largest)
+
+    def activate_min(self) -> None:
+        """Put the smallest subnet in force."""
+        self.activate(self.member.smallest)
+
+    def sample(self, generator: torch.Generator | Random) -> SubnetSpec:
+        """Draw a subnet, every choice uniform; it is not put in force."""
+        if isinstance(generator, torch.Generator):
+            generator = Random(int(torch.randint(2**62, (), generator=generator)))
+        return sample_subnet(self.member, generator)
+
+    def extract(self, spec: SubnetSpec) -> Network:
+        """A network of its own with the weights of one subnet, in the same mode (train or eval, fp32 or INT8).
+
+        Raises:
+            EncodingError: `spec` is not a subnet of this space.
+        """
+        previous = self.spec
+        self.activate(spec)
+        stages = {name: stage.extract() for name, stage in self.stages.items() if isinstance(stage, Stage)}
+        network = Network(stages, spec.resolution, self.scheme.tensor_quantizer())
+        source = dict(self.named_modules())
+        for name, module in network.named_modules():
+            _copy_mode(source[name], module)
+        if network.image_quantizer is not None and self.image_quantizer is not None:
+            network.image_quantizer.load_state_dict(self.image_quantizer.state_dict())
+        self.activate(previous)
+        return network.to(next(self.parameters()).device)
+
+
+def _copy_mode(source: nn.Module, target: nn.Module) -> None:
+    target.training = source.training
+    if hasattr(source, "is_on"):
+        target.is_on = source.is_on

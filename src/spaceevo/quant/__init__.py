@@ -1,0 +1,1 @@
+"""Quantisation: LSQ+ maths, quantiser modules, and the integer program a quantised network stands for."""

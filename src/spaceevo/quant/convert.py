@@ -1,0 +1,178 @@
+"""Network → integer program: fold batch norm, round biases, give every tensor its scale and zero point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spaceevo.quant.program import ConvWeights, Op, OpKind, Program, TensorQuant
+from spaceevo.quant.quantizer import GATE_SCALE
+from spaceevo.space.spec import Layer
+
+BIAS_LIMIT = 2**30
+"""Biases stay well inside int32, so that adding the products cannot overflow."""
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FoldedConv:
+    """A convolution with batch norm folded in: int8 weights, positive scale per channel, real bias."""
+
+    weight: NDArray[np.int8]
+    scale: Array
+    bias: Array
+
+
+@dataclass(frozen=True)
+class LayerQuant:
+    """The numbers of one quantised layer.
+
+    Attributes:
+        convs: its convolutions, one but for stacks.
+        between: quantisation between the convolutions of a stack.
+        before_act: quantisation of the input of hswish or swish.
+        output: quantisation of the result.
+    """
+
+    output: TensorQuant
+    convs: tuple[FoldedConv, ...] = ()
+    between: tuple[TensorQuant, ...] = ()
+    before_act: TensorQuant | None = None
+
+
+def fold_norm(weight: Array, scale: float, gain: Array, shift: Array) -> FoldedConv:
+    """Fold `gain·conv(x) + shift` into integer weights: the same integers, a scale a channel, signs moved.
+
+    Args:
+        weight: integers −127…127, `(Cout, Cin, K, K)`.
+        scale: their scale.
+        gain: factor per output channel `(Cout,)`, of any sign.
+        shift: real bias `(Cout,)`.
+    """
+    signs = np.where(gain < 0, -1.0, 1.0)
+    signed = weight * signs.reshape(-1, *[1] * (weight.ndim - 1))
+    return FoldedConv(signed.astype(np.int8), np.abs(gain) * scale, shift)
+
+
+def _round_bias(conv: FoldedConv, input_scale: float) -> ConvWeights:
+    """Biases as int32 on the accumulator's grid; a channel too faint for that gets a coarser weight grid."""
+    coarsest = np.maximum(np.abs(conv.bias) / (input_scale * BIAS_LIMIT), 1e-12)
+    scale = np.maximum(conv.scale, coarsest).astype(np.float32)
+    shrink = np.where(conv.scale < coarsest, conv.scale / scale, 1.0).reshape(-1, *[1] * (conv.weight.ndim - 1))
+    weight = np.round(conv.weight * shrink).astype(np.int8)
+    grid = (np.float32(input_scale) * scale).astype(np.float64)
+    return ConvWeights(weight, scale, np.round(conv.bias / grid).astype(np.int32))
+
+
+class ProgramBuilder:
+    """Appends operations to a program and names their tensors."""
+
+    def __init__(self, input_shape: tuple[int, int, int], input_quant: TensorQuant, input_name: str = "images") -> None:
+        self.program = Program(input_name, input_shape, {input_name: input_quant})
+
+    def quant(self, tensor: str) -> TensorQuant:
+        """Scale and zero point of a tensor."""
+        return self.program.tensors[tensor]
+
+    def emit(self, op: Op, quant: TensorQuant) -> str:
+        """Append an operation whose result has this quantisation; return the result's name."""
+        self.program.ops.append(op)
+        self.program.tensors[op.output] = quant
+        return op.output
+
+    def conv(self, name: str, layer: Layer, conv: FoldedConv, stride: int, x: str, quant: TensorQuant) -> str:
+        """Append a convolution or linear layer."""
+        kind: OpKind = "linear" if layer.kind == "linear" else "conv"
+        groups = layer.cin if layer.kind == "depthwise" else 1
+        weights = _round_bias(conv, self.quant(x).scale)
+        return self.emit(Op(kind, name, (x,), weights, stride, groups), quant)
+
+
+def lower_layer(builder: ProgramBuilder, name: str, layer: Layer, numbers: LayerQuant, inputs: Sequence[str]) -> str:
+    """Append the operations of one layer and return its result's tensor."""
+    before = numbers.before_act
+    linear_name = name if before is None else f"{name}.pre"
+    quant = numbers.output if before is None else before
+    if layer.has_weight:
+        x = _lower_convs(builder, linear_name, layer, numbers, inputs[0], quant)
+    elif layer.kind == "pool":
+        x = builder.emit(Op("mean", linear_name, (inputs[0],)), quant)
+    else:
+        x = builder.emit(Op("add" if layer.kind == "add" else "mul", linear_name, tuple(inputs)), quant)
+    if before is None:
+        return x
+    gate_kind: OpKind = "hard_sigmoid" if layer.act == "hswish" else "sigmoid"
+    gate = builder.emit(Op(gate_kind, f"{name}.gate", (x,)), TensorQuant(GATE_SCALE, 0))
+    return builder.emit(Op("mul", name, (x, gate)), numbers.output)
+
+
+def _lower_convs(
+    builder: ProgramBuilder, name: str, layer: Layer, numbers: LayerQuant, x: str, output: TensorQuant
+) -> str:
+    convs = list(numbers.convs)
+    if layer.act == "hsigmoid":
+        # relu6(y + 3)/6 = clip(y/6 + ½, 0, 1): the convolution takes the sixth and the half, the integer range the clip.
+        last = convs[-1]
+        convs[-1] = FoldedConv(last.weight, last.scale / 6, last.bias / 6 + 0.5)
+    for index, conv in enumerate(convs):
+        is_last = index == len(convs) - 1
+        quant = output if is_last else numbers.between[index]
+        stride = layer.stride if index == 0 else 1
+        x = builder.conv(name if is_last else f"{name}.{index}", layer, conv, stride, x, quant)
+    return x
+
+
+def random_layer_quant(layer: Layer, rng: np.random.Generator) -> LayerQuant:
+    """Plausible numbers for a layer without trained weights, to measure its latency."""
+    output = TensorQuant(GATE_SCALE if layer.act == "hsigmoid" else 0.02, 0 if _is_unsigned(layer) else 128)
+    before = TensorQuant(0.02, 128) if layer.act in ("hswish", "swish") else None
+    if not layer.has_weight:
+        return LayerQuant(output, before_act=before)
+    fan_in = int(np.prod(layer.weight_shape[1:]))
+    convs = tuple(
+        FoldedConv(
+            rng.integers(-127, 128, layer.weight_shape, dtype=np.int8),
+            np.full(layer.cout, 0.02 / fan_in**0.5),
+            np.zeros(layer.cout),
+        )
+        for _ in range(layer.stack)
+    )
+    return LayerQuant(output, convs, (TensorQuant(0.02, 128),) * (layer.stack - 1), before)
+
+
+def _is_unsigned(layer: Layer) -> bool:
+    return layer.act in ("relu", "relu6", "hsigmoid")
+
+
+class Lowers(Protocol):
+    """A network that can write itself into a program builder."""
+
+    def input_quant(self) -> TensorQuant:
+        """Quantisation of the images."""
+        ...
+
+    def lower(self, builder: ProgramBuilder, images: str) -> str:
+        """Append the network's operations; return the logits' tensor."""
+        ...
+
+
+def to_program(network: Lowers, input_shape: tuple[int, int, int]) -> Program:
+    """Turn a network trained under `quant=deploy` into its integer program.
+
+    Args:
+        network: the extracted network, in eval mode.
+        input_shape: `(C, H, W)` of the images it is run on.
+    """
+    builder = ProgramBuilder(input_shape, network.input_quant())
+    network.lower(builder, builder.program.input_name)
+    return builder.program
+
+
+def random_recipe_quants(recipe: Mapping[str, Layer], seed: int = 0) -> dict[str, LayerQuant]:
+    """Plausible numbers for every layer of a recipe."""
+    rng = np.random.default_rng(seed)
+    return {name: random_layer_quant(layer, rng) for name, layer in recipe.items()}

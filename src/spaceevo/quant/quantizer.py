@@ -1,0 +1,249 @@
+"""Quantiser modules and the two schemes that say where they stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from spaceevo.errors import ConfigError, choices
+from spaceevo.quant.lsq import lsq_plus_activation, lsq_plus_weight
+from spaceevo.space.spec import Activation
+
+MIN_SCALE = 1e-7 / 255
+GATE_SCALE = 1 / 256
+"""Scale of every sigmoid and hard-sigmoid output: the one integer runtimes take, with zero point 0."""
+RELU6_SCALE = 6 / 256
+"""Scale of relu6(x + 3): its integers, read at GATE_SCALE, are relu6(x + 3)/6 exactly."""
+
+SchemeName = Literal["published", "deploy"]
+
+
+@dataclass(frozen=True)
+class ActivationConfig:
+    """How one activation tensor is quantised.
+
+    Attributes:
+        bits: width of the integer.
+        integer_zero_point: whether the forward uses an integer zero point (else a real offset).
+        learns_offset: off where the tensor is never negative and integer 0 means 0.
+        max_value: greatest value the tensor can take; caps the scale so that the grid ends there.
+        fixed_scale: a constant scale with zero point 0 instead of learned values.
+    """
+
+    bits: int = 8
+    integer_zero_point: bool = False
+    learns_offset: bool = True
+    max_value: float | None = None
+    fixed_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: a setting is out of range or two contradict each other.
+        """
+        if not 2 <= self.bits <= 16:
+            raise ConfigError(f"activation quantiser: bits = {self.bits}; allowed: 2…16")
+        if self.fixed_scale is not None and (self.fixed_scale <= 0 or self.learns_offset):
+            raise ConfigError(f"activation quantiser: fixed_scale = {self.fixed_scale} must be positive, without an offset")
+        if self.max_value is not None and self.max_value <= 0:
+            raise ConfigError(f"activation quantiser: max_value = {self.max_value} must be positive")
+
+    @property
+    def high(self) -> int:
+        """The greatest integer."""
+        return int(2**self.bits - 1)
+
+
+@dataclass(frozen=True)
+class WeightConfig:
+    """How weights are quantised: symmetric, one scale a tensor; `narrow` leaves out the lowest integer."""
+
+    bits: int = 8
+    narrow: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: bits out of range.
+        """
+        if not 2 <= self.bits <= 16:
+            raise ConfigError(f"weight quantiser: bits = {self.bits}; allowed: 2…16")
+
+
+class Quantizer(nn.Module):
+    """A fake quantiser that starts off; its first forward once on sets its scale from what it sees."""
+
+    scale: Tensor
+    initialized: Tensor
+
+    def __init__(self, fixed_scale: float | None = None) -> None:
+        super().__init__()
+        self.is_on = False
+        if fixed_scale is None:
+            self.scale = nn.Parameter(torch.ones(()))
+        else:
+            self.register_buffer("scale", torch.tensor(fixed_scale), persistent=False)
+        self.register_buffer("initialized", torch.tensor(fixed_scale is not None))
+
+    def turn(self, on: bool) -> None:
+        """Switch fake quantisation on or off."""
+        self.is_on = on
+
+    def extra_repr(self) -> str:
+        """Scale and state."""
+        return f"scale={self.scale.item():.3g}, {'on' if self.is_on else 'off'}"
+
+
+class WeightQuantizer(Quantizer):
+    """Quantises the active slice of a weight; scale 2·max|w|/(2^bits − 1) at first."""
+
+    def __init__(self, config: WeightConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Fake-quantise `weight`, any shape."""
+        if not self.is_on:
+            return weight
+        if not self.initialized:
+            self._initialize(weight)
+        self.scale.data.clamp_(min=MIN_SCALE)
+        config = self.config
+        return lsq_plus_weight(
+            weight, self.scale, config.bits, narrow=config.narrow, scale_gradients=self.training
+        )
+
+    @torch.no_grad()
+    def _initialize(self, weight: Tensor) -> None:
+        self.scale.copy_(2 * weight.abs().max() / (2**self.config.bits - 1))
+        self.initialized.fill_(True)
+
+    def integers(self, weight: Tensor) -> Tensor:
+        """The integers `weight` is quantised to."""
+        high = 2 ** (self.config.bits - 1) - 1
+        return torch.round(weight / self.scale.abs()).clamp(-high if self.config.narrow else -high - 1, high)
+
+
+class ActivationQuantizer(Quantizer):
+    """Quantises an activation tensor; scale and offset span the first tensor it sees."""
+
+    offset: Tensor
+
+    def __init__(self, config: ActivationConfig) -> None:
+        super().__init__(config.fixed_scale)
+        self.config = config
+        if config.learns_offset:
+            self.offset = nn.Parameter(torch.zeros(()))
+        else:
+            self.register_buffer("offset", torch.zeros(()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fake-quantise `x`, shape `(N, …)`."""
+        if not self.is_on:
+            return x
+        if not self.initialized:
+            self._initialize(x)
+        return lsq_plus_activation(
+            x,
+            self._effective_scale(),
+            self.offset,
+            self.config.bits,
+            integer_zero_point=self.config.integer_zero_point,
+            scale_gradients=self.training,
+        )
+
+    def _effective_scale(self) -> Tensor:
+        self.scale.data.clamp_(min=MIN_SCALE)
+        if self.config.max_value is None:
+            return self.scale
+        return self.scale.clamp(max=self.config.max_value / self.config.high)
+
+    @torch.no_grad()
+    def _initialize(self, x: Tensor) -> None:
+        low, high = (x.min(), x.max()) if self.config.learns_offset else (x.new_zeros(()), x.max())
+        if self.config.integer_zero_point:
+            # Integer runtimes need 0 on the grid.
+            low, high = low.clamp(max=0), high.clamp(min=0)
+        scale = (high - low) / self.config.high
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(scale)
+            scale /= dist.get_world_size()
+            dist.all_reduce(low, dist.ReduceOp.MIN)
+        self.scale.copy_(scale.clamp(min=MIN_SCALE))
+        if self.config.learns_offset:
+            self.offset.copy_(low)
+        self.initialized.fill_(True)
+
+    @torch.no_grad()
+    def scale_and_zero_point(self) -> tuple[float, int]:
+        """Scale and integer zero point as a runtime has them.
+
+        Raises:
+            ConfigError: the scheme has real offsets, which no integer runtime can express.
+        """
+        if not self.config.integer_zero_point:
+            raise ConfigError("a network under quant=published has real offsets; integer programs need quant=deploy")
+        scale = self._effective_scale()
+        zero = torch.round(-self.offset / scale).clamp(0, self.config.high)
+        return float(scale), int(zero)
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Where quantisers stand: on every weight, and on either each convolution's input or every tensor, once."""
+
+    name: SchemeName
+    weight: WeightConfig
+    on_conv_inputs: bool
+
+    def weight_quantizer(self) -> WeightQuantizer:
+        """Quantiser of a convolution's or linear layer's weight."""
+        return WeightQuantizer(self.weight)
+
+    def input_quantizer(self) -> ActivationQuantizer | None:
+        """Quantiser at a convolution's input, if the scheme has them there."""
+        return ActivationQuantizer(ActivationConfig()) if self.on_conv_inputs else None
+
+    def tensor_quantizer(self, act: Activation = "none") -> ActivationQuantizer | None:
+        """Quantiser of a tensor that activation `act` produced, if the scheme has one on every tensor."""
+        if self.on_conv_inputs:
+            return None
+        if act == "hsigmoid":
+            return self.fixed_quantizer(GATE_SCALE)
+        non_negative = act in ("relu", "relu6")
+        return ActivationQuantizer(
+            ActivationConfig(
+                integer_zero_point=True,
+                learns_offset=not non_negative,
+                max_value=6.0 if act == "relu6" else None,
+            )
+        )
+
+    def fixed_quantizer(self, scale: float) -> ActivationQuantizer | None:
+        """Quantiser with a constant scale and zero point 0, if the scheme has one on every tensor."""
+        if self.on_conv_inputs:
+            return None
+        return ActivationQuantizer(ActivationConfig(integer_zero_point=True, learns_offset=False, fixed_scale=scale))
+
+
+PUBLISHED = Scheme("published", WeightConfig(), on_conv_inputs=True)
+DEPLOY = Scheme("deploy", WeightConfig(narrow=True), on_conv_inputs=False)
+_SCHEMES = {scheme.name: scheme for scheme in (PUBLISHED, DEPLOY)}
+
+
+def quant_scheme(name: str) -> Scheme:
+    """Look a scheme up.
+
+    Raises:
+        ConfigError: no scheme has this name.
+    """
+    for scheme in _SCHEMES.values():
+        if scheme.name == name:
+            return scheme
+    raise ConfigError(f"unknown quantisation scheme '{name}'; allowed: {choices(_SCHEMES)}")
