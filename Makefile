@@ -1,0 +1,69 @@
+# One virtual environment, two stamps: `demo` and `bench` need the package alone, the checks also need the `dev` extra.
+# A stamp is older than pyproject.toml or constraints.txt only if one of them changed, so set-up is skipped otherwise.
+#
+# Another torch (a GPU build, say): CONSTRAINTS= drops the pins, PIP_ARGS adds an index or a wheel folder, and
+# VENV_ARGS=--system-site-packages reuses a torch that the machine already has:
+#   make setup CONSTRAINTS= PIP_ARGS="--extra-index-url <the index PyTorch's install page names for your GPU>"
+PYTHON      ?= python3
+VENV        ?= .venv
+VENV_ARGS   ?=
+PIP_ARGS    ?=
+PYTEST_ARGS ?=
+CONSTRAINTS ?= constraints.txt
+
+BIN     := $(VENV)/bin
+CORE    := $(VENV)/.core-stamp
+DEV     := $(VENV)/.dev-stamp
+INPUTS  := pyproject.toml $(wildcard constraints.txt)
+# Byte-compiling every file of torch costs more than compiling what is imported when it is imported.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) $(PIP_ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-core format lint typecheck test test-slow bench demo check clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(DEV)  ## create .venv with the package and the developers' tools
+setup-core: $(CORE)  ## create .venv with the package alone
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV_ARGS) $(VENV)
+
+$(CORE): $(INPUTS) | $(BIN)/python
+	$(INSTALL) --editable .
+	@touch $@
+
+$(DEV): $(INPUTS) | $(BIN)/python
+	$(INSTALL) --editable '.[dev]'
+	@touch $(CORE) $@
+
+format: $(DEV)  ## rewrite the code in the house format
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+lint: $(DEV)  ## format, ruff and the import contracts; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+typecheck: $(DEV)  ## mypy, strict, on src
+	$(BIN)/mypy
+
+test: $(DEV)  ## the tests that run in minutes; PYTEST_ARGS="-n 2 -k lsq" is passed on
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+test-slow: $(DEV)  ## the tests marked slow
+	$(BIN)/pytest -m slow $(PYTEST_ARGS)
+
+bench: $(CORE)  ## run every benchmarks/*.py
+	@set -e; for script in $(sort $(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done
+
+demo: $(CORE)  ## the whole method on scikit-learn's digits: teacher to INT8 ONNX
+	env -u OMP_NUM_THREADS $(BIN)/python -m spaceevo +stage=pipeline experiment=digits
+
+check: lint typecheck test  ## everything a change must pass
+
+clean:  ## remove caches and built packages; keeps .venv, data and runs
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info
+	find src tests experiments benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

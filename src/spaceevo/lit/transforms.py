@@ -1,0 +1,118 @@
+"""From an image file to the normalised tensor a network reads, for training and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.datasets.folder import pil_loader
+from torchvision.transforms import v2
+
+from spaceevo.errors import ConfigError, DataError, choices
+
+Transform = Callable[[Image.Image], Tensor]
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
+
+
+class BrokenImageError(DataError):
+    """An image file cannot be read; the message stays one line when it comes out of a loader's worker process.
+
+    A worker hands over an exception as its type and the text of its traceback, whose last line is the message.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.strip().splitlines()[-1].removeprefix(f"{__name__}.{type(self).__name__}: "))
+
+
+def load_image(path: str) -> Image.Image:
+    """Decode an image file as RGB.
+
+    Raises:
+        BrokenImageError: the file cannot be read.
+    """
+    try:
+        image: Image.Image = pil_loader(path)
+    except Exception as error:  # decoders raise what they like: OSError, SyntaxError, ValueError, struct.error, …
+        reason = " ".join(str(error).split())
+        raise BrokenImageError(f"image {path} cannot be read ({reason}); replace or remove the file") from error
+    return image
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTransform:
+    """Settings of the image transforms; lists become tuples, so they may come straight from YAML.
+
+    Attributes:
+        size: Height and width of what comes out, in pixels. Where a network is elastic in its resolution this is the
+            largest one; it resizes on its own device.
+        resize: Length of the shorter side before the centre crop of evaluation, in pixels.
+        mean: Mean of each of the three channels, of pixels in 0…1.
+        std: Standard deviation of each of the three channels, of pixels in 0…1.
+        crop_scale: Smallest and largest share of the image's area that a random crop of training takes.
+        crop_ratio: Smallest and largest width / height of that crop.
+        flip: Whether training mirrors every second image, at random.
+        auto_augment: Whether training applies torchvision's AutoAugment policy for ImageNet. Its magnitudes are fixed;
+            where it moves the image, the mean colour fills the border.
+        interpolation: How crops and resizes interpolate, one of `INTERPOLATIONS`.
+
+    Raises:
+        ConfigError: a setting is out of its range.
+    """
+
+    size: int = 224
+    resize: int = 256
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    crop_scale: tuple[float, ...] = (0.08, 1.0)
+    crop_ratio: tuple[float, ...] = (3 / 4, 4 / 3)
+    flip: bool = True
+    auto_augment: bool = False
+    interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        for name, length in {"mean": 3, "std": 3, "crop_scale": 2, "crop_ratio": 2}.items():
+            values = tuple(getattr(self, name))
+            _check(len(values) == length, name, values, f"{length} numbers")
+            object.__setattr__(self, name, values)
+        _check(self.size > 0, "size", self.size, "a positive number of pixels")
+        _check(self.resize >= self.size, "resize", self.resize, f"at least size ({self.size})")
+        _check(all(0 <= value <= 1 for value in self.mean), "mean", self.mean, "numbers in 0…1")
+        _check(min(self.std) > 0, "std", self.std, "positive numbers")
+        low, high = self.crop_scale
+        _check(0 < low <= high <= 1, "crop_scale", self.crop_scale, "0 < low <= high <= 1")
+        low, high = self.crop_ratio
+        _check(0 < low <= high, "crop_ratio", self.crop_ratio, "0 < low <= high")
+        _check(self.interpolation in INTERPOLATIONS, "interpolation", self.interpolation, choices(INTERPOLATIONS))
+
+    def train(self) -> Transform:
+        """Build the random transform of training, from an RGB image to float32 `(C, H, W)`.
+
+        It draws from torch's global generator, like all of torchvision.
+        """
+        mode = v2.InterpolationMode(self.interpolation)
+        steps: list[Any] = [v2.RandomResizedCrop(self.size, self.crop_scale, self.crop_ratio, mode)]
+        if self.flip:
+            steps.append(v2.RandomHorizontalFlip())
+        if self.auto_augment:
+            steps.append(v2.AutoAugment(interpolation=mode, fill=[round(255 * value) for value in self.mean]))
+        transform: Transform = v2.Compose([*steps, *self._normalise()])
+        return transform
+
+    def evaluate(self) -> Transform:
+        """Build the fixed transform of evaluation and calibration, from an RGB image to float32 `(C, H, W)`."""
+        resize = v2.Resize(self.resize, v2.InterpolationMode(self.interpolation))
+        transform: Transform = v2.Compose([resize, v2.CenterCrop(self.size), *self._normalise()])
+        return transform
+
+    def _normalise(self) -> list[Any]:
+        return [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(self.mean), list(self.std))]
+
+
+def _check(holds: bool, name: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise ConfigError(f"data.transform.{name} is {value}; allowed: {allowed}")

@@ -1,0 +1,272 @@
+"""Block look-up tables: loss and latency of sampled sub-stages, one CSV per stage, block type and width window.
+
+A file `<stage>_<block>_<window>.csv` has no header and a line per sub-stage: its text, its input shape `1xCxHxW`, the
+block-distillation loss (NSR), MFLOPs (multiply-accumulates / 1e6), MParams and the latency in ms.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import stat
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from spaceevo.artifacts import atomic_path, fingerprint, write_text
+from spaceevo.errors import EncodingError, MissingArtifactError, TableError, choices
+from spaceevo.space.encoding import parse_substage
+from spaceevo.space.superspace import Superspace
+
+FloatArray = npt.NDArray[np.float32]
+COLUMNS = ("sub-stage", "input shape", "loss", "MFLOPs", "MParams", "latency ms")
+
+
+@dataclass(frozen=True, slots=True)
+class LutRow:
+    """One measured sub-stage.
+
+    `cin` and `hw` are its input's channels and height (= width) in pixels; `mflops` counts millions of
+    multiply-accumulates, `mparams` millions of parameters.
+    """
+
+    substage: str
+    cin: int
+    hw: int
+    loss: float
+    mflops: float
+    mparams: float
+    latency_ms: float
+
+    @classmethod
+    def parse(cls, line: str) -> LutRow:
+        """Read a line of a look-up table.
+
+        Raises:
+            TableError: a column is wrong; names it, its value and what is allowed.
+        """
+        fields = line.split(",")
+        if len(fields) != len(COLUMNS):
+            raise TableError(f"{len(fields)} columns instead of {len(COLUMNS)} ({', '.join(COLUMNS)}) in '{line}'")
+        for block in fields[0].split("_"):
+            _check_block(block)
+        cin, hw = _parse_shape(fields[1])
+        loss, mflops, mparams, latency_ms = map(_parse_figure, COLUMNS[2:], fields[2:])
+        if loss == 0.0:
+            raise TableError(f"loss '{fields[2]}' must be greater than 0")
+        return cls(fields[0], cin, hw, loss, mflops, mparams, latency_ms)
+
+    def __str__(self) -> str:
+        """The line, as `parse` reads it."""
+        figures = map(_format_figure, (self.loss, self.mflops, self.mparams, self.latency_ms))
+        return ",".join((self.substage, f"1x{self.cin}x{self.hw}x{self.hw}", *figures))
+
+
+class LutSamples(NamedTuple):
+    """All sub-stages of one stage, block type, window and resolution: their losses (NSR) and latencies (ms)."""
+
+    loss: FloatArray
+    latency_ms: FloatArray
+
+
+class LutKey(NamedTuple):
+    """Which choice of a stage: the stage's position among the searched ones, its block type and its window."""
+
+    stage: int
+    block: int
+    window: int
+
+
+def lut_keys(superspace: Superspace) -> Iterator[LutKey]:
+    """Every stage × block type × window of a superspace, in order."""
+    for stage, template in enumerate(superspace.searched):
+        for block in range(len(superspace.candidates)):
+            yield from (LutKey(stage, block, window) for window in range(template.windows))
+
+
+def lut_file_name(superspace: Superspace, key: LutKey) -> str:
+    """Name of the file that holds `key`, e.g. `stage1_0_0.csv`."""
+    return f"{superspace.searched[key.stage].name}_{key.block}_{key.window}.csv"
+
+
+def write_lut_file(path: Path, rows: Iterable[LutRow]) -> None:
+    """Write one look-up table atomically.
+
+    Figures have four decimals; those below 1 that need more, as the 0.00x ms of small networks, have six digits.
+    """
+    write_text(path, "".join(f"{row}\n" for row in rows))
+
+
+def read_lut_file(path: Path) -> list[LutRow]:
+    """Read one look-up table.
+
+    Raises:
+        TableError: the file is empty or a line is wrong; names the file, the line, the column and its value.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+    if not lines:
+        raise TableError(f"{path} is empty; delete it and make it again")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(LutRow.parse(line))
+        except TableError as error:
+            raise TableError(f"{path}, line {number}: {error}") from None
+    return rows
+
+
+class BlockLut:
+    """The look-up tables of a whole superspace, as arrays per stage, block type, window and resolution."""
+
+    def __init__(self, superspace: Superspace, samples: dict[LutKey, tuple[LutSamples, ...]]) -> None:
+        self.superspace = superspace
+        self._samples = samples
+
+    def samples(self, key: LutKey) -> tuple[LutSamples, ...]:
+        """The sub-stages of one choice, an entry per block resolution of the superspace."""
+        return self._samples[key]
+
+    @classmethod
+    def load(cls, folder: Path | str, superspace: Superspace, cache_dir: Path | None = None) -> BlockLut:
+        """Read every look-up table of a superspace.
+
+        The arrays are kept for the next time in `cache_dir`; by default in `folder/.cache`, or in the user's cache
+        folder where `folder` is read-only. A stale or broken cache is made again.
+
+        Raises:
+            MissingArtifactError: `folder` does not exist.
+            TableError: files are missing, a row is malformed or has an unknown resolution, or a resolution has no row.
+        """
+        folder = Path(folder)
+        paths = _existing_files(folder, superspace)
+        cache = _Cache.of(folder, superspace, list(paths.values()), cache_dir)
+        splits = cache.load()
+        if splits is None:
+            splits = [split for key, path in paths.items() for split in _read_splits(path, superspace, key)]
+            cache.save(splits)
+        resolutions = len(superspace.block_resolutions)
+        groups = [tuple(splits[start : start + resolutions]) for start in range(0, len(splits), resolutions)]
+        return cls(superspace, dict(zip(paths, groups, strict=True)))
+
+
+def _existing_files(folder: Path, superspace: Superspace) -> dict[LutKey, Path]:
+    command = f"python -m spaceevo +stage=block_lut superspace={superspace.name}"
+    if not folder.is_dir():
+        raise MissingArtifactError(f"block look-up table of {superspace.name}", folder, command)
+    paths = {key: folder / lut_file_name(superspace, key) for key in lut_keys(superspace)}
+    missing = [path.name for path in paths.values() if not path.is_file()]
+    if missing:
+        raise TableError(
+            f"{folder} lacks {len(missing)} of {len(paths)} tables: {choices(missing)}; make them with: {command}"
+        )
+    return paths
+
+
+def _read_splits(path: Path, superspace: Superspace, key: LutKey) -> Iterator[LutSamples]:
+    """The rows of a file, split by resolution."""
+    rows = read_lut_file(path)
+    stage = superspace.searched[key.stage].name
+    # Where a deep stage of a small network sees one size at two resolutions, its rows serve both.
+    sizes = [superspace.input_hw(stage, resolution) for resolution in superspace.block_resolutions]
+    _check_sizes(path, rows, sizes)
+    for size, resolution in zip(sizes, superspace.block_resolutions, strict=True):
+        figures = [(row.loss, row.latency_ms) for row in rows if row.hw == size]
+        if not figures:
+            raise TableError(f"{path} has no row of resolution {resolution} (input height {size}); sample more rows")
+        loss, latency = np.array(figures, dtype=np.float32).T
+        yield LutSamples(np.ascontiguousarray(loss), np.ascontiguousarray(latency))
+
+
+def _check_sizes(path: Path, rows: Sequence[LutRow], sizes: Sequence[int]) -> None:
+    for number, row in enumerate(rows, start=1):
+        if row.hw not in sizes:
+            shape, allowed = f"1x{row.cin}x{row.hw}x{row.hw}", choices(sorted(set(sizes)))
+            raise TableError(f"{path}, line {number}: input shape '{shape}' has height {row.hw}; allowed: {allowed}")
+
+
+@dataclass(frozen=True)
+class _Cache:
+    """One `.npz` file and the key of the tables it was made from (names, sizes and times of the files)."""
+
+    path: Path
+    key: str
+    splits: int
+
+    @classmethod
+    def of(cls, folder: Path, superspace: Superspace, files: Sequence[Path], cache_dir: Path | None) -> _Cache:
+        """The cache of `files` in `folder`."""
+        stats = [(file.name, file.stat()) for file in files]
+        states = [(name, state.st_size, state.st_mtime_ns) for name, state in stats]
+        resolutions = superspace.block_resolutions
+        sizes = [[superspace.input_hw(stage.name, r) for r in resolutions] for stage in superspace.searched]
+        name = f"{superspace.name}-{fingerprint(str(folder.resolve()))}.npz"
+        path = (cache_dir or _default_dir(folder)) / name
+        return cls(path, fingerprint([states, resolutions, sizes]), len(files) * len(resolutions))
+
+    def load(self) -> list[LutSamples] | None:
+        """Loss and latency of every split, or None where there is no valid cache."""
+        try:
+            with np.load(self.path, allow_pickle=False) as archive:
+                key, counts, values = str(archive["key"]), archive["counts"], archive["values"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+        if key != self.key or counts.shape != (self.splits,) or values.shape != (2, counts.sum()):
+            return None
+        loss, latency = (np.split(row, np.cumsum(counts)[:-1]) for row in values)
+        return list(map(LutSamples, loss, latency))
+
+    def save(self, splits: Sequence[LutSamples]) -> None:
+        """Keep `splits`; where the disk cannot be written, do nothing."""
+        counts = np.array([len(loss) for loss, _ in splits])
+        values = np.stack([np.concatenate(column) for column in zip(*splits, strict=True)])
+        try:
+            with atomic_path(self.path) as temporary, temporary.open("wb") as file:
+                np.savez(file, key=np.array(self.key), counts=counts, values=values)
+        except OSError:
+            return
+
+
+def _default_dir(folder: Path) -> Path:
+    # A folder marked read-only is meant to stay as it is, even where root could write to it.
+    if folder.stat().st_mode & stat.S_IWUSR and os.access(folder, os.W_OK):
+        return folder / ".cache"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spaceevo"
+
+
+@lru_cache(maxsize=4096)
+def _check_block(text: str) -> None:
+    """Check one block of a sub-stage; tables repeat few blocks, so remembering them halves the reading time."""
+    try:
+        parse_substage(text)
+    except EncodingError as error:
+        raise TableError(str(error)) from None
+
+
+@lru_cache(maxsize=4096)
+def _parse_shape(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"1x(\d+)x(\d+)x(\d+)", text)
+    if match is None or match[2] != match[3]:
+        raise TableError(f"input shape '{text}' must be 1xCxHxW with equal H and W, e.g. 1x32x80x80")
+    return int(match[1]), int(match[2])
+
+
+def _parse_figure(column: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value < math.inf:
+        raise TableError(f"{column} '{text}' must be a number, 0 or greater")
+    return value
+
+
+def _format_figure(value: float) -> str:
+    text = f"{value:.4f}"
+    return text if value >= 1.0 or float(text) == value else f"{value:.6g}"
