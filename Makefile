@@ -14,7 +14,7 @@ CONSTRAINTS ?= constraints.txt
 BIN     := $(VENV)/bin
 CORE    := $(VENV)/.core-stamp
 DEV     := $(VENV)/.dev-stamp
-INPUTS  := pyproject.toml $(wildcard constraints.txt)
+INPUTS  := pyproject.toml $(CONSTRAINTS)
 # Byte-compiling every file of torch costs more than compiling what is imported when it is imported.
 INSTALL := $(BIN)/python -m pip install --quiet --no-compile $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) $(PIP_ARGS)
 
@@ -66,4 +66,4 @@ check: lint typecheck test  ## everything a change must pass
 
 clean:  ## remove caches and built packages; keeps .venv, data and runs
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info
-	find src tests experiments benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path './$(VENV)' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -113,3 +113,35 @@ class StageResult:
     def is_current(self, expected: str) -> bool:
         """Whether this result came from the same settings and inputs and its outputs are still there."""
         return self.fingerprint == expected and all(Path(path).exists() for path in self.outputs.values())
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the artefacts of one checkpoint folder lie (published layout)."""
+
+    root: Path
+
+    @staticmethod
+    def file(int8: bool) -> str:
+        """`checkpoint.pth` holds fp32 weights, `lsq.pth` INT8 ones."""
+        return "lsq.pth" if int8 else "checkpoint.pth"
+
+    def teacher(self, name: str, int8: bool) -> Path:
+        """A teacher's weights."""
+        return self.root / "block_kd" / "teacher_checkpoint" / name / self.file(int8)
+
+    def block(self, superspace: str, stage: str, block_index: int, int8: bool) -> Path:
+        """The weights of one candidate block of one stage."""
+        return self.root / "block_kd" / superspace / f"{stage}_{block_index}" / self.file(int8)
+
+    def space_search(self, superspace: str) -> Path:
+        """Folder of the last space search."""
+        return self.root / "block_kd" / "search" / superspace
+
+    def supernet(self, member: str, int8: bool) -> Path:
+        """A supernet's weights."""
+        return self.root / "supernet_training" / f"{member}-align0" / self.file(int8)
+
+    def subnet_search(self, member: str) -> Path:
+        """Folder of the last subnet search in a space."""
+        return self.root / "search_subnet" / member

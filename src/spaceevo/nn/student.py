@@ -1,0 +1,50 @@
+"""The student of block-wise distillation: one candidate block type in one stage, between two projections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from spaceevo.nn.layers import ConvLayer
+from spaceevo.nn.stage import Stage
+from spaceevo.quant.quantizer import Scheme
+from spaceevo.space.spec import BlockChoice, Layer
+from spaceevo.space.superspace import StageSpace
+
+
+class BlockStudent(nn.Module):
+    """1×1 convolution (teacher's stage input → stage) + elastic stage + 1×1 convolution (stage → teacher's output).
+
+    Args:
+        space: the stage with all its widths.
+        teacher_channels: channels of the teacher's stage input and output.
+        scheme: quantisation scheme; the projections are quantised like any layer.
+    """
+
+    def __init__(self, space: StageSpace, teacher_channels: tuple[int, int], scheme: Scheme) -> None:
+        super().__init__()
+        self.space = space
+        self.feature_quantizer = scheme.tensor_quantizer()
+        self.in_proj = ConvLayer(Layer("conv", teacher_channels[0], max(space.cins), norm=False), scheme)
+        self.stage = Stage.elastic(space, scheme)
+        self.out_proj = ConvLayer(Layer("conv", max(space.widths), teacher_channels[1], norm=False), scheme)
+
+    def activate(self, blocks: Sequence[BlockChoice], cin: int) -> None:
+        """Put a sub-stage with `cin` input channels in force.
+
+        Raises:
+            EncodingError: it is not a sub-stage of this stage.
+        """
+        self.space.validate(blocks)
+        self.stage.activate(self.space.specs(blocks, cin))
+        self.in_proj.active = replace(self.in_proj.layer, cout=cin)
+        self.out_proj.active = replace(self.out_proj.layer, cin=blocks[-1].width)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Teacher's stage input `(N, Cin, H, W)` → estimate of its output `(N, Cout, H/stride, W/stride)`."""
+        if self.feature_quantizer is not None:
+            features = self.feature_quantizer(features)
+        y: Tensor = self.out_proj(self.stage(self.in_proj(features)))
+        return y

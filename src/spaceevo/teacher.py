@@ -1,0 +1,140 @@
+"""Teachers: a classifier of a library, with the layers whose outputs its stages teach."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from spaceevo.artifacts import Layout
+from spaceevo.errors import ConfigError, choices
+from spaceevo.nn.checkpoint import load_state, read_checkpoint
+from spaceevo.quant.prepare import prepare, set_quant
+from spaceevo.torchvision_shim import ensure_torchvision
+
+ensure_torchvision()
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """A teacher as `conf/teacher` describes it.
+
+    Attributes:
+        name: folder of its checkpoints.
+        model: makes the classifier; called with `num_classes`, and with `pretrained` where `weights` is `pretrained`.
+        taps: stage name → module whose output is that stage's; also the stage before the first one that is taught.
+        weights: `trained` needs a checkpoint of stage `teacher`; `pretrained` falls back on the library's weights.
+    """
+
+    name: str
+    model: Callable[..., nn.Module]
+    taps: Mapping[str, str]
+    weights: Literal["trained", "pretrained"] = "trained"
+
+
+class _Reached(Exception):
+    """The deepest wanted tap has its output; the rest of the network need not run."""
+
+
+class Teacher(nn.Module):
+    """A classifier whose intermediate outputs can be read by stage name."""
+
+    def __init__(self, model: nn.Module, taps: Mapping[str, str]) -> None:
+        super().__init__()
+        modules = dict(model.named_modules())
+        for stage, name in taps.items():
+            if name not in modules:
+                near = choices((n for n in modules if n.count(".") <= name.count(".") and n), limit=30)
+                raise ConfigError(f"teacher tap {stage}: the model has no module '{name}'; allowed: {near}")
+        self.model = model
+        self.taps = dict(taps)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images `(N, 3, H, W)` → logits `(N, classes)`."""
+        y: Tensor = self.model(images)
+        return y
+
+    def tap(self, stage: str) -> str:
+        """Module of a stage's output.
+
+        Raises:
+            ConfigError: the teacher has no tap for this stage.
+        """
+        if stage not in self.taps:
+            raise ConfigError(f"the teacher has no tap '{stage}'; taps: {choices(self.taps)} (teacher.taps)")
+        return self.taps[stage]
+
+    def features(self, images: Tensor, *stages: str) -> tuple[Tensor, ...]:
+        """Outputs of these stages, `(N, C, H, W)` each, running no deeper than the last needs; no gradients."""
+        found: dict[str, Tensor] = {}
+        wanted = [self.tap(stage) for stage in stages]
+
+        def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+            def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+                found[name] = output
+                if len(found) == len(set(wanted)):
+                    raise _Reached
+
+            return hook
+
+        handles = [self.model.get_submodule(name).register_forward_hook(keep(name)) for name in set(wanted)]
+        try:
+            with torch.no_grad():
+                self.model(images)
+        except _Reached:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        return tuple(found[name] for name in wanted)
+
+    def channels(self, *stages: str) -> tuple[int, ...]:
+        """Channels of these stages' outputs."""
+        was_training = self.training
+        self.eval()
+        probe = torch.zeros(1, 3, 64, 64, device=next(self.parameters()).device)
+        shapes = tuple(feature.shape[1] for feature in self.features(probe, *stages))
+        self.train(was_training)
+        return shapes
+
+
+def make_teacher(config: TeacherConfig, num_classes: int, *, pretrained: bool = False) -> Teacher:
+    """Build a teacher; `pretrained` asks the library for its weights and, offline, says that it has none."""
+    if not pretrained:
+        return Teacher(config.model(num_classes=num_classes), config.taps)
+    try:
+        return Teacher(config.model(num_classes=num_classes, pretrained=True), config.taps)
+    except Exception as error:  # the library raises whatever its download client does
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        log.warning(
+            "teacher %s: no checkpoint, and its pretrained weights cannot be fetched (%s); RANDOM weights teach nothing useful",
+            config.name,
+            reason,
+        )
+        return Teacher(config.model(num_classes=num_classes), config.taps)
+
+
+def load_teacher(config: TeacherConfig, layout: Layout, num_classes: int, int8: bool, command: str) -> Teacher:
+    """The teacher with its trained weights, in eval mode; INT8 quantisers on if `int8`.
+
+    Raises:
+        MissingArtifactError: it has not been trained; `command` does it.
+    """
+    path: Path = layout.teacher(config.name, int8)
+    optional = config.weights == "pretrained" and not path.exists()
+    if optional and int8 and not layout.teacher(config.name, int8=False).exists():
+        log.warning("teacher %s: no INT8 checkpoint at %s; its fp32 weights teach", config.name, path)
+    if optional:
+        return make_teacher(config, num_classes, pretrained=True).eval()
+    teacher = make_teacher(config, num_classes)
+    if int8:
+        prepare(teacher.model)
+    load_state(teacher, read_checkpoint(path, f"teacher {config.name}", command).state, path)
+    set_quant(teacher, int8)
+    return teacher.eval()
