@@ -12,16 +12,14 @@ import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
-
+from torch.utils.data import DataLoader, Sampler
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from spaceevo.errors import ConfigError, DataError, choices
-from spaceevo.lit.transforms import ImageTransform, Transform, load_image
+from spaceevo.lit.transforms import Images, ImageTransform, Sample, Transform
 
 Batch = tuple[Tensor, Tensor]
-Sample = tuple[str, int]
 
 LAYOUT = "<root>/train/<class>/<image>, and <root>/val/<class>/<image> for the test images"
 
@@ -34,35 +32,6 @@ class Splits:
     train: Sequence[Sample]
     held_out: Sequence[Sample]
     test: Sequence[Sample]
-
-
-class Images(Dataset[tuple[Tensor, int]]):
-    """Image files, decoded as RGB and transformed when asked for.
-
-    Args:
-        samples: Path and label of each image.
-        transform: Applied to the decoded image.
-    """
-
-    def __init__(self, samples: Sequence[Sample], transform: Transform) -> None:
-        self.samples = samples
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int]:
-        """Load one image `(C, H, W)` and its label; the second number of a pair seeds the transform's random draws.
-
-        Raises:
-            BrokenImageError: the file cannot be decoded.
-        """
-        index, draw = key if isinstance(key, tuple) else (key, 0)
-        path, label = self.samples[index]
-        image = load_image(path)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(draw)  # torch.manual_seed would reseed the GPUs too
-            return self.transform(image), label
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

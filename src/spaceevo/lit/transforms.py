@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 from torchvision.datasets.folder import pil_loader
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
 
 from spaceevo.errors import ConfigError, DataError, choices
 
 Transform = Callable[[Image.Image], Tensor]
+Sample = tuple[str, int]
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
@@ -100,17 +103,48 @@ class ImageTransform:
             steps.append(v2.RandomHorizontalFlip())
         if self.auto_augment:
             steps.append(v2.AutoAugment(interpolation=mode, fill=[round(255 * value) for value in self.mean]))
-        transform: Transform = v2.Compose([*steps, *self._normalise()])
+        transform: Transform = v2.Compose([*steps, self._normalise])
         return transform
 
     def evaluate(self) -> Transform:
         """Build the fixed transform of evaluation and calibration, from an RGB image to float32 `(C, H, W)`."""
         resize = v2.Resize(self.resize, v2.InterpolationMode(self.interpolation))
-        transform: Transform = v2.Compose([resize, v2.CenterCrop(self.size), *self._normalise()])
+        transform: Transform = v2.Compose([resize, v2.CenterCrop(self.size), self._normalise])
         return transform
 
-    def _normalise(self) -> list[Any]:
-        return [v2.PILToTensor(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(self.mean), list(self.std))]
+    def _normalise(self, image: Image.Image) -> Tensor:
+        pixels = functional.to_dtype(functional.pil_to_tensor(image), torch.float32, scale=True)
+        normalised: Tensor = functional.normalize(pixels, list(self.mean), list(self.std), inplace=True)
+        return normalised
+
+
+class Images(Dataset[tuple[Tensor, int]]):
+    """Image files, decoded as RGB and transformed when asked for.
+
+    Args:
+        samples: Path and label of each image.
+        transform: Applied to the decoded image.
+    """
+
+    def __init__(self, samples: Sequence[Sample], transform: Transform) -> None:
+        self.samples = samples
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int]:
+        """Load one image `(C, H, W)` and its label; the second number of a pair seeds the transform's random draws.
+
+        Raises:
+            BrokenImageError: the file cannot be decoded.
+        """
+        index, draw = key if isinstance(key, tuple) else (key, 0)
+        path, label = self.samples[index]
+        image = load_image(path)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(draw)  # torch.manual_seed would reseed the GPUs too
+            return self.transform(image), label
 
 
 def _check(holds: bool, name: str, value: object, allowed: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from spaceevo.errors import ConfigError, ConstraintError, TableError, choices
 from spaceevo.search.lut import BlockLut, LutKey, LutSamples, lut_keys
-from spaceevo.space.description import parse_space, superspace as find_superspace
+from spaceevo.space import description
 from spaceevo.space.superspace import SpaceMember, Superspace
 
 FloatArray = npt.NDArray[np.float32]
@@ -21,7 +22,6 @@ TOP = 50
 EPSILON = 1e-5
 NO_SUBNET_LOSS = 1e5
 """Loss of a space none of whose drawn subnets meets the constraint; greater than any sum of losses."""
-LOSS, LATENCY = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class QualityScorer:
 
     All spaces are judged by the same draws (common random numbers): draw n is a resolution and, for every stage, a
     place between 0 and 1 in whichever table the space selects. Drawing once makes a score hundreds of times cheaper,
-    and two spaces then differ by their tables, not by luck.
+    and two spaces then differ by their tables, not by luck. A scorer reuses its buffers, so give each thread its own.
 
     Args:
         lut_dir: folder of the block look-up tables.
@@ -78,7 +78,7 @@ class QualityScorer:
         self,
         lut_dir: Path | str,
         superspace: Superspace | str,
-        latency_constraints_ms: Sequence[float],
+        latency_constraints_ms: float | Sequence[float],
         fixed_latency_ms: float | Mapping[int, float],
         t: float = 0.08,
         a: float = 0.01,
@@ -87,13 +87,15 @@ class QualityScorer:
         *,
         cache_dir: Path | None = None,
     ) -> None:
-        self.superspace = find_superspace(superspace) if isinstance(superspace, str) else superspace
-        self.constraints_ms = tuple(map(float, latency_constraints_ms))
+        self.superspace = description.superspace(superspace) if isinstance(superspace, str) else superspace
+        self.constraints_ms = tuple(map(float, np.atleast_1d(latency_constraints_ms)))
         _check_settings(self.constraints_ms, t, a, samples)
         self.t, self.a, self.samples, self.seed = t, a, samples, seed
         self.fixed_latency_ms = _per_resolution(fixed_latency_ms, self.superspace.block_resolutions)
         self._lut = BlockLut.load(lut_dir, self.superspace, cache_dir)
         self._check_constraints()
+        # Fresh arrays of this size would cost more than the arithmetic: the system hands them out page by page.
+        self._latency, self._loss, self._masked = np.empty((3, samples), dtype=np.float32)
         draws = self._draws(0)
         self._drawn = {key: draws.take(key, self._lut.samples(key)) for key in lut_keys(self.superspace)}
 
@@ -128,11 +130,13 @@ class QualityScorer:
 
     def _keys(self, member: SpaceMember | str) -> Iterator[LutKey]:
         if isinstance(member, str) or member.superspace is not self.superspace:
-            member = parse_space(str(member), within=self.superspace)
+            member = description.parse_space(str(member), within=self.superspace)
         return map(LutKey, range(len(member.blocks)), member.blocks, member.windows)
 
     def _draws(self, replicate: int) -> _Draws:
-        return _Draws(np.random.default_rng([self.seed, replicate]), self.samples, self.superspace, self.fixed_latency_ms)
+        return _Draws(
+            np.random.default_rng([self.seed, replicate]), self.samples, self.superspace, self.fixed_latency_ms
+        )
 
     def _range(self, keys: Iterator[LutKey]) -> tuple[float, float]:
         """Extremes per stage and resolution over `keys`, summed over stages."""
@@ -150,15 +154,18 @@ class QualityScorer:
         for constraint in self.constraints_ms:
             if constraint < fastest:
                 raise ConstraintError(
-                    f"latency constraint {constraint:g} ms: no subnet of superspace {self.superspace.name} is that fast, "
-                    f"the fastest takes {fastest:.4g} ms; raise latency_constraint"
+                    f"latency_constraint {constraint:g} ms: no subnet of {self.superspace.name} is that fast, "
+                    f"the fastest takes {fastest:.4g} ms; allow at least that"
                 )
 
-    def _quality(self, stages: Sequence[FloatArray]) -> Quality:
-        total = stages[0] + stages[1] if len(stages) > 1 else stages[0]
-        for stage in stages[2:]:
-            total += stage
-        parts = tuple(self._constraint_quality(total, constraint) for constraint in self.constraints_ms)
+    def _quality(self, stages: Sequence[LutSamples]) -> Quality:
+        latency = reduce(partial(np.add, out=self._latency), (stage.latency_ms for stage in stages))
+        needed = np.flatnonzero(latency <= max(self.constraints_ms))
+        # Where many draws are needed, adding up all losses is cheaper than picking some.
+        within = needed if len(needed) <= self.samples // 10 else slice(None)
+        latency = latency[within]
+        loss = reduce(partial(np.add, out=self._loss[: len(latency)]), (stage.loss[within] for stage in stages))
+        parts = tuple(self._constraint_quality(loss, latency, constraint) for constraint in self.constraints_ms)
         return Quality(
             score=sum(part.score for part in parts),
             probability=sum(part.probability for part in parts) / len(parts),
@@ -166,20 +173,19 @@ class QualityScorer:
             per_constraint=parts,
         )
 
-    def _constraint_quality(self, total: FloatArray, constraint_ms: float) -> ConstraintQuality:
-        too_slow = total[LATENCY] > constraint_ms
-        met = self.samples - int(np.count_nonzero(too_slow))
+    def _constraint_quality(self, loss: FloatArray, latency: FloatArray, constraint_ms: float) -> ConstraintQuality:
+        too_slow = latency > constraint_ms
+        met = len(latency) - int(np.count_nonzero(too_slow))
         probability = met / self.samples + EPSILON
-        loss = NO_SUBNET_LOSS
+        mean_loss = NO_SUBNET_LOSS
         if met:
             # Adding a huge loss to slow subnets is several times faster than selecting the others.
-            losses = too_slow.astype(np.float32)
-            losses *= np.float32(NO_SUBNET_LOSS)
-            losses += total[LOSS]
+            losses = np.multiply(too_slow, np.float32(NO_SUBNET_LOSS), out=self._masked[: len(loss)])
+            losses += loss
             count = min(TOP, met)
-            loss = float(_smallest(losses, count).sum(dtype=np.float64)) / (count + EPSILON)
-        score = 1.0 / (max(1.0, (self.t / probability) ** self.a) * loss)
-        return ConstraintQuality(constraint_ms, score, probability, loss)
+            mean_loss = float(_smallest(losses, count).sum(dtype=np.float64)) / (count + EPSILON)
+        score = 1.0 / (max(1.0, (self.t / probability) ** self.a) * mean_loss)
+        return ConstraintQuality(constraint_ms, score, probability, mean_loss)
 
 
 class _Draws:
@@ -196,14 +202,14 @@ class _Draws:
         self._places = rng.random((len(superspace.searched), samples))
         self._fixed_latency_ms = fixed_latency_ms
 
-    def take(self, key: LutKey, tables: Sequence[LutSamples]) -> FloatArray:
-        """Losses and latencies (2 × draws) of one stage, the first stage's with the fixed latency in."""
-        taken = np.empty((2, self._places.shape[1]), dtype=np.float32)
+    def take(self, key: LutKey, tables: Sequence[LutSamples]) -> LutSamples:
+        """Losses and latencies of one stage for every draw, the first stage's with the fixed latency in."""
+        taken = LutSamples(*np.empty((2, self._places.shape[1]), dtype=np.float32))
         starts = [0, *self._ends[:-1]]
         for table, start, end, fixed in zip(tables, starts, self._ends, self._fixed_latency_ms, strict=True):
             rows = (self._places[key.stage, start:end] * len(table.loss)).astype(np.intp)
-            taken[LOSS, start:end] = table.loss[rows]
-            taken[LATENCY, start:end] = table.latency_ms[rows] + (fixed if key.stage == 0 else 0.0)
+            taken.loss[start:end] = table.loss[rows]
+            taken.latency_ms[start:end] = table.latency_ms[rows] + (fixed if key.stage == 0 else 0.0)
         return taken
 
 
@@ -239,7 +245,7 @@ def _per_resolution(fixed_latency_ms: float | Mapping[int, float], resolutions: 
     missing = [resolution for resolution in resolutions if resolution not in fixed_latency_ms]
     if missing:
         raise TableError(
-            f"the latency of the fixed stages is unknown at resolution {choices(missing)}; set platform.fixed_latency_ms"
+            f"latency of the fixed stages is unknown at resolution {choices(missing)}; set platform.fixed_latency_ms"
         )
     latencies = tuple(float(fixed_latency_ms[resolution]) for resolution in resolutions)
     for resolution, latency in zip(resolutions, latencies, strict=True):

@@ -1,0 +1,1 @@
+"""Networks as files that runtimes execute, and the proof that they compute the same."""

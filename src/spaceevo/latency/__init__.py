@@ -1,0 +1,1 @@
+"""Latency of blocks and networks: measured, kept in tables, predicted."""

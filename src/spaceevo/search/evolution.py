@@ -1,0 +1,300 @@
+"""One search loop for spaces and subnets; strategies say which individuals to evaluate next.
+
+The loop evaluates a batch, asks its strategy for the next one, and stops when there is none. All that a search
+remembers is a `SearchState` of plain values, so that a search that was killed continues as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol
+
+from spaceevo.errors import CheckpointError, ConfigError, ConstraintError, EncodingError
+from spaceevo.search.problems import AgeingProblem, ConstrainedProblem, Item, NeighbourProblem, Problem
+
+PATIENCE = 1000
+"""Draws without a new individual after which a search counts as exhausted."""
+
+
+@dataclass
+class SearchState(Generic[Item]):
+    """All that a search remembers.
+
+    Attributes:
+        rng: the generator of every random decision.
+        population: individuals the strategy works on, in its order.
+        batch: individuals proposed last, some perhaps not evaluated yet; none when the search has ended.
+        history: score of every evaluated individual, in order of evaluation.
+        generation: number of batches proposed.
+    """
+
+    rng: random.Random
+    population: list[Item] = field(default_factory=list)
+    batch: list[Item] = field(default_factory=list)
+    history: dict[Item, float] = field(default_factory=dict)
+    generation: int = 0
+    _best: tuple[Item, float] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def best(self) -> tuple[Item, float]:
+        """The individual of the highest score, the first of several, and its score.
+
+        Raises:
+            ValueError: nothing has been evaluated.
+        """
+        if self._best is None:
+            raise ValueError("nothing has been evaluated yet")
+        return self._best
+
+    def ranked(self) -> list[tuple[Item, float]]:
+        """Everything evaluated, the highest score first."""
+        return sorted(self.history.items(), key=lambda pair: -pair[1])
+
+    def record(self, item: Item, score: float) -> None:
+        """Remember the score of an individual."""
+        self.history[item] = score
+        if self._best is None or score > self._best[1]:
+            self._best = (item, score)
+
+    def to_json(self, encode: Callable[[Item], str]) -> dict[str, Any]:
+        """All of it as plain JSON values."""
+        version, internal, gauss = self.rng.getstate()
+        return {
+            "generation": self.generation,
+            "population": [encode(item) for item in self.population],
+            "batch": [encode(item) for item in self.batch],
+            "history": [[encode(item), score] for item, score in self.history.items()],
+            "rng": [version, list(internal), gauss],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], decode: Callable[[str], Item]) -> SearchState[Item]:
+        """Read what `to_json` writes.
+
+        Raises:
+            CheckpointError: a part is missing or malformed.
+        """
+        try:
+            version, internal, gauss = value["rng"]
+            state = cls(random.Random(), generation=int(value["generation"]))
+            state.rng.setstate((version, tuple(internal), gauss))
+            state.population = [decode(text) for text in value["population"]]
+            state.batch = [decode(text) for text in value["batch"]]
+            for text, score in value["history"]:
+                state.record(decode(text), float(score))
+        except (KeyError, TypeError, ValueError, EncodingError) as error:
+            raise CheckpointError(f"saved search state is broken ({error!r}); delete it to start over") from error
+        return state
+
+
+class Strategy(Protocol[Item]):
+    """Which individuals to evaluate next."""
+
+    @property
+    def problem(self) -> Problem[Item]:
+        """What is searched."""
+
+    @property
+    def total(self) -> int:
+        """Greatest number of evaluations."""
+
+    def advance(self, state: SearchState[Item]) -> list[Item]:
+        """Take in the evaluated batch and propose the next: new, distinct individuals; none ends the search.
+
+        Raises:
+            ConstraintError: no individual meets the problem's requirement.
+        """
+
+
+def evolve(
+    strategy: Strategy[Item],
+    evaluate: Callable[[Item], float],
+    rng: random.Random,
+    *,
+    resume: Mapping[str, Any] | None = None,
+    save: Callable[[dict[str, Any]], None] | None = None,
+    save_every: int = 1,
+    on_evaluation: Callable[[int, int, tuple[Item, float]], None] | None = None,
+) -> SearchState[Item]:
+    """Search for the individual of the highest score; each is evaluated once.
+
+    Args:
+        strategy: what to evaluate next.
+        evaluate: the score of an individual, higher is better.
+        rng: source of all randomness; unused when resuming.
+        resume: a saved state to continue from.
+        save: receives the state as JSON values, from which the search continues identically.
+        save_every: evaluations between two saves; the last state is saved in any case.
+        on_evaluation: receives evaluations done, their greatest number, and the best individual with its score.
+
+    Returns:
+        The last state: `best`, `ranked()` and `history` are the result.
+
+    Raises:
+        CheckpointError: `resume` is not a saved state of this problem.
+        ConstraintError: no individual meets the problem's requirement.
+    """
+    encode, decode = strategy.problem.encode, strategy.problem.decode
+    state = SearchState(rng) if resume is None else SearchState.from_json(resume, decode)
+    while state.batch or state.generation == 0:
+        for item in state.batch:
+            if item in state.history:
+                continue
+            state.record(item, evaluate(item))
+            if on_evaluation:
+                on_evaluation(len(state.history), strategy.total, state.best)
+            if save and len(state.history) % save_every == 0:
+                save(state.to_json(encode))
+        state.batch = strategy.advance(state)[: strategy.total - len(state.history)]
+        state.generation += 1
+    if save:
+        save(state.to_json(encode))
+    return state
+
+
+@dataclass(frozen=True)
+class AgeingEvolution(Generic[Item]):
+    """Ageing evolution: the best of a random sample has children, which replace the oldest individuals.
+
+    Ends early where mutation finds nothing new any more.
+    """
+
+    problem: AgeingProblem[Item]
+    population: int = 500
+    sample: int = 125
+    total: int = 5000
+
+    def __post_init__(self) -> None:
+        _require_positive(population=self.population, sample=self.sample, total=self.total)
+
+    def advance(self, state: SearchState[Item]) -> list[Item]:
+        """Let the batch replace the oldest, then propose the children of a new parent; see `Strategy`."""
+        if state.generation == 0:
+            first = list(dict.fromkeys(self.problem.starts()))[: self.population]
+            return _fill(first, self.population, lambda: self.problem.sample(state.rng), lambda _: True, PATIENCE)
+        state.population = (state.population + state.batch)[-self.population :]
+        for _ in range(PATIENCE):
+            sample = state.rng.sample(state.population, min(self.sample, len(state.population)))
+            parent = max(sample, key=state.history.__getitem__)
+            children = dict.fromkeys(self.problem.children(parent, state.rng))
+            if new := [child for child in children if child not in state.history]:
+                return new
+        return []
+
+
+@dataclass(frozen=True)
+class GenerationalEvolution(Generic[Item]):
+    """Generational evolution under a constraint: the best half of the population has mutants and crossovers.
+
+    The first population is the first of the `generations`. A crossover of two distinct parents gives way to a mutant
+    after `crossover_tries` draws without a new feasible child; after `tries` such draws the space counts as exhausted.
+    """
+
+    problem: ConstrainedProblem[Item]
+    population: int = 512
+    generations: int = 20
+    mutants: int = 128
+    crossovers: int = 128
+    crossover_tries: int = 50
+    tries: int = 20_000
+
+    def __post_init__(self) -> None:
+        _require_positive(population=self.population, generations=self.generations)
+
+    @property
+    def total(self) -> int:
+        """Greatest number of evaluations."""
+        return self.population + (self.generations - 1) * (self.mutants + self.crossovers)
+
+    def advance(self, state: SearchState[Item]) -> list[Item]:
+        """Keep the best half of population and batch, and propose its children; see `Strategy`."""
+        if state.generation == 0:
+            return self._first_population(state.rng)
+        everyone = sorted(state.population + state.batch, key=lambda item: -state.history[item])
+        state.population = everyone[: min(self.population, len(everyone) + 1) // 2]
+        return self._children(state) if state.generation < self.generations else []
+
+    def _first_population(self, rng: random.Random) -> list[Item]:
+        problem = self.problem
+        found = _fill([], self.population, lambda: problem.sample(rng), problem.is_feasible, self.tries)
+        if not found:
+            raise ConstraintError(f"none of {self.tries} random individuals meets: {problem.requirement}; relax it")
+        return found
+
+    def _children(self, state: SearchState[Item]) -> list[Item]:
+        rng, parents, children = state.rng, state.population, dict[Item, None]()
+
+        def is_new(item: Item) -> bool:
+            return item not in children and item not in state.history and self.problem.is_feasible(item)
+
+        def mutant() -> Item:
+            return self.problem.mutate(rng.choice(parents), rng)
+
+        def crossover() -> Item:
+            first, second = rng.sample(parents, 2)
+            return self.problem.crossover(first, second, rng)
+
+        for number in range(self.mutants + self.crossovers):
+            crosses = number >= self.mutants and len(parents) > 1
+            child = _first(crossover, is_new, self.crossover_tries) if crosses else None
+            child = child if child is not None else _first(mutant, is_new, self.tries)
+            if child is None:
+                break
+            children[child] = None
+        return list(children)
+
+
+@dataclass(frozen=True)
+class LocalSearch(Generic[Item]):
+    """Coordinate ascent: take the best option of one position after another, restart at random when none improves.
+
+    The state's population is the path of the current ascent.
+    """
+
+    problem: NeighbourProblem[Item]
+    total: int = 3000
+
+    def __post_init__(self) -> None:
+        _require_positive(total=self.total)
+
+    def advance(self, state: SearchState[Item]) -> list[Item]:
+        """Climb as far as known scores tell, then propose the options of the next position; see `Strategy`."""
+        for _ in range(PATIENCE):
+            if self._is_at_top(state.population):
+                state.population = [self.problem.sample(state.rng)]
+            path = state.population
+            position = (len(path) - 1) % self.problem.positions
+            options = [path[-1], *self.problem.neighbours(path[-1], position)]
+            if new := [option for option in options if option not in state.history]:
+                return new
+            path.append(max(options, key=state.history.__getitem__))
+        return []
+
+    def _is_at_top(self, path: list[Item]) -> bool:
+        round_length = self.problem.positions + 1
+        return not path or (len(path) >= round_length and path[-1] == path[-round_length])
+
+
+def _first(draw: Callable[[], Item], accept: Callable[[Item], bool], tries: int) -> Item | None:
+    """The first accepted draw, or None after `tries`."""
+    return next((item for item in (draw() for _ in range(tries)) if accept(item)), None)
+
+
+def _fill(
+    items: Sequence[Item], size: int, draw: Callable[[], Item], accept: Callable[[Item], bool], tries: int
+) -> list[Item]:
+    """Add distinct accepted draws to `items` until there are `size`, or `tries` draws bring nothing new."""
+    filled = dict.fromkeys(items)
+    while len(filled) < size:
+        item = _first(draw, lambda item: item not in filled and accept(item), tries)
+        if item is None:
+            break
+        filled[item] = None
+    return list(filled)
+
+
+def _require_positive(**settings: int) -> None:
+    if faults := [f"{name} is {value}" for name, value in settings.items() if value < 1]:
+        raise ConfigError(f"search settings must be at least 1: {', '.join(faults)}")

@@ -1,0 +1,43 @@
+"""Fixtures of all tests: determinism, and the reference data where it is present."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+from torch import nn
+
+torch.set_num_threads(1)
+hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """Folder of the reference data; it lies beside the project and is not part of it."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "reference"
+    if not folder.is_dir():
+        pytest.skip("the reference data (../shared/reference, beside the project) is absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def randomize() -> Callable[[nn.Module], nn.Module]:
+    """Give every batch norm statistics and gains as training leaves them: gains of both signs."""
+
+    @torch.no_grad()
+    def apply(module: nn.Module) -> nn.Module:
+        for norm in (child for child in module.modules() if isinstance(child, nn.BatchNorm2d)):
+            norm.weight.uniform_(0.5, 1.5).mul_(torch.where(torch.rand_like(norm.weight) < 0.3, -1.0, 1.0))
+            norm.bias.normal_(std=0.3)
+            norm.running_mean.normal_(std=0.3)
+            norm.running_var.uniform_(0.5, 2.0)
+        return module
+
+    return apply

@@ -1,0 +1,116 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spaceevo.errors import ConfigError
+from spaceevo.lit.transforms import BrokenImageError, Images, ImageTransform, load_image
+
+MEAN, STD = (0.4, 0.5, 0.6), (0.1, 0.2, 0.3)
+
+
+def noise(width: int = 40, height: int = 30) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def test_evaluation_is_resize_crop_and_normalise() -> None:
+    image = noise()
+    out = ImageTransform(size=16, resize=20, mean=MEAN, std=STD).evaluate()(image)
+    # shorter side 30 -> 20, so 40 -> 26; the centre 16 x 16 begins at row 2 and column 5
+    cropped = np.asarray(image.resize((26, 20), Image.Resampling.BICUBIC))[2:18, 5:21]
+    expected = (cropped / 255 - np.array(MEAN)) / np.array(STD)
+    assert out.shape == (3, 16, 16)
+    assert out.dtype == torch.float32
+    np.testing.assert_allclose(out.permute(1, 2, 0).numpy(), expected, atol=1e-5)
+
+
+def test_training_crops_at_random_and_is_normalised() -> None:
+    transform = ImageTransform(size=16, resize=16, mean=MEAN, std=STD).train()
+    torch.manual_seed(0)
+    first, second = transform(noise()), transform(noise())
+    torch.manual_seed(0)
+    assert torch.equal(transform(noise()), first)
+    assert first.shape == (3, 16, 16)
+    assert not torch.equal(first, second)
+    white = transform(Image.new("RGB", (40, 30), "white"))
+    torch.testing.assert_close(white[:, 0, 0], (1 - torch.tensor(MEAN)) / torch.tensor(STD))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_flip_mirrors_only_where_asked(flip: bool) -> None:
+    whole = {"size": 30, "resize": 30, "crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0)}
+    transform = ImageTransform(**whole, flip=flip).train()
+    image = noise(30, 30)
+    same = ImageTransform(**whole).evaluate()(image)
+    torch.manual_seed(0)
+    outs = [transform(image) for _ in range(12)]
+    mirrored = sum(torch.equal(out, same.flip(-1)) for out in outs)
+    assert sum(torch.equal(out, same) for out in outs) == 12 - mirrored
+    assert (0 < mirrored < 12) == flip
+
+
+def test_auto_augment_fills_with_the_mean_colour() -> None:
+    steps = ImageTransform(auto_augment=True).train().transforms  # type: ignore[attr-defined]
+    augment = next(step for step in steps if type(step).__name__ == "AutoAugment")
+    assert augment.fill == [124, 116, 104]
+    plain = ImageTransform().train().transforms  # type: ignore[attr-defined]
+    assert "AutoAugment" not in {type(step).__name__ for step in plain}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("size", 0),
+        ("resize", 223),
+        ("mean", [0.5]),
+        ("mean", [124, 116, 104]),
+        ("std", [0.2, 0.0, 0.2]),
+        ("crop_scale", [0.5, 0.2]),
+        ("crop_scale", [0.5, 1.5]),
+        ("crop_ratio", [0.0, 1.0]),
+        ("interpolation", "bicubik"),
+    ],
+)
+def test_bad_setting_is_named(setting: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"^data\.transform\.{setting} is .+; allowed: .+$"):
+        ImageTransform(**{setting: value})
+
+
+def test_yaml_lists_give_the_same_value() -> None:
+    assert ImageTransform(mean=list(MEAN)) == ImageTransform(mean=MEAN)
+    assert hash(ImageTransform(mean=list(MEAN))) == hash(ImageTransform(mean=MEAN))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
+def test_every_image_is_loaded_as_rgb(mode: str, tmp_path) -> None:
+    noise().convert(mode).save(tmp_path / "a.png")
+    assert load_image(str(tmp_path / "a.png")).mode == "RGB"
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", "truncated"])
+def test_broken_image_is_named_in_one_line(content: bytes | str, tmp_path) -> None:
+    path = tmp_path / "a.png"
+    noise(200, 200).save(path)
+    path.write_bytes(path.read_bytes()[:2000] if isinstance(content, str) else content)
+    with pytest.raises(BrokenImageError) as caught:
+        load_image(str(path))
+    message = str(caught.value)
+    assert message.startswith(f"image {path} cannot be read (")
+    assert message.endswith("); replace or remove the file")
+    assert "\n" not in message
+    assert str(pickle.loads(pickle.dumps(caught.value))) == message
+
+
+def test_draw_alone_decides_the_augmentation(tmp_path) -> None:
+    noise().save(tmp_path / "a.png")
+    images = Images([(str(tmp_path / "a.png"), 7)], ImageTransform(size=16, resize=16).train())
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    (first, label), (other, _) = images[0, 5], images[0, 6]
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(images[0, 5][0], first)
+    assert not torch.equal(first, other)
+    assert label == 7

@@ -1,0 +1,146 @@
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spaceevo.artifacts import (
+    Layout,
+    StageResult,
+    atomic_path,
+    file_hash,
+    fingerprint,
+    read_json,
+    write_json,
+    write_text,
+)
+from spaceevo.errors import CheckpointError
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def test_an_atomic_write_leaves_only_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "file.txt"
+    write_text(path, "größer")
+    assert path.read_text(encoding="utf-8") == "größer"
+    assert list(path.parent.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError, match="half way"), atomic_path(path) as temporary:
+        temporary.write_text("new, unfini")
+        raise RuntimeError("half way")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_file_appears_at_the_end_only(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    with atomic_path(path) as temporary:
+        temporary.write_text("text")
+        assert not path.exists()
+        assert temporary.parent == path.parent
+    assert path.read_text() == "text"
+
+
+def test_broken_json_says_which_file(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text('{"stage": "cost"')
+    with pytest.raises(CheckpointError, match=r"result\.json is not valid JSON"):
+        read_json(path)
+
+
+@given(value=plain)
+def test_json_round_trip(value: object, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("json") / "value.json"
+    write_json(path, value)
+    assert read_json(path) == value
+
+
+@given(tree=st.dictionaries(st.text(), plain, min_size=2))
+def test_fingerprints_ignore_order_and_see_values(tree: dict[str, object]) -> None:
+    assert fingerprint(tree) == fingerprint(dict(reversed(tree.items())))
+    key = next(iter(tree))
+    assert fingerprint(tree) != fingerprint({**tree, key: [tree[key]]})
+    assert fingerprint(tree) != fingerprint({k: v for k, v in tree.items() if k != key})
+
+
+def test_file_hash_is_of_the_content(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 5000
+    (tmp_path / "a").write_bytes(content)
+    assert hashlib.sha256(content).hexdigest().startswith(file_hash(tmp_path / "a"))
+    (tmp_path / "b").write_bytes(content[:-1])
+    assert file_hash(tmp_path / "a") != file_hash(tmp_path / "b")
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> StageResult:
+    write_text(tmp_path / "out.csv", "1")
+    return StageResult(
+        stage="cost",
+        fingerprint="abc",
+        seed=7,
+        figures={"latency_ms": 3.5, "int8_top1": 71.25},
+        inputs={"table.json": "0123"},
+        outputs={"table": str(tmp_path / "out.csv")},
+        versions={"torch": "2"},
+        seconds=1.5,
+    )
+
+
+def test_a_result_round_trips(result: StageResult, tmp_path: Path) -> None:
+    result.save(tmp_path)
+    assert StageResult.load(tmp_path) == result
+
+
+def test_figures_are_flat_keys(result: StageResult, tmp_path: Path) -> None:
+    result.save(tmp_path)
+    record = json.loads((tmp_path / "result.json").read_text())
+    assert (record["latency_ms"], record["int8_top1"], record["stage"], record["seed"]) == (3.5, 71.25, "cost", 7)
+    assert record["inputs"] == {"table.json": "0123"}
+
+
+@pytest.mark.parametrize("content", [None, "[]", '{"schema": 0, "stage": "cost"}', "{}"])
+def test_absent_or_foreign_results_are_none(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "result.json").write_text(content)
+    assert StageResult.load(tmp_path) is None
+
+
+def test_current_needs_fingerprint_and_outputs(result: StageResult, tmp_path: Path) -> None:
+    assert result.is_current("abc")
+    assert not result.is_current("abd")
+    (tmp_path / "out.csv").unlink()
+    assert not result.is_current("abc")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (Layout(Path()).teacher("efficientnet_b5", False), "block_kd/teacher_checkpoint/efficientnet_b5/checkpoint.pth"),
+        (Layout(Path()).teacher("efficientnet_b5", True), "block_kd/teacher_checkpoint/efficientnet_b5/lsq.pth"),
+        (Layout(Path()).block("mobilew", "stage3", 5, False), "block_kd/mobilew/stage3_5/checkpoint.pth"),
+        (Layout(Path()).block("mobilew", "stage3", 5, True), "block_kd/mobilew/stage3_5/lsq.pth"),
+        (Layout(Path()).space_search("onnxw"), "block_kd/search/onnxw"),
+        (
+            Layout(Path()).supernet("mobilew-122222-155400", False),
+            "supernet_training/mobilew-122222-155400-align0/checkpoint.pth",
+        ),
+        (
+            Layout(Path()).supernet("mobilew-122222-155400", True),
+            "supernet_training/mobilew-122222-155400-align0/lsq.pth",
+        ),
+        (Layout(Path()).subnet_search("onnxw-151122-023231"), "search_subnet/onnxw-151122-023231"),
+    ],
+)
+def test_layout_is_the_published_one(path: Path, expected: str) -> None:
+    assert path == Path(expected)

@@ -1,0 +1,28 @@
+from pathlib import Path
+
+import pytest
+
+from spaceevo import errors
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, ""), (3, "0, 1, 2"), (4, "0, 1, 2, 3"), (5, "0, 1, 2, 3, … (5 in all)")],
+)
+def test_choices_are_cut_at_the_limit(count: int, text: str) -> None:
+    assert errors.choices(range(count), limit=4) == text
+
+
+@pytest.mark.parametrize("name", [n for n in vars(errors) if n.endswith("Error")])
+def test_every_fault_has_the_common_base(name: str) -> None:
+    assert issubclass(getattr(errors, name), errors.SpaceEvoError)
+
+
+def test_a_missing_artifact_names_path_and_remedy() -> None:
+    error = errors.MissingArtifactError("teacher", Path("a/b.pth"), "spaceevo +stage=teacher")
+    assert str(error) == "teacher is missing: a/b.pth does not exist; make it with: spaceevo +stage=teacher"
+    assert (error.path, error.command) == (Path("a/b.pth"), "spaceevo +stage=teacher")
+
+
+def test_a_missing_package_names_the_extra() -> None:
+    assert "pip install 'spaceevo[tflite]'" in str(errors.MissingExtraError("tensorflow", "tflite"))
