@@ -1,0 +1,70 @@
+"""Command line: `python -m spaceevo +stage=… superspace=… key=value …`, with Hydra's sweeps under `-m`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+
+import hydra
+import yaml
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from spaceevo.errors import SpaceEvoError
+from spaceevo.space.description import conf_folder
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+def _print_stages() -> None:
+    print("usage: python -m spaceevo +stage=<stage> superspace=<superspace> [key=value …]   (-m sweeps)\n\nstages:")
+    for file in sorted((conf_folder() / "stage").glob("*.yaml")):
+        first = file.read_text(encoding="utf-8").split("\n", 2)[1].lstrip("# ")
+        print(f"  {file.stem:14} {first}")
+    names = [yaml.safe_load(f.read_text(encoding="utf-8"))["name"] for f in (conf_folder() / "superspace").glob("*.yaml")]
+    print(f"superspaces: {', '.join(sorted(names))}")
+
+
+def _quiet() -> None:
+    """Keep libraries' notes about themselves out of the way of the program's own lines."""
+    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric|torch|onnxscript)(\..*)?")
+    for name in ("pytorch_lightning", "lightning.fabric", "lightning_fabric", "lightning.pytorch", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")
+def _job(config: DictConfig) -> object:
+    if config.stage.name is None:
+        _print_stages()
+        return None
+    _quiet()
+    from spaceevo.run import run
+
+    return run(config)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{error} {error.__cause__ or ''}".split())
+
+
+def main() -> None:
+    """Run the command line; a user's fault ends in one line and exit code 1."""
+    show_all = os.environ.get(FULL_ERROR, "") not in ("", "0")
+    os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing, and the line is ours to write
+    try:
+        _job()
+    except (SpaceEvoError, HydraException, OmegaConfBaseException) as error:
+        if show_all:
+            raise
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""One job: compose, train or leave the work to the stage's callback."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from spaceevo.artifacts import Layout, StageResult, fingerprint
+from spaceevo.space.description import conf_folder, parse_description
+from spaceevo.stages.base import console, package_versions, report
+
+
+def run(config: DictConfig) -> StageResult | None:
+    """Run a training stage; the others do their work as callbacks, when this returns."""
+    if "train" not in config.stage:
+        return None
+    return train(config)
+
+
+def train(config: DictConfig) -> StageResult:
+    """Train what the stage trains; write and print its result."""
+    from spaceevo.lit.base import QuantConfig, TrainingRun
+
+    started, output = time.monotonic(), Path(config.paths.output)
+    settings = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(settings, dict)
+    precision = config.quant.precision
+    described = {key: settings[key] for key in ("superspace", "data", "teacher", "quant", "seed", "trainer")}
+    described["recipe"] = settings["recipe"].get(config.stage.name, {}).get(precision)
+    training = TrainingRun(
+        data=instantiate(config.data),
+        superspace=parse_description(settings["superspace"], source=str(config.superspace.name)),
+        teacher=instantiate(config.teacher),
+        quant=QuantConfig(config.quant.name),
+        layout=Layout(Path(config.paths.checkpoints)),
+        output=output,
+        seed=int(config.seed),
+        make_trainer=lambda folder, epochs, callbacks: make_trainer(config, folder, epochs, callbacks),
+        describe=described,
+        announce=console.print,
+    )
+    instantiate(config.stage.train)(training)
+    result = StageResult(
+        stage=config.stage.name,
+        fingerprint=fingerprint(described),
+        seed=int(config.seed),
+        figures=training.figures,
+        outputs={name: str(path) for name, path in training.made.items()},
+        versions=package_versions(),
+        seconds=round(time.monotonic() - started, 1),
+    )
+    result.save(output)
+    report(result, output, config.stage.next)
+    return result
+
+
+def make_trainer(config: DictConfig, folder: Path, epochs: int, callbacks: list[Any]) -> Any:
+    """A Lightning trainer with the configured logger; progress by rich."""
+    from pytorch_lightning.callbacks import RichProgressBar
+
+    folder.mkdir(parents=True, exist_ok=True)
+    logger = instantiate(config.logger, save_dir=str(folder)) if config.logger else False
+    bars = [RichProgressBar(leave=False)] if console.is_terminal else []
+    trainer = instantiate(config.trainer, max_epochs=min(epochs, config.max_epochs or epochs), logger=logger)
+    return trainer(default_root_dir=str(folder), callbacks=[*callbacks, *bars], enable_progress_bar=bool(bars))
+
+
+def run_stage(overrides: list[str]) -> StageResult:
+    """Run one stage in this process, inside a running job (for the pipeline)."""
+    config = hydra.compose("config", overrides=overrides, return_hydra_config=True)
+    folder = Path(config.paths.root) / config.stage.folder
+    config = hydra.compose("config", overrides=[*overrides, f"paths.output={folder}"], return_hydra_config=True)
+    if "train" in config.stage:
+        return train(config)
+    callback: Any = instantiate(config.hydra.callbacks[config.stage.name])
+    result: StageResult = callback.execute(config)
+    return result
+
+
+CONF = str(conf_folder())

@@ -1,0 +1,1 @@
+"""Stages that do not train, as Hydra callbacks."""

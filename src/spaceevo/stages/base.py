@@ -1,0 +1,239 @@
+"""What every non-training stage shares: its context, skipping what is done, and how faults reach Hydra."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from spaceevo.artifacts import Layout, StageResult, file_hash, fingerprint, read_json
+from spaceevo.errors import ConfigError, MissingArtifactError
+from spaceevo.nn.checkpoint import load_state, read_checkpoint
+from spaceevo.nn.supernet import Supernet
+from spaceevo.quant.prepare import set_quant
+from spaceevo.space.description import parse_description, parse_space
+from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.superspace import SpaceMember, Superspace
+
+log = logging.getLogger(__name__)
+console = Console(highlight=False, soft_wrap=True)
+SETTINGS = ("superspace", "data", "teacher", "quant", "platform", "seed", "block", "space", "subnet", "latency_constraint")
+"""Settings whose change makes a stage's result out of date, besides its own recipe."""
+
+
+@dataclass
+class Outcome:
+    """What a stage found: figures (unit in the name), files, and the next command."""
+
+    figures: dict[str, Any]
+    outputs: Mapping[str, Path] = field(default_factory=dict)
+    next_command: str = ""
+
+
+class Context:
+    """A stage's settings as plain objects; OmegaConf stops here."""
+
+    def __init__(self, config: DictConfig, stage: str) -> None:
+        self.config = config
+        self.stage = stage
+        self.plain: dict[str, Any] = {
+            key: OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
+            for key in (*SETTINGS, "recipe")
+        }
+        self.recipe: dict[str, Any] = self.plain["recipe"].get(stage, {})
+        self.seed = int(config.seed)
+        self.layout = Layout(Path(config.paths.checkpoints))
+        self.lut_folder = Path(config.paths.lut)
+        self.output = Path(config.paths.output)
+        self.int8 = config.quant.name != "off"
+
+    @cached_property
+    def superspace(self) -> Superspace:
+        """The superspace."""
+        return parse_description(self.plain["superspace"], source=str(self.plain["superspace"].get("name")))
+
+    @cached_property
+    def data(self) -> Any:
+        """The images."""
+        data = instantiate(self.config.data)
+        data.setup()
+        return data
+
+    @cached_property
+    def teacher(self) -> Any:
+        """The teacher's description."""
+        return instantiate(self.config.teacher)
+
+    @cached_property
+    def platform(self) -> Any:
+        """The platform latencies come from."""
+        return instantiate(self.config.platform)
+
+    def command(self, stage: str, *overrides: str) -> str:
+        """Command line of another stage with this superspace."""
+        return " ".join(["python -m spaceevo", f"+stage={stage}", f"superspace={self.superspace.name}", *overrides])
+
+    @cached_property
+    def member(self) -> SpaceMember:
+        """The space asked for, or the best of the last space search.
+
+        Raises:
+            MissingArtifactError: neither is there.
+        """
+        if self.config.space is not None:
+            return parse_space(str(self.config.space), within=self.superspace)
+        path = self.layout.space_search(self.superspace.name) / "best.json"
+        if not path.exists():
+            raise MissingArtifactError("a space (space=…, or the best one found)", path, self.command("space_search"))
+        return parse_space(read_json(path)["space"], within=self.superspace)
+
+    def subnets(self, *defaults: SubnetSpec) -> list[SubnetSpec]:
+        """The subnets asked for by `subnet` — texts, `max`, `min` — or the defaults.
+
+        Raises:
+            EncodingError: one is not a subnet of the space.
+        """
+        asked = self.plain["subnet"]
+        if asked is None:
+            return list(defaults)
+        corners = {"max": self.member.largest, "min": self.member.smallest}
+        texts = [asked] if isinstance(asked, str) else list(asked)
+        found = [corners[text] if text in corners else SubnetSpec.parse(str(text)) for text in texts]
+        for spec in found:
+            self.member.validate(spec)
+        return found
+
+    def best_subnet(self) -> SubnetSpec:
+        """The subnet asked for, or the best of the last subnet search.
+
+        Raises:
+            MissingArtifactError: neither is there.
+        """
+        path = self.layout.subnet_search(str(self.member)) / "front.json"
+        if self.plain["subnet"] is None and not path.exists():
+            raise MissingArtifactError("a subnet (subnet=…, or a found one)", path, self.command("subnet_search"))
+        return self.subnets(*([] if self.plain["subnet"] else [SubnetSpec.parse(read_json(path)["chosen"])]))[0]
+
+    def supernet_file(self, int8: bool) -> Path:
+        """Checkpoint of the space's supernet."""
+        return self.layout.supernet(str(self.member), int8)
+
+    def supernet(self, int8: bool) -> Supernet:
+        """The space's trained supernet, in eval mode, quantisers on if `int8`.
+
+        Raises:
+            MissingArtifactError: it has not been trained; names the command.
+            ConfigError: its INT8 weights were trained under another scheme.
+        """
+        path = self.supernet_file(int8)
+        quant = self.config.quant.name if self.int8 else "deploy"
+        flags = [f"quant={quant}"] if int8 else []
+        command = self.command("supernet", f"space={self.member}", *flags)
+        checkpoint = read_checkpoint(path, f"{'INT8' if int8 else 'fp32'} supernet {self.member}", command)
+        trained = checkpoint.meta.get("quant")
+        if int8 and trained != quant:
+            raise ConfigError(f"{path} was trained under quant={trained}, not {quant}; use quant={trained}")
+        supernet = Supernet(self.member, quant if int8 else "deploy")
+        load_state(supernet, checkpoint.state, path, strict=int8)
+        set_quant(supernet, int8)
+        return supernet.eval()
+
+    def constraints_ms(self) -> list[float] | None:
+        """The latency constraints in ms; None for `auto`.
+
+        Raises:
+            ConfigError: one is not a positive number.
+        """
+        asked = self.plain["latency_constraint"]
+        if asked == "auto":
+            return None
+        values = asked if isinstance(asked, list) else [asked]
+        for value in values:
+            if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+                raise ConfigError(f"latency_constraint = {value!r}; allowed: auto, a positive number of ms, or a list of them")
+        return [float(value) for value in values]
+
+
+class StageCallback(Callback):  # type: ignore[misc]
+    """A stage as a Hydra callback: works when the job has ended well, and fails the job if it fails itself."""
+
+    name: str
+    main_figure: str
+
+    @abstractmethod
+    def work(self, context: Context) -> Outcome:
+        """Do the stage's work."""
+
+    def inputs(self, context: Context) -> dict[str, Path]:
+        """Upstream files whose change makes the result out of date."""
+        return {}
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Run the stage; Hydra would turn an exception here into a warning, so the job is failed by hand."""
+        if job_return.status is not JobStatus.COMPLETED:
+            return
+        try:
+            result = self.execute(config)
+        except Exception as error:
+            job_return.status = JobStatus.FAILED
+            job_return.return_value = error
+        else:
+            job_return.return_value = result.figures.get(self.main_figure)
+
+    def execute(self, config: DictConfig) -> StageResult:
+        """Run the stage on a composed config, or skip it where nothing changed; return its result."""
+        context, started = Context(config, self.name), time.monotonic()
+        hashes = {name: file_hash(path) for name, path in self.inputs(context).items() if path.exists()}
+        settings = {key: context.plain[key] for key in SETTINGS}
+        expected = fingerprint([self.name, settings, context.recipe, hashes])
+        previous = StageResult.load(context.output)
+        if previous is not None and previous.is_current(expected):
+            console.print(f"{self.name}: unchanged, skipped ({context.output})")
+            return previous
+        outcome = self.work(context)
+        result = StageResult(
+            stage=self.name,
+            fingerprint=expected,
+            seed=context.seed,
+            figures=outcome.figures,
+            inputs=hashes,
+            outputs={name: str(path) for name, path in outcome.outputs.items()},
+            versions=package_versions(),
+            seconds=round(time.monotonic() - started, 1),
+        )
+        result.save(context.output)
+        report(result, context.output, outcome.next_command)
+        return result
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what decides a result."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("spaceevo", "torch", "pytorch-lightning", "onnxruntime", "numpy")}
+
+
+def report(result: StageResult, output: Path, next_command: str) -> None:
+    """Print what a stage made, where, and the next command."""
+    table = Table(title=f"{result.stage} · {result.seconds:.0f} s", title_justify="left", show_header=False)
+    for name, value in result.figures.items():
+        if not isinstance(value, list | dict):
+            table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    console.print(table)
+    for name, path in result.outputs.items():
+        console.print(f"  {name}: {path}")
+    console.print(f"  result: {output / 'result.json'}")
+    if next_command:
+        console.print(f"Next: {next_command}")

@@ -1,0 +1,153 @@
+"""Stages evaluate, export and benchmark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spaceevo.errors import ExportError, MissingArtifactError
+from spaceevo.export.float_onnx import export_float
+from spaceevo.export.onnx import float_leftovers, optimized_op_counts, save_onnx, to_onnx
+from spaceevo.export.parity import compare, run_onnx
+from spaceevo.latency.measure import measure
+from spaceevo.nn.checkpoint import save_checkpoint
+from spaceevo.nn.evaluate import calibrate_subnet, logits_of, subnet_top1
+from spaceevo.nn.supernet import Network, resize
+from spaceevo.quant.convert import to_program
+from spaceevo.quant.program import Program, execute
+from spaceevo.space.cost import subnet_cost
+from spaceevo.space.encoding import SubnetSpec
+from spaceevo.stages.base import Context, Outcome, StageCallback
+
+INT8_FILE, FP32_FILE = "subnet_int8.onnx", "subnet_fp32.onnx"
+
+
+class EvaluateStage(StageCallback):
+    """Top-1 of the largest and smallest subnet, or of `subnet=…`, batch norm recalibrated."""
+
+    name = "evaluate"
+    main_figure = "top1"
+
+    def inputs(self, context: Context) -> dict[str, Path]:
+        """The supernet."""
+        return {"supernet": context.supernet_file(context.int8)}
+
+    def work(self, context: Context) -> Outcome:
+        """Evaluate each subnet on the test images."""
+        member, supernet = context.member, context.supernet(context.int8)
+        rows = []
+        for spec in context.subnets(member.largest, member.smallest):
+            accuracy = subnet_top1(supernet, spec, context.data.calibration_images(), context.data.test())
+            cost = subnet_cost(member, spec)
+            rows.append({"subnet": str(spec), "top1": accuracy, "mmacs": cost.mmacs, "mparams": cost.mparams})
+        figures: dict[str, Any] = {"top1": rows[0]["top1"], "subnets": rows, "quant": context.config.quant.name}
+        figures |= {f"top1 {row['subnet']}": row["top1"] for row in rows}
+        return Outcome(figures, next_command=context.command("subnet_search", f"space={member}"))
+
+
+class ExportStage(StageCallback):
+    """Writes a subnet as INT8 and fp32 ONNX files and proves that the INT8 file computes the trained network."""
+
+    name = "export"
+    main_figure = "onnx_agreement"
+
+    def inputs(self, context: Context) -> dict[str, Path]:
+        """Both supernets, and the found subnet."""
+        found = context.layout.subnet_search(str(context.member)) / "front.json"
+        return {
+            "int8": context.supernet_file(int8=True),
+            "fp32": context.supernet_file(int8=False),
+            "subnet": found,
+        }
+
+    def work(self, context: Context) -> Outcome:
+        """Extract, convert, write, compare."""
+        if context.config.quant.name != "deploy":
+            raise ExportError(
+                f"quant={context.config.quant.name} has no integer program; export with quant=deploy, from a supernet trained under it"
+            )
+        spec = context.best_subnet()
+        network = self._extract(context, spec, int8=True)
+        shape = (context.superspace.input_channels, spec.resolution, spec.resolution)
+        program = to_program(network, shape)
+        files = {"int8_onnx": context.output / INT8_FILE, "fp32_onnx": context.output / FP32_FILE}
+        metadata = {"space": str(context.member), "subnet": str(spec), "resolution": str(spec.resolution)}
+        metadata["classes"] = ",".join(context.data.classes)
+        save_onnx(to_onnx(program, metadata), files["int8_onnx"])
+        save_checkpoint(context.output / "subnet_int8.pth", network, {**metadata, "quant": "deploy"})
+        export_float(self._extract(context, spec, int8=False), shape, files["fp32_onnx"])
+        figures = {"subnet": str(spec), **self._figures(context, network, program, files)}
+        cost = subnet_cost(context.member, spec)
+        figures |= {"mmacs": cost.mmacs, "mparams": cost.mparams}
+        outputs = {**files, "checkpoint": context.output / "subnet_int8.pth"}
+        return Outcome(figures, outputs, context.command("benchmark", f"space={context.member}", "quant=deploy"))
+
+    def _extract(self, context: Context, spec: SubnetSpec, int8: bool) -> Network:
+        supernet = context.supernet(int8)
+        calibrate_subnet(supernet, spec, context.data.calibration_images())
+        return supernet.extract(spec)
+
+    def _figures(
+        self, context: Context, network: Network, program: Program, files: dict[str, Path]
+    ) -> dict[str, float | int | str]:
+        batches = list(context.data.test())
+        images = torch.cat([resize(images, network.resolution) for images, _ in batches])
+        model = files["int8_onnx"].read_bytes()
+        trained, labels = logits_of(network, batches)
+        exact, runtime = execute(program, images), run_onnx(model, images)
+        onnx, plain = compare(trained, runtime), compare(trained, run_onnx(model, images, optimize=False))
+        fp32 = run_onnx(files["fp32_onnx"].read_bytes(), images)
+        leftovers = float_leftovers(optimized_op_counts(model))
+
+        def accuracy(logits: torch.Tensor) -> float:
+            return 100.0 * float((logits.argmax(1) == labels).double().mean())
+
+        if onnx.agreement < context.recipe["min_agreement"] or (leftovers and not context.recipe["allow_float"]):
+            raise ExportError(
+                f"{files['int8_onnx']} agrees with the trained network on {onnx.agreement:.2f} % of {onnx.images} images "
+                f"(at least {context.recipe['min_agreement']} wanted, recipe.export.min_agreement) and leaves {leftovers or 'nothing'} in float"
+            )
+        return {
+            "int8_top1": accuracy(trained),
+            "onnx_int8_top1": accuracy(runtime),
+            "onnx_fp32_top1": accuracy(fp32),
+            "onnx_agreement": onnx.agreement,
+            "onnx_unoptimized_agreement": plain.agreement,
+            "exact_agreement": compare(trained, exact).agreement,
+            "onnx_mean_difference_std": onnx.mean_difference,
+            "onnx_max_difference_std": onnx.max_difference,
+            "onnx_float_layers": sum(leftovers.values()),
+            "int8_file_kb": files["int8_onnx"].stat().st_size / 1e3,
+            "fp32_file_kb": files["fp32_onnx"].stat().st_size / 1e3,
+        }
+
+
+class BenchmarkStage(StageCallback):
+    """Measures the exported INT8 and fp32 files side by side: one thread, batch 1."""
+
+    name = "benchmark"
+    main_figure = "int8_latency_ms"
+
+    def inputs(self, context: Context) -> dict[str, Path]:
+        """The exported files."""
+        folder = Path(context.config.paths.exported)
+        return {"int8": folder / INT8_FILE, "fp32": folder / FP32_FILE}
+
+    def work(self, context: Context) -> Outcome:
+        """Measure both, interleaved."""
+        files = self.inputs(context)
+        for name, path in files.items():
+            if not path.exists():
+                raise MissingArtifactError(f"the exported {name} file", path, context.command("export", "quant=deploy"))
+        found = measure({name: path.read_bytes() for name, path in files.items()}, repeats=int(context.recipe["repeats"]))
+        spec = context.best_subnet()
+        figures = {
+            "subnet": str(spec),
+            "int8_latency_ms": found["int8"],
+            "fp32_latency_ms": found["fp32"],
+            "int8_speedup": found["fp32"] / found["int8"],
+            "predicted_latency_ms": context.platform.subnet_ms(context.member, spec),
+        }
+        return Outcome(figures)

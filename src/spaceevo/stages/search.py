@@ -1,0 +1,242 @@
+"""Stages space_search and subnet_search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pandas as pd
+from rich.progress import Progress
+
+from spaceevo.artifacts import atomic_path, fingerprint, read_json, write_json
+from spaceevo.errors import ConfigError, ConstraintError
+from spaceevo.nn.evaluate import subnet_top1
+from spaceevo.search.evolution import AgeingEvolution, GenerationalEvolution, Record, local_search
+from spaceevo.search.lut import lut_file_name, lut_keys
+from spaceevo.search.problems import neighbours, uniform_members
+from spaceevo.search.quality import QualityScorer
+from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.operators import crossover_subnet, mutate_block, mutate_subnet, mutate_window, sample_member, sample_subnet
+from spaceevo.space.superspace import SpaceMember
+from spaceevo.stages.base import Context, Outcome, StageCallback
+
+AUTO_POINT = 0.35
+"""`latency_constraint=auto` lies this far from the fastest to the slowest subnet."""
+TOP_SPACES = 50
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as CSV, atomically."""
+    with atomic_path(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
+
+
+class SpaceSearchStage(StageCallback):
+    """Finds the space with the best Q-T score for the latency constraints."""
+
+    name = "space_search"
+    main_figure = "score"
+
+    def inputs(self, context: Context) -> dict[str, Path]:
+        """The look-up tables."""
+        return {n: context.lut_folder / n for n in (lut_file_name(context.superspace, k) for k in lut_keys(context.superspace))}
+
+    def work(self, context: Context) -> Outcome:
+        """Search, then write the best spaces."""
+        recipe, superspace = context.recipe, context.superspace
+        fixed_ms = context.platform.fixed_ms(superspace)
+        constraints = context.constraints_ms() or [self._auto_constraint(context, fixed_ms)]
+        scorer = QualityScorer(
+            context.lut_folder,
+            superspace,
+            constraints,
+            fixed_ms,
+            t=recipe["t"],
+            a=recipe["a"],
+            samples=int(recipe["samples"]),
+            seed=context.seed,
+        )
+        record: Record[SpaceMember] = Record(lambda member: scorer.score(member).score)
+        self._search(record, context)
+        rows = [self._row(scorer, member) for member, _ in record.ranked()[:TOP_SPACES]]
+        write_csv(context.output / "spaces.csv", rows)
+        best = record.ranked()[0][0]
+        figures = {
+            **{key: value for key, value in rows[0].items() if key != "space"},
+            "score_standard_error": scorer.standard_error(best),
+            "space": str(best),
+            "latency_constraints_ms": constraints,
+            "latency_constraint_ms": constraints[0],
+            "evaluations": len(record),
+        }
+        folder = context.layout.space_search(superspace.name)
+        write_json(folder / "best.json", figures)
+        outputs = {"spaces": context.output / "spaces.csv", "best": folder / "best.json"}
+        return Outcome(figures, outputs, context.command("supernet", f"space={best}"))
+
+    def _search(self, record: Record[SpaceMember], context: Context) -> None:
+        recipe, superspace, rng = context.recipe, context.superspace, Random(context.seed)
+        if recipe["method"] == "local":
+            starts = [sample_member(superspace, rng) for _ in range(int(recipe["restarts"]))]
+            local_search(record, starts, neighbours, rng)
+        elif recipe["method"] == "ageing":
+            evolution = AgeingEvolution(**recipe["ageing"])
+            evolution.run(
+                record,
+                uniform_members(superspace),
+                lambda r: sample_member(superspace, r),
+                [mutate_block, mutate_window],
+                rng,
+            )
+        else:
+            raise ConfigError(f"recipe.space_search.method = {recipe['method']}; allowed: local, ageing")
+
+    def _row(self, scorer: QualityScorer, member: SpaceMember) -> dict[str, Any]:
+        quality, (fastest, slowest) = scorer.score(member), scorer.latency_range_ms(member)
+        return {
+            "space": str(member),
+            "score": quality.score,
+            "probability": quality.probability,
+            "loss": quality.loss,
+            "fastest_ms": fastest,
+            "slowest_ms": slowest,
+        }
+
+    def _auto_constraint(self, context: Context, fixed_ms: dict[int, float]) -> float:
+        unlimited = QualityScorer(context.lut_folder, context.superspace, [1e9], fixed_ms, samples=1000)
+        fastest, slowest = unlimited.fastest_ms, unlimited.slowest_ms
+        return float(f"{fastest + AUTO_POINT * (slowest - fastest):.3g}")
+
+
+class SubnetSearchStage(StageCallback):
+    """Finds the best subnets of a trained supernet within each latency constraint."""
+
+    name = "subnet_search"
+    main_figure = "chosen_top1"
+
+    def inputs(self, context: Context) -> dict[str, Path]:
+        """The supernet, and the space search where it decides space and constraint."""
+        best = context.layout.space_search(context.superspace.name) / "best.json"
+        return {"supernet": context.supernet_file(context.int8), "best": best}
+
+    def work(self, context: Context) -> Outcome:
+        """Search, then test the front."""
+        member, supernet = context.member, context.supernet(context.int8)
+        calibration, held_out = context.data.calibration_images(), context.data.held_out()
+        history = context.output / "history.json"
+        stamp = fingerprint([str(member), context.plain["data"], context.recipe, self._hashes(context)])
+        record: Record[SubnetSpec] = Record(
+            lambda spec: subnet_top1(supernet, spec, calibration, held_out), known=_known(history, stamp)
+        )
+        evolution = GenerationalEvolution(**context.recipe["evolution"])
+        constraints = context.constraints_ms() or self._searched_constraints(context)
+        latency = _Latencies(context, member)
+        with Progress() as progress:
+            task = progress.add_task("subnet search", total=len(constraints) * evolution.evaluations)
+
+            def on_evaluation(state: Record[SubnetSpec]) -> None:
+                write_json(history, {"stamp": stamp, "scores": state.as_json()})
+                best = max(state.scores.values())
+                progress.update(task, completed=len(state), description=f"subnet search, best {best:.1f} %")
+
+            record.on_evaluation = on_evaluation
+            chosen = [self._best(context, record, evolution, latency, c) for c in constraints]
+        front = _front(record, latency)
+        test = context.data.test()
+        rows = [
+            {"subnet": str(s), "latency_ms": latency(s), "held_out_top1": record.scores[s], "top1": subnet_top1(supernet, s, calibration, test)}
+            for s in front[: int(context.recipe["tested"])] + [s for s in chosen if s not in front]
+        ]
+        return self._finish(context, rows, chosen[0], len(record), constraints)
+
+    def _finish(
+        self, context: Context, rows: list[dict[str, Any]], chosen: SubnetSpec, evaluations: int, constraints: list[float]
+    ) -> Outcome:
+        folder = context.layout.subnet_search(str(context.member))
+        write_csv(context.output / "front.csv", rows)
+        write_json(folder / "front.json", {"chosen": str(chosen), "front": rows, "latency_constraints_ms": constraints})
+        row = next(row for row in rows if row["subnet"] == str(chosen))
+        figures = {
+            "space": str(context.member),
+            "chosen_subnet": str(chosen),
+            "chosen_top1": row["top1"],
+            "chosen_held_out_top1": row["held_out_top1"],
+            "chosen_predicted_latency_ms": row["latency_ms"],
+            "latency_constraint_ms": constraints[0],
+            "evaluations": evaluations,
+            "pareto_subnets": rows,
+        }
+        outputs = {"front": context.output / "front.csv", "chosen": folder / "front.json"}
+        return Outcome(figures, outputs, context.command("export", f"space={context.member}", "quant=deploy"))
+
+    def _best(
+        self,
+        context: Context,
+        record: Record[SubnetSpec],
+        evolution: GenerationalEvolution,
+        latency: _Latencies,
+        constraint_ms: float,
+    ) -> SubnetSpec:
+        """The best subnet within one constraint."""
+        member, delta = context.member, context.recipe["delta_ms"]
+        if delta is not None and not 0 < delta <= constraint_ms:
+            raise ConfigError(f"recipe.subnet_search.delta_ms = {delta}; allowed: above 0, up to the constraint {constraint_ms} ms")
+        lowest = constraint_ms - delta if delta is not None else 0.0
+        fastest, slowest = latency(member.smallest), latency(member.largest)
+        if constraint_ms < fastest:
+            raise ConstraintError(
+                f"latency constraint {constraint_ms:g} ms: no subnet of {member} is that fast, "
+                f"the fastest takes {fastest:.4g} ms, the slowest {slowest:.4g} ms; raise latency_constraint"
+            )
+        evolution.run(
+            record,
+            lambda spec: lowest <= latency(spec) <= constraint_ms,
+            lambda rng: sample_subnet(member, rng),
+            lambda spec, rng: mutate_subnet(member, spec, rng),
+            lambda one, other, rng: crossover_subnet(member, one, other, rng),
+            Random(f"{context.seed}-{constraint_ms}"),
+            starts=[member.smallest, member.largest],
+        )
+        within = [(spec, score) for spec, score in record.ranked() if lowest <= latency(spec) <= constraint_ms]
+        best = max(score for _, score in within)
+        return min((spec for spec, score in within if score == best), key=latency)
+
+    def _searched_constraints(self, context: Context) -> list[float]:
+        path = context.layout.space_search(context.superspace.name) / "best.json"
+        if not path.exists():
+            raise ConfigError("latency_constraint=auto takes the space search's, and there is none; set latency_constraint=<ms>")
+        return list(read_json(path)["latency_constraints_ms"])
+
+    def _hashes(self, context: Context) -> str:
+        from spaceevo.artifacts import file_hash
+
+        return file_hash(self.inputs(context)["supernet"])
+
+
+class _Latencies:
+    """Predicted latency of subnets, each computed once."""
+
+    def __init__(self, context: Context, member: SpaceMember) -> None:
+        self.platform, self.member = context.platform, member
+        self.known: dict[SubnetSpec, float] = {}
+
+    def __call__(self, spec: SubnetSpec) -> float:
+        if spec not in self.known:
+            self.known[spec] = self.platform.subnet_ms(self.member, spec)
+        return self.known[spec]
+
+
+def _front(record: Record[SubnetSpec], latency: _Latencies) -> list[SubnetSpec]:
+    """Subnets that no other beats in both top-1 and latency, fastest first."""
+    front: list[SubnetSpec] = []
+    for spec in sorted(record.scores, key=lambda s: (latency(s), -record.scores[s])):
+        if not front or record.scores[spec] > record.scores[front[-1]]:
+            front.append(spec)
+    return front
+
+
+def _known(history: Path, stamp: str) -> dict[str, float]:
+    """Scores of an interrupted search with the same settings and weights."""
+    content = read_json(history) if history.exists() else {}
+    return dict(content["scores"]) if content.get("stamp") == stamp else {}
