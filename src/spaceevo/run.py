@@ -8,11 +8,11 @@ from typing import Any
 
 import hydra
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from spaceevo.artifacts import Layout, StageResult, fingerprint
-from spaceevo.space.description import conf_folder, parse_description
-from spaceevo.stages.base import console, package_versions, report
+from spaceevo.space.description import parse_description
+from spaceevo.stages.base import console, package_versions, plain, report
 
 
 def run(config: DictConfig) -> StageResult | None:
@@ -27,14 +27,11 @@ def train(config: DictConfig) -> StageResult:
     from spaceevo.lit.base import QuantConfig, TrainingRun
 
     started, output = time.monotonic(), Path(config.paths.output)
-    settings = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(settings, dict)
-    precision = config.quant.precision
-    described = {key: settings[key] for key in ("superspace", "data", "teacher", "quant", "seed", "trainer")}
-    described["recipe"] = settings["recipe"].get(config.stage.name, {}).get(precision)
+    described = plain(config, "superspace", "data", "teacher", "quant", "seed", "trainer", "recipe")
+    described["recipe"] = described["recipe"][config.stage.name][config.quant.precision]
     training = TrainingRun(
         data=instantiate(config.data),
-        superspace=parse_description(settings["superspace"], source=str(config.superspace.name)),
+        superspace=parse_description(described["superspace"], source=str(config.superspace.name)),
         teacher=instantiate(config.teacher),
         quant=QuantConfig(config.quant.name),
         layout=Layout(Path(config.paths.checkpoints)),
@@ -81,5 +78,3 @@ def run_stage(overrides: list[str]) -> StageResult:
     result: StageResult = callback.execute(config)
     return result
 
-
-CONF = str(conf_folder())

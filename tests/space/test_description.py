@@ -170,7 +170,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_folder_of_ones_own_adds_superspaces(own_folder: Path, digits: Content) -> None:
-    (own_folder / "mine.yaml").write_text(yaml.safe_dump({**digits, "name": "mine"}))
+    (own_folder / "mine.yaml").write_text(yaml.safe_dump({**digits, "name": "mine"}, sort_keys=False))
     assert {"mine", "mobilew"} <= set(superspaces())
     member = parse_space("mine-012-111")
     assert (str(member), member.superspace.stages) == ("mine-012-111", superspace("digits").stages)
@@ -178,10 +178,10 @@ def test_a_folder_of_ones_own_adds_superspaces(own_folder: Path, digits: Content
 
 def test_an_edited_description_is_read_again(own_folder: Path, digits: Content) -> None:
     file = own_folder / "mine.yaml"
-    file.write_text(yaml.safe_dump({**digits, "name": "mine"}))
+    file.write_text(yaml.safe_dump({**digits, "name": "mine"}, sort_keys=False))
     assert superspace("mine").stage("stage1").widths == (16, 24, 32)
     digits["stages"]["stage1"]["widths"] = [40, 48]
-    file.write_text(yaml.safe_dump({**digits, "name": "mine"}))
+    file.write_text(yaml.safe_dump({**digits, "name": "mine"}, sort_keys=False))
     assert superspace("mine").stage("stage1").widths == (40, 48)
 
 

@@ -6,54 +6,86 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from onnx import helper
 from torch import nn
 
-from spaceevo.artifacts import atomic_path
+from spaceevo.errors import ExportError
+from spaceevo.export.onnx import OUTPUT_NAME, save_onnx
 from spaceevo.quant.prepare import quantizers
 
 
-def export_float(network: nn.Module, input_shape: tuple[int, int, int], path: Path) -> None:
-    """Write `network` with its quantisers off, weights inside the file, dynamic batch.
+def export_float(
+    network: nn.Module, input_shape: tuple[int, int, int], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a network in fp32, its quantisers off: float input `images`, float output `logits`, dynamic batch.
+
+    The network is left as it was, in its mode and with its quantisers on or off.
 
     Args:
         network: an extracted network.
-        input_shape: `(C, H, W)` at the network's own resolution.
+        input_shape: `(C, H, W)` of the images at the network's own resolution, so that nothing is resized.
         path: file to write, atomically.
+        metadata: kept in the file's `metadata_props`.
+
+    Raises:
+        ExportError: torch cannot export the network, or the folder cannot be written.
     """
-    states = {quantizer: quantizer.is_on for quantizer in quantizers(network).values()}
-    was_training = network.training
-    for quantizer in states:
-        quantizer.turn(False)
+    images = torch.zeros(2, *input_shape, device=next(network.parameters()).device)
     try:
-        with _silence():
+        with _as_float(network), _silence():
             program = torch.onnx.export(
-                network.eval(),
-                (torch.zeros(2, *input_shape),),
+                network,
+                (images,),
                 dynamo=True,
                 input_names=["images"],
-                output_names=["logits"],
+                output_names=[OUTPUT_NAME],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 verbose=False,
             )
-        assert program is not None
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(program.model_proto.SerializeToString())
-    finally:
-        for quantizer, on in states.items():
-            quantizer.turn(on)
-        network.train(was_training)
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error).splitlines()[0]
+        raise ExportError(
+            f"torch cannot write the fp32 network as ONNX ({reason}); the INT8 file needs no torch export"
+        ) from error
+    assert program is not None
+    model = program.model_proto
+    helper.set_model_props(model, dict(metadata or {}))
+    save_onnx(model, path)
 
 
 @contextlib.contextmanager
-def _silence():  # type: ignore[no-untyped-def]
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+def _as_float(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode with all quantisers off; restores both."""
+    modes = [(module, module.training) for module in network.modules()]
+    switches = [(quantizer, quantizer.is_on) for quantizer in quantizers(network).values()]
+    network.eval()
+    for quantizer, _ in switches:
+        quantizer.turn(False)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        yield
+    finally:
+        for quantizer, on in switches:
+            quantizer.turn(on)
+        for module, training in modes:
+            module.training = training
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Drop what the exporter prints, logs and warns of; its errors still come through."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(previous)
+        logging.disable(disabled)

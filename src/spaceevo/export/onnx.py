@@ -1,158 +1,177 @@
-"""Integer program → ONNX: QDQ form with int8 weights, every number as the program has it."""
+"""Integer program → ONNX: QDQ form, every number as the program has it."""
 
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from spaceevo.artifacts import atomic_path
 from spaceevo.errors import ExportError
+from spaceevo.latency.measure import Model, session_of
 from spaceevo.quant.program import ConvWeights, Op, Program, TensorQuant
 from spaceevo.quant.quantizer import GATE_SCALE, RELU6_SCALE
+from spaceevo.space.spec import halved
 
+WeightType = Literal["int8", "uint8"]
 OPSET = 17
+"""Every operator needed is in it, and ONNX Runtime has fused its Q/DQ pairs since 1.13."""
 IR_VERSION = 9
-INTEGER_OPS = frozenset({"QLinearConv", "QGemm", "QLinearMatMul", "ConvInteger", "MatMulInteger"})
-FLOAT_OPS = frozenset({"Conv", "Gemm", "MatMul", "FusedConv", "FusedGemm", "NhwcFusedConv"})
+OUTPUT_NAME = "logits"
+_FLOAT_OPS = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
+_REAL_OPS = {"add": "Add", "mul": "Mul", "mean": "GlobalAveragePool", "sigmoid": "Sigmoid"}
 
 
 class _Graph:
-    """Nodes and initialisers under construction; each uint8 tensor has one Q and one DQ, shared by all readers."""
+    """Nodes and initialisers under construction.
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    Tensor `t` of the program is written as its integers `t.q` and their real values `t.dq`, once for all its readers:
+    with a pair for each reader, sums would stay in float.
+    """
+
+    def __init__(self, program: Program, weight_type: WeightType) -> None:
+        self.quants = program.tensors
+        self.output = program.output_name
+        self.weight_type = weight_type
         self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, TensorProto] = {}
+        self.initializers: list[TensorProto] = []
+        self.settle(program.input_name, program.input_name)
+        for op in program.ops:
+            self.add(op)
 
-    def constant(self, name: str, values: NDArray[np.generic]) -> str:
-        if name not in self.initializers:
-            kind = helper.np_dtype_to_tensor_dtype(values.dtype)
-            raw = np.ascontiguousarray(values).tobytes()
-            self.initializers[name] = helper.make_tensor(name, kind, values.shape, raw, raw=True)
+    def constant(self, name: str, values: NDArray[np.generic] | np.generic) -> str:
+        kind = helper.np_dtype_to_tensor_dtype(values.dtype)
+        self.initializers.append(helper.make_tensor(name, kind, values.shape, values.tobytes(), raw=True))
         return name
 
-    def node(self, kind: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def node(self, kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [output], name=output, **attributes))
         return output
 
-    def _parameters(self, quant: TensorQuant) -> list[str]:
-        suffix = f"{np.float32(quant.scale).view(np.uint32):08x}_{quant.zero_point}"
+    def grid(self, name: str, quant: TensorQuant) -> list[str]:
+        """Scale and zero point of activations."""
         return [
-            self.constant(f"scale_{suffix}", np.float32(quant.scale)),
-            self.constant(f"zero_point_{suffix}", np.uint8(quant.zero_point)),
+            self.constant(f"{name}.scale", np.float32(quant.scale)),
+            self.constant(f"{name}.zero_point", np.uint8(quant.zero_point)),
         ]
 
-    def quantize(self, real: str, tensor: str, quant: TensorQuant) -> str:
-        return self.node("QuantizeLinear", [real, *self._parameters(quant)], f"{tensor}.q")
+    def real(self, tensor: str) -> str:
+        """Name of a tensor's real values."""
+        return OUTPUT_NAME if tensor == self.output else f"{tensor}.dq"
 
-    def dequantize(self, integers: str, tensor: str, quant: TensorQuant) -> str:
-        return self.node("DequantizeLinear", [integers, *self._parameters(quant)], f"{tensor}.dq")
+    def settle(self, result: str, tensor: str) -> None:
+        """Quantise an operation's result; saturation does what relu, relu6 and the gates' clips do."""
+        grid = self.grid(tensor, self.quants[tensor])
+        self.node("QuantizeLinear", [result, *grid], f"{tensor}.q")
+        self.node("DequantizeLinear", [f"{tensor}.q", *grid], self.real(tensor))
 
-    def settle(self, real: str, tensor: str) -> None:
-        """Quantise a result and give its readers the grid's values."""
-        quant = self.program.tensors[tensor]
-        self.dequantize(self.quantize(real, tensor, quant), tensor, quant)
+    def add(self, op: Op) -> None:
+        result = f"{op.output}.real"
+        if op.kind == "hard_sigmoid":
+            self.hard_sigmoid(op, result)
+            return
+        if op.kind == "conv":
+            self.conv(op, result)
+        elif op.kind == "linear":
+            self.linear(op, result)
+        else:
+            self.node(_REAL_OPS[op.kind], [self.real(name) for name in op.inputs], result)
+        self.settle(result, op.output)
 
-    def weights(self, name: str, weights: ConvWeights, input_scale: float, flat: bool) -> list[str]:
-        weight = weights.weight.reshape(len(weights.weight), -1) if flat else weights.weight
-        grid = np.float32(input_scale) * weights.scale
-        return [
-            self.node(
-                "DequantizeLinear",
-                [
-                    self.constant(f"{name}.weight", weight),
-                    self.constant(f"{name}.weight_scale", weights.scale),
-                    self.constant(f"{name}.weight_zero_point", np.zeros(len(weight), np.int8)),
-                ],
-                f"{name}.weight.dq",
-                axis=0,
-            ),
-            self.node(
-                "DequantizeLinear",
-                [
-                    self.constant(f"{name}.bias", weights.bias),
-                    self.constant(f"{name}.bias_scale", grid.astype(np.float32)),
-                    self.constant(f"{name}.bias_zero_point", np.zeros(len(weight), np.int32)),
-                ],
-                f"{name}.bias.dq",
-                axis=0,
-            ),
-        ]
-
-    def conv(self, op: Op) -> str:
+    def conv(self, op: Op, result: str) -> None:
         assert op.weights is not None
         kernel = op.weights.weight.shape[-1]
-        inputs = [f"{op.inputs[0]}.dq", *self.weights(op.output, op.weights, self.scale(op.inputs[0]), flat=False)]
-        return self.node(
+        self.node(
             "Conv",
-            inputs,
-            f"{op.output}.real",
-            kernel_shape=[kernel, kernel],
+            [self.real(op.inputs[0]), *self.weights(op, op.weights)],
+            result,
+            kernel_shape=[kernel] * 2,
             strides=[op.stride] * 2,
             pads=[kernel // 2] * 4,
             group=op.groups,
         )
 
-    def linear(self, op: Op) -> str:
+    def linear(self, op: Op, result: str) -> None:
         assert op.weights is not None
         source = op.inputs[0]
-        quant = self.program.tensors[source]
-        # The integers are flattened, not the values: a Flatten between DQ and Gemm would keep the Gemm in float.
-        integers = f"{source}.q"
-        flat = self.dequantize(self.node("Flatten", [integers], f"{op.output}.flat"), f"{op.output}.flat", quant)
-        inputs = [flat, *self.weights(op.output, op.weights, quant.scale, flat=True)]
-        return self.node("Gemm", inputs, f"{op.output}.real", transB=1)
+        # The integers are flattened, not the real values: a Flatten just before Gemm would keep it in float.
+        flat = self.node("Flatten", [f"{source}.q"], f"{op.output}.flat")
+        grid = [f"{source}.scale", f"{source}.zero_point"]
+        x = self.node("DequantizeLinear", [flat, *grid], f"{op.output}.flat.dq")
+        self.node("Gemm", [x, *self.weights(op, op.weights)], result, transB=1)
 
-    def hard_sigmoid(self, op: Op) -> None:
-        """relu6(x + 3) on the grid 6/256; its integers read on the grid 1/256 are the gate."""
-        three = TensorQuant(1.0, 0)
-        constant = self.dequantize(self.constant("three", np.array(3, np.uint8)), f"{op.output}.three", three)
-        raised = self.node("Add", [f"{op.inputs[0]}.dq", constant], f"{op.output}.real")
-        integers = self.quantize(raised, op.output, TensorQuant(RELU6_SCALE, 0))
-        self.dequantize(integers, op.output, TensorQuant(GATE_SCALE, 0))
+    def weights(self, op: Op, weights: ConvWeights) -> list[str]:
+        """Real weight and bias, each from integers with a scale per output channel."""
+        zero = np.zeros(1, np.int8) if self.weight_type == "int8" else np.full(1, 128, np.uint8)
+        shape = (len(weights.weight), -1) if op.kind == "linear" else weights.weight.shape
+        weight = (weights.weight.reshape(shape) + zero.astype(np.int16)).astype(zero.dtype)
+        # The accumulator's grid in float32, as the executor has it: another bias scale leaves the layer in float.
+        bias_scale = np.float32(self.quants[op.inputs[0]].scale) * weights.scale
+        return [
+            self.per_channel(f"{op.output}.weight", weight, weights.scale, zero),
+            self.per_channel(f"{op.output}.bias", weights.bias, bias_scale, np.zeros(1, np.int32)),
+        ]
 
-    def scale(self, tensor: str) -> float:
-        return self.program.tensors[tensor].scale
+    def per_channel(
+        self, name: str, values: NDArray[np.generic], scale: NDArray[np.float32], zero: NDArray[np.generic]
+    ) -> str:
+        inputs = [
+            self.constant(name, values),
+            self.constant(f"{name}.scale", scale),
+            self.constant(f"{name}.zero_point", np.repeat(zero, len(scale))),
+        ]
+        return self.node("DequantizeLinear", inputs, f"{name}.dq", axis=0)
 
-    def add(self, op: Op) -> None:
-        if op.kind == "hard_sigmoid":
-            self.hard_sigmoid(op)
-            return
-        if op.kind in ("conv", "linear"):
-            real = self.conv(op) if op.kind == "conv" else self.linear(op)
-        else:
-            kind = {"add": "Add", "mul": "Mul", "mean": "GlobalAveragePool", "sigmoid": "Sigmoid"}[op.kind]
-            real = self.node(kind, [f"{name}.dq" for name in op.inputs], f"{op.output}.real")
-        self.settle(real, op.output)
+    def hard_sigmoid(self, op: Op, result: str) -> None:
+        """relu6(x + 3) quantised to 6/256; the same integers read at 1/256 are it divided by 6."""
+        name = f"{op.output}.three"
+        three = [self.constant(name, np.uint8(3)), *self.grid(name, TensorQuant(1.0, 0))]
+        constant = self.node("DequantizeLinear", three, f"{name}.dq")
+        self.node("Add", [self.real(op.inputs[0]), constant], result)
+        sixfold = self.grid(f"{op.output}.sixfold", TensorQuant(RELU6_SCALE, 0))
+        self.node("QuantizeLinear", [result, *sixfold], f"{op.output}.q")
+        gate = self.grid(op.output, TensorQuant(GATE_SCALE, 0))
+        self.node("DequantizeLinear", [f"{op.output}.q", *gate], self.real(op.output))
 
 
-def to_onnx(program: Program, metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
-    """Write a program as an ONNX model: float input `(N, C, H, W)`, float output, dynamic batch.
-
-    Saturation to 0…255 does what relu, relu6 and the gates' clips do; the model has no such nodes.
-    """
-    graph = _Graph(program)
-    graph.settle(program.input_name, program.input_name)
+def _output_shape(program: Program) -> tuple[int, ...]:
+    """Shape of the program's output, without the batch."""
+    shapes: dict[str, tuple[int, ...]] = {program.input_name: program.input_shape}
     for op in program.ops:
-        graph.add(op)
-    output = graph.nodes[-1].output[0]
-    shape: list[int | str] = ["batch", *program.input_shape]
-    proto = helper.make_graph(
-        graph.nodes,
-        "spaceevo",
-        [helper.make_tensor_value_info(program.input_name, TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)],
-        list(graph.initializers.values()),
-    )
+        channels, *sides = shapes[op.inputs[0]]
+        if op.weights is not None:
+            channels = len(op.weights.bias)
+        sides = [1 if op.kind == "mean" else halved(side, op.stride) for side in sides]
+        shapes[op.output] = (channels,) if op.kind == "linear" else (channels, *sides)
+    return shapes[program.output_name]
+
+
+def to_onnx(
+    program: Program, metadata: Mapping[str, str] | None = None, weight_type: WeightType = "int8"
+) -> onnx.ModelProto:
+    """Write a program as an ONNX model: float input `images` `(N, C, H, W)`, float output `logits`, dynamic N.
+
+    Args:
+        program: the program.
+        metadata: kept in the file's `metadata_props`.
+        weight_type: the same weights as int8 or, shifted by 128, as uint8. int8 is faster on x86 processors with VNNI;
+            on those without, sessions need `session.x64quantprecision` to compute right sums from it (`session_of`).
+    """
+    graph = _Graph(program, weight_type)
+    images = helper.make_tensor_value_info(program.input_name, TensorProto.FLOAT, ["batch", *program.input_shape])
+    logits = helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["batch", *_output_shape(program)])
     model = helper.make_model(
-        proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="spaceevo"
+        helper.make_graph(graph.nodes, "spaceevo", [images], [logits], graph.initializers),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="spaceevo",
     )
     helper.set_model_props(model, dict(metadata or {}))
     return model
@@ -168,24 +187,19 @@ def save_onnx(model: onnx.ModelProto, path: Path) -> None:
         with atomic_path(path) as temporary:
             temporary.write_bytes(model.SerializeToString())
     except OSError as error:
-        raise ExportError(f"cannot write {path}: {error.strerror}; choose a folder you may write to (paths.output)") from error
+        reason = error.strerror or type(error).__name__
+        raise ExportError(f"cannot write {path} ({reason}); set paths.output to a folder you may write to") from error
 
 
-def optimized_op_counts(model: bytes) -> dict[str, int]:
-    """Operators of the graph that ONNX Runtime makes of a model on this machine."""
+def optimized_op_counts(model: Model) -> dict[str, int]:
+    """Operators, by type, that ONNX Runtime executes for a model on this machine."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "optimized.onnx"
-        options = onnxruntime.SessionOptions()
-        options.optimized_model_filepath = str(file)
-        options.log_severity_level = 3
-        onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session_of(model, optimized_file=file)
         graph = onnx.load(str(file)).graph
-    counts: dict[str, int] = {}
-    for node in graph.node:
-        counts[node.op_type] = counts.get(node.op_type, 0) + 1
-    return counts
+    return dict(Counter(node.op_type for node in graph.node))
 
 
 def float_leftovers(counts: Mapping[str, int]) -> dict[str, int]:
-    """Convolutions and linear layers that stayed in float."""
-    return {kind: count for kind, count in counts.items() if kind in FLOAT_OPS}
+    """Convolutions and linear layers among `optimized_op_counts` that are executed in float."""
+    return {kind: count for kind, count in counts.items() if kind in _FLOAT_OPS}

@@ -1,4 +1,4 @@
-"""Does the file compute what was trained? Logits of the trained network, the exact executor and the runtime, compared."""
+"""Does a file compute what was trained? Logits of network, exact executor and runtime, compared."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spaceevo.latency.measure import session_of
+from spaceevo.errors import ExportError
+from spaceevo.latency.measure import Model, session_of
 
 
 @dataclass(frozen=True)
-class Parity:
-    """Two sets of logits on the same images.
+class ParityReport:
+    """How far two sets of logits of the same images are apart.
 
     Attributes:
-        images: how many.
-        agreement: share with the same top-1, in percent.
-        mean_difference: mean absolute difference, as a share of the reference's standard deviation.
-        max_difference: the greatest, likewise.
+        images: number of images.
+        agreement: images with the same top-1, in percent.
+        mean_difference: mean absolute difference over the reference's standard deviation.
+        max_difference: greatest absolute difference over the reference's standard deviation.
     """
 
     images: int
@@ -27,20 +28,35 @@ class Parity:
     max_difference: float
 
 
-def compare(reference: Tensor, logits: Tensor) -> Parity:
-    """Compare logits `(N, classes)` with reference ones."""
-    difference, spread = (logits - reference).abs(), reference.std()
-    return Parity(
-        images=len(reference),
-        agreement=100.0 * float((logits.argmax(1) == reference.argmax(1)).double().mean()),
-        mean_difference=float(difference.mean() / spread),
-        max_difference=float(difference.max() / spread),
+def compare(reference_logits: Tensor, logits: Tensor) -> ParityReport:
+    """Compare logits `(N, classes)` with reference ones.
+
+    Raises:
+        ExportError: the shapes differ.
+    """
+    if reference_logits.shape != logits.shape:
+        shapes = f"{tuple(logits.shape)} against {tuple(reference_logits.shape)} of the reference"
+        raise ExportError(f"logits of shape {shapes} cannot be compared; run both on the same images and classes")
+    difference = (logits - reference_logits).abs() / reference_logits.std().clamp(min=1e-12)
+    return ParityReport(
+        images=len(logits),
+        agreement=100.0 * float((logits.argmax(1) == reference_logits.argmax(1)).double().mean()),
+        mean_difference=float(difference.mean()),
+        max_difference=float(difference.max()),
     )
 
 
-def run_onnx(model: bytes, images: Tensor, batch_size: int = 64, optimize: bool = True) -> Tensor:
-    """Logits `(N, classes)` of an ONNX model on `images` `(N, C, H, W)`, with the runtime's optimisations on or off."""
-    session = session_of(model, optimize)
+def run_onnx(model: Model, images: Tensor, batch_size: int = 64, optimize: bool = True) -> Tensor:
+    """Logits `(N, classes)` that ONNX Runtime computes.
+
+    Args:
+        model: the file or its bytes.
+        images: `(N, C, H, W)` of the model's resolution.
+        batch_size: images run at a time.
+        optimize: whether the runtime may fuse operators into integer ones, as it does when deployed.
+    """
+    session = session_of(model, optimize=optimize)
     name = session.get_inputs()[0].name
-    outputs = [session.run(None, {name: batch.numpy()})[0] for batch in images.split(batch_size)]
+    batches = torch.split(images.cpu(), batch_size)
+    outputs = [session.run(None, {name: batch.numpy()})[0] for batch in batches]
     return torch.cat([torch.from_numpy(output) for output in outputs])

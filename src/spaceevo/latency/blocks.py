@@ -1,13 +1,14 @@
-"""INT8 programs of single blocks with random weights: what is measured for a table."""
+"""Blocks where they stand: with their input's size, their latency key, and a program of random weights to measure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from spaceevo.quant.convert import ProgramBuilder, lower_layer, random_recipe_quants
 from spaceevo.quant.program import Program, TensorQuant
 from spaceevo.space.blocks import block_type
-from spaceevo.space.cost import output_hw, recipe_of
+from spaceevo.space.cost import recipe_of
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.spec import BlockSpec
 from spaceevo.space.superspace import SpaceMember
@@ -16,8 +17,44 @@ PlacedBlock = tuple[BlockSpec, int]
 """A block and the height and width of its input."""
 
 
+@lru_cache(maxsize=1 << 18)
+def block_key(spec: BlockSpec, hw: int) -> str:
+    """Key of a block in latency tables."""
+    return block_type(spec.type).key(spec, hw)
+
+
+@lru_cache(maxsize=1 << 18)
+def _output_hw(spec: BlockSpec, hw: int) -> int:
+    """Height and width of a block's output, pooling included: the classifier's input is 1×1."""
+    recipe = recipe_of(spec)
+
+    def run(name: str, /, *sizes: int) -> int:
+        return recipe[name].output_hw(sizes[0]) if name in recipe else sizes[0]
+
+    return block_type(spec.type).forward(run, hw)
+
+
+def place(specs: Iterable[BlockSpec], hw: int) -> list[PlacedBlock]:
+    """Blocks in a row, the first with an input of height and width `hw`."""
+    placed = []
+    for spec in specs:
+        placed.append((spec, hw))
+        hw = _output_hw(spec, hw)
+    return placed
+
+
+def subnet_blocks(member: SpaceMember, spec: SubnetSpec) -> list[PlacedBlock]:
+    """Every block of a subnet, heads included."""
+    return place((block for blocks in member.block_specs(spec).values() for block in blocks), spec.resolution)
+
+
 def random_block_program(spec: BlockSpec, hw: int) -> Program:
-    """The integer program of one block for an input `(1, cin, hw, hw)`; latency does not depend on the weights."""
+    """The integer program of one block with random weights, on which latency does not depend.
+
+    Args:
+        spec: the block.
+        hw: height and width of its input `(N, Cin, hw, hw)`; 1 for the classifier.
+    """
     recipe = recipe_of(spec)
     quants = random_recipe_quants(recipe)
     builder = ProgramBuilder((spec.cin, hw, hw), TensorQuant(0.02, 128))
@@ -27,24 +64,3 @@ def random_block_program(spec: BlockSpec, hw: int) -> Program:
 
     block_type(spec.type).forward(run, builder.program.input_name)
     return builder.program
-
-
-def place(specs: Iterable[BlockSpec], hw: int) -> list[PlacedBlock]:
-    """Blocks in a row, each with its input's height and width; the classifier sees 1×1."""
-    placed = []
-    for spec in specs:
-        placed.append((spec, 1 if spec.type == "Logits" else hw))
-        hw = output_hw(spec, hw)
-    return placed
-
-
-def subnet_blocks(member: SpaceMember, spec: SubnetSpec) -> list[PlacedBlock]:
-    """Every block of a subnet, heads included."""
-    specs = [block for blocks in member.block_specs(spec).values() for block in blocks]
-    return place(specs, spec.resolution)
-
-
-def block_key(placed: PlacedBlock) -> str:
-    """Key of a block in latency tables."""
-    spec, hw = placed
-    return block_type(spec.type).key(spec, hw)

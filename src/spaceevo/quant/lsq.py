@@ -43,8 +43,8 @@ class _FakeQuantize(torch.autograd.Function):
         grad_x = grad * inside
         grad_scale = grad_offset = None
         if ctx.needs_input_grad[1]:
-            clipped = value.clamp(low, high)
-            grad_scale = (grad * (clipped.round() - value * inside)).sum()
+            level = (x / scale).round_().add_(zero) if integer else value.round()
+            grad_scale = (grad * (level.clamp_(low, high) - value * inside)).sum()
             grad_scale = (grad_scale * gradient_scale).reshape(scale.shape)
         if ctx.needs_input_grad[2]:
             grad_offset = ((grad.sum() - grad_x.sum()) * gradient_scale).reshape(offset.shape)

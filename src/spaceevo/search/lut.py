@@ -213,7 +213,7 @@ class _Cache:
     def load(self) -> list[LutSamples] | None:
         """Loss and latency of every split, or None where there is no valid cache."""
         try:
-            with np.load(self.path, allow_pickle=False) as archive:
+            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 key, counts, values = str(archive["key"]), archive["counts"], archive["values"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None

@@ -107,7 +107,7 @@ class QualityScorer:
         """
         return self._quality([self._drawn[key] for key in self._keys(member)])
 
-    def standard_error(self, member: SpaceMember | str, replicates: int = 16) -> float:
+    def standard_error(self, member: SpaceMember | str, replicates: int = 32) -> float:
         """Standard error of a space's score: the deviation of the scores of independent sets of draws."""
         tables = [(key, self._lut.samples(key)) for key in self._keys(member)]
         sets = map(self._draws, range(1, replicates + 1))

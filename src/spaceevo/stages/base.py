@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
+from spaceevo import __version__
 from spaceevo.artifacts import Layout, StageResult, file_hash, fingerprint, read_json
 from spaceevo.errors import ConfigError, MissingArtifactError
 from spaceevo.nn.checkpoint import load_state, read_checkpoint
@@ -42,16 +44,21 @@ class Outcome:
     next_command: str = ""
 
 
+def plain(config: DictConfig, *keys: str) -> dict[str, Any]:
+    """These settings as plain values, interpolations resolved."""
+    return {
+        key: OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
+        for key in keys
+    }
+
+
 class Context:
     """A stage's settings as plain objects; OmegaConf stops here."""
 
     def __init__(self, config: DictConfig, stage: str) -> None:
         self.config = config
         self.stage = stage
-        self.plain: dict[str, Any] = {
-            key: OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
-            for key in (*SETTINGS, "recipe")
-        }
+        self.plain = plain(config, *SETTINGS, "recipe")
         self.recipe: dict[str, Any] = self.plain["recipe"].get(stage, {})
         self.seed = int(config.seed)
         self.layout = Layout(Path(config.paths.checkpoints))
@@ -220,9 +227,9 @@ class StageCallback(Callback):  # type: ignore[misc]
 
 def package_versions() -> dict[str, str]:
     """Versions of what decides a result."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("spaceevo", "torch", "pytorch-lightning", "onnxruntime", "numpy")}
+    return {name: version(name) for name in ("torch", "pytorch-lightning", "onnxruntime", "numpy")} | {
+        "spaceevo": __version__
+    }
 
 
 def report(result: StageResult, output: Path, next_command: str) -> None:

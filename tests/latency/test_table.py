@@ -1,0 +1,44 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from spaceevo.errors import TableError
+from spaceevo.latency.table import LatencyTable
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    table = LatencyTable({"b": 2.0, "a": 1.5}, {"platform": "test", "machine": "none"})
+    table.save(tmp_path / "new" / "table.json")
+    assert LatencyTable.load(tmp_path / "new" / "table.json") == table
+
+
+def test_plain_form(tmp_path: Path) -> None:
+    path = tmp_path / "plain.json"
+    path.write_text('{"FirstConvBlock_224_3_16_3_None_2_relu": 1}')
+    table = LatencyTable.load(path)
+    assert table.entries == {"FirstConvBlock_224_3_16_3_None_2_relu": 1.0}
+    assert table.provenance == {}
+
+
+@pytest.mark.parametrize("value", ["fast", None, True, 0, -1.5, float("nan"), float("inf"), [1]])
+def test_bad_entry_is_named(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({"good": 1.0, "bad": value}))
+    with pytest.raises(TableError) as error:
+        LatencyTable.load(path)
+    assert str(path) in str(error.value)
+    assert f"bad is {value!r}; it must be a positive number" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"blocks": [1]}', '{"blocks": {}, "provenance": 3}'])
+def test_broken_file_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "table.json"
+    path.write_text(text)
+    with pytest.raises(TableError, match=r"latency table .*table\.json"):
+        LatencyTable.load(path)
+
+
+def test_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"none\.json does not exist; set platform\.table"):
+        LatencyTable.load(tmp_path / "none.json")
