@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-import warnings
 
 import hydra
 import yaml
@@ -28,19 +26,11 @@ def _print_stages() -> None:
     print(f"superspaces: {', '.join(sorted(names))}")
 
 
-def _quiet() -> None:
-    """Keep libraries' notes about themselves out of the way of the program's own lines."""
-    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric|torch|onnxscript)(\..*)?")
-    for name in ("pytorch_lightning", "lightning.fabric", "lightning_fabric", "lightning.pytorch", "onnxscript"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
 @hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")
 def _job(config: DictConfig) -> object:
     if config.stage.name is None:
         _print_stages()
         return None
-    _quiet()
     from spaceevo.run import run
 
     return run(config)

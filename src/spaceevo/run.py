@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,19 @@ def run(config: DictConfig) -> StageResult | None:
     return train(config)
 
 
+def _quiet_libraries() -> None:
+    """Keep libraries' notes about themselves out of the way of the program's own lines; called after their import."""
+    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric|torch|onnxscript)(\\..*)?")
+    for name in logging.root.manager.loggerDict:
+        if name.startswith(("pytorch_lightning", "lightning", "onnxscript")):
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def train(config: DictConfig) -> StageResult:
     """Train what the stage trains; write and print its result."""
     from spaceevo.lit.base import QuantConfig, TrainingRun
 
+    _quiet_libraries()
     started, output = time.monotonic(), Path(config.paths.output)
     described = plain(config, "superspace", "data", "teacher", "quant", "seed", "trainer", "recipe")
     described["recipe"] = described["recipe"][config.stage.name][config.quant.precision]

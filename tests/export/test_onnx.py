@@ -67,9 +67,7 @@ def steps_apart(program: Program, one: Tensor, other: Tensor) -> Tensor:
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("name", block_types())
 def test_blocks_run_in_integers_as_the_executor_says(name: str, stride: int) -> None:
-    cout, hw = (16, 9) if stride == 1 else (24, 9)
-    if name == "Logits":
-        hw = 1
+    cout, hw = 16 if stride == 1 else 24, 1 if name == "Logits" else 9
     for act, (kernel, expand) in product(("relu6", "hswish", "swish"), ((3, 1.0), (5, 3.0))):
         ratio = expand if block_types()[name].has_expand else None
         program = irregular(random_block_program(BlockSpec(name, 16, cout, kernel, ratio, stride, act), hw))

@@ -42,9 +42,12 @@ class _Graph:
         self.weight_type = weight_type
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
+        self.grids: dict[str, list[str]] = {}
+        self.reals: dict[str, str] = {}
         self.settle(program.input_name, program.input_name)
         for op in program.ops:
             self.add(op)
+        self.real(self.output)
 
     def constant(self, name: str, values: NDArray[np.generic] | np.generic) -> str:
         kind = helper.np_dtype_to_tensor_dtype(values.dtype)
@@ -62,15 +65,17 @@ class _Graph:
             self.constant(f"{name}.zero_point", np.uint8(quant.zero_point)),
         ]
 
-    def real(self, tensor: str) -> str:
-        """Name of a tensor's real values."""
-        return OUTPUT_NAME if tensor == self.output else f"{tensor}.dq"
-
     def settle(self, result: str, tensor: str) -> None:
         """Quantise an operation's result; saturation does what relu, relu6 and the gates' clips do."""
-        grid = self.grid(tensor, self.quants[tensor])
-        self.node("QuantizeLinear", [result, *grid], f"{tensor}.q")
-        self.node("DequantizeLinear", [f"{tensor}.q", *grid], self.real(tensor))
+        self.grids[tensor] = self.grid(tensor, self.quants[tensor])
+        self.node("QuantizeLinear", [result, *self.grids[tensor]], f"{tensor}.q")
+
+    def real(self, tensor: str) -> str:
+        """Name of a tensor's real values, written when first read."""
+        if tensor not in self.reals:
+            name = OUTPUT_NAME if tensor == self.output else f"{tensor}.dq"
+            self.reals[tensor] = self.node("DequantizeLinear", [f"{tensor}.q", *self.grids[tensor]], name)
+        return self.reals[tensor]
 
     def add(self, op: Op) -> None:
         result = f"{op.output}.real"
@@ -103,8 +108,7 @@ class _Graph:
         source = op.inputs[0]
         # The integers are flattened, not the real values: a Flatten just before Gemm would keep it in float.
         flat = self.node("Flatten", [f"{source}.q"], f"{op.output}.flat")
-        grid = [f"{source}.scale", f"{source}.zero_point"]
-        x = self.node("DequantizeLinear", [flat, *grid], f"{op.output}.flat.dq")
+        x = self.node("DequantizeLinear", [flat, *self.grids[source]], f"{op.output}.flat.dq")
         self.node("Gemm", [x, *self.weights(op, op.weights)], result, transB=1)
 
     def weights(self, op: Op, weights: ConvWeights) -> list[str]:
@@ -137,8 +141,7 @@ class _Graph:
         self.node("Add", [self.real(op.inputs[0]), constant], result)
         sixfold = self.grid(f"{op.output}.sixfold", TensorQuant(RELU6_SCALE, 0))
         self.node("QuantizeLinear", [result, *sixfold], f"{op.output}.q")
-        gate = self.grid(op.output, TensorQuant(GATE_SCALE, 0))
-        self.node("DequantizeLinear", [f"{op.output}.q", *gate], self.real(op.output))
+        self.grids[op.output] = self.grid(op.output, TensorQuant(GATE_SCALE, 0))
 
 
 def _output_shape(program: Program) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -9,15 +10,14 @@ from typing import Any
 import pandas as pd
 from rich.progress import Progress
 
-from spaceevo.artifacts import atomic_path, fingerprint, read_json, write_json
-from spaceevo.errors import ConfigError, ConstraintError
+from spaceevo.artifacts import atomic_path, file_hash, fingerprint, read_json, write_json
+from spaceevo.errors import ConfigError, ConstraintError, choices
 from spaceevo.nn.evaluate import subnet_top1
-from spaceevo.search.evolution import AgeingEvolution, GenerationalEvolution, Record, local_search
+from spaceevo.search.evolution import AgeingEvolution, GenerationalEvolution, LocalSearch, SearchState, evolve
 from spaceevo.search.lut import lut_file_name, lut_keys
-from spaceevo.search.problems import neighbours, uniform_members
+from spaceevo.search.problems import SpaceProblem, SubnetProblem
 from spaceevo.search.quality import QualityScorer
 from spaceevo.space.encoding import SubnetSpec
-from spaceevo.space.operators import crossover_subnet, mutate_block, mutate_subnet, mutate_window, sample_member, sample_subnet
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.base import Context, Outcome, StageCallback
 
@@ -57,40 +57,30 @@ class SpaceSearchStage(StageCallback):
             samples=int(recipe["samples"]),
             seed=context.seed,
         )
-        record: Record[SpaceMember] = Record(lambda member: scorer.score(member).score)
-        self._search(record, context)
-        rows = [self._row(scorer, member) for member, _ in record.ranked()[:TOP_SPACES]]
+        found = self._search(scorer, context)
+        rows = [self._row(scorer, member) for member, _ in found.ranked()[:TOP_SPACES]]
         write_csv(context.output / "spaces.csv", rows)
-        best = record.ranked()[0][0]
+        best, _ = found.best
         figures = {
             **{key: value for key, value in rows[0].items() if key != "space"},
             "score_standard_error": scorer.standard_error(best),
             "space": str(best),
             "latency_constraints_ms": constraints,
             "latency_constraint_ms": constraints[0],
-            "evaluations": len(record),
+            "evaluations": len(found.history),
         }
         folder = context.layout.space_search(superspace.name)
         write_json(folder / "best.json", figures)
         outputs = {"spaces": context.output / "spaces.csv", "best": folder / "best.json"}
         return Outcome(figures, outputs, context.command("supernet", f"space={best}"))
 
-    def _search(self, record: Record[SpaceMember], context: Context) -> None:
-        recipe, superspace, rng = context.recipe, context.superspace, Random(context.seed)
-        if recipe["method"] == "local":
-            starts = [sample_member(superspace, rng) for _ in range(int(recipe["restarts"]))]
-            local_search(record, starts, neighbours, rng)
-        elif recipe["method"] == "ageing":
-            evolution = AgeingEvolution(**recipe["ageing"])
-            evolution.run(
-                record,
-                uniform_members(superspace),
-                lambda r: sample_member(superspace, r),
-                [mutate_block, mutate_window],
-                rng,
-            )
-        else:
-            raise ConfigError(f"recipe.space_search.method = {recipe['method']}; allowed: local, ageing")
+    def _search(self, scorer: QualityScorer, context: Context) -> SearchState[SpaceMember]:
+        recipe, problem = context.recipe, SpaceProblem(context.superspace)
+        methods = {"local": LocalSearch, "ageing": AgeingEvolution}
+        if recipe["method"] not in methods:
+            raise ConfigError(f"recipe.space_search.method = {recipe['method']}; allowed: {choices(methods)}")
+        strategy: Any = methods[recipe["method"]](problem, **recipe[recipe["method"]])
+        return evolve(strategy, lambda member: scorer.score(member).score, Random(context.seed))
 
     def _row(self, scorer: QualityScorer, member: SpaceMember) -> dict[str, Any]:
         quality, (fastest, slowest) = scorer.score(member), scorer.latency_range_ms(member)
@@ -124,31 +114,28 @@ class SubnetSearchStage(StageCallback):
         """Search, then test the front."""
         member, supernet = context.member, context.supernet(context.int8)
         calibration, held_out = context.data.calibration_images(), context.data.held_out()
-        history = context.output / "history.json"
-        stamp = fingerprint([str(member), context.plain["data"], context.recipe, self._hashes(context)])
-        record: Record[SubnetSpec] = Record(
-            lambda spec: subnet_top1(supernet, spec, calibration, held_out), known=_known(history, stamp)
-        )
-        evolution = GenerationalEvolution(**context.recipe["evolution"])
         constraints = context.constraints_ms() or self._searched_constraints(context)
         latency = _Latencies(context, member)
-        with Progress() as progress:
-            task = progress.add_task("subnet search", total=len(constraints) * evolution.evaluations)
 
-            def on_evaluation(state: Record[SubnetSpec]) -> None:
-                write_json(history, {"stamp": stamp, "scores": state.as_json()})
-                best = max(state.scores.values())
-                progress.update(task, completed=len(state), description=f"subnet search, best {best:.1f} %")
+        def evaluate(spec: SubnetSpec) -> float:
+            if spec not in scores:
+                scores[spec] = subnet_top1(supernet, spec, calibration, held_out)
+            return scores[spec]
 
-            record.on_evaluation = on_evaluation
-            chosen = [self._best(context, record, evolution, latency, c) for c in constraints]
-        front = _front(record, latency)
+        scores: dict[SubnetSpec, float] = {}
+        chosen = [self._search(context, scores, evaluate, latency, constraint) for constraint in constraints]
+        front = _front(scores, latency)[: int(context.recipe["tested"])]
         test = context.data.test()
         rows = [
-            {"subnet": str(s), "latency_ms": latency(s), "held_out_top1": record.scores[s], "top1": subnet_top1(supernet, s, calibration, test)}
-            for s in front[: int(context.recipe["tested"])] + [s for s in chosen if s not in front]
+            {
+                "subnet": str(spec),
+                "latency_ms": latency(spec),
+                "held_out_top1": scores[spec],
+                "top1": subnet_top1(supernet, spec, calibration, test),
+            }
+            for spec in dict.fromkeys([*front, *chosen])
         ]
-        return self._finish(context, rows, chosen[0], len(record), constraints)
+        return self._finish(context, rows, chosen[0], len(scores), constraints)
 
     def _finish(
         self, context: Context, rows: list[dict[str, Any]], chosen: SubnetSpec, evaluations: int, constraints: list[float]
@@ -170,37 +157,59 @@ class SubnetSearchStage(StageCallback):
         outputs = {"front": context.output / "front.csv", "chosen": folder / "front.json"}
         return Outcome(figures, outputs, context.command("export", f"space={context.member}", "quant=deploy"))
 
-    def _best(
+    def _search(
         self,
         context: Context,
-        record: Record[SubnetSpec],
-        evolution: GenerationalEvolution,
+        scores: dict[SubnetSpec, float],
+        evaluate: Callable[[SubnetSpec], float],
         latency: _Latencies,
         constraint_ms: float,
     ) -> SubnetSpec:
-        """The best subnet within one constraint."""
-        member, delta = context.member, context.recipe["delta_ms"]
-        if delta is not None and not 0 < delta <= constraint_ms:
-            raise ConfigError(f"recipe.subnet_search.delta_ms = {delta}; allowed: above 0, up to the constraint {constraint_ms} ms")
-        lowest = constraint_ms - delta if delta is not None else 0.0
+        """The best subnet within one constraint; continues an interrupted search."""
+        member, lowest = context.member, self._lowest_ms(context, constraint_ms)
         fastest, slowest = latency(member.smallest), latency(member.largest)
         if constraint_ms < fastest:
             raise ConstraintError(
                 f"latency constraint {constraint_ms:g} ms: no subnet of {member} is that fast, "
                 f"the fastest takes {fastest:.4g} ms, the slowest {slowest:.4g} ms; raise latency_constraint"
             )
-        evolution.run(
-            record,
+        problem = SubnetProblem(
+            member,
             lambda spec: lowest <= latency(spec) <= constraint_ms,
-            lambda rng: sample_subnet(member, rng),
-            lambda spec, rng: mutate_subnet(member, spec, rng),
-            lambda one, other, rng: crossover_subnet(member, one, other, rng),
-            Random(f"{context.seed}-{constraint_ms}"),
-            starts=[member.smallest, member.largest],
+            f"latency in [{lowest:g}, {constraint_ms:g}] ms (from {fastest:.4g} to {slowest:.4g} ms exist), latency_constraint",
         )
-        within = [(spec, score) for spec, score in record.ranked() if lowest <= latency(spec) <= constraint_ms]
-        best = max(score for _, score in within)
-        return min((spec for spec, score in within if score == best), key=latency)
+        strategy = GenerationalEvolution(problem, **context.recipe["evolution"])
+        history = context.output / f"history_{constraint_ms:g}ms.json"
+        stamp = fingerprint([str(problem.requirement), context.plain["data"], context.recipe, self._supernet_hash(context)])
+        saved = read_json(history) if history.exists() else {}
+        with Progress() as progress:
+            task = progress.add_task("subnet search", total=strategy.total)
+
+            def show(done: int, total: int, best: tuple[SubnetSpec, float]) -> None:
+                text = f"subnets within {constraint_ms:g} ms, best {best[1]:.1f} %"
+                progress.update(task, completed=done, total=total, description=text)
+
+            state = evolve(
+                strategy,
+                evaluate,
+                Random(f"{context.seed}-{constraint_ms}"),
+                resume=saved["state"] if saved.get("stamp") == stamp else None,
+                save=lambda value: write_json(history, {"stamp": stamp, "state": value}),
+                on_evaluation=show,
+            )
+        scores |= state.history
+        best = state.best[1]
+        return min((spec for spec, score in state.history.items() if score == best), key=latency)
+
+    def _lowest_ms(self, context: Context, constraint_ms: float) -> float:
+        delta = context.recipe["delta_ms"]
+        if delta is None:
+            return 0.0
+        if not 0 < delta <= constraint_ms:
+            raise ConfigError(
+                f"recipe.subnet_search.delta_ms = {delta}; allowed: above 0, up to the constraint {constraint_ms} ms"
+            )
+        return float(constraint_ms - delta)
 
     def _searched_constraints(self, context: Context) -> list[float]:
         path = context.layout.space_search(context.superspace.name) / "best.json"
@@ -208,9 +217,7 @@ class SubnetSearchStage(StageCallback):
             raise ConfigError("latency_constraint=auto takes the space search's, and there is none; set latency_constraint=<ms>")
         return list(read_json(path)["latency_constraints_ms"])
 
-    def _hashes(self, context: Context) -> str:
-        from spaceevo.artifacts import file_hash
-
+    def _supernet_hash(self, context: Context) -> str:
         return file_hash(self.inputs(context)["supernet"])
 
 
@@ -227,16 +234,10 @@ class _Latencies:
         return self.known[spec]
 
 
-def _front(record: Record[SubnetSpec], latency: _Latencies) -> list[SubnetSpec]:
+def _front(scores: dict[SubnetSpec, float], latency: _Latencies) -> list[SubnetSpec]:
     """Subnets that no other beats in both top-1 and latency, fastest first."""
     front: list[SubnetSpec] = []
-    for spec in sorted(record.scores, key=lambda s: (latency(s), -record.scores[s])):
-        if not front or record.scores[spec] > record.scores[front[-1]]:
+    for spec in sorted(scores, key=lambda s: (latency(s), -scores[s])):
+        if not front or scores[spec] > scores[front[-1]]:
             front.append(spec)
     return front
-
-
-def _known(history: Path, stamp: str) -> dict[str, float]:
-    """Scores of an interrupted search with the same settings and weights."""
-    content = read_json(history) if history.exists() else {}
-    return dict(content["scores"]) if content.get("stamp") == stamp else {}
