@@ -126,7 +126,10 @@ def test_current_needs_fingerprint_and_outputs(result: StageResult, tmp_path: Pa
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        (Layout(Path()).teacher("efficientnet_b5", False), "block_kd/teacher_checkpoint/efficientnet_b5/checkpoint.pth"),
+        (
+            Layout(Path()).teacher("efficientnet_b5", False),
+            "block_kd/teacher_checkpoint/efficientnet_b5/checkpoint.pth",
+        ),
         (Layout(Path()).teacher("efficientnet_b5", True), "block_kd/teacher_checkpoint/efficientnet_b5/lsq.pth"),
         (Layout(Path()).block("mobilew", "stage3", 5, False), "block_kd/mobilew/stage3_5/checkpoint.pth"),
         (Layout(Path()).block("mobilew", "stage3", 5, True), "block_kd/mobilew/stage3_5/lsq.pth"),

@@ -19,9 +19,11 @@ from spaceevo.stages.base import console, package_versions, plain, report
 
 def run(config: DictConfig) -> StageResult | None:
     """Run a training stage; the others do their work as callbacks, when this returns."""
-    if "train" not in config.stage:
-        return None
-    return train(config)
+    if threads := config.recipe.threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    return train(config) if "train" in config.stage else None
 
 
 def _quiet_libraries() -> None:

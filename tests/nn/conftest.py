@@ -1,6 +1,8 @@
 """A small superspace of every searchable block type, and networks in it as training leaves them."""
 
+import copy
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -13,10 +15,14 @@ from spaceevo.space.blocks import block_types
 from spaceevo.space.description import parse_description
 from spaceevo.space.superspace import SpaceMember, Superspace
 
-SEARCHED = sorted(
-    name for name, kind in block_types().items() if not kind.is_head and name != "FirstConv"
-)
-ACTS = {"MobileNetV1": "relu", "MobileNetV1Dual": "relu", "ResNet": "relu", "MobileNetV2Res": "relu6", "MobileNetV3Res": "hswish"}
+SEARCHED = sorted(name for name, kind in block_types().items() if not kind.is_head and name != "FirstConv")
+ACTS = {
+    "MobileNetV1": "relu",
+    "MobileNetV1Dual": "relu",
+    "ResNet": "relu",
+    "MobileNetV2Res": "relu6",
+    "MobileNetV3Res": "hswish",
+}
 Make = Callable[..., Supernet]
 
 
@@ -67,17 +73,24 @@ def images() -> Callable[[int, int], Tensor]:
 def grown(randomize: Callable[[nn.Module], nn.Module]) -> Make:
     """A supernet in eval mode: gains of both signs, statistics of images, quantisers that have seen several subnets."""
 
+    @cache
     @torch.no_grad()
-    def make(member: SpaceMember, quant: str = "deploy", int8: bool = True, resolution: int | None = None) -> Supernet:
+    def build(member: SpaceMember, quant: str, int8: bool, resolution: int | None) -> Supernet:
         torch.manual_seed(0)
         supernet = Supernet(member, quant)
         randomize(supernet)
+        seen = (member.smallest,) if resolution else (member.smallest, member.largest)
         for on in (False, True)[: 1 + int8]:
             set_quant(supernet, on)
-            for spec in (member.smallest, member.largest):
+            for spec in seen:
                 supernet.activate(spec)
                 supernet.resolution = resolution or spec.resolution
                 recalibrate(supernet, [pictures(16, supernet.resolution)], supernet)
         return supernet
+
+    def make(member: SpaceMember, quant: str = "deploy", int8: bool = True, resolution: int | None = None) -> Supernet:
+        """With `resolution`, for large spaces: the smallest subnet alone, at that resolution."""
+        supernet = build(member, quant, int8, resolution)
+        return supernet if resolution else copy.deepcopy(supernet)
 
     return make

@@ -22,7 +22,13 @@ MOBILE_V1_DUAL = {
     "downsample": "shortcut",
 }
 SQUEEZE = {"se.fc.reduce": "se_reduce", "se.fc.expand": "se_expand"}
-MOBILE = {"point_conv1": "expand", "depth_conv": "depthwise", "point_conv2": "project", "downsample": "shortcut", **SQUEEZE}
+MOBILE = {
+    "point_conv1": "expand",
+    "depth_conv": "depthwise",
+    "point_conv2": "project",
+    "downsample": "shortcut",
+    **SQUEEZE,
+}
 FUSED = {"fused_conv": "conv", "point_conv": "project", "downsample": "shortcut", **SQUEEZE}
 RESNET = {"conv1": "reduce", "conv2": "conv", "conv3": "project", "downsample": "shortcut", **SQUEEZE}
 LAYERS = {
@@ -139,7 +145,7 @@ def test_int8_outputs_are_the_published_ones(golden: Golden) -> None:
 @every_golden
 @torch.no_grad()
 def test_quantisers_start_where_the_published_ones_did(golden: Golden) -> None:
-    """Weights at twice the published scale, as was meant (FACTS §4, §13); activations that no weight precedes as published."""
+    """Weights at twice the published scale, as was meant (FACTS §13); activations at the block's input as published."""
     for case in golden["cases"]:
         block = loaded(golden)
         put_in_force(block, case)
@@ -160,7 +166,11 @@ def test_quantisers_start_where_the_published_ones_did(golden: Golden) -> None:
 
 
 def test_an_envelope_is_over_all_choices() -> None:
-    recipes = [{"a": Layer("conv", 8, 16)}, {"a": Layer("conv", 24, 8), "b": Layer("add", 8, 8)}, {"b": Layer("add", 16, 16)}]
+    recipes = [
+        {"a": Layer("conv", 8, 16)},
+        {"a": Layer("conv", 24, 8), "b": Layer("add", 8, 8)},
+        {"b": Layer("add", 16, 16)},
+    ]
     assert envelope(recipes) == {"a": Layer("conv", 24, 16), "b": Layer("add", 16, 16)}
     assert envelope([]) == {}
 
@@ -183,7 +193,13 @@ def test_a_layer_that_is_not_in_force_is_skipped() -> None:
 def test_narrow_choices_leave_the_other_channels_alone(name: str) -> None:
     """Statistics and gradients of channels beyond the active width stay as they are."""
     ratio = (1, 2) if block_type(name).has_expand else (None,)
-    specs = [BlockSpec(name, cin, cout, k, e, 1, "relu") for cin in (8, 16) for cout in (8, 24) for k in (3, 5) for e in ratio]
+    specs = [
+        BlockSpec(name, cin, cout, k, e, 1, "relu")
+        for cin in (8, 16)
+        for cout in (8, 24)
+        for k in (3, 5)
+        for e in ratio
+    ]
     block = Block(specs, DEPLOY).train()
     block.activate(specs[0])
     block(torch.randn(4, 8, 6, 6)).square().sum().backward()

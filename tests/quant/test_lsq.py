@@ -72,9 +72,7 @@ def expected(x: Tensor, scale: Tensor, offset: Tensor, low: int, high: int, inte
 
 def assert_same_map(x: Tensor, scale: float, offset: float, bits: int, integer: bool, training: bool) -> None:
     def leaves() -> tuple[Tensor, Tensor, Tensor]:
-        return tuple(
-            t.clone().double().requires_grad_() for t in (x, torch.tensor([scale]), torch.tensor([offset]))
-        )  # type: ignore[return-value]
+        return tuple(t.clone().double().requires_grad_() for t in (x, torch.tensor([scale]), torch.tensor([offset])))  # type: ignore[return-value]
 
     ours, theirs = leaves(), leaves()
     high = 2**bits - 1
@@ -122,7 +120,16 @@ def test_ties_and_bounds_with_an_integer_zero_point(zero: int, training: bool) -
 
 @pytest.mark.parametrize(
     ("value", "output", "passes"),
-    [(-0.1, 0.0, 0), (0.0, 0.0, 0), (0.1, 0.0, 1), (0.125, 0.0, 1), (0.375, 0.5, 1), (3.7, 3.75, 1), (3.75, 3.75, 0), (9.0, 3.75, 0)],
+    [
+        (-0.1, 0.0, 0),
+        (0.0, 0.0, 0),
+        (0.1, 0.0, 1),
+        (0.125, 0.0, 1),
+        (0.375, 0.5, 1),
+        (3.7, 3.75, 1),
+        (3.75, 3.75, 0),
+        (9.0, 3.75, 0),
+    ],
 )
 @pytest.mark.parametrize("integer", [False, True])
 def test_one_value_at_a_time(value: float, output: float, passes: int, integer: bool) -> None:
@@ -151,7 +158,11 @@ def test_integer_zero_points_put_zero_on_the_grid(scale: float, offset: float, s
 @pytest.mark.parametrize(("narrow", "lowest"), [(False, -128), (True, -127)])
 def test_weights_end_at_the_lowest_integer(narrow: bool, lowest: int) -> None:
     scale = 0.5
-    w = torch.tensor([-200.0, -128.0, -127.6, -127.5, -127.0, -0.5, 0.5, 1.5, 126.5, 127.0, 500.0]).mul(scale).requires_grad_()
+    w = (
+        torch.tensor([-200.0, -128.0, -127.6, -127.5, -127.0, -0.5, 0.5, 1.5, 126.5, 127.0, 500.0])
+        .mul(scale)
+        .requires_grad_()
+    )
     y = lsq_plus_weight(w, torch.tensor(scale), narrow=narrow)
     bottom = [lowest, lowest, lowest, lowest, -127]  # −127.5 rounds to −128 and −127 is the narrow bound
     assert (y / scale).tolist() == [*bottom, 0, 0, 2, 126, 127, 127]

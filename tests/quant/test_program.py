@@ -125,7 +125,10 @@ def test_gates_of_every_integer(kind: str, quant: TensorQuant) -> None:
     assert np.all(np.diff(got) >= 0)
 
 
-@pytest.mark.parametrize(("value", "integer"), [(-9.0, 0), (-5.0, 0), (-4.75, 0), (-4.25, 2), (0.0, 10), (0.25, 10), (0.75, 12), (999.0, 255)])
+@pytest.mark.parametrize(
+    ("value", "integer"),
+    [(-9.0, 0), (-5.0, 0), (-4.75, 0), (-4.25, 2), (0.0, 10), (0.25, 10), (0.75, 12), (999.0, 255)],
+)
 def test_images_are_rounded_half_to_even_and_clipped(value: float, integer: int) -> None:
     program = Program("x", (1, 1, 1), {"x": A})
     assert program.output_name == "x"
@@ -134,7 +137,9 @@ def test_images_are_rounded_half_to_even_and_clipped(value: float, integer: int)
 
 def test_a_batch_is_its_images_one_by_one() -> None:
     rng = np.random.default_rng(4)
-    weights = ConvWeights(rng.integers(-127, 128, (3, 2, 3, 3)).astype(np.int8), np.float32([0.01] * 3), np.int32([1, 2, 3]))
+    weights = ConvWeights(
+        rng.integers(-127, 128, (3, 2, 3, 3)).astype(np.int8), np.float32([0.01] * 3), np.int32([1, 2, 3])
+    )
     program = Program("x", (2, 6, 6), {"x": A, "y": OUT}, [Op("conv", "y", ("x",), weights)])
     images = torch.randn(3, 2, 6, 6) * 20
     assert torch.equal(execute(program, images), torch.cat([execute(program, image[None]) for image in images]))

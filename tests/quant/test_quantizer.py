@@ -37,7 +37,9 @@ def deploy(act: Activation = "none") -> ActivationQuantizer:
     return switched_on(DEPLOY.tensor_quantizer(act))
 
 
-@pytest.mark.parametrize("quantizer", [PUBLISHED.input_quantizer(), PUBLISHED.weight_quantizer(), DEPLOY.tensor_quantizer()])
+@pytest.mark.parametrize(
+    "quantizer", [PUBLISHED.input_quantizer(), PUBLISHED.weight_quantizer(), DEPLOY.tensor_quantizer()]
+)
 def test_off_changes_nothing(quantizer: Quantizer) -> None:
     x = torch.randn(2, 3)
     before = copy.deepcopy(quantizer.state_dict())
@@ -93,7 +95,9 @@ def test_relu6_never_spans_more_than_six() -> None:
     deploy("relu")(x)
 
 
-@pytest.mark.parametrize(("config", "bits"), [(WeightConfig(), 8), (WeightConfig(narrow=True), 8), (WeightConfig(4), 4)])
+@pytest.mark.parametrize(
+    ("config", "bits"), [(WeightConfig(), 8), (WeightConfig(narrow=True), 8), (WeightConfig(4), 4)]
+)
 def test_weights_span_twice_their_maximum(config: WeightConfig, bits: int) -> None:
     quantizer = switched_on(WeightQuantizer(config))
     weight = torch.randn(8, 3, 3, 3)
@@ -118,7 +122,9 @@ def test_narrow_weights_leave_out_the_lowest_integer() -> None:
 
 
 @pytest.mark.parametrize("value", [-0.5, 0.0, 1e-12])
-@pytest.mark.parametrize("quantizer", [PUBLISHED.input_quantizer(), PUBLISHED.weight_quantizer(), DEPLOY.tensor_quantizer()])
+@pytest.mark.parametrize(
+    "quantizer", [PUBLISHED.input_quantizer(), PUBLISHED.weight_quantizer(), DEPLOY.tensor_quantizer()]
+)
 def test_scales_have_a_floor(quantizer: Quantizer, value: float) -> None:
     switched_on(quantizer)(torch.randn(2, 3))
     with torch.no_grad():
@@ -128,7 +134,9 @@ def test_scales_have_a_floor(quantizer: Quantizer, value: float) -> None:
     assert torch.isfinite(y).all()
 
 
-@pytest.mark.parametrize("quantizer", [PUBLISHED.input_quantizer(), PUBLISHED.weight_quantizer(), DEPLOY.tensor_quantizer()])
+@pytest.mark.parametrize(
+    "quantizer", [PUBLISHED.input_quantizer(), PUBLISHED.weight_quantizer(), DEPLOY.tensor_quantizer()]
+)
 def test_a_tensor_of_zeros_stays_zero(quantizer: Quantizer) -> None:
     y = switched_on(quantizer)(torch.zeros(2, 3))
     assert torch.equal(y, torch.zeros(2, 3))

@@ -34,7 +34,9 @@ PUBLISHED_COSTS = {
     "SEQnet@vnni-A4": (1381.2, 23.37),
 }
 STAGES = [f"stage{index}" for index in range(1, 7)]
-TABLES = [(name, stage, block) for name, count in (("mobilew", 7), ("onnxw", 6)) for stage in STAGES for block in range(count)]
+TABLES = [
+    (name, stage, block) for name, count in (("mobilew", 7), ("onnxw", 6)) for stage in STAGES for block in range(count)
+]
 MMACS_TOLERANCE, MPARAMS_TOLERANCE = 6e-4, 1.5e-4  # the published counter adds in single precision and prints 4 digits
 
 
@@ -111,21 +113,20 @@ def check_against_running(member: SpaceMember, spec: SubnetSpec) -> None:
     assert sum(part.mmacs for part in stages.values()) == pytest.approx(cost.mmacs, rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["digits-000-000", "digits-111-111", "digits-222-010", "mobilew-013456-133421", "mobilew-222111-044301"]
-    + ["onnxw-501234-123123", "onnxw-345012-013333"],
-)
+@pytest.mark.parametrize("name", ["digits-012-110", "mobilew-013456-133421", "onnxw-345012-013333"])
 def test_a_running_network_counts_the_same(name: str) -> None:
     member = parse_space(name)
-    for spec in (member.smallest, member.largest, sample_subnet(member, Random(4))):
+    for spec in (member.largest, sample_subnet(member, Random(4))):
         check_against_running(member, spec)
 
 
 @pytest.mark.parametrize("hw", [1, 7, 15, 16])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_odd_sizes_round_as_a_convolution_does(hw: int, stride: int) -> None:
-    specs = [BlockSpec("ResNetSE", 16, 24, 5, 0.5, stride, "relu"), BlockSpec("MobileNetV3K3Res", 24, 24, 7, 3, 2, "swish")]
+    specs = [
+        BlockSpec("ResNetSE", 16, 24, 5, 0.5, stride, "relu"),
+        BlockSpec("MobileNetV3K3Res", 24, 24, 7, 3, 2, "swish"),
+    ]
     cost = blocks_cost(specs, hw)
     assert (round(cost.mmacs * 1e6), round(cost.mparams * 1e6)) == counted_by_running(specs, hw)
 

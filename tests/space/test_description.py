@@ -113,7 +113,9 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("edit", "words"), [fault[1:] for fault in FAULTS], ids=[fault[0] for fault in FAULTS])
-def test_a_fault_names_stage_field_value_and_remedy(digits: Content, edit: Callable[[Content], None], words: str) -> None:
+def test_a_fault_names_stage_field_value_and_remedy(
+    digits: Content, edit: Callable[[Content], None], words: str
+) -> None:
     parse_description(copy.deepcopy(digits))
     edit(digits)
     with pytest.raises(ConfigError) as caught:

@@ -7,7 +7,20 @@ from spaceevo.space.spec import Cost, Layer, halved, round_channels
 
 @pytest.mark.parametrize(
     ("value", "rounded"),
-    [(52, 56), (84, 88), (1, 8), (8, 8), (11.9, 16), (12, 16), (16, 16), (19.9, 24), (20, 24), (27, 32), (43, 40), (44, 48)],
+    [
+        (52, 56),
+        (84, 88),
+        (1, 8),
+        (8, 8),
+        (11.9, 16),
+        (12, 16),
+        (16, 16),
+        (19.9, 24),
+        (20, 24),
+        (27, 32),
+        (43, 40),
+        (44, 48),
+    ],
 )
 def test_channels_round_to_eights_ties_upwards(value: float, rounded: int) -> None:
     assert round_channels(value) == rounded

@@ -39,7 +39,9 @@ def test_a_window_is_a_run_of_widths(name: str, stage: str, window: int, widths:
     assert superspace(name).stage_space(stage, 1, window).widths == widths
 
 
-@pytest.mark.parametrize(("name", "classes", "strides"), [("mobilew", 1000, "21222121111"), ("onnxw", 1000, "21222121111")])
+@pytest.mark.parametrize(
+    ("name", "classes", "strides"), [("mobilew", 1000, "21222121111"), ("onnxw", 1000, "21222121111")]
+)
 def test_macro_architecture(name: str, classes: int, strides: str) -> None:
     space = superspace(name)
     assert space.num_classes == classes

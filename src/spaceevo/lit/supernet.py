@@ -18,7 +18,7 @@ from spaceevo.nn.evaluate import subnet_top1
 from spaceevo.nn.losses import adaptive_alpha_divergence
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import float_state, set_quant
-from spaceevo.space.description import parse_space
+from spaceevo.space.description import found_space
 from spaceevo.space.encoding import SubnetSpec
 
 
@@ -58,17 +58,17 @@ class SupernetModule(MultiPassModule):
 def zero_last_norms(supernet: Supernet) -> None:
     """Let every residual block start as its shortcut: the norm before the sum starts at 0 (projections only)."""
     for block in supernet.modules():
-        if isinstance(block, Block) and block.type.is_residual and "add" in block.layers:
+        if isinstance(block, Block) and block.block_type.is_residual and "add" in block.layers:
             norm = block.layers["project"].norm
             assert isinstance(norm, nn.BatchNorm2d)
             nn.init.zeros_(norm.weight)
 
 
 def train_supernet(
-    run: TrainingRun, space: str, recipe: Recipe, label_smoothing: float = 0.1, dropout: float = 0.2
+    run: TrainingRun, space: str | None, recipe: Recipe, label_smoothing: float = 0.1, dropout: float = 0.2
 ) -> None:
-    """Train the supernet of `space`: fp32 from scratch, or INT8 from its fp32 checkpoint."""
-    member, int8 = parse_space(space, within=run.superspace), run.quant.int8
+    """Train the supernet of `space` (or of the best space found): fp32 from scratch, INT8 from its fp32 checkpoint."""
+    member, int8 = found_space(run.layout, run.superspace, space, run.command("space_search")), run.quant.int8
     run.data.setup()
     if run.data.num_classes > run.superspace.num_classes:
         raise ConfigError(

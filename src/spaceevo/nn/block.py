@@ -32,7 +32,7 @@ class Block(nn.Module):
     def __init__(self, specs: Iterable[BlockSpec], scheme: Scheme) -> None:
         super().__init__()
         allowed = tuple(specs)
-        self.type = block_type(allowed[0].type)
+        self.block_type = block_type(allowed[0].type)
         self.scheme = scheme
         layers = envelope(recipe_of(spec) for spec in allowed)
         self.layers = nn.ModuleDict({name: make_layer(layer, scheme) for name, layer in layers.items()})
@@ -57,7 +57,7 @@ class Block(nn.Module):
             y: Tensor = self.layers[name](*inputs) if name in self.recipe else inputs[0]
             return y
 
-        return self.type.forward(run, x)
+        return self.block_type.forward(run, x)
 
     def extract(self) -> Block:
         """A block of its own with the active spec's weights."""
@@ -74,4 +74,4 @@ class Block(nn.Module):
                 return inputs[0]
             return lower_layer(builder, f"{prefix}.{name}", self.recipe[name], self.leaf(name).layer_quant(), inputs)
 
-        return self.type.forward(run, x)
+        return self.block_type.forward(run, x)

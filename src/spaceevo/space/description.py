@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from spaceevo.errors import ConfigError, EncodingError, choices
+from spaceevo.artifacts import Layout, read_json
+from spaceevo.errors import ConfigError, EncodingError, MissingArtifactError, choices
 from spaceevo.space.blocks import block_types
 from spaceevo.space.encoding import parse_indices
 from spaceevo.space.spec import ACTIVATIONS
@@ -79,6 +80,21 @@ def parse_space(text: str, within: Superspace | None = None) -> SpaceMember:
         return space.member(blocks, windows or (0,) * len(blocks))
     except ConfigError as error:
         raise EncodingError(f"space '{text}': {error}") from None
+
+
+def found_space(layout: Layout, within: Superspace, text: str | None, command: str) -> SpaceMember:
+    """The member that `text` encodes or, without, the best of the last space search.
+
+    Raises:
+        MissingArtifactError: neither is there; names `command`, which searches.
+        EncodingError: the text is no member of the superspace.
+    """
+    if text is not None:
+        return parse_space(text, within=within)
+    path = layout.space_search(within.name) / "best.json"
+    if not path.exists():
+        raise MissingArtifactError("a space (space=…, or the best one found)", path, command)
+    return parse_space(read_json(path)["space"], within=within)
 
 
 class _Faults:

@@ -25,7 +25,7 @@ from spaceevo.errors import ConfigError, MissingArtifactError
 from spaceevo.nn.checkpoint import load_state, read_checkpoint
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import set_quant
-from spaceevo.space.description import parse_description, parse_space
+from spaceevo.space.description import found_space, parse_description
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember, Superspace
 
@@ -99,12 +99,8 @@ class Context:
         Raises:
             MissingArtifactError: neither is there.
         """
-        if self.config.space is not None:
-            return parse_space(str(self.config.space), within=self.superspace)
-        path = self.layout.space_search(self.superspace.name) / "best.json"
-        if not path.exists():
-            raise MissingArtifactError("a space (space=…, or the best one found)", path, self.command("space_search"))
-        return parse_space(read_json(path)["space"], within=self.superspace)
+        space, command = self.config.space, self.command("space_search")
+        return found_space(self.layout, self.superspace, None if space is None else str(space), command)
 
     def subnets(self, *defaults: SubnetSpec) -> list[SubnetSpec]:
         """The subnets asked for by `subnet` — texts, `max`, `min` — or the defaults.

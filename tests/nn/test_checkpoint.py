@@ -1,0 +1,93 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from spaceevo.errors import CheckpointError, MissingArtifactError
+from spaceevo.nn.checkpoint import load_state, read_checkpoint, save_checkpoint
+
+WHAT, COMMAND = "supernet", "spaceevo +stage=supernet"
+
+
+def model() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "deep" / "checkpoint.pth"
+
+
+def test_round_trip(file: Path) -> None:
+    source, target = model(), model()
+    meta = {"space": "digits-012-010", "figures": {"top1": 71.5}, "epochs": [1, 2]}
+    save_checkpoint(file, source, meta)
+    checkpoint = read_checkpoint(file, WHAT, COMMAND)
+    assert checkpoint.meta == meta
+    load_state(target, checkpoint.state, file)
+    assert all(torch.equal(value, target.state_dict()[name]) for name, value in source.state_dict().items())
+    assert not any(value.requires_grad for value in checkpoint.state.values())
+
+
+def test_a_missing_file_names_what_makes_it(file: Path) -> None:
+    with pytest.raises(MissingArtifactError) as caught:
+        read_checkpoint(file, WHAT, COMMAND)
+    assert str(file) in str(caught.value)
+    assert COMMAND in str(caught.value)
+
+
+@pytest.mark.parametrize("length", [0, 10, 500])
+def test_a_truncated_file_is_refused(file: Path, length: int) -> None:
+    save_checkpoint(file, model(), {})
+    file.write_bytes(file.read_bytes()[:length])
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(file, WHAT, COMMAND)
+    assert str(file) in str(caught.value)
+    assert COMMAND in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+class Executed:
+    """Runs code when it is unpickled by an unsafe reader."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (print, ("executed",))
+
+
+@pytest.mark.parametrize("content", [{"weights": {}}, [1, 2], {"state_dict": {}, "meta": Executed()}])
+def test_a_foreign_file_is_refused_and_not_executed(
+    file: Path, content: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.parent.mkdir()
+    torch.save(content, file)
+    with pytest.raises(CheckpointError, match="is not readable"):
+        read_checkpoint(file, WHAT, COMMAND)
+    assert "executed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"0.weight": torch.zeros(4, 5, 1, 1)}, "0.weight (4, 5, 1, 1) here (4, 3, 1, 1)"),
+        ({"2.weight": torch.zeros(1)}, "2.weight is not in this network"),
+        ({"0.bias": None}, "0.bias is missing"),
+    ],
+)
+def test_weights_of_another_network_are_refused(change: dict, words: str) -> None:
+    target = model()
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    state = {name: value + 1 for name, value in {**target.state_dict(), **change}.items() if value is not None}
+    with pytest.raises(CheckpointError) as caught:
+        load_state(target, state, Path("a.pth"))
+    assert words in str(caught.value)
+    assert "a.pth belongs to another network" in str(caught.value)
+    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
+
+
+def test_a_part_may_be_loaded() -> None:
+    target = model()
+    bias = target.state_dict()["0.bias"].clone()
+    load_state(target, {"0.weight": torch.ones(4, 3, 1, 1)}, Path("a.pth"), strict=False)
+    assert torch.all(target[0].weight == 1)
+    assert torch.equal(target[0].bias, bias)
