@@ -22,7 +22,9 @@ def _print_stages() -> None:
     for file in sorted((conf_folder() / "stage").glob("*.yaml")):
         first = file.read_text(encoding="utf-8").split("\n", 2)[1].lstrip("# ")
         print(f"  {file.stem:14} {first}")
-    names = [yaml.safe_load(f.read_text(encoding="utf-8"))["name"] for f in (conf_folder() / "superspace").glob("*.yaml")]
+    names = [
+        yaml.safe_load(f.read_text(encoding="utf-8"))["name"] for f in (conf_folder() / "superspace").glob("*.yaml")
+    ]
     print(f"superspaces: {', '.join(sorted(names))}")
 
 

@@ -90,4 +90,3 @@ def run_stage(overrides: list[str]) -> StageResult:
     callback: Any = instantiate(config.hydra.callbacks[config.stage.name])
     result: StageResult = callback.execute(config)
     return result
-

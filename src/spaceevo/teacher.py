@@ -113,7 +113,7 @@ def make_teacher(config: TeacherConfig, num_classes: int, *, pretrained: bool = 
     except Exception as error:  # the library raises whatever its download client does
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         log.warning(
-            "teacher %s: no checkpoint, and its pretrained weights cannot be fetched (%s); RANDOM weights teach nothing useful",
+            "teacher %s: no checkpoint, and the library's weights cannot be fetched (%s); RANDOM weights teach nothing",
             config.name,
             reason,
         )

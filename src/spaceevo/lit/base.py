@@ -106,7 +106,6 @@ class MultiPassModule(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """One optimiser step on `(images (N, 3, H, W), labels (N,))`."""
         optimizer = self.optimizers()
-        assert isinstance(optimizer, torch.optim.Optimizer | object)
         torch.manual_seed(int(fingerprint([self.seed, self.global_step]), 16) % 2**63)
         rng = Random(f"{self.seed}-{self.global_step}")
         optimizer.zero_grad(set_to_none=True)  # type: ignore[union-attr]
@@ -117,7 +116,7 @@ class MultiPassModule(LightningModule):
             self.log(f"train/{name}_loss", loss.detach(), prog_bar=name in ("max", "loss"))
         self.clip_gradients(optimizer, self.recipe.clip_value, "value")  # type: ignore[arg-type]
         optimizer.step()  # type: ignore[union-attr]
-        self.lr_schedulers().step()  # type: ignore[union-attr,call-arg]
+        self.lr_schedulers().step()  # type: ignore[union-attr]
 
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser; warm-up from a thousandth, then cosine to 0, by step."""

@@ -38,7 +38,9 @@ def parse_blocks(superspace: Superspace, block: str | Sequence[str]) -> list[Blo
     for text in asked:
         match = re.fullmatch(r"(.+)_(\d+)", str(text))
         if match is None or text not in names:
-            raise ConfigError(f"unknown block '{text}' of superspace {superspace.name}; allowed: all, {choices(names, 50)}")
+            raise ConfigError(
+                f"unknown block '{text}' of superspace {superspace.name}; allowed: all, {choices(names, 50)}"
+            )
         found.append((match[1], int(match[2])))
     return found
 

@@ -50,7 +50,11 @@ def load_state(module: nn.Module, state: dict[str, Tensor], path: Path, *, stric
         CheckpointError: a key or shape does not fit; names the first ones.
     """
     own = module.state_dict()
-    wrong = [f"{k} {tuple(v.shape)} here {tuple(own[k].shape)}" for k, v in state.items() if k in own and v.shape != own[k].shape]
+    wrong = [
+        f"{k} {tuple(v.shape)} here {tuple(own[k].shape)}"
+        for k, v in state.items()
+        if k in own and v.shape != own[k].shape
+    ]
     wrong += [f"{key} is not in this network" for key in state if key not in own]
     wrong += [f"{key} is missing" for key in own if strict and key not in state]
     if wrong:

@@ -36,9 +36,7 @@ def calibrate_subnet(supernet: Supernet, spec: SubnetSpec, calibration: Sequence
     recalibrate(supernet, calibration, lambda images: supernet(images.to(device)))
 
 
-def subnet_top1(
-    supernet: Supernet, spec: SubnetSpec, calibration: Sequence[Tensor], batches: Iterable[Batch]
-) -> float:
+def subnet_top1(supernet: Supernet, spec: SubnetSpec, calibration: Sequence[Tensor], batches: Iterable[Batch]) -> float:
     """Top-1 in percent of one subnet, batch norm recalibrated first."""
     calibrate_subnet(supernet, spec, calibration)
     return top1(supernet, batches)

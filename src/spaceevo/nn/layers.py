@@ -42,7 +42,9 @@ def tensor_quant(quantizer: ActivationQuantizer | None) -> TensorQuant:
         ExportError: the scheme has no quantiser there.
     """
     if quantizer is None:
-        raise ExportError("a network under quant=published leaves tensors in float; train it under quant=deploy to deploy it")
+        raise ExportError(
+            "a network under quant=published leaves tensors in float; train it under quant=deploy to deploy it"
+        )
     return TensorQuant(*quantizer.scale_and_zero_point())
 
 
@@ -252,4 +254,3 @@ _LEAVES: dict[str, type[ElasticLayer]] = {
 def make_layer(layer: Layer, scheme: Scheme) -> ElasticLayer:
     """The leaf of a layer's kind."""
     return _LEAVES[layer.kind](layer, scheme)
-

@@ -49,7 +49,9 @@ class ActivationConfig:
         if not 2 <= self.bits <= 16:
             raise ConfigError(f"activation quantiser: bits = {self.bits}; allowed: 2…16")
         if self.fixed_scale is not None and (self.fixed_scale <= 0 or self.learns_offset):
-            raise ConfigError(f"activation quantiser: fixed_scale = {self.fixed_scale} must be positive, without an offset")
+            raise ConfigError(
+                f"activation quantiser: fixed_scale = {self.fixed_scale} must be positive, without an offset"
+            )
         if self.max_value is not None and self.max_value <= 0:
             raise ConfigError(f"activation quantiser: max_value = {self.max_value} must be positive")
 
@@ -115,9 +117,7 @@ class WeightQuantizer(Quantizer):
             self._initialize(weight)
         self.scale.data.clamp_(min=MIN_SCALE)
         config = self.config
-        return lsq_plus_weight(
-            weight, self.scale, config.bits, narrow=config.narrow, scale_gradients=self.training
-        )
+        return lsq_plus_weight(weight, self.scale, config.bits, narrow=config.narrow, scale_gradients=self.training)
 
     @torch.no_grad()
     def _initialize(self, weight: Tensor) -> None:

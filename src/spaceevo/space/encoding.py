@@ -38,7 +38,7 @@ class SubnetSpec:
         depths = _numbers(text, parts[0], "depths", int)
         kernels = _numbers(text, parts[1], "kernels", int)
         widths = _numbers(text, parts[2], "widths", int)
-        expands = [e or None for e in _numbers(text, parts[3], "expand ratios", float)]
+        expands: list[float | None] = [e or None for e in _numbers(text, parts[3], "expand ratios", float)]
         resolutions = _numbers(text, parts[4], "resolution", int)
         if len(resolutions) != 1 or resolutions[0] < 1:
             raise EncodingError(f"subnet '{text}': resolution must be one positive number, not '{parts[4][1:]}'")
@@ -91,7 +91,9 @@ def parse_substage(text: str) -> tuple[BlockChoice, ...]:
     for position, item in enumerate(text.split("_"), start=1):
         match = re.fullmatch(r"(\d+)#(\d+)#(None|\d+(?:\.\d+)?)", item)
         if match is None:
-            raise EncodingError(f"sub-stage '{text}', block {position}: '{item}' is not kernel#width#expand, e.g. 3#32#1.5")
+            raise EncodingError(
+                f"sub-stage '{text}', block {position}: '{item}' is not kernel#width#expand, e.g. 3#32#1.5"
+            )
         kernel, width, expand = match.groups()
         ratio = None if expand == "None" else float(expand) if "." in expand else int(expand)
         blocks.append(BlockChoice(int(kernel), int(width), ratio))

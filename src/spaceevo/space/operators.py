@@ -96,6 +96,4 @@ def _mutate_index(member: SpaceMember, rng: Random, counts: list[int], of_block:
     indices = list(member.blocks if of_block else member.windows)
     position = rng.choice(movable)
     indices[position] = rng.choice([i for i in range(counts[position]) if i != indices[position]])
-    return member.superspace.member(
-        indices if of_block else member.blocks, member.windows if of_block else indices
-    )
+    return member.superspace.member(indices if of_block else member.blocks, member.windows if of_block else indices)

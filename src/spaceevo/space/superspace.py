@@ -157,7 +157,9 @@ class Superspace:
         for stage in self.stages:
             if stage.name == name:
                 return stage
-        raise ConfigError(f"superspace {self.name} has no stage '{name}'; stages: {choices(s.name for s in self.stages)}")
+        raise ConfigError(
+            f"superspace {self.name} has no stage '{name}'; stages: {choices(s.name for s in self.stages)}"
+        )
 
     def cins(self, name: str) -> tuple[int, ...]:
         """Input widths of a stage: the previous stage's whole list."""

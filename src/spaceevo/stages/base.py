@@ -31,7 +31,18 @@ from spaceevo.space.superspace import SpaceMember, Superspace
 
 log = logging.getLogger(__name__)
 console = Console(highlight=False, soft_wrap=True)
-SETTINGS = ("superspace", "data", "teacher", "quant", "platform", "seed", "block", "space", "subnet", "latency_constraint")
+SETTINGS = (
+    "superspace",
+    "data",
+    "teacher",
+    "quant",
+    "platform",
+    "seed",
+    "block",
+    "space",
+    "subnet",
+    "latency_constraint",
+)
 """Settings whose change makes a stage's result out of date, besides its own recipe."""
 
 
@@ -165,11 +176,13 @@ class Context:
         values = asked if isinstance(asked, list) else [asked]
         for value in values:
             if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
-                raise ConfigError(f"latency_constraint = {value!r}; allowed: auto, a positive number of ms, or a list of them")
+                raise ConfigError(
+                    f"latency_constraint = {value!r}; allowed: auto, a positive number of ms, or a list of them"
+                )
         return [float(value) for value in values]
 
 
-class StageCallback(Callback):  # type: ignore[misc]
+class StageCallback(Callback):
     """A stage as a Hydra callback: works when the job has ended well, and fails the job if it fails itself."""
 
     name: str

@@ -87,8 +87,12 @@ class BlockLutStage(StageCallback):
             task = progress.add_task("block LUT", total=len(keys))
             for key in keys:
                 stage, file = context.superspace.searched[key.stage].name, lut_file_name(context.superspace, key)
-                settings = {name: context.plain[name] for name in ("superspace", "data", "teacher", "quant", "platform", "seed")}
-                expected = fingerprint([settings, context.recipe, hashes["teacher"], hashes[f"{stage}_{key.block}"], file])
+                settings = {
+                    name: context.plain[name] for name in ("superspace", "data", "teacher", "quant", "platform", "seed")
+                }
+                expected = fingerprint(
+                    [settings, context.recipe, hashes["teacher"], hashes[f"{stage}_{key.block}"], file]
+                )
                 if manifest.get(file) != expected or not (context.lut_folder / file).exists():
                     write_lut_file(context.lut_folder / file, builder.rows(key, progress, task))
                     manifest[file] = expected

@@ -141,7 +141,9 @@ class BenchmarkStage(StageCallback):
         for name, path in files.items():
             if not path.exists():
                 raise MissingArtifactError(f"the exported {name} file", path, context.command("export", "quant=deploy"))
-        found = measure({name: path.read_bytes() for name, path in files.items()}, repeats=int(context.recipe["repeats"]))
+        found = measure(
+            {name: path.read_bytes() for name, path in files.items()}, repeats=int(context.recipe["repeats"])
+        )
         spec = context.best_subnet()
         figures = {
             "subnet": str(spec),

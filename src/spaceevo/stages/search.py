@@ -40,7 +40,10 @@ class SpaceSearchStage(StageCallback):
 
     def inputs(self, context: Context) -> dict[str, Path]:
         """The look-up tables."""
-        return {n: context.lut_folder / n for n in (lut_file_name(context.superspace, k) for k in lut_keys(context.superspace))}
+        return {
+            n: context.lut_folder / n
+            for n in (lut_file_name(context.superspace, k) for k in lut_keys(context.superspace))
+        }
 
     def work(self, context: Context) -> Outcome:
         """Search, then write the best spaces."""
@@ -138,7 +141,12 @@ class SubnetSearchStage(StageCallback):
         return self._finish(context, rows, chosen[0], len(scores), constraints)
 
     def _finish(
-        self, context: Context, rows: list[dict[str, Any]], chosen: SubnetSpec, evaluations: int, constraints: list[float]
+        self,
+        context: Context,
+        rows: list[dict[str, Any]],
+        chosen: SubnetSpec,
+        evaluations: int,
+        constraints: list[float],
     ) -> Outcome:
         folder = context.layout.subnet_search(str(context.member))
         write_csv(context.output / "front.csv", rows)
@@ -176,11 +184,11 @@ class SubnetSearchStage(StageCallback):
         problem = SubnetProblem(
             member,
             lambda spec: lowest <= latency(spec) <= constraint_ms,
-            f"latency in [{lowest:g}, {constraint_ms:g}] ms (from {fastest:.4g} to {slowest:.4g} ms exist), latency_constraint",
+            f"latency in [{lowest:g}, {constraint_ms:g}] ms ({fastest:.4g} to {slowest:.4g} exist), latency_constraint",
         )
         strategy = GenerationalEvolution(problem, **context.recipe["evolution"])
         history = context.output / f"history_{constraint_ms:g}ms.json"
-        stamp = fingerprint([str(problem.requirement), context.plain["data"], context.recipe, self._supernet_hash(context)])
+        stamp = fingerprint([problem.requirement, context.plain["data"], context.recipe, self._supernet_hash(context)])
         saved = read_json(history) if history.exists() else {}
         with Progress() as progress:
             task = progress.add_task("subnet search", total=strategy.total)
@@ -214,7 +222,7 @@ class SubnetSearchStage(StageCallback):
     def _searched_constraints(self, context: Context) -> list[float]:
         path = context.layout.space_search(context.superspace.name) / "best.json"
         if not path.exists():
-            raise ConfigError("latency_constraint=auto takes the space search's, and there is none; set latency_constraint=<ms>")
+            raise ConfigError("latency_constraint=auto takes the space search's, and there is none; set it in ms")
         return list(read_json(path)["latency_constraints_ms"])
 
     def _supernet_hash(self, context: Context) -> str:
