@@ -46,7 +46,7 @@ def parse_blocks(superspace: Superspace, block: str | Sequence[str]) -> list[Blo
 
 
 class BlockKdModule(MultiPassModule):
-    """Four passes a step — largest, smallest, two random sub-stages — each against the teacher at its own resolution."""
+    """Four passes a step (largest, smallest, two random sub-stages), each against the teacher at its own resolution."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ def train_blocks(
     lr_by_stage: dict[str, float] | None = None,
     variance_of: VarianceOf = "teacher",
 ) -> None:
-    """Distil each of `block`: fp32 students from the fp32 teacher, INT8 ones from fp32 students and the INT8 teacher."""
+    """Distil each of `block`: fp32 students from the fp32 teacher, INT8 ones from those and the INT8 teacher."""
     blocks, int8 = parse_blocks(run.superspace, block), run.quant.int8
     run.data.setup()
     quant_flag = f"quant={run.quant.name}"

@@ -15,7 +15,7 @@ Batch = TypeVar("Batch")
 def recalibrate(module: nn.Module, batches: Iterable[Batch], forward: Callable[[Batch], object]) -> None:
     """Replace the running statistics of the active layers by the mean over `batches`, every batch counting equally.
 
-    The module is left in eval mode. Statistics of channels that are not in force change too where a batch norm is shared;
+    The module is left in eval mode. Subnets share their norms:
     recalibrate again after activating another subnet.
     """
     norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]

@@ -51,7 +51,7 @@ def tensor_quant(quantizer: ActivationQuantizer | None) -> TensorQuant:
 class QuantizedActivation(nn.Module):
     """An activation and, under a scheme that quantises every tensor, the quantisers before and after it.
 
-    With quantisers on, hswish is x·q(relu6(x + 3)/6) and swish x·q(sigmoid(x)), both gates on the fixed grid 1/256: what
+    With quantisers on, hswish is x·q(relu6(x + 3)/6) and swish x·q(sigmoid(x)), both gates on the grid 1/256: what
     integer runtimes compute.
     """
 

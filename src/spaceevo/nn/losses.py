@@ -9,7 +9,7 @@ from torch import Tensor
 
 VarianceOf = Literal["teacher", "published"]
 VARIANCE_FLOOR = 0.01
-"""Least variance of a channel, relative to the mean over all: a channel that is flat in an image must not outweigh the rest."""
+"""Least variance of a channel, relative to the mean over all: flat channels must not outweigh the rest."""
 
 
 def noise_to_signal(student: Tensor, teacher: Tensor, variance_of: VarianceOf = "teacher") -> Tensor:
@@ -18,7 +18,7 @@ def noise_to_signal(student: Tensor, teacher: Tensor, variance_of: VarianceOf = 
     Args:
         student: features `(N, C, H, W)`.
         teacher: features `(N, C, H, W)`.
-        variance_of: `teacher` divides by the teacher's variance (paper), floored at a hundredth of its mean; `published`
+        variance_of: `teacher` divides by the teacher's variance (paper), floored at 1 % of its mean; `published`
             by the student's, without a floor, as the published code and look-up tables do.
     """
     error = (student - teacher).square().mean((2, 3))

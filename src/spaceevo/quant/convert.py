@@ -115,7 +115,7 @@ def _lower_convs(
 ) -> str:
     convs = list(numbers.convs)
     if layer.act == "hsigmoid":
-        # relu6(y + 3)/6 = clip(y/6 + ½, 0, 1): the convolution takes the sixth and the half, the integer range the clip.
+        # relu6(y + 3)/6 = clip(y/6 + ½, 0, 1): the convolution takes sixth and half, the integer range the clip.
         last = convs[-1]
         convs[-1] = FoldedConv(last.weight, last.scale / 6, last.bias / 6 + 0.5)
     for index, conv in enumerate(convs):

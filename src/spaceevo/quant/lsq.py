@@ -13,7 +13,7 @@ class _FakeQuantize(torch.autograd.Function):
     """`round(clip((x − offset)/scale, low, high))·scale + offset` with straight-through gradients.
 
     Rounds half to even. The clip passes gradient strictly inside its bounds only. With an integer zero point,
-    z = round(−offset/scale) takes the offset's place and the value is `(clip(round(x/scale) + z, low, high) − z)·scale`, what
+    z = round(−offset/scale) takes the offset's place: `(clip(round(x/scale) + z, low, high) − z)·scale`, what
     integer runtimes compute; the gradients are the same, with straight-through rounding of z. Only `x` is kept for
     backward.
     """
@@ -68,7 +68,7 @@ def lsq_plus_activation(
         offset: one element, the real value of integer 0.
         bits: width of the integer.
         integer_zero_point: round −offset/scale to an integer, as runtimes need (scheme `deploy`).
-        scale_gradients: scale the gradients of scale and offset by 1/sqrt(n·Qp), n the elements of one sample (training).
+        scale_gradients: scale the gradients of scale and offset by 1/sqrt(n·Qp), n the elements of a sample (training).
 
     Returns:
         The values on the grid, same shape.

@@ -47,13 +47,13 @@ class SubnetSpec:
         for name, values in (("kernels", kernels), ("widths", widths), ("expand ratios", expands)):
             if len(values) != sum(depths):
                 raise EncodingError(f"subnet '{text}': {len(values)} {name} for {sum(depths)} blocks (sum of depths)")
-        blocks = iter(map(BlockChoice, kernels, widths, expands))
+        blocks = iter([BlockChoice(*block) for block in zip(kernels, widths, expands, strict=True)])
         return cls(tuple(tuple(next(blocks) for _ in range(d)) for d in depths), resolutions[0])
 
     def __str__(self) -> str:
         """The published text."""
         blocks = [block for stage in self.stages for block in stage]
-        fields = (
+        fields: tuple[list[object], ...] = (
             [len(stage) for stage in self.stages],
             [b.kernel for b in blocks],
             [b.width for b in blocks],

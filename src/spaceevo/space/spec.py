@@ -25,9 +25,9 @@ def halved(hw: int, stride: int) -> int:
 class Layer:
     """One layer of a block with every size it has.
 
-    A convolution (`conv`, `depthwise`, `linear`) is followed by batch norm or, where `norm` is off, has a bias; then comes
-    `act`. `stack` convolutions in a row share the one norm and activation after the last (K3 blocks); the first has the
-    stride. `pool` is the mean over height and width; `add` and `mul` join two tensors.
+    A convolution (`conv`, `depthwise`, `linear`) is followed by batch norm or, where `norm` is off, has a bias; then
+    comes `act`. `stack` convolutions in a row share the one norm and activation after the last (K3 blocks); the first
+    has the stride. `pool` is the mean over height and width; `add` and `mul` join two tensors.
     """
 
     kind: LayerKind

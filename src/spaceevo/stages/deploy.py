@@ -66,7 +66,8 @@ class ExportStage(StageCallback):
         """Extract, convert, write, compare."""
         if context.config.quant.name != "deploy":
             raise ExportError(
-                f"quant={context.config.quant.name} has no integer program; export with quant=deploy, from a supernet trained under it"
+                f"quant={context.config.quant.name} has no integer program; "
+                "export with quant=deploy, from a supernet trained under it"
             )
         spec = context.best_subnet()
         network = self._extract(context, spec, int8=True)
@@ -106,8 +107,9 @@ class ExportStage(StageCallback):
 
         if onnx.agreement < context.recipe["min_agreement"] or (leftovers and not context.recipe["allow_float"]):
             raise ExportError(
-                f"{files['int8_onnx']} agrees with the trained network on {onnx.agreement:.2f} % of {onnx.images} images "
-                f"(at least {context.recipe['min_agreement']} wanted, recipe.export.min_agreement) and leaves {leftovers or 'nothing'} in float"
+                f"{files['int8_onnx']} agrees with the trained network on {onnx.agreement:.2f} % of images "
+                f"(recipe.export.min_agreement: {context.recipe['min_agreement']}) "
+                f"and leaves {leftovers or 'nothing'} in float"
             )
         return {
             "int8_top1": accuracy(trained),

@@ -70,8 +70,8 @@ class MobileNetV1Dual(BlockType):
 class MobileNetV2(BlockType):
     """Inverted residual: 1×1 expand, depthwise, 1×1 project; identity residual where sizes allow.
 
-    Subclasses switch on the squeeze-and-excitation (V3), a 1×1 shortcut where the identity does not fit (Res) and stacks of
-    3×3 in place of the larger depthwise kernels (K3).
+    Subclasses switch on the squeeze-and-excitation (V3), a 1×1 shortcut where the identity does not fit (Res),
+    stacks of 3×3 in place of the larger depthwise kernels (K3).
     """
 
     name = "MobileNetV2"

@@ -1,0 +1,128 @@
+"""The command line as a user meets it: every fault is one line and exit code 1."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+
+def spaceevo(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the program in a folder."""
+    return subprocess.run(
+        [sys.executable, "-m", "spaceevo", *arguments],
+        cwd=folder,
+        env={**os.environ, "SPACEEVO_CACHE": str(folder / "cache"), **environment},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+def fault(folder: Path, *arguments: str) -> str:
+    """The error line of a command that must fail."""
+    done = spaceevo(folder, *arguments)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def images(root: Path, per_class: int = 3) -> Path:
+    """A small image folder."""
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (root / split / name).mkdir(parents=True)
+            for number in range(per_class):
+                Image.effect_noise((40, 40), 60 + number).convert("RGB").save(root / split / name / f"{number}.png")
+    return root
+
+
+def test_without_a_stage_the_program_lists_them(tmp_path: Path) -> None:
+    done = spaceevo(tmp_path)
+    assert done.returncode == 0
+    assert "block_kd" in done.stdout
+    assert "mobilew" in done.stdout
+
+
+def test_unknown_superspace_names_the_allowed(tmp_path: Path) -> None:
+    line = fault(tmp_path, "+stage=space_search", "superspace=nowhere")
+    assert "nowhere" in line
+    assert "digits" in line
+
+
+def test_unknown_stage_names_the_allowed(tmp_path: Path) -> None:
+    line = fault(tmp_path, "+stage=nothing", "superspace=digits")
+    assert "nothing" in line
+    assert "block_kd" in line
+
+
+def test_unknown_block_names_the_allowed(tmp_path: Path) -> None:
+    line = fault(tmp_path, "+stage=block_kd", "superspace=digits", "block=stage9_0")
+    assert "stage9_0" in line
+    assert "stage1_0" in line
+
+
+def test_window_wider_than_widths_is_named(tmp_path: Path) -> None:
+    line = fault(tmp_path, "+stage=space_search", "superspace=digits", "superspace.stages.stage2.window=9")
+    assert "stage2" in line
+    assert "window = 9" in line
+    assert "1…3" in line
+
+
+def test_missing_image_folder_is_named(tmp_path: Path) -> None:
+    line = fault(tmp_path, "+stage=block_kd", "superspace=mobilew", "block=stage1_0", "data.root=absent")
+    assert "absent" in line
+
+
+def test_missing_teacher_names_the_command(tmp_path: Path) -> None:
+    line = fault(tmp_path, "+stage=block_kd", "superspace=digits", "block=stage1_0")
+    assert "+stage=teacher superspace=digits" in line
+
+
+def test_missing_tables_name_the_command(tmp_path: Path) -> None:
+    line = fault(tmp_path, "+stage=space_search", "superspace=digits", "platform.fixed_latency_ms=0.1")
+    assert "+stage=block_lut" in line
+
+
+def test_a_failing_sweep_exits_1(tmp_path: Path) -> None:
+    line = fault(tmp_path, "-m", "+stage=space_search", "superspace=digits", "latency_constraint=0.2,0.4")
+    assert "+stage=block_lut" in line
+
+
+@pytest.mark.slow
+def test_a_step_of_block_kd_on_a_folder_of_a_few_images(tmp_path: Path) -> None:
+    root = images(tmp_path / "images")
+    done = spaceevo(
+        tmp_path, "+stage=block_kd", "superspace=mobilew", "block=stage1_0", f"data.root={root}", "max_epochs=1"
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs/mobilew/checkpoints/block_kd/mobilew/stage1_0/checkpoint.pth").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_pipeline_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+    import json
+    import time
+
+    command = ["+stage=pipeline", "experiment=digits", "debug=fast", "max_epochs=2"]
+    assert spaceevo(tmp_path, *command).returncode == 0
+    whole = json.loads((tmp_path / "runs/digits/pipeline/result.json").read_text())
+    shutil.move(tmp_path / "runs", tmp_path / "first")
+    for seconds in (12, 16, 20):
+        environment = {**os.environ, "SPACEEVO_CACHE": str(tmp_path / "cache")}
+        running = subprocess.Popen([sys.executable, "-m", "spaceevo", *command], cwd=tmp_path, env=environment)
+        time.sleep(seconds)
+        running.kill()
+        running.wait()
+    assert spaceevo(tmp_path, *command).returncode == 0
+    resumed = json.loads((tmp_path / "runs/digits/pipeline/result.json").read_text())
+    for key in ("teacher_top1", "space", "score", "supernet_max_int8_top1", "chosen_subnet", "onnx_int8_top1"):
+        assert resumed[key] == whole[key], key
