@@ -14,6 +14,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -76,6 +77,7 @@ class Context:
         self.lut_folder = Path(config.paths.lut)
         self.output = Path(config.paths.output)
         self.int8 = config.quant.name != "off"
+        self.is_sweep = config.hydra.mode is RunMode.MULTIRUN
 
     @cached_property
     def superspace(self) -> Superspace:
@@ -98,6 +100,10 @@ class Context:
     def platform(self) -> Any:
         """The platform latencies come from."""
         return instantiate(self.config.platform)
+
+    def shared(self, folder: Path) -> Path:
+        """Where later stages look for a result; a job of a sweep keeps its own to itself."""
+        return self.output if self.is_sweep else folder
 
     def command(self, stage: str, *overrides: str) -> str:
         """Command line of another stage with this superspace."""

@@ -72,7 +72,7 @@ class SpaceSearchStage(StageCallback):
             "latency_constraint_ms": constraints[0],
             "evaluations": len(found.history),
         }
-        folder = context.layout.space_search(superspace.name)
+        folder = context.shared(context.layout.space_search(superspace.name))
         write_json(folder / "best.json", figures)
         outputs = {"spaces": context.output / "spaces.csv", "best": folder / "best.json"}
         return Outcome(figures, outputs, context.command("supernet", f"space={best}"))
@@ -148,7 +148,7 @@ class SubnetSearchStage(StageCallback):
         evaluations: int,
         constraints: list[float],
     ) -> Outcome:
-        folder = context.layout.subnet_search(str(context.member))
+        folder = context.shared(context.layout.subnet_search(str(context.member)))
         write_csv(context.output / "front.csv", rows)
         write_json(folder / "front.json", {"chosen": str(chosen), "front": rows, "latency_constraints_ms": constraints})
         row = next(row for row in rows if row["subnet"] == str(chosen))
