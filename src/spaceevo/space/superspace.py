@@ -263,7 +263,7 @@ class SpaceMember:
         resolutions = self.superspace.supernet_resolutions
         if spec.resolution not in resolutions:
             raise EncodingError(
-                f"subnet '{spec}': resolution {spec.resolution} is not in {self}; allowed: {choices(resolutions)}"
+                f"subnet '{spec}': resolution {spec.resolution} is not allowed; allowed: {choices(resolutions)}"
             )
         for stage, blocks in zip(self.body, spec.stages, strict=True):
             try:
