@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -21,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spaceevo import __version__
-from spaceevo.artifacts import Layout, StageResult, file_hash, fingerprint, read_json
+from spaceevo.artifacts import Layout, StageResult, atomic_path, file_hash, fingerprint, read_json
 from spaceevo.errors import ConfigError, MissingArtifactError
 from spaceevo.nn.checkpoint import load_state, read_checkpoint
 from spaceevo.nn.supernet import Supernet
@@ -238,6 +239,12 @@ class StageCallback(Callback):
         result.save(context.output)
         report(result, context.output, outcome.next_command)
         return result
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as CSV, atomically."""
+    with atomic_path(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
 
 
 def package_versions() -> dict[str, str]:

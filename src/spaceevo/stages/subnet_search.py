@@ -1,4 +1,4 @@
-"""Stages space_search and subnet_search."""
+"""Stage subnet_search: the best subnets of a trained supernet within a latency limit."""
 
 from __future__ import annotations
 
@@ -7,99 +7,16 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import pandas as pd
 from rich.progress import Progress
 
-from spaceevo.artifacts import atomic_path, file_hash, fingerprint, read_json, write_json
-from spaceevo.errors import ConfigError, ConstraintError, choices
+from spaceevo.artifacts import file_hash, fingerprint, read_json, write_json
+from spaceevo.errors import ConfigError, ConstraintError
 from spaceevo.nn.evaluate import subnet_top1
-from spaceevo.search.evolution import AgeingEvolution, GenerationalEvolution, LocalSearch, SearchState, evolve
-from spaceevo.search.lut import lut_file_name, lut_keys
-from spaceevo.search.problems import SpaceProblem, SubnetProblem
-from spaceevo.search.quality import QualityScorer
+from spaceevo.search.evolution import GenerationalEvolution, evolve
+from spaceevo.search.problems import SubnetProblem
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember
-from spaceevo.stages.base import Context, Outcome, StageCallback
-
-AUTO_POINT = 0.35
-"""`latency_constraint=auto` lies this far from the fastest to the slowest subnet."""
-TOP_SPACES = 50
-
-
-def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as CSV, atomically."""
-    with atomic_path(path) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
-
-
-class SpaceSearchStage(StageCallback):
-    """Finds the space with the best Q-T score for the latency constraints."""
-
-    name = "space_search"
-    main_figure = "score"
-
-    def inputs(self, context: Context) -> dict[str, Path]:
-        """The look-up tables."""
-        return {
-            n: context.lut_folder / n
-            for n in (lut_file_name(context.superspace, k) for k in lut_keys(context.superspace))
-        }
-
-    def work(self, context: Context) -> Outcome:
-        """Search, then write the best spaces."""
-        recipe, superspace = context.recipe, context.superspace
-        fixed_ms = context.platform.fixed_ms(superspace)
-        constraints = context.constraints_ms() or [self._auto_constraint(context, fixed_ms)]
-        scorer = QualityScorer(
-            context.lut_folder,
-            superspace,
-            constraints,
-            fixed_ms,
-            t=recipe["t"],
-            a=recipe["a"],
-            samples=int(recipe["samples"]),
-            seed=context.seed,
-        )
-        found = self._search(scorer, context)
-        rows = [self._row(scorer, member) for member, _ in found.ranked()[:TOP_SPACES]]
-        write_csv(context.output / "spaces.csv", rows)
-        best, _ = found.best
-        figures = {
-            **{key: value for key, value in rows[0].items() if key != "space"},
-            "score_standard_error": scorer.standard_error(best),
-            "space": str(best),
-            "latency_constraints_ms": constraints,
-            "latency_constraint_ms": constraints[0],
-            "evaluations": len(found.history),
-        }
-        folder = context.shared(context.layout.space_search(superspace.name))
-        write_json(folder / "best.json", figures)
-        outputs = {"spaces": context.output / "spaces.csv", "best": folder / "best.json"}
-        return Outcome(figures, outputs, context.command("supernet", f"space={best}"))
-
-    def _search(self, scorer: QualityScorer, context: Context) -> SearchState[SpaceMember]:
-        recipe, problem = context.recipe, SpaceProblem(context.superspace)
-        methods = {"local": LocalSearch, "ageing": AgeingEvolution}
-        if recipe["method"] not in methods:
-            raise ConfigError(f"recipe.space_search.method = {recipe['method']}; allowed: {choices(methods)}")
-        strategy: Any = methods[recipe["method"]](problem, **recipe[recipe["method"]])
-        return evolve(strategy, lambda member: scorer.score(member).score, Random(context.seed))
-
-    def _row(self, scorer: QualityScorer, member: SpaceMember) -> dict[str, Any]:
-        quality, (fastest, slowest) = scorer.score(member), scorer.latency_range_ms(member)
-        return {
-            "space": str(member),
-            "score": quality.score,
-            "probability": quality.probability,
-            "loss": quality.loss,
-            "fastest_ms": fastest,
-            "slowest_ms": slowest,
-        }
-
-    def _auto_constraint(self, context: Context, fixed_ms: dict[int, float]) -> float:
-        unlimited = QualityScorer(context.lut_folder, context.superspace, [1e9], fixed_ms, samples=1000)
-        fastest, slowest = unlimited.fastest_ms, unlimited.slowest_ms
-        return float(f"{fastest + AUTO_POINT * (slowest - fastest):.3g}")
+from spaceevo.stages.base import Context, Outcome, StageCallback, write_csv
 
 
 class SubnetSearchStage(StageCallback):

@@ -1,19 +1,17 @@
-"""Stages evaluate, export and benchmark."""
+"""Stage export: a subnet as files that equal the trained network."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from spaceevo.errors import ExportError, MissingArtifactError
+from spaceevo.errors import ExportError
 from spaceevo.export.float_onnx import export_float
 from spaceevo.export.onnx import float_leftovers, optimized_op_counts, save_onnx, to_onnx
 from spaceevo.export.parity import compare, run_onnx
-from spaceevo.latency.measure import measure
 from spaceevo.nn.checkpoint import save_checkpoint
-from spaceevo.nn.evaluate import calibrate_subnet, logits_of, subnet_top1
+from spaceevo.nn.evaluate import calibrate_subnet, logits_of
 from spaceevo.nn.supernet import Network, resize
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.program import Program, execute
@@ -22,29 +20,6 @@ from spaceevo.space.encoding import SubnetSpec
 from spaceevo.stages.base import Context, Outcome, StageCallback
 
 INT8_FILE, FP32_FILE = "subnet_int8.onnx", "subnet_fp32.onnx"
-
-
-class EvaluateStage(StageCallback):
-    """Top-1 of the largest and smallest subnet, or of `subnet=…`, batch norm recalibrated."""
-
-    name = "evaluate"
-    main_figure = "top1"
-
-    def inputs(self, context: Context) -> dict[str, Path]:
-        """The supernet."""
-        return {"supernet": context.supernet_file(context.int8)}
-
-    def work(self, context: Context) -> Outcome:
-        """Evaluate each subnet on the test images."""
-        member, supernet = context.member, context.supernet(context.int8)
-        rows = []
-        for spec in context.subnets(member.largest, member.smallest):
-            accuracy = subnet_top1(supernet, spec, context.data.calibration_images(), context.data.test())
-            cost = subnet_cost(member, spec)
-            rows.append({"subnet": str(spec), "top1": accuracy, "mmacs": cost.mmacs, "mparams": cost.mparams})
-        figures: dict[str, Any] = {"top1": rows[0]["top1"], "subnets": rows, "quant": context.config.quant.name}
-        figures |= {f"top1 {row['subnet']}": row["top1"] for row in rows}
-        return Outcome(figures, next_command=context.command("subnet_search", f"space={member}"))
 
 
 class ExportStage(StageCallback):
@@ -124,34 +99,3 @@ class ExportStage(StageCallback):
             "int8_file_kb": files["int8_onnx"].stat().st_size / 1e3,
             "fp32_file_kb": files["fp32_onnx"].stat().st_size / 1e3,
         }
-
-
-class BenchmarkStage(StageCallback):
-    """Measures the exported INT8 and fp32 files side by side: one thread, batch 1."""
-
-    name = "benchmark"
-    main_figure = "int8_latency_ms"
-
-    def inputs(self, context: Context) -> dict[str, Path]:
-        """The exported files."""
-        folder = Path(context.config.paths.exported)
-        return {"int8": folder / INT8_FILE, "fp32": folder / FP32_FILE}
-
-    def work(self, context: Context) -> Outcome:
-        """Measure both, interleaved."""
-        files = self.inputs(context)
-        for name, path in files.items():
-            if not path.exists():
-                raise MissingArtifactError(f"the exported {name} file", path, context.command("export", "quant=deploy"))
-        found = measure(
-            {name: path.read_bytes() for name, path in files.items()}, repeats=int(context.recipe["repeats"])
-        )
-        spec = context.best_subnet()
-        figures = {
-            "subnet": str(spec),
-            "int8_latency_ms": found["int8"],
-            "fp32_latency_ms": found["fp32"],
-            "int8_speedup": found["fp32"] / found["int8"],
-            "predicted_latency_ms": context.platform.subnet_ms(context.member, spec),
-        }
-        return Outcome(figures)
