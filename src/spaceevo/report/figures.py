@@ -1,0 +1,34 @@
+"""The one way a picture is drawn and saved; what each picture shows stands in the module of its subject."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from spaceevo.artifacts import atomic_path
+
+STYLE = {"figure.dpi": 120, "axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False}
+
+
+@contextmanager
+def picture(path: Path, columns: int = 1, *, width: float = 5.0, height: float = 4.0) -> Iterator[list[Axes]]:
+    """Yield axes side by side to draw on; on success write them to `path`, atomically, in the format of its suffix.
+
+    No display is needed, and pyplot's global state is not touched.
+
+    Args:
+        path: file to write, e.g. `scores.png`.
+        columns: number of axes.
+        width: of each in inches.
+        height: of each in inches.
+    """
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(width * columns, height), layout="constrained")
+        yield list(figure.subplots(1, columns, squeeze=False)[0])
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format=path.suffix.removeprefix("."))
