@@ -30,7 +30,7 @@ def _quiet_libraries() -> None:
     """Keep libraries' notes about themselves out of the way of the program's own lines; called after their import."""
     warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric|torch|onnxscript)(\\..*)?")
     for name in logging.root.manager.loggerDict:
-        if name.startswith(("pytorch_lightning", "lightning", "onnxscript")):
+        if name.startswith(("pytorch_lightning", "lightning", "onnxscript", "matplotlib")):
             logging.getLogger(name).setLevel(logging.ERROR)
 
 
@@ -65,8 +65,15 @@ def train(config: DictConfig) -> StageResult:
         seconds=round(time.monotonic() - started, 1),
     )
     result.save(output)
-    report(result, output, config.stage.next)
+    if training.trained:
+        report(result, output, _next_command(config))
     return result
+
+
+def _next_command(config: DictConfig) -> str:
+    """The command that follows this one, for the same space."""
+    command = str(config.stage.next[config.quant.precision])
+    return command if config.space is None else f"{command} space={config.space}"
 
 
 def make_trainer(config: DictConfig, folder: Path, epochs: int, callbacks: list[Any]) -> Any:

@@ -174,6 +174,8 @@ class TrainingRun:
     announce: Callable[[str], None]
     made: dict[str, Path] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
+    trained: int = 0
+    """Networks trained, not skipped."""
 
     def command(self, stage: str, *overrides: str) -> str:
         """Command line of another stage of this superspace."""
@@ -207,6 +209,7 @@ class TrainingRun:
             if known.get("fingerprint") == expected:
                 self.announce(f"{name}: unchanged, skipped ({target})")
                 return dict(known["figures"])
+        self.trained += 1
         folder, started = self.output / name, time.monotonic()
         resume = folder / expected / "last.ckpt"
         module = make_module()

@@ -19,10 +19,11 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from spaceevo import __version__
-from spaceevo.artifacts import Layout, StageResult, atomic_path, file_hash, fingerprint, read_json
+from spaceevo.artifacts import RESULT_FILE, Layout, StageResult, atomic_path, file_hash, fingerprint, read_json
 from spaceevo.errors import ConfigError, MissingArtifactError
 from spaceevo.nn.checkpoint import load_state, read_checkpoint
 from spaceevo.nn.supernet import Supernet
@@ -223,7 +224,7 @@ class StageCallback(Callback):
         expected = fingerprint([self.name, settings, context.recipe, hashes])
         previous = StageResult.load(context.output)
         if previous is not None and previous.is_current(expected):
-            console.print(f"{self.name}: unchanged, skipped ({context.output})")
+            console.print(f"{self.name}: unchanged, skipped ({shown(context.output)})")
             return previous
         outcome = self.work(context)
         result = StageResult(
@@ -254,6 +255,17 @@ def package_versions() -> dict[str, str]:
     }
 
 
+def shown(path: Path) -> Path:
+    """A path as a user would type it here: relative where it lies below the working folder."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def progress() -> Progress:
+    """A progress bar with the time left; silent where the output is no terminal."""
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
 def report(result: StageResult, output: Path, next_command: str) -> None:
     """Print what a stage made, where, and the next command."""
     table = Table(title=f"{result.stage} · {result.seconds:.0f} s", title_justify="left", show_header=False)
@@ -262,7 +274,7 @@ def report(result: StageResult, output: Path, next_command: str) -> None:
             table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
     console.print(table)
     for name, path in result.outputs.items():
-        console.print(f"  {name}: {path}")
-    console.print(f"  result: {output / 'result.json'}")
+        console.print(f"  {name}: {shown(Path(path))}")
+    console.print(f"  result: {shown(output / RESULT_FILE)}")
     if next_command:
         console.print(f"Next: {next_command}")

@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.table import Table
 
-from spaceevo.artifacts import StageResult, fingerprint
-from spaceevo.stages.base import Context, Outcome, StageCallback, console, package_versions
+from spaceevo.artifacts import RESULT_FILE, StageResult, fingerprint
+from spaceevo.stages.base import Context, Outcome, StageCallback, console, package_versions, shown
 
 RunStage = Callable[[list[str]], StageResult]
 SUMMARY = (
@@ -89,4 +89,4 @@ def _print_summary(figures: Mapping[str, Any], output: Path, seconds: float) -> 
     for row in figures.get("pareto_subnets", []):
         pareto.add_row(f"{row['top1']:.2f}", f"{row['latency_ms']:.4f}", row["subnet"])
     console.print(pareto)
-    console.print(f"result: {output / 'result.json'}")
+    console.print(f"result: {shown(output / RESULT_FILE)}")
