@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import hydra
 import yaml
@@ -15,6 +17,7 @@ from spaceevo.errors import SpaceEvoError
 from spaceevo.space.description import conf_folder
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
+HYDRAS_NOTE = "Error executing job with overrides"
 
 
 def _print_stages() -> None:
@@ -39,15 +42,35 @@ def _job(config: DictConfig) -> object:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(f"{error} {error.__cause__ or ''}".split())
+    """The fault itself; of a library's error that wraps it, what it wraps."""
+    causes = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    ours = next((cause for cause in causes if isinstance(cause, SpaceEvoError)), None)
+    return " ".join((str(ours) if ours else " ".join(str(cause) for cause in causes)).split())
+
+
+@contextmanager
+def _only_our_line() -> Iterator[None]:
+    """Keep Hydra from announcing on stderr the failure that our own line explains."""
+    write = sys.stderr.write
+    sys.stderr.write = lambda text: 0 if text.startswith(HYDRAS_NOTE) else write(text)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        sys.stderr.write = write  # type: ignore[method-assign]
 
 
 def main() -> None:
     """Run the command line; a user's fault ends in one line and exit code 1."""
+    if len(sys.argv) == 1:
+        _print_stages()
+        return
     show_all = os.environ.get(FULL_ERROR, "") not in ("", "0")
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing, and the line is ours to write
     try:
-        _job()
+        with nullcontext() if show_all else _only_our_line():
+            _job()
     except (SpaceEvoError, HydraException, OmegaConfBaseException) as error:
         if show_all:
             raise

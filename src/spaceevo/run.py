@@ -81,7 +81,10 @@ def make_trainer(config: DictConfig, folder: Path, epochs: int, callbacks: list[
     from pytorch_lightning.callbacks import RichProgressBar
 
     folder.mkdir(parents=True, exist_ok=True)
-    logger = instantiate(config.logger, save_dir=str(folder)) if config.logger else False
+    logger: Any = False
+    if config.logger:
+        unnamed = {} if config.logger.name else {"name": f"{config.stage.folder}/{folder.name}"}
+        logger = instantiate(config.logger, save_dir=str(folder), **unnamed)
     bars = [RichProgressBar(leave=False)] if console.is_terminal else []
     trainer = instantiate(config.trainer, max_epochs=min(epochs, config.max_epochs or epochs), logger=logger)
     return trainer(default_root_dir=str(folder), callbacks=[*callbacks, *bars], enable_progress_bar=bool(bars))

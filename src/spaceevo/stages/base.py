@@ -266,13 +266,20 @@ def progress() -> Progress:
     return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
+def figure_table(title: str, figures: Mapping[str, Any]) -> Table:
+    """Figures as a table of names and values; long values are folded, not cut, so that they can be copied."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
+    return table
+
+
 def report(result: StageResult, output: Path, next_command: str) -> None:
     """Print what a stage made, where, and the next command."""
-    table = Table(title=f"{result.stage} · {result.seconds:.0f} s", title_justify="left", show_header=False)
-    for name, value in result.figures.items():
-        if not isinstance(value, list | dict):
-            table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    console.print(table)
+    plain_figures = {name: value for name, value in result.figures.items() if not isinstance(value, list | dict)}
+    console.print(figure_table(f"{result.stage} · {result.seconds:.0f} s", plain_figures))
     for name, path in result.outputs.items():
         console.print(f"  {name}: {shown(Path(path))}")
     console.print(f"  result: {shown(output / RESULT_FILE)}")

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from spaceevo.artifacts import RESULT_FILE, StageResult, fingerprint
-from spaceevo.stages.base import Context, Outcome, StageCallback, console, package_versions, shown
+from spaceevo.stages.base import Context, Outcome, StageCallback, console, figure_table, package_versions, shown
 
 RunStage = Callable[[list[str]], StageResult]
 SUMMARY = (
@@ -80,12 +80,10 @@ class PipelineStage(StageCallback):
 
 
 def _print_summary(figures: Mapping[str, Any], output: Path, seconds: float) -> None:
-    table = Table(title=f"pipeline · {seconds:.0f} s", title_justify="left", show_header=False)
-    for name in SUMMARY:
-        value = figures.get(name)
-        table.add_row(name, f"{value:.4g}" if isinstance(value, float) else str(value))
-    console.print(table)
-    pareto = Table("top-1 %", "predicted ms", "subnet", title="Pareto subnets (INT8)", title_justify="left")
+    shown_figures = {name: figures[name] for name in SUMMARY if name in figures}
+    console.print(figure_table(f"pipeline · {seconds:.0f} s", shown_figures))
+    pareto = Table("top-1 %", "predicted ms", title="Pareto subnets (INT8)", title_justify="left")
+    pareto.add_column("subnet", overflow="fold")  # whole, so that it can be copied
     for row in figures.get("pareto_subnets", []):
         pareto.add_row(f"{row['top1']:.2f}", f"{row['latency_ms']:.4f}", row["subnet"])
     console.print(pareto)
