@@ -135,8 +135,8 @@ def kill_in_step(folder: Path, number: int, *command: str) -> None:
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert running.stdout is not None
-    assert any(line.startswith(f"{number}/11 ") for line in running.stdout)
-    time.sleep(1)
-    running.kill()
-    running.wait()
+    with running:
+        assert running.stdout is not None
+        assert any(line.startswith(f"{number}/11 ") for line in running.stdout)
+        time.sleep(1)
+        running.kill()

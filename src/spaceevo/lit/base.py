@@ -212,6 +212,7 @@ class TrainingRun:
         self.trained += 1
         folder, started = self.output / name, time.monotonic()
         resume = folder / expected / "last.ckpt"
+        torch.manual_seed(self.seed)  # what a library initialises draws from the global generator
         module = make_module()
         saver = ModelCheckpoint(resume.parent, save_last=True, save_top_k=0, enable_version_counter=False)
         trainer = self.make_trainer(folder, module.recipe.epochs, [saver])
