@@ -64,15 +64,18 @@ def parse_space(text: str, within: Superspace | None = None) -> SpaceMember:
 
     Args:
         text: the encoding.
-        within: the superspace it must belong to; without, the encoding's own name is looked up.
+        within: the superspace it must belong to, whose name may then be left out, as search logs do; without, the
+            encoding's own name is looked up.
 
     Raises:
         EncodingError: malformed, of another superspace, or with an index out of range.
     """
-    match = re.fullmatch(r"(?P<name>[A-Za-z]\w*?)-(?P<blocks>[\d.]+)(?:[-_](?P<windows>[\d.]+))?", text.strip())
-    if match is None:
+    match = re.fullmatch(
+        r"((?P<name>[A-Za-z]\w*?)-)?(?P<blocks>[0-9.]+)([-_](?P<windows>[0-9.]+))?", text.strip(), re.ASCII
+    )
+    if match is None or (match["name"] is None and within is None):
         raise EncodingError(f"space '{text}' is not of the form <superspace>-<block indices>-<window indices>")
-    if within is not None and within.name != match["name"]:
+    if within is not None and match["name"] not in (None, within.name):
         raise EncodingError(
             f"space '{text}' is not of superspace {within.name}; "
             f"set superspace={match['name']}, or another space or model"
