@@ -141,7 +141,9 @@ def read_foreign(path: Path) -> Mapping[str, Any]:
         ) from None
     except Exception as error:  # whatever a broken file makes torch or pickle raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"checkpoint {path} is truncated or no checkpoint ({reason}); fetch it again") from error
+        raise CheckpointError(
+            f"checkpoint {path} is truncated or no checkpoint ({reason}); make or fetch it again"
+        ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"checkpoint {path} holds a {type(content).__name__}; expected a mapping of tensors")
     return content

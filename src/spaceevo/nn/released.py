@@ -107,7 +107,7 @@ def _ran(state: Mapping[str, Tensor], site: str) -> bool:
 
 def is_released(content: Mapping[str, Any]) -> bool:
     """Whether a file's content is a released checkpoint rather than one of ours."""
-    return "meta" not in content
+    return not {"state_dict", "meta"} <= content.keys()
 
 
 def read_released(path: Path) -> Released:
