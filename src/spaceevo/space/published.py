@@ -50,3 +50,9 @@ def published_model(name: str) -> PublishedModel:
     if spec is not None:
         member.validate(spec)
     return PublishedModel(name, content["model"]["supernet"], member, spec)
+
+
+def published_names(member: SpaceMember) -> dict[SubnetSpec, str]:
+    """Names of the published subnets of a space."""
+    models = [published_model(name) for name in published_models()]
+    return {model.spec: model.name for model in models if model.spec is not None and model.member == member}

@@ -30,6 +30,7 @@ from spaceevo.space.description import found_space, parse_description
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.published import published_model
 from spaceevo.space.superspace import SpaceMember, Superspace
+from spaceevo.stages.processes import is_first
 
 log = logging.getLogger(__name__)
 console = Console(highlight=False, soft_wrap=True)
@@ -248,8 +249,9 @@ class StageCallback(Callback):
             versions=package_versions(),
             seconds=round(time.monotonic() - started, 1),
         )
-        result.save(context.output)
-        report(result, context.output, outcome.next_command)
+        if is_first():
+            result.save(context.output)
+            report(result, context.output, outcome.next_command)
         return result
 
 
