@@ -142,6 +142,10 @@ class Layout:
         """A supernet's weights."""
         return self.root / "supernet_training" / f"{member}-align0" / self.file(int8)
 
+    def released_supernet(self, name: str, int8: bool) -> Path:
+        """A published supernet's weights, as they were released."""
+        return self.root / "supernet_training" / name / self.file(int8)
+
     def subnet_search(self, member: str) -> Path:
         """Folder of the last subnet search in a space."""
         return self.root / "search_subnet" / member

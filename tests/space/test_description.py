@@ -1,4 +1,5 @@
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,14 @@ import pytest
 import yaml
 
 from spaceevo.errors import ConfigError, EncodingError
+from spaceevo.space.blocks import block_type
 from spaceevo.space.description import conf_folder, parse_description, parse_space, superspace, superspaces
+from spaceevo.space.spec import halved
 
 Content = dict[str, Any]
 SHIPPED = sorted(file.stem for file in (conf_folder() / "superspace").glob("*.yaml"))
+
+PUBLISHED = ["mobilew", "onnxw", "mobile_original", "mobile_v1", "mobile_v1_res", "onnx", "onnx_v1"]
 
 
 @pytest.fixture
@@ -19,7 +24,7 @@ def digits() -> Content:
 
 
 def test_the_published_superspaces_are_shipped() -> None:
-    assert {"mobilew", "onnxw", "digits"} <= set(SHIPPED)
+    assert {*PUBLISHED, "digits"} <= set(SHIPPED)
     assert set(SHIPPED) <= set(superspaces())
 
 
@@ -41,10 +46,74 @@ def test_every_shipped_superspace_loads(name: str) -> None:
             "MobileNetV1Dual MobileNetV2Res MobileNetV3Res ResNet FusedMBConvSERes MobileNetV3K3Res MobileNetV2K3Res",
         ),
         ("onnxw", "MobileNetV1Dual MobileNetV2Res MobileNetV3Res ResNet ResNetSE FusedMBConvRes"),
+        ("onnx", "MobileNetV1Dual MobileNetV2Res MobileNetV3Res ResNet ResNetSE"),
+        ("onnx_v1", "MobileNetV1Dual MobileNetV2Res MobileNetV3Res ResNet ResNetSE"),
+        ("mobile_original", "MobileNetV1 MobileNetV2 MobileNetV3 ResNet ResNetSE"),
+        ("mobile_v1", "MobileNetV1 MobileNetV2 MobileNetV3 ResNet ResNetSE"),
+        ("mobile_v1_res", "MobileNetV1 MobileNetV2Res MobileNetV3Res ResNet ResNetSE MobileNetV1Dual"),
     ],
 )
 def test_candidates_are_in_the_published_order(name: str, types: str) -> None:
     assert [candidate.type for candidate in superspace(name).candidates] == types.split()
+
+
+def steps(first: int, last: int, step: int = 8) -> tuple[int, ...]:
+    return tuple(range(first, last + 1, step))
+
+
+MOBILE_WIDTHS = [
+    *[(32, 40), (16, 24), steps(24, 32), steps(40, 56), steps(80, 104), steps(96, 128)],
+    *[steps(192, 256, 16), steps(320, 416, 16)],
+]
+ONNX_WIDTHS = [
+    *[(16, 32), (16, 32), (32, 48), (48, 64), steps(80, 128, 16), (128, 144)],
+    *[steps(192, 256, 16), steps(320, 432, 16)],
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "widths", "least", "most", "stage0"),
+    [
+        ("mobile_original", MOBILE_WIDTHS, "11222222", "11444444", "MobileNetV2"),
+        ("mobile_v1", MOBILE_WIDTHS, "11222221", "11444662", "MobileNetV2"),
+        ("mobile_v1_res", MOBILE_WIDTHS, "11222221", "11444662", "MobileNetV2"),
+        ("onnx", ONNX_WIDTHS, "11222221", "12346662", "ResNet"),
+        ("onnx_v1", ONNX_WIDTHS, "11222221", "12346662", "ResNet"),
+    ],
+)
+def test_older_superspaces(name: str, widths: list[tuple[int, ...]], least: str, most: str, stage0: str) -> None:
+    space = superspace(name)
+    body = space.stages[:8]
+    assert [stage.widths for stage in body] == widths
+    assert "".join(str(min(stage.depths)) for stage in body) == least
+    assert "".join(str(max(stage.depths)) for stage in body) == most
+    assert all(stage.windows == 1 for stage in body)
+    assert "".join(str(stage.stride) for stage in space.stages) == "21222121111"
+    assert body[1].block is not None
+    assert body[1].block.type == stage0
+    assert [stage.block.act for stage in space.stages[8:10] if stage.block] == ["hswish", "hswish"]
+    assert [stage.widths for stage in space.stages[8:]] == [(1280,), (1920,), (1000,)]
+    assert parse_space(f"{name}-012340") == parse_space(f"{name}-012340-000000")
+
+
+def test_kernels_of_the_older_residual_blocks() -> None:
+    kernels = {name: superspace(name).candidates[3].kernels for name in PUBLISHED}
+    assert {name for name, sizes in kernels.items() if sizes == (3, 5, 7)} == {"onnxw", "onnx"}
+    assert {name for name, sizes in kernels.items() if sizes == (3, 5)} == set(PUBLISHED) - {"onnxw", "onnx"}
+
+
+def test_the_published_latency_table_covers_superspace_onnx(reference: Path) -> None:
+    """Its blocks were measured for the widths of this superspace."""
+    entries = json.loads((reference / "latency" / "vnni_block_latency.json").read_text())
+    space = superspace("onnx")
+    for stage in space.stages:
+        for block in range(len(space.candidates)) if stage.is_searched else [None]:
+            settled, hw = space.stage_space(stage.name, block), space.input_hw(stage.name, 224)
+            for position, size in ((0, hw), (1, halved(hw, stage.stride))):
+                for spec in settled.block_specs(position):
+                    if position < max(stage.depths):
+                        key = block_type(spec.type).key(spec, 1 if stage.name == "logits" else size)
+                        assert key in entries, key
 
 
 def change(*path: object, to: object) -> Callable[[Content], None]:

@@ -6,22 +6,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from spaceevo.errors import ConfigError, DataError, choices
+from spaceevo.lit.tars import TRAIN_TAR, VAL_TAR, read_tar
 from spaceevo.lit.transforms import Images, ImageTransform, Sample, Transform
 
 Batch = tuple[Tensor, Tensor]
 
-LAYOUT = "<root>/train/<class>/<image>, and <root>/val/<class>/<image> for the test images"
+LAYOUT = (
+    "<root>/train/<class>/<image>, and <root>/val/<class>/<image> for the test images, "
+    f"or <root>/{TRAIN_TAR} and {VAL_TAR} with members x/<class>/<image>"
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 class ImageFolderDataModule(LightningDataModule):
-    """Images of a folder `root/train/<class>/*` and `root/val/<class>/*`, classes sorted by name.
+    """Images of a folder `root/train/<class>/*` and `root/val/<class>/*`, or of two tars, classes sorted by name.
 
     Part of `train` is held out for validation: the first ones of a seeded permutation; the others are trained on.
     `val` is the test split; without it the held-out images serve as test too. A folder that holds the classes directly
@@ -198,6 +202,15 @@ class ImageFolderDataModule(LightningDataModule):
         same = self.splits.test is self.splits.held_out
         return self.held_out() if same else self._keep("test", self.test_dataloader())
 
+    def test_share(self, rank: int, world_size: int) -> Iterable[Batch]:
+        """This process's share of `test`: every `world_size`-th batch, from `rank` on, just as one process has it."""
+        if world_size == 1:
+            return self.test()
+        whole = self.test_dataloader()
+        batches = list(BatchSampler(SequentialSampler(self.splits.test), self.eval_batch_size, drop_last=False))
+        share = DataLoader(whole.dataset, batch_sampler=batches[rank::world_size], num_workers=self.num_workers)
+        return self._keep(f"test {rank}/{world_size}", share)
+
     def calibration_images(self) -> Sequence[Tensor]:
         """Batches `(N, C, H, W)` of training images as evaluation sees them; decoded once and kept.
 
@@ -234,25 +247,37 @@ class ImageFolderDataModule(LightningDataModule):
         )
 
 
+class _Part(NamedTuple):
+    """The images of one split, and where they lie."""
+
+    source: Path
+    classes: list[str]
+    samples: Sequence[Sample]
+
+
 def _read_splits(root: Path, holdout: int | float, split_seed: int) -> Splits:
     if not root.is_dir():
         raise DataError(f"data.root {root} is not a folder; expected {LAYOUT}; set data.root")
-    whole = _read_folder(root / "train" if (root / "train").is_dir() or (root / "val").is_dir() else root)
+    val = _read_part(root, "val", VAL_TAR)
+    whole = _read_part(root, "train", TRAIN_TAR) or _read_folder(root if val is None else root / "train")
     order = torch.randperm(len(whole.samples), generator=torch.Generator().manual_seed(split_seed)).tolist()
     samples = [whole.samples[index] for index in order]
     count = _held_out_count(holdout, len(samples))
     held_out = samples[:count]
-    test = held_out
-    if (root / "val").is_dir():
-        val = _read_folder(root / "val")
-        if val.classes != whole.classes:
-            differing = sorted(set(val.classes) ^ set(whole.classes))
-            raise DataError(f"classes of {root}/val are not those of {root}/train; only in one: {choices(differing)}")
-        test = val.samples
-    return Splits(tuple(whole.classes), samples[count:], held_out, test)
+    if val is not None and val.classes != whole.classes:
+        differing = sorted(set(val.classes) ^ set(whole.classes))
+        raise DataError(f"classes of {val.source} are not those of {whole.source}; only in one: {choices(differing)}")
+    return Splits(tuple(whole.classes), samples[count:], held_out, held_out if val is None else val.samples)
 
 
-def _read_folder(folder: Path) -> ImageFolder:
+def _read_part(root: Path, folder: str, tar: str) -> _Part | None:
+    """A split from its folder or, without one, from its tar file; None where there is neither."""
+    if (root / folder).is_dir():
+        return _read_folder(root / folder)
+    return _Part(root / tar, *read_tar(root / tar)) if (root / tar).is_file() else None
+
+
+def _read_folder(folder: Path) -> _Part:
     if not folder.is_dir() or not any(entry.is_dir() for entry in folder.iterdir()):
         raise DataError(f"{folder} holds no class folders; expected {LAYOUT}")
     found = ImageFolder(folder, allow_empty=True)
@@ -263,7 +288,7 @@ def _read_folder(folder: Path) -> ImageFolder:
             f"{folder} holds no image of class {choices(empty)}; allowed: files named {choices(IMG_EXTENSIONS)};"
             " add some or remove the class's folder"
         )
-    return found
+    return _Part(folder, found.classes, found.samples)
 
 
 def _held_out_count(holdout: int | float, total: int) -> int:

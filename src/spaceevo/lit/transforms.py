@@ -15,9 +15,11 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from spaceevo.errors import ConfigError, DataError, choices
+from spaceevo.lit.tars import TarImage
 
 Transform = Callable[[Image.Image], Tensor]
-Sample = tuple[str, int]
+Sample = tuple[str | TarImage, int]
+"""An image, by its path or its place in a tar file, and its label."""
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
@@ -32,14 +34,14 @@ class BrokenImageError(DataError):
         super().__init__(text.strip().splitlines()[-1].removeprefix(f"{__name__}.{type(self).__name__}: "))
 
 
-def load_image(path: str) -> Image.Image:
-    """Decode an image file as RGB.
+def load_image(path: str | TarImage) -> Image.Image:
+    """Decode an image file, or one inside a tar file, as RGB.
 
     Raises:
         BrokenImageError: the file cannot be read.
     """
     try:
-        image: Image.Image = pil_loader(path)
+        image: Image.Image = Image.open(path.read()).convert("RGB") if isinstance(path, TarImage) else pil_loader(path)
     except Exception as error:  # decoders raise what they like: OSError, SyntaxError, ValueError, struct.error, …
         reason = " ".join(str(error).split())
         raise BrokenImageError(f"image {path} cannot be read ({reason}); replace or remove the file") from error
@@ -122,7 +124,7 @@ class Images(Dataset[tuple[Tensor, int]]):
     """Image files, decoded as RGB and transformed when asked for.
 
     Args:
-        samples: Path and label of each image.
+        samples: Path, or place in a tar file, and label of each image.
         transform: Applied to the decoded image.
     """
 

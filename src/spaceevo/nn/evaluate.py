@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from spaceevo.nn.calibrate import recalibrate
@@ -21,6 +22,20 @@ def logits_of(network: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Ten
     device = next(network.parameters()).device
     pairs = [(network(images.to(device)).cpu(), labels) for images, labels in batches]
     return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
+
+
+@torch.no_grad()
+def count_correct(network: nn.Module, batches: Iterable[Batch]) -> tuple[int, int]:
+    """Images whose largest logit is their label's, and all images, over every process of the group there is."""
+    network.eval()
+    device = next(network.parameters()).device
+    counts = torch.zeros(2, dtype=torch.int64, device=device)
+    for images, labels in batches:
+        hits = (network(images.to(device, non_blocking=True)).argmax(1) == labels.to(device)).sum()
+        counts += torch.stack([hits, torch.tensor(len(labels), device=device)])
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(counts)
+    return int(counts[0]), int(counts[1])
 
 
 def top1(network: nn.Module, batches: Iterable[Batch]) -> float:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from spaceevo.quant.quantizer import PUBLISHED, Quantizer, Scheme
+
+Pad = Callable[[Tensor], Tensor]
 
 
 def quantizers(module: nn.Module) -> dict[str, Quantizer]:
@@ -27,22 +32,49 @@ def float_state(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_quantizer_key(key: str) -> bool:
-    return "_quantizer." in key or ".parametrizations.weight.0." in key
-
-
-def _quantize_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    quantizer = module.get_submodule("input_quantizer")
-    return (quantizer(inputs[0]), *inputs[1:])
+    return "_quantizer." in key or "parametrizations.weight.0." in key
 
 
 def prepare(model: nn.Module, scheme: Scheme = PUBLISHED) -> nn.Module:
     """Give every convolution and linear layer of a library model quantisers on its input and weight, in place.
 
-    They start off; `set_quant(model, True)` switches them on.
+    They start off; `set_quant(model, True)` switches them on. A convolution's input is padded before it is
+    quantised, as the published teacher's is: real offsets move the padding's zeros onto the grid.
     """
     for module in list(model.modules()):
         if isinstance(module, nn.Conv2d | nn.Linear):
+            pad = _take_padding(module) if isinstance(module, nn.Conv2d) else _as_it_is
             module.add_module("input_quantizer", scheme.input_quantizer())
-            module.register_forward_pre_hook(_quantize_input)
+            module.register_forward_pre_hook(partial(_quantize_input, pad))
             parametrize.register_parametrization(module, "weight", scheme.weight_quantizer())
     return model
+
+
+def _quantize_input(pad: Pad, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (module.get_submodule("input_quantizer")(pad(inputs[0])), *inputs[1:])
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+def _take_padding(conv: nn.Conv2d) -> Pad:
+    """Relieve a convolution of its padding with zeros; what it would have done is returned."""
+    if type(conv).__name__ == "Conv2dSame":  # timm's, which takes seconds to import
+        conv.__class__ = nn.Conv2d  # the same layer, its forward without padding
+        return partial(_pad_same, conv.kernel_size, conv.stride, conv.dilation)
+    if isinstance(conv.padding, str) or conv.padding_mode != "zeros" or not any(conv.padding):
+        return _as_it_is
+    height, width = conv.padding
+    conv.padding = (0, 0)
+    return partial(functional.pad, pad=(width, width, height, height))
+
+
+def _pad_same(kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...], x: Tensor) -> Tensor:
+    """Pad as TensorFlow does: output size ⌈input / stride⌉, the odd pixel at the right and the bottom."""
+    pads: list[int] = []
+    for axis in (1, 0):
+        size = x.shape[2 + axis]
+        total = max(0, (-(-size // stride[axis]) - 1) * stride[axis] + (kernel[axis] - 1) * dilation[axis] + 1 - size)
+        pads += [total // 2, total - total // 2]
+    return functional.pad(x, pads)

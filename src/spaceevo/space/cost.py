@@ -6,7 +6,7 @@ Parameters count everything learnt, the three quantiser scalars of every convolu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from spaceevo.space.blocks import block_type
@@ -89,6 +89,50 @@ def stage_cost(
     space = load_superspace(superspace) if isinstance(superspace, str) else superspace
     blocks = parse_substage(substage) if isinstance(substage, str) else substage
     return blocks_cost(space.stage_space(stage, block_index).specs(blocks, cin), hw)
+
+
+def substage_costs(
+    superspace: Superspace | str,
+    stage: str,
+    block_index: int,
+    substages: Iterable[str | Sequence[BlockChoice]],
+    cins: Iterable[int],
+    hws: Iterable[int],
+) -> list[Cost]:
+    """`stage_cost` of many sub-stages: each block in its place is counted once, whatever sub-stages share it.
+
+    Args:
+        superspace: the superspace or its name.
+        stage: e.g. `stage1`.
+        block_index: index of their block type.
+        substages: as values or as texts.
+        cins: input channels of each.
+        hws: input height and width of each.
+
+    Raises:
+        EncodingError: a text is no sub-stage.
+    """
+    whole = load_superspace(superspace) if isinstance(superspace, str) else superspace
+    space = whole.stage_space(stage, block_index)
+    known: dict[tuple[object, int, int, bool], tuple[int, int, int, int]] = {}
+
+    def count(block: str | BlockChoice, cin: int, hw: int, first: bool) -> tuple[int, int, int, int]:
+        choice = parse_substage(block)[0] if isinstance(block, str) else block
+        spec = space.candidate.spec(choice, cin, space.stride if first else 1)
+        return *block_macs_and_params(spec, hw), spec.cout, output_hw(spec, hw)
+
+    costs = []
+    for substage, cin, hw in zip(substages, cins, hws, strict=True):
+        macs = params = 0
+        first = True
+        for block in substage.split("_") if isinstance(substage, str) else substage:
+            key = (block, cin, hw, first)
+            if key not in known:
+                known[key] = count(*key)
+            block_macs, block_params, cin, hw = known[key]
+            macs, params, first = macs + block_macs, params + block_params, False
+        costs.append(Cost(macs / 1e6, params / 1e6))
+    return costs
 
 
 def stage_costs(member: SpaceMember, spec: SubnetSpec) -> dict[str, Cost]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from spaceevo.errors import EncodingError
 from spaceevo.space.spec import BlockChoice
 
-Number = TypeVar("Number", int, float)
 _FIELDS = (("d", "depths"), ("k", "kernels"), ("w", "widths"), ("e", "expand ratios"), ("r", "resolution"))
 _SUBNET_FORM = "d<depths>_k<kernels>_w<widths>_e<expand ratios>_r<resolution>, values joined by '#'"
 
@@ -35,15 +33,11 @@ class SubnetSpec:
         parts = text.strip().split("_")
         if len(parts) != len(_FIELDS) or any(not p.startswith(f) for p, (f, _) in zip(parts, _FIELDS, strict=False)):
             raise EncodingError(f"subnet '{text}' is not of the form {_SUBNET_FORM}")
-        depths = _numbers(text, parts[0], "depths", int)
-        kernels = _numbers(text, parts[1], "kernels", int)
-        widths = _numbers(text, parts[2], "widths", int)
-        expands: list[float | None] = [e or None for e in _numbers(text, parts[3], "expand ratios", float)]
-        resolutions = _numbers(text, parts[4], "resolution", int)
-        if len(resolutions) != 1 or resolutions[0] < 1:
-            raise EncodingError(f"subnet '{text}': resolution must be one positive number, not '{parts[4][1:]}'")
-        if min(depths) < 1:
-            raise EncodingError(f"subnet '{text}': depth {depths.index(min(depths)) + 1} must be at least 1")
+        depths, kernels, widths = (_numbers(text, parts[i], _FIELDS[i][1]) for i in range(3))
+        expands = _ratios(text, parts[3])
+        resolutions = _numbers(text, parts[4], "resolution")
+        if len(resolutions) != 1:
+            raise EncodingError(f"subnet '{text}': resolution must be one number, not '{parts[4][1:]}'")
         for name, values in (("kernels", kernels), ("widths", widths), ("expand ratios", expands)):
             if len(values) != sum(depths):
                 raise EncodingError(f"subnet '{text}': {len(values)} {name} for {sum(depths)} blocks (sum of depths)")
@@ -65,15 +59,22 @@ class SubnetSpec:
         )
 
 
-def _numbers(text: str, part: str, name: str, kind: type[Number]) -> list[Number]:
-    values = []
-    for position, item in enumerate(part[1:].split("#"), start=1):
-        try:
-            values.append(kind(item))
-        except ValueError:
-            wanted = "a whole number" if kind is int else "a number"
-            raise EncodingError(f"subnet '{text}': {name}, position {position}: '{item}' is not {wanted}") from None
-    return values
+def _items(text: str, part: str, name: str, pattern: str, wanted: str) -> list[str]:
+    """The values of one field; each must match `pattern` whole."""
+    items = part[1:].split("#")
+    for position, item in enumerate(items, start=1):
+        if re.fullmatch(pattern, item) is None:
+            raise EncodingError(f"subnet '{text}': {name}, position {position}: '{item}' is not {wanted}")
+    return items
+
+
+def _numbers(text: str, part: str, name: str) -> list[int]:
+    return [int(item) for item in _items(text, part, name, "[1-9][0-9]*", "a positive whole number")]
+
+
+def _ratios(text: str, part: str) -> list[float | None]:
+    items = _items(text, part, "expand ratios", r"0|(?=.*[1-9])[0-9]+(\.[0-9]+)?", "a positive number, or 0 for none")
+    return [None if item == "0" else float(item) for item in items]
 
 
 def format_substage(blocks: Iterable[BlockChoice]) -> str:
@@ -89,7 +90,7 @@ def parse_substage(text: str) -> tuple[BlockChoice, ...]:
     """
     blocks = []
     for position, item in enumerate(text.split("_"), start=1):
-        match = re.fullmatch(r"(\d+)#(\d+)#(None|\d+(?:\.\d+)?)", item)
+        match = re.fullmatch(r"([1-9][0-9]*)#([1-9][0-9]*)#(None|(?=.*[1-9])[0-9]+(?:\.[0-9]+)?)", item)
         if match is None:
             raise EncodingError(
                 f"sub-stage '{text}', block {position}: '{item}' is not kernel#width#expand, e.g. 3#32#1.5"
@@ -101,8 +102,10 @@ def parse_substage(text: str) -> tuple[BlockChoice, ...]:
 
 
 def format_indices(indices: Sequence[int]) -> str:
-    """Write one index a stage: a digit each, or joined by dots where one exceeds 9."""
-    return ("." if max(indices) > 9 else "").join(map(str, indices))
+    """Write one index a stage: a digit each, or joined by dots where one exceeds 9 (a dot after it, if it is alone)."""
+    if max(indices) <= 9:
+        return "".join(map(str, indices))
+    return ".".join(map(str, indices)) + ("." if len(indices) == 1 else "")
 
 
 def parse_indices(text: str, what: str) -> tuple[int, ...]:
@@ -111,7 +114,8 @@ def parse_indices(text: str, what: str) -> tuple[int, ...]:
     Raises:
         EncodingError: the text holds something else than digits and dots.
     """
-    items = text.split(".") if "." in text else list(text)
-    if not all(item.isdecimal() for item in items):
+    alone = text.removesuffix(".")
+    items = [alone] if "." not in alone and alone != text else text.split(".") if "." in text else list(text)
+    if not all(re.fullmatch("0|[1-9][0-9]*", item) for item in items):
         raise EncodingError(f"{what} '{text}' must be one digit a stage, or numbers joined by '.'")
     return tuple(map(int, items))

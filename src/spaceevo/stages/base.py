@@ -25,12 +25,13 @@ from rich.table import Table
 from spaceevo import __version__
 from spaceevo.artifacts import RESULT_FILE, Layout, StageResult, atomic_path, file_hash, fingerprint, read_json
 from spaceevo.errors import ConfigError, MissingArtifactError
-from spaceevo.nn.checkpoint import load_state, read_checkpoint
 from spaceevo.nn.supernet import Supernet
-from spaceevo.quant.prepare import set_quant
+from spaceevo.nn.weights import random_supernet, trained_supernet
 from spaceevo.space.description import found_space, parse_description
 from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.published import published_model
 from spaceevo.space.superspace import SpaceMember, Superspace
+from spaceevo.stages.processes import is_first
 
 log = logging.getLogger(__name__)
 console = Console(highlight=False, soft_wrap=True)
@@ -44,6 +45,8 @@ SETTINGS = (
     "block",
     "space",
     "subnet",
+    "checkpoint",
+    "weights",
     "latency_constraint",
 )
 """Settings whose change makes a stage's result out of date, besides its own recipe."""
@@ -122,20 +125,27 @@ class Context:
         return found_space(self.layout, self.superspace, None if space is None else str(space), command)
 
     def subnets(self, *defaults: SubnetSpec) -> list[SubnetSpec]:
-        """The subnets asked for by `subnet` — texts, `max`, `min` — or the defaults.
+        """The subnets asked for by `subnet` — texts, `max`, `min`, published names — or the defaults.
 
         Raises:
             EncodingError: one is not a subnet of the space.
+            ConfigError: one is no published name.
         """
         asked = self.plain["subnet"]
         if asked is None:
             return list(defaults)
-        corners = {"max": self.member.largest, "min": self.member.smallest}
         texts = [asked] if isinstance(asked, str) else list(asked)
-        found = [corners[text] if text in corners else SubnetSpec.parse(str(text)) for text in texts]
+        found = [self._subnet(str(text)) for text in texts]
         for spec in found:
             self.member.validate(spec)
         return found
+
+    def _subnet(self, text: str) -> SubnetSpec:
+        corners = {"max": self.member.largest, "min": self.member.smallest}
+        if text in corners:
+            return corners[text]
+        known = published_model(text).spec if "@" in text else None
+        return known or SubnetSpec.parse(text)
 
     def best_subnet(self) -> SubnetSpec:
         """The subnet asked for, or the best of the last subnet search.
@@ -149,28 +159,31 @@ class Context:
         return self.subnets(*([] if self.plain["subnet"] else [SubnetSpec.parse(read_json(path)["chosen"])]))[0]
 
     def supernet_file(self, int8: bool) -> Path:
-        """Checkpoint of the space's supernet."""
-        return self.layout.supernet(str(self.member), int8)
+        """Checkpoint of the space's supernet: `checkpoint=…`, else the one trained here, else a released one."""
+        if self.plain["checkpoint"]:
+            return Path(self.plain["checkpoint"])
+        trained = self.layout.supernet(str(self.member), int8)
+        if self.config.model and not trained.exists():
+            released = self.layout.released_supernet(self.config.model.supernet, int8)
+            return released if released.exists() else trained
+        return trained
 
     def supernet(self, int8: bool) -> Supernet:
-        """The space's trained supernet, in eval mode, quantisers on if `int8`.
+        """The space's supernet, in eval mode, quantisers on if `int8`; `weights=random` is one that was never trained.
 
         Raises:
             MissingArtifactError: it has not been trained; names the command.
-            ConfigError: its INT8 weights were trained under another scheme.
+            CheckpointError: its file is broken or belongs to another network.
+            ConfigError: its INT8 weights were trained under another scheme, or `weights` is not a known word.
         """
-        path = self.supernet_file(int8)
-        quant = self.config.quant.name if self.int8 else "deploy"
-        flags = [f"quant={quant}"] if int8 else []
-        command = self.command("supernet", f"space={self.member}", *flags)
-        checkpoint = read_checkpoint(path, f"{'INT8' if int8 else 'fp32'} supernet {self.member}", command)
-        trained = checkpoint.meta.get("quant")
-        if int8 and trained != quant:
-            raise ConfigError(f"{path} was trained under quant={trained}, not {quant}; use quant={trained}")
-        supernet = Supernet(self.member, quant if int8 else "deploy")
-        load_state(supernet, checkpoint.state, path, strict=int8)
-        set_quant(supernet, int8)
-        return supernet.eval()
+        quant, weights = self.config.quant.name if self.int8 else "deploy", self.plain["weights"]
+        scheme = quant if int8 else "deploy"
+        if weights == "random":
+            return random_supernet(self.member, scheme, int8=int8, seed=self.seed)
+        if weights != "trained":
+            raise ConfigError(f"weights = {weights!r}; allowed: trained, random")
+        command = self.command("supernet", f"space={self.member}", *([f"quant={quant}"] if int8 else []))
+        return trained_supernet(self.member, scheme, self.supernet_file(int8), int8=int8, command=command)
 
     def constraints_ms(self) -> list[float] | None:
         """The latency constraints in ms; None for `auto`.
@@ -237,8 +250,9 @@ class StageCallback(Callback):
             versions=package_versions(),
             seconds=round(time.monotonic() - started, 1),
         )
-        result.save(context.output)
-        report(result, context.output, outcome.next_command)
+        if is_first():
+            result.save(context.output)
+            report(result, context.output, outcome.next_command)
         return result
 
 

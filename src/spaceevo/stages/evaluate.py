@@ -1,17 +1,26 @@
-"""Stage evaluate: top-1 of subnets of a trained supernet."""
+"""Stage evaluate: top-1 of subnets of a supernet."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from spaceevo.nn.evaluate import subnet_top1
+import torch
+
+from spaceevo.errors import ConfigError
+from spaceevo.nn.evaluate import calibrate_subnet, count_correct
 from spaceevo.space.cost import subnet_cost
-from spaceevo.stages.base import Context, Outcome, StageCallback
+from spaceevo.space.published import published_names
+from spaceevo.stages.base import Context, Outcome, StageCallback, console, write_csv
+from spaceevo.stages.processes import is_first, process_group
+from spaceevo.stages.tables import print_rows
 
 
 class EvaluateStage(StageCallback):
-    """Top-1 of the largest and smallest subnet, or of `subnet=…`, batch norm recalibrated."""
+    """Top-1 of the largest and smallest subnet, or of `subnet=…`, batch norm recalibrated.
+
+    Under torchrun the processes share the test images; each recalibrates alike, so the figures are those of one.
+    """
 
     name = "evaluate"
     main_figure = "top1"
@@ -22,12 +31,37 @@ class EvaluateStage(StageCallback):
 
     def work(self, context: Context) -> Outcome:
         """Evaluate each subnet on the test images."""
-        member, supernet = context.member, context.supernet(context.int8)
-        rows = []
-        for spec in context.subnets(member.largest, member.smallest):
-            accuracy = subnet_top1(supernet, spec, context.data.calibration_images(), context.data.test())
-            cost = subnet_cost(member, spec)
-            rows.append({"subnet": str(spec), "top1": accuracy, "mmacs": cost.mmacs, "mparams": cost.mparams})
-        figures: dict[str, Any] = {"top1": rows[0]["top1"], "subnets": rows, "quant": context.config.quant.name}
-        figures |= {f"top1 {row['subnet']}": row["top1"] for row in rows}
-        return Outcome(figures, next_command=context.command("subnet_search", f"space={member}"))
+        member = context.member
+        specs = context.subnets(member.largest, member.smallest)
+        supernet = context.supernet(context.int8)
+        classes = context.superspace.num_classes
+        if context.data.num_classes > classes:
+            raise ConfigError(
+                f"data {context.data.root} has {context.data.num_classes} classes, {member} has {classes}; "
+                "evaluate images of the classes it was trained on"
+            )
+        names = {member.largest: "max", member.smallest: "min"} | published_names(member)
+        rows: list[dict[str, Any]] = []
+        with process_group() as (rank, world_size):
+            supernet.to("cuda" if torch.cuda.is_available() else "cpu")
+            for spec in specs:
+                calibrate_subnet(supernet, spec, context.data.calibration_images())
+                correct, images = count_correct(supernet, context.data.test_share(rank, world_size))
+                cost = subnet_cost(member, spec)
+                row = {"name": names.get(spec, ""), "top1": 100.0 * correct / images, "correct": correct}
+                row |= {"images": images, "mmacs": cost.mmacs, "mparams": cost.mparams, "subnet": str(spec)}
+                rows.append(row)
+        figures = {
+            "top1": rows[0]["top1"],
+            "space": str(member),
+            "quant": context.config.quant.name,
+            "images": rows[0]["images"],
+            "processes": world_size,
+            "subnets": rows,
+        }
+        if is_first():
+            write_csv(context.output / "subnets.csv", rows)
+            columns = {"name": "", "top1": "top-1 %", "mmacs": "MMACs", "mparams": "MParams", "subnet": "subnet"}
+            print_rows(console, rows, columns)
+        outputs = {"subnets": context.output / "subnets.csv"}
+        return Outcome(figures, outputs, context.command("subnet_search", f"space={member}"))

@@ -1,0 +1,152 @@
+"""Images in tar files are those of the folder they were made of."""
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spaceevo.errors import DataError
+from spaceevo.lit import tars
+from spaceevo.lit.datamodule import ImageFolderDataModule
+from spaceevo.lit.tars import TRAIN_TAR, VAL_TAR, read_tar
+from spaceevo.lit.transforms import BrokenImageError, load_image
+
+Pack = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for part, count in {"train/b": 9, "train/a": 8, "val/a": 3, "val/b": 4}.items():
+        (tmp_path / "folder" / part).mkdir(parents=True)
+        for index in range(count):
+            pixels = rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "folder" / part / f"{index:02d}.png")
+    return tmp_path / "folder"
+
+
+@pytest.fixture
+def packed(folder: Path, tmp_path: Path) -> Path:
+    """The same images in two tars, in the order the folder lists them, with members that are not images."""
+    root = tmp_path / "tars"
+    root.mkdir()
+    for part, name in (("train", TRAIN_TAR), ("val", VAL_TAR)):
+        with tarfile.open(root / name, "w") as tar:
+            add(tar, "README.txt", b"two slashes are missing")
+            add(tar, f"{part}/a/notes.txt", b"no image")
+            for path in sorted((folder / part).rglob("*.png")):
+                tar.add(path, path.relative_to(folder))
+            add(tar, f"{part}/a/deep/00.png", b"three slashes")
+    return root
+
+
+def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+def data(root: Path, **settings: Any) -> ImageFolderDataModule:
+    transform = {"size": 8, "resize": 8}
+    defaults = {"root": root, "transform": transform, "batch_size": 4, "eval_batch_size": 3, "holdout": 5}
+    return ImageFolderDataModule(**defaults | settings)
+
+
+def stacked(batches: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    pairs = list(batches)
+    return torch.cat([images for images, _ in pairs]), torch.cat([labels for _, labels in pairs])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_split_is_that_of_the_folder(folder: Path, packed: Path, workers: int) -> None:
+    one, other = data(folder), data(packed, num_workers=workers)
+    assert one.classes == other.classes == ("a", "b")
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        for expected, found in zip(stacked(getattr(one, loader)()), stacked(getattr(other, loader)()), strict=True):
+            assert torch.equal(expected, found)
+    assert torch.equal(torch.cat(one.calibration_images()), torch.cat(other.calibration_images()))
+
+
+def test_held_out_images_are_the_first_of_the_permutation_of_members(packed: Path) -> None:
+    """Over the archive's order, not the sorted one."""
+    with tarfile.open(packed / TRAIN_TAR) as tar:
+        members = [member.name for member in tar if member.name.count("/") == 2 and member.name.endswith(".png")]
+    with tarfile.open(packed / TRAIN_TAR) as source, tarfile.open(packed / "turned.tar", "w") as turned:
+        for name in members[::-1]:
+            content = source.extractfile(name)
+            assert content is not None
+            add(turned, name, content.read())
+    (packed / "turned.tar").replace(packed / TRAIN_TAR)
+    order = torch.randperm(17, generator=torch.Generator().manual_seed(2147483647)).tolist()
+    splits = data(packed).splits
+    assert [image.name for image, _ in splits.held_out] == [members[::-1][index] for index in order[:5]]
+    assert [image.name for image, _ in splits.train] == [members[::-1][index] for index in order[5:]]
+    assert all(label == "ab".index(image.name.split("/")[1]) for image, label in splits.train)
+
+
+def test_without_a_val_tar_the_held_out_images_are_the_test(packed: Path) -> None:
+    (packed / VAL_TAR).unlink()
+    splits = data(packed).splits
+    assert splits.test is splits.held_out
+
+
+def test_a_folder_comes_before_a_tar(folder: Path, packed: Path) -> None:
+    (folder / TRAIN_TAR).write_bytes(b"not looked at")
+    assert len(data(folder).splits.train) == 12
+
+
+def test_the_list_of_a_large_tar_is_kept(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path / "cache"))
+    whole = read_tar(packed / TRAIN_TAR)
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr(tars, "KEPT_FROM", 2)
+    assert read_tar(packed / TRAIN_TAR) == whole
+    assert len(list((tmp_path / "cache" / "tars").iterdir())) == 1
+    monkeypatch.setattr(tarfile, "open", None)
+    assert read_tar(packed / TRAIN_TAR) == whole
+
+
+def test_faults_are_one_line(packed: Path) -> None:
+    whole = (packed / TRAIN_TAR).read_bytes()
+    image = read_tar(packed / TRAIN_TAR).samples[3][0]
+    broken = bytearray(whole)
+    broken[image.offset : image.offset + 20] = bytes(20)
+    (packed / TRAIN_TAR).write_bytes(broken)
+    with pytest.raises(BrokenImageError, match=rf"image {packed}/{TRAIN_TAR}/{image.name} cannot be read"):
+        load_image(image)
+    (packed / TRAIN_TAR).write_bytes(whole[: len(whole) // 2 - 100])
+    with pytest.raises(DataError, match=rf"{TRAIN_TAR} is truncated or no uncompressed tar file"):
+        data(packed).setup()
+    (packed / TRAIN_TAR).write_bytes(b"no tar at all" * 100)
+    with pytest.raises(DataError, match=rf"{TRAIN_TAR} is truncated or no uncompressed tar file"):
+        data(packed).setup()
+    with tarfile.open(packed / TRAIN_TAR, "w") as tar:
+        add(tar, "n01440764.tar", b"")
+    with pytest.raises(DataError, match=r"holds no member of the form x/<class>/<image>; it holds n01440764\.tar$"):
+        data(packed).setup()
+
+
+def test_a_class_missing_in_val_is_named(packed: Path) -> None:
+    with tarfile.open(packed / VAL_TAR, "w") as tar:
+        add(tar, "val/a/0.png", b"")
+    with pytest.raises(DataError, match=rf"classes of \S+{VAL_TAR} are not those of \S+{TRAIN_TAR}; only in one: b$"):
+        data(packed).setup()
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+def test_processes_share_the_test_images(folder: Path, world_size: int) -> None:
+    """Batch by batch, each as one process has it; the fifth process has none of the three batches."""
+    module = data(folder)
+    whole = list(module.test())
+    shares = [list(module.test_share(rank, world_size)) for rank in range(world_size)]
+    assert [len(share) for share in shares] == [len(whole[rank::world_size]) for rank in range(world_size)]
+    for rank, share in enumerate(shares):
+        for (images, labels), (expected, expected_labels) in zip(share, whole[rank::world_size], strict=True):
+            assert torch.equal(images, expected)
+            assert torch.equal(labels, expected_labels)

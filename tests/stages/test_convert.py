@@ -1,0 +1,64 @@
+from pathlib import Path
+
+import pytest
+import torch
+from tests.nn.test_released import published, trained
+from tests.stages.conftest import RunStage
+
+from spaceevo.errors import CheckpointError, ConfigError, MissingArtifactError
+from spaceevo.nn.checkpoint import load_state, read_checkpoint
+from spaceevo.nn.student import BlockStudent
+from spaceevo.quant.prepare import quantizers
+from spaceevo.quant.quantizer import DEPLOY, PUBLISHED
+from spaceevo.space.description import superspace
+
+
+def student(tmp_path: Path, int8: bool) -> tuple[BlockStudent, Path]:
+    source = BlockStudent(superspace("digits").stage_space("stage2", 1), (20, 28), PUBLISHED)
+    trained(source, scheme_on=int8)
+    path = tmp_path / "released" / "stage2_1" / ("lsq.pth" if int8 else "checkpoint.pth")
+    path.parent.mkdir(parents=True)
+    torch.save({"model": published(source), "epoch": 4, "optimizer": {}, "lr_schduler": {}}, path)
+    return source, path
+
+
+@pytest.mark.parametrize("int8", [True, False], ids=["int8", "fp32"])
+@pytest.mark.parametrize("block", [None, "stage2_1"])
+def test_blocks(run_stage: RunStage, tmp_path: Path, int8: bool, block: str | None) -> None:
+    """The block is the file's folder, as published, or `block=…`."""
+    source, path = student(tmp_path, int8)
+    if block:
+        path = path.rename(tmp_path / "any.pth")
+    result = run_stage("convert", "superspace=digits", f"checkpoint={path}", *([f"block={block}"] if block else []))
+    target = tmp_path / "runs/checkpoints/block_kd/digits/stage2_1" / ("lsq.pth" if int8 else "checkpoint.pth")
+    assert result.outputs == {"checkpoint": str(target)}
+    assert result.figures["kind"] == "block"
+    assert result.figures["epochs"] == 5
+    checkpoint = read_checkpoint(target, "block", "")
+    assert checkpoint.meta["quant"] == ("published" if int8 else "off")
+    loaded = BlockStudent(superspace("digits").stage_space("stage2", 1), (20, 28), PUBLISHED if int8 else DEPLOY)
+    load_state(loaded, checkpoint.state, target, strict=True)
+    x = torch.randn(2, 20, 4, 4)
+    for form in (source, loaded):
+        form.eval().activate(form.space.largest, max(form.space.cins))
+        for quantizer in quantizers(form).values():
+            quantizer.turn(int8)
+    with torch.no_grad():
+        assert torch.equal(source(x), loaded(x))
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ([], ConfigError, "checkpoint is not set; set checkpoint="),
+        (["checkpoint=absent.pth"], MissingArtifactError, "absent.pth does not exist"),
+        (["checkpoint={file}"], ConfigError, "does not say which block"),
+        (["checkpoint={file}", "block=stage2_9"], ConfigError, "block index 9 is not one of"),
+        (["checkpoint={file}", "block=stage1_0"], CheckpointError, "belongs to another network"),
+    ],
+)
+def test_faults(run_stage: RunStage, tmp_path: Path, settings: list[str], error: type[Exception], words: str) -> None:
+    file = student(tmp_path, int8=True)[1].rename(tmp_path / "any.pth")
+    with pytest.raises(error, match=words):
+        run_stage("convert", "superspace=digits", *[setting.format(file=file) for setting in settings])
+    assert not (tmp_path / "runs/checkpoints").exists()
