@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from spaceevo.errors import ConfigError
-from spaceevo.lit.block_kd import BlockKdModule, Pupil, parse_blocks, teacher_taps
+from spaceevo.lit.block_kd import BlockKdModule, Pupil, teacher_taps
 from spaceevo.lit.module import Recipe, Trainer
 from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.losses import noise_to_signal
@@ -121,12 +120,3 @@ def test_evaluation_is_recalibration_then_the_mean_loss() -> None:
         source, target = teacher.features(resize(images, 24), "stage1", "stage2")
         losses.append(noise_to_signal(student(source), target))
     assert found == pytest.approx(float(sum(losses) / 2), rel=1e-6)
-
-
-def test_blocks_by_name_by_stage_and_all() -> None:
-    assert parse_blocks(DIGITS, "stage2_1") == [("stage2", 1)]
-    assert parse_blocks(DIGITS, "stage2") == [("stage2", 0), ("stage2", 1), ("stage2", 2)]
-    assert parse_blocks(DIGITS, ["stage3_0", "stage3"]) == [("stage3", 0), ("stage3", 1), ("stage3", 2)]
-    assert len(parse_blocks(DIGITS, "all")) == 9
-    with pytest.raises(ConfigError, match="unknown block 'stage9' of superspace digits; allowed: all, stage1, "):
-        parse_blocks(DIGITS, "stage9")

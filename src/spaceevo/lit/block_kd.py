@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from spaceevo.artifacts import file_hash
-from spaceevo.errors import ConfigError, choices
 from spaceevo.lit.base import Job, MultiPassModule, Recipe, TrainingRun
 from spaceevo.lit.module import decay_groups
 from spaceevo.nn.calibrate import recalibrate
@@ -25,34 +24,12 @@ from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import resize
 from spaceevo.quant.prepare import float_state, set_quant
 from spaceevo.space.operators import sample_substage
+from spaceevo.space.selection import parse_blocks
 from spaceevo.space.spec import BlockChoice
 from spaceevo.space.superspace import StageSpace, Superspace
 from spaceevo.teacher import Teacher, load_teacher
 
-BlockName = tuple[str, int]
 Batch = tuple[Tensor, Tensor]
-
-
-def parse_blocks(superspace: Superspace, block: str | Sequence[str]) -> list[BlockName]:
-    """Read `block=stage1_0`, a stage's name for all its candidates, a list of such, or `all`.
-
-    Raises:
-        ConfigError: a name is not of this superspace.
-    """
-    stages = {
-        stage.name: [(stage.name, index) for index in range(len(superspace.candidates))]
-        for stage in superspace.searched
-    }
-    named = {f"{stage}_{index}": [(stage, index)] for blocks in stages.values() for stage, index in blocks}
-    allowed = {"all": [one for blocks in stages.values() for one in blocks], **stages, **named}
-    found: dict[BlockName, None] = {}
-    for text in [block] if isinstance(block, str) else block:
-        if str(text) not in allowed:
-            raise ConfigError(
-                f"unknown block '{text}' of superspace {superspace.name}; allowed: {choices(allowed, 60)}"
-            )
-        found |= dict.fromkeys(allowed[str(text)])
-    return list(found)
 
 
 @dataclass(frozen=True)
