@@ -2,8 +2,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.nn.test_released import published, trained
-from tests.stages.conftest import RunStage
 
 from spaceevo.errors import CheckpointError, ConfigError, MissingArtifactError
 from spaceevo.nn.checkpoint import load_state, read_checkpoint
@@ -11,6 +9,8 @@ from spaceevo.nn.student import BlockStudent
 from spaceevo.quant.prepare import quantizers
 from spaceevo.quant.quantizer import DEPLOY, PUBLISHED
 from spaceevo.space.description import superspace
+from tests.nn.test_released import published, trained
+from tests.stages.conftest import RunStage
 
 
 def student(tmp_path: Path, int8: bool) -> tuple[BlockStudent, Path]:

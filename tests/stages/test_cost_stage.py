@@ -2,10 +2,10 @@ import csv
 from pathlib import Path
 
 import pytest
-from tests.stages.conftest import RunStage
 
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.description import parse_space
+from tests.stages.conftest import RunStage
 
 PUBLISHED = {
     "SEQnet@pixel4-A0": (111.0, 6.38),

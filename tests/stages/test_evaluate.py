@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.nn.test_released import published
-from tests.stages.conftest import RunStage
 
 import spaceevo
 from spaceevo.errors import CheckpointError, ConfigError, MissingArtifactError
@@ -20,6 +18,8 @@ from spaceevo.lit.tars import TRAIN_TAR, VAL_TAR
 from spaceevo.nn.evaluate import calibrate_subnet, subnet_top1
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import set_quant
+from tests.nn.test_released import published
+from tests.stages.conftest import RunStage
 
 SPACE = "digits-012-010"
 BATCHES = {"eval_batch_size": 32, "holdout": 5, "calibration_batches": 4, "calibration_batch_size": 30}

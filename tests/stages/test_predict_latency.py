@@ -4,7 +4,6 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from tests.stages.conftest import RunStage
 
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.description import parse_space
@@ -13,6 +12,7 @@ from spaceevo.space.operators import sample_subnet
 from spaceevo.space.published import published_model
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.base import Context
+from tests.stages.conftest import RunStage
 
 DIGITS = ("superspace=digits", "space=digits-012-010")
 

@@ -1,54 +1,132 @@
-"""LSQ+ fake quantisation as pure functions (Bhalgat et al. 2020, arXiv 2004.09576)."""
+"""LSQ+ fake quantisation as pure functions (Bhalgat et al. 2020, arXiv 2004.09576).
+
+`quantize` and `gradients` are the definition. On processors a compiled library (`native.py`) does the same in one pass
+over memory each, to the last bit; on GPUs `torch.compile` fuses the definition itself.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from spaceevo.quant.native import CGrid, Kernels, kernels
+
+HALVES = (torch.bfloat16, torch.float16)
+
+
+class Grid(NamedTuple):
+    """The integers `low … high`; `integer` says that offsets are rounded to a zero point among them."""
+
+    low: int
+    high: int
+    integer: bool
+
+
+def quantize(x: Tensor, scale: Tensor, offset: Tensor, grid: Grid) -> Tensor:
+    """`round(clip((x − offset)/scale, low, high))·scale + offset`, halves to even.
+
+    With an integer zero point, z = round(−offset/scale) takes the offset's place:
+    `(clip(round(x/scale) + z, low, high) − z)·scale`, what integer runtimes compute. Half precision is widened for the
+    arithmetic.
+    """
+    wide = x.float() if x.dtype in HALVES else x
+    if grid.integer:
+        zero = zero_point(scale, offset, grid)
+        y = (wide / scale).round_().add_(zero).clamp_(grid.low, grid.high).sub_(zero).mul_(scale)
+    else:
+        y = ((wide - offset) / scale).clamp_(grid.low, grid.high).round_().mul_(scale).add_(offset)
+    return y.to(x.dtype)
+
+
+def zero_point(scale: Tensor, offset: Tensor, grid: Grid) -> Tensor:
+    """The integer that stands for 0."""
+    return torch.round(-offset / scale).clamp(grid.low, grid.high)
+
+
+def gradients(x: Tensor, grad: Tensor, scale: Tensor, offset: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
+    """Straight-through gradients of `x`, the scale and the offset, of the latter two before their scaling.
+
+    The clip passes gradient strictly inside its bounds only. With an integer zero point the gradients are the same,
+    with straight-through rounding of it.
+    """
+    wide, upstream = (t.float() if t.dtype in HALVES else t for t in (x, grad))
+    if grid.integer:
+        zero = zero_point(scale, offset, grid)
+        ratio = wide / scale
+        value, level = ratio + zero, ratio.round().add_(zero)
+    else:
+        value = (wide - offset) / scale
+        level = value.round()
+    inside = (value > grid.low) & (value < grid.high)
+    passed = upstream * inside
+    grad_scale = (upstream * (level.clamp_(grid.low, grid.high) - value * inside)).sum()
+    return passed.to(grad.dtype), grad_scale, (upstream - passed).sum()
+
 
 class _FakeQuantize(torch.autograd.Function):
-    """`round(clip((x − offset)/scale, low, high))·scale + offset` with straight-through gradients.
-
-    Rounds half to even. The clip passes gradient strictly inside its bounds only. With an integer zero point,
-    z = round(−offset/scale) takes the offset's place: `(clip(round(x/scale) + z, low, high) − z)·scale`, what
-    integer runtimes compute; the gradients are the same, with straight-through rounding of z. Only `x` is kept for
-    backward.
-    """
+    """`quantize` with `gradients`; keeps its input and the two scalars for backward, nothing else."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, scale: Tensor, offset: Tensor, low: int, high: int, integer: bool, gradient_scale: float
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor, grid: Grid, gradient_scale: float) -> Tensor:
+        x = _dense(x)
         ctx.save_for_backward(x, scale, offset)
-        ctx.settings = (low, high, integer, gradient_scale)
-        if integer:
-            zero = torch.round(-offset / scale).clamp(low, high)
-            return (x / scale).round_().add_(zero).clamp_(low, high).sub_(zero).mul_(scale)
-        return ((x - offset) / scale).clamp_(low, high).round_().mul_(scale).add_(offset)
+        ctx.grid, ctx.gradient_scale = grid, gradient_scale
+        if (native := _native(x)) is not None:
+            return native.forward(x, _c_grid(scale, offset, grid), grid.integer)
+        form = _fused()[0] if x.is_cuda else quantize
+        return form(x, scale.abs(), offset, grid)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, scale, offset = ctx.saved_tensors
-        low, high, integer, gradient_scale = ctx.settings
-        if integer:
-            zero = torch.round(-offset / scale).clamp(low, high)
-            value = x / scale + zero
+        if (native := _native(x)) is not None:
+            like_x = grad if grad.stride() == x.stride() and grad.dtype == x.dtype else torch.empty_like(x).copy_(grad)
+            grad_x, sums = native.backward(x, like_x, _c_grid(scale, offset, ctx.grid), ctx.grid.integer)
+            grad_scale, grad_offset = sums.to(scale.dtype).unbind()
         else:
-            value = (x - offset) / scale
-        inside = (value > low) & (value < high)
-        grad_x = grad * inside
-        grad_scale = grad_offset = None
-        if ctx.needs_input_grad[1]:
-            level = (x / scale).round_().add_(zero) if integer else value.round()
-            grad_scale = (grad * (level.clamp_(low, high) - value * inside)).sum()
-            grad_scale = (grad_scale * gradient_scale).reshape(scale.shape)
-        if ctx.needs_input_grad[2]:
-            grad_offset = ((grad.sum() - grad_x.sum()) * gradient_scale).reshape(offset.shape)
-        return (grad_x if ctx.needs_input_grad[0] else None), grad_scale, grad_offset, None, None, None, None
+            form = _fused()[1] if x.is_cuda else gradients
+            grad_x, grad_scale, grad_offset = form(x, grad, scale.abs(), offset, ctx.grid)
+        return (
+            grad_x if ctx.needs_input_grad[0] else None,
+            (grad_scale * scale.sign() * ctx.gradient_scale).reshape(scale.shape) if ctx.needs_input_grad[1] else None,
+            (grad_offset * ctx.gradient_scale).reshape(offset.shape) if ctx.needs_input_grad[2] else None,
+            None,
+            None,
+        )
+
+
+def _dense(x: Tensor) -> Tensor:
+    """`x` without gaps between its elements, in the order it has if that is one of the two usual ones."""
+    if x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)):
+        return x
+    return x.contiguous()
+
+
+def _native(x: Tensor) -> Kernels | None:
+    fits = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+    return kernels() if fits else None
+
+
+def _c_grid(scale: Tensor, offset: Tensor, grid: Grid) -> CGrid:
+    positive = scale.abs()
+    zero = float(zero_point(positive, offset, grid)) if grid.integer else 0.0
+    return CGrid(float(positive), float(offset), zero, grid.low, grid.high)
+
+
+@cache
+def _fused() -> tuple[Callable[..., Tensor], Callable[..., tuple[Tensor, Tensor, Tensor]]]:
+    """Both functions compiled into one kernel each, or as they are where torch has no compiler for the GPU."""
+    from torch.utils._triton import has_triton
+
+    if not has_triton():
+        return quantize, gradients
+    return torch.compile(quantize, dynamic=True), torch.compile(gradients, dynamic=True)
 
 
 def lsq_plus_activation(
@@ -75,7 +153,7 @@ def lsq_plus_activation(
     """
     high = 2**bits - 1
     gradient_scale = (x[0].numel() * high) ** -0.5 if scale_gradients else 1.0
-    y: Tensor = _FakeQuantize.apply(x, scale.abs(), offset, 0, high, integer_zero_point, gradient_scale)  # type: ignore[no-untyped-call]
+    y: Tensor = _FakeQuantize.apply(x, scale, offset, Grid(0, high, integer_zero_point), gradient_scale)  # type: ignore[no-untyped-call]
     return y
 
 
@@ -98,5 +176,5 @@ def lsq_plus_weight(
     low = -high if narrow else -high - 1
     gradient_scale = (weight.numel() * high) ** -0.5 if scale_gradients else 1.0
     zero = weight.new_zeros(())
-    y: Tensor = _FakeQuantize.apply(weight, scale.abs(), zero, low, high, False, gradient_scale)  # type: ignore[no-untyped-call]
+    y: Tensor = _FakeQuantize.apply(weight, scale, zero, Grid(low, high, False), gradient_scale)  # type: ignore[no-untyped-call]
     return y

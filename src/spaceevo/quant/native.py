@@ -1,0 +1,93 @@
+"""The compiled CPU form of LSQ+: `lsq_cpu.c`, built by the machine's C compiler and kept in the cache folder."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spaceevo.artifacts import atomic_path, fingerprint
+
+log = logging.getLogger(__name__)
+SOURCE = Path(__file__).with_name("lsq_cpu.c")
+# No fast-math and no contraction: the values are to be those of the plain form. OpenMP's symbols are left open at
+# linking, so that the library runs on torch's own thread pool.
+COMPILE = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
+BLOCK = 4096
+"""Elements per pair of gradient sums; as in the C file."""
+SWITCH = "SPACEEVO_NATIVE"
+"""Environment variable; 0 keeps to the plain form."""
+
+
+class CGrid(ctypes.Structure):
+    """The numbers of a grid, as the C functions take them."""
+
+    _fields_ = [(name, ctypes.c_float) for name in ("scale", "offset", "zero", "low", "high")]
+
+
+class Kernels(NamedTuple):
+    """Forward and backward of the compiled library."""
+
+    library: ctypes.CDLL
+
+    def forward(self, x: Tensor, grid: CGrid, integer: bool) -> Tensor:
+        """Fake-quantise a dense tensor of float32 or bfloat16."""
+        y = torch.empty_like(x)
+        half = x.dtype is torch.bfloat16
+        self.library.lsq_forward(x.data_ptr(), y.data_ptr(), x.numel(), grid, integer, half)
+        return y
+
+    def backward(self, x: Tensor, grad: Tensor, grid: CGrid, integer: bool) -> tuple[Tensor, Tensor]:
+        """Gradient of `x`, and the sums for scale and offset `(2,)` in double precision; `grad` lies as `x` does."""
+        grad_x, half = torch.empty_like(x), x.dtype is torch.bfloat16
+        sums = torch.empty((x.numel() + BLOCK - 1) // BLOCK, 2, dtype=torch.double)
+        self.library.lsq_backward(
+            x.data_ptr(), grad.data_ptr(), grad_x.data_ptr(), sums.data_ptr(), x.numel(), grid, integer, half
+        )
+        return grad_x, sums.sum(0)
+
+
+@cache
+def kernels() -> Kernels | None:
+    """The compiled library; None where it is switched off, or there is no C compiler that can make it."""
+    if os.environ.get(SWITCH) == "0":
+        return None
+    try:
+        library = ctypes.CDLL(str(_build()))
+    except (OSError, subprocess.SubprocessError) as error:
+        log.info("LSQ+ runs in its plain form, several times slower: no compiled library (%s)", error)
+        return None
+    pointer, size, flag = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+    library.lsq_forward.argtypes = [pointer, pointer, size, CGrid, flag, flag]
+    library.lsq_backward.argtypes = [pointer, pointer, pointer, pointer, size, CGrid, flag, flag]
+    library.lsq_forward.restype = library.lsq_backward.restype = None
+    return Kernels(library)
+
+
+def _build() -> Path:
+    """The library of this source, these flags and this processor; compiled where it is not there yet."""
+    processor = platform.machine() + platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        processor += next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")
+    compiler = os.environ.get("CC", "cc")
+    mark = fingerprint([SOURCE.read_text(encoding="utf-8"), COMPILE, processor, compiler, torch.__version__])
+    folder = Path(os.environ.get("SPACEEVO_CACHE", "~/.cache/spaceevo")).expanduser() / "native"
+    path = folder / f"lsq_cpu_{mark}.so"
+    if not path.exists():
+        with atomic_path(path) as temporary, atomic_path(folder / f"{mark}.o") as made:
+            for command in (
+                [*COMPILE, "-c", str(SOURCE), "-o", str(made)],
+                ["-shared", str(made), "-o", str(temporary)],
+            ):
+                subprocess.run([compiler, *command], check=True, capture_output=True, timeout=60)
+        (folder / f"{mark}.o").unlink(missing_ok=True)
+    return path
