@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from spaceevo.errors import ConfigError, EncodingError, choices
@@ -139,6 +139,11 @@ class Superspace:
     def num_classes(self) -> int:
         """Width of the classifier."""
         return self.stages[-1].widths[0]
+
+    def with_classes(self, num_classes: int) -> Superspace:
+        """The same superspace with a classifier of another width."""
+        *body, classifier = self.stages
+        return replace(self, stages=(*body, replace(classifier, widths=(num_classes,))))
 
     @property
     def size(self) -> int:
