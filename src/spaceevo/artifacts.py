@@ -140,7 +140,8 @@ class Layout:
 
     def supernet(self, member: str, int8: bool) -> Path:
         """A supernet's weights."""
-        return self.root / "supernet_training" / f"{member}-align0" / self.file(int8)
+        folder = member if member.endswith("-align1") else f"{member}-align0"
+        return self.root / "supernet_training" / folder / self.file(int8)
 
     def subnet_search(self, member: str) -> Path:
         """Folder of the last subnet search in a space."""

@@ -61,6 +61,8 @@ def superspace(name: str) -> Superspace:
 def parse_space(text: str, within: Superspace | None = None) -> SpaceMember:
     """Read a member's encoding: `mobilew-122222-155400`; `_` may stand for the second `-`, no windows means all 0.
 
+    `-align1` at the end: all blocks of a stage share their choices; `-align0` is the same as nothing.
+
     Args:
         text: the encoding.
         within: the superspace it must belong to; without, the encoding's own name is looked up.
@@ -68,16 +70,17 @@ def parse_space(text: str, within: Superspace | None = None) -> SpaceMember:
     Raises:
         EncodingError: malformed, of another superspace, or with an index out of range.
     """
-    match = re.fullmatch(r"(?P<name>[A-Za-z]\w*?)-(?P<blocks>[\d.]+)(?:[-_](?P<windows>[\d.]+))?", text.strip())
+    pattern = r"(?P<name>[A-Za-z]\w*?)-(?P<blocks>[\d.]+)(?:[-_](?P<windows>[\d.]+))?(?:-align(?P<align>[01]))?"
+    match = re.fullmatch(pattern, text.strip())
     if match is None:
-        raise EncodingError(f"space '{text}' is not of the form <superspace>-<block indices>-<window indices>")
+        raise EncodingError(f"space '{text}' is not of the form <superspace>-<block indices>-<window indices>[-align1]")
     if within is not None and within.name != match["name"]:
         raise EncodingError(f"space '{text}' is not of superspace {within.name}")
     space = within or superspace(match["name"])
     blocks = parse_indices(match["blocks"], f"space '{text}': block indices")
     windows = parse_indices(match["windows"], f"space '{text}': window indices") if match["windows"] else None
     try:
-        return space.member(blocks, windows or (0,) * len(blocks))
+        return space.member(blocks, windows or (0,) * len(blocks), align=match["align"] == "1")
     except ConfigError as error:
         raise EncodingError(f"space '{text}': {error}") from None
 
