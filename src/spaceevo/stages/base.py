@@ -23,7 +23,7 @@ from rich.table import Table
 
 from spaceevo import __version__
 from spaceevo.artifacts import Layout, StageResult, atomic_path, file_hash, fingerprint, read_json
-from spaceevo.errors import ConfigError, MissingArtifactError
+from spaceevo.errors import ConfigError, MissingArtifactError, choices
 from spaceevo.nn.checkpoint import load_state, read_checkpoint
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import set_quant
@@ -39,6 +39,7 @@ SETTINGS = (
     "teacher",
     "quant",
     "platform",
+    "platforms",
     "seed",
     "block",
     "space",
@@ -171,13 +172,20 @@ class Context:
         set_quant(supernet, int8)
         return supernet.eval()
 
-    def constraints_ms(self) -> list[float] | None:
+    def constraints_ms(self, platform: str | None = None) -> list[float] | None:
         """The latency constraints in ms; None for `auto`.
 
+        Args:
+            platform: whose constraints, where `latency_constraint` maps platforms to theirs.
+
         Raises:
-            ConfigError: one is not a positive number.
+            ConfigError: one is not a positive number, or the platform has none.
         """
         asked = self.plain["latency_constraint"]
+        if isinstance(asked, dict):
+            if platform not in asked:
+                raise ConfigError(f"latency_constraint has no entry for platform {platform}; it has {choices(asked)}")
+            asked = asked[platform]
         if asked == "auto":
             return None
         values = asked if isinstance(asked, list) else [asked]
