@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from hydra import compose, initialize_config_dir
 
-from spaceevo.nn.evaluate import SubnetEvaluator
+from spaceevo.nn.evaluate import Evaluation, SubnetEvaluator
 from spaceevo.search.evolution import GenerationalEvolution, evolve
 from spaceevo.search.front import FrontEvolution, Staircase
 from spaceevo.search.problems import SubnetProblem
@@ -47,7 +47,7 @@ class Lab:
             "test": SubnetEvaluator(supernet, calibration, context.data.test()),
         }
         self.platform, self.file = context.platform, output / f"counts_{self.member}.jsonl"
-        self.known: dict[tuple[str, SubnetSpec], list[Any]] = {}
+        self.known: dict[tuple[str, SubnetSpec], list[int]] = {}
         output.mkdir(parents=True, exist_ok=True)
         if self.file.exists():
             for line in self.file.read_text().splitlines():
@@ -59,17 +59,23 @@ class Lab:
         """Predicted latency."""
         return float(self.platform.subnet_ms(self.member, spec))
 
-    def counts(self, spec: SubnetSpec, part: str = "held_out") -> list[Any]:
-        """Correct answers and images of every chunk."""
+    def counts(self, spec: SubnetSpec, part: str = "held_out") -> list[int]:
+        """Correct answers in every chunk."""
         if (part, spec) not in self.known:
-            self.known[part, spec] = list(self.evaluators[part].counts(spec))
+            self.known[part, spec] = self.evaluators[part](spec)
             with self.file.open("a") as file:
                 file.write(json.dumps([part, str(spec), self.known[part, spec]]) + "\n")
         return self.known[part, spec]
 
     def top1(self, spec: SubnetSpec, part: str = "held_out") -> float:
         """Top-1 of all images of a part."""
-        return self.evaluators[part].judge(self.counts(spec, part)).top1
+        return self.judge(spec, None, part).top1
+
+    def judge(self, spec: SubnetSpec, below: float | None, part: str = "held_out") -> Evaluation:
+        """What an evaluation that may stop early would have given."""
+        found = self.evaluators[part].judge(self.counts(spec, part), below)
+        assert found is not None
+        return found
 
     def problem(self, low_ms: float, high_ms: float) -> SubnetProblem:
         """Subnets of a range of latencies."""
@@ -96,7 +102,7 @@ class Search:
     def evaluate(self, spec: SubnetSpec) -> float:
         """Top-1, of part of the images where hopeless."""
         below = self.stairs(self.lab.latency_ms(spec)) if self.stairs else None
-        found = self.lab.evaluators["held_out"].judge(self.lab.counts(spec), below)
+        found = self.lab.judge(spec, below)
         self.images += found.images
         if not found.stopped:
             self.complete[spec] = found.top1
