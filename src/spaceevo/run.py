@@ -41,7 +41,8 @@ def train(config: DictConfig) -> StageResult:
     _quiet_libraries()
     started, output = time.monotonic(), Path(config.paths.output)
     described = plain(config, "superspace", "data", "teacher", "quant", "seed", "trainer", "recipe")
-    described["recipe"] = described["recipe"][config.stage.name][config.quant.precision]
+    described["recipe"] = dict(described["recipe"][config.stage.name][config.quant.precision])
+    described["recipe"].pop("guard", None)  # what happens at a fault does not change a faultless result
     training = TrainingRun(
         data=instantiate(config.data),
         superspace=parse_description(described["superspace"], source=str(config.superspace.name)),

@@ -1,37 +1,34 @@
-"""What the training stages share: the multi-pass module, and one run that skips, resumes and ends in an artefact."""
+"""What the training stages share: one run that skips, resumes and ends in artefacts."""
 
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 import time
-from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
 from typing import Any
-
-import torch
-from torch import Tensor, nn
 
 from spaceevo.torchvision_shim import ensure_torchvision
 
 ensure_torchvision()
-from pytorch_lightning import LightningModule, Trainer  # noqa: E402  torchmetrics imports torchvision
-from pytorch_lightning.callbacks import ModelCheckpoint  # noqa: E402
 
-from spaceevo.artifacts import Layout, fingerprint  # noqa: E402
-from spaceevo.errors import ConfigError, SpaceEvoError  # noqa: E402
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint  # noqa: E402  torchmetrics imports torchvision
+
+from spaceevo.artifacts import Layout, fingerprint, read_json, write_json  # noqa: E402
 from spaceevo.lit.datamodule import ImageFolderDataModule  # noqa: E402
+from spaceevo.lit.guard import DivergenceError  # noqa: E402
+from spaceevo.lit.module import MultiPassModule, Recipe, Trainer  # noqa: E402
 from spaceevo.nn.checkpoint import read_checkpoint, save_checkpoint  # noqa: E402
 from spaceevo.quant.quantizer import DEPLOY, Scheme, quant_scheme  # noqa: E402
 from spaceevo.space.superspace import Superspace  # noqa: E402
 from spaceevo.teacher import TeacherConfig  # noqa: E402
 
+__all__ = ["Job", "MultiPassModule", "QuantConfig", "Recipe", "TrainingRun"]
+
 log = logging.getLogger(__name__)
-OptimizerFactory = Callable[..., torch.optim.Optimizer]
+Figures = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -52,97 +49,20 @@ class QuantConfig:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How one network is trained.
+class Job:
+    """One network to train.
 
     Attributes:
-        epochs: passes over the training images.
-        optimizer: makes the optimiser from parameter groups.
-        warmup_epochs: linear warm-up, then cosine to 0.
-        clip_value: bound of each gradient's absolute value; None leaves them.
-        decay_all: whether weight decay acts on norms, biases and quantiser scalars too.
+        name: shown to the user; a key of the module's `parts`.
+        target: checkpoint it ends in.
+        inputs: hashes of upstream files.
+        meta: plain values to keep beside the weights.
     """
 
-    epochs: int
-    optimizer: OptimizerFactory
-    warmup_epochs: float = 0.0
-    clip_value: float | None = 1.0
-    decay_all: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ConfigError: epochs below 1 or warm-up longer than training.
-        """
-        if self.epochs < 1:
-            raise ConfigError(f"recipe: epochs = {self.epochs}; allowed: 1 or more")
-        if not 0 <= self.warmup_epochs <= self.epochs:
-            raise ConfigError(f"recipe: warmup_epochs = {self.warmup_epochs}; allowed: 0…epochs ({self.epochs})")
-
-
-class MultiPassModule(LightningModule):
-    """A training step of several passes, each with a backward of its own, then one optimiser step.
-
-    All randomness of a step comes from the seed and the step's number, so a resumed run repeats an undisturbed one, and
-    all ranks draw the same subnets.
-    """
-
-    def __init__(self, recipe: Recipe, seed: int) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.recipe = recipe
-        self.seed = seed
-
-    @property
-    @abstractmethod
-    def network(self) -> nn.Module:
-        """What is trained and saved."""
-
-    @abstractmethod
-    def passes(self, images: Tensor, labels: Tensor, rng: Random) -> Iterator[tuple[str, Tensor]]:
-        """Name and loss of each pass; the next is asked for after the backward of the last."""
-
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        """One optimiser step on `(images (N, 3, H, W), labels (N,))`."""
-        optimizer = self.optimizers()
-        torch.manual_seed(int(fingerprint([self.seed, self.global_step]), 16) % 2**63)
-        rng = Random(f"{self.seed}-{self.global_step}")
-        optimizer.zero_grad(set_to_none=True)  # type: ignore[union-attr]
-        for name, loss in self.passes(*batch, rng):
-            if not torch.isfinite(loss):
-                raise TrainingError(name, float(loss), self.global_step)
-            self.manual_backward(loss)
-            self.log(f"train/{name}_loss", loss.detach(), prog_bar=name in ("max", "loss"))
-        self.clip_gradients(optimizer, self.recipe.clip_value, "value")  # type: ignore[arg-type]
-        optimizer.step()  # type: ignore[union-attr]
-        self.lr_schedulers().step()  # type: ignore[union-attr]
-
-    def configure_optimizers(self) -> Any:
-        """The recipe's optimiser; warm-up from a thousandth, then cosine to 0, by step."""
-        trained = [p for p in self.network.parameters() if p.requires_grad]
-        decayed = [p for p in trained if self.recipe.decay_all or p.ndim > 1]
-        rest = [p for p in trained if not (self.recipe.decay_all or p.ndim > 1)]
-        groups = [{"params": decayed}, *([{"params": rest, "weight_decay": 0.0}] if rest else [])]
-        optimizer = self.recipe.optimizer(groups)
-        total = max(1, int(self.trainer.estimated_stepping_batches))
-        warmup = int(total * self.recipe.warmup_epochs / self.recipe.epochs)
-
-        def factor(step: int) -> float:
-            warm = 1.0 if step >= warmup else 0.001 + 0.999 * step / warmup
-            return warm * 0.5 * (1 + math.cos(math.pi * min(step, total) / total))
-
-        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
-
-
-class TrainingError(SpaceEvoError):
-    """The loss is no longer a number."""
-
-    def __init__(self, name: str, loss: float, step: int) -> None:
-        super().__init__(
-            f"{name} loss is {loss} at step {step}; lower the learning rate (recipe.<stage>.<precision>.optimizer.lr) "
-            "and run the same command again: it resumes at the last finished epoch"
-        )
+    name: str
+    target: Path
+    inputs: Mapping[str, Any]
+    meta: Mapping[str, Any]
 
 
 @dataclass
@@ -184,10 +104,10 @@ class TrainingRun:
         name: str,
         target: Path,
         make_module: Callable[[], MultiPassModule],
-        figures: Callable[[MultiPassModule], dict[str, Any]],
+        figures: Callable[[MultiPassModule], Figures],
         inputs: Mapping[str, Any],
         meta: Mapping[str, Any],
-    ) -> dict[str, Any]:
+    ) -> Figures:
         """Train one network into `target`, or skip it if `target` came from the same settings and inputs.
 
         A killed run goes on at its last finished epoch.
@@ -200,27 +120,77 @@ class TrainingRun:
             inputs: hashes of upstream files.
             meta: plain values to keep beside the weights.
         """
-        expected = fingerprint([name, dict(self.describe), dict(inputs), dict(meta)])
-        self.made[name] = target
-        if target.exists():
-            known = read_checkpoint(target, name, "").meta
+        job = Job(name, target, inputs, meta)
+        return self.fit_together(name, [job], lambda _: make_module(), lambda module: {name: figures(module)})[name]
+
+    def fit_together(
+        self,
+        label: str,
+        jobs: Sequence[Job],
+        make_module: Callable[[Sequence[str]], MultiPassModule],
+        figures: Callable[[MultiPassModule], Mapping[str, Figures]],
+    ) -> dict[str, Figures]:
+        """Train networks in company, one pass over the data for all; those whose checkpoints are current are skipped.
+
+        Args:
+            label: folder of the run below `output`.
+            jobs: the networks.
+            make_module: builds the module that trains the networks of these names, weights loaded.
+            figures: measures each network of the trained module.
+        """
+        found, due = {}, {}
+        for job in jobs:
+            expected = fingerprint([job.name, dict(self.describe), dict(job.inputs), dict(job.meta)])
+            self.made[job.name] = job.target
+            known = read_checkpoint(job.target, job.name, "").meta if job.target.exists() else {}
             if known.get("fingerprint") == expected:
-                self.announce(f"{name}: unchanged, skipped ({target})")
-                return dict(known["figures"])
-        folder, started = self.output / name, time.monotonic()
-        resume = folder / expected / "last.ckpt"
-        module = make_module()
-        saver = ModelCheckpoint(resume.parent, save_last=True, save_top_k=0, enable_version_counter=False)
-        trainer = self.make_trainer(folder, module.recipe.epochs, [saver])
-        if resume.exists():
-            self.announce(f"{name}: resumes from {resume}")
-        trainer.fit(module, self.data, ckpt_path=str(resume) if resume.exists() else None)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
-        found = {**figures(module), "seconds": round(time.monotonic() - started, 1)}
+                self.announce(f"{job.name}: unchanged, skipped ({job.target})")
+                found[job.name] = dict(known["figures"])
+            else:
+                due[job.name] = (job, expected)
+        if not due:
+            return found
+        started, state = time.monotonic(), self.output / label / fingerprint([mark for _, mark in due.values()])
+        module, trainer = self._train(label, state, lambda: make_module(list(due)))
+        measured, seconds = figures(module), round(time.monotonic() - started, 1)
+        for name, (job, expected) in due.items():
+            found[name] = {**measured[name], "seconds": seconds}
+            if trainer.is_global_zero:
+                meta = {**job.meta, "fingerprint": expected, "figures": found[name]}
+                save_checkpoint(job.target, module.parts.get(name, module.network), meta)
+            shown = ", ".join(f"{k} {v:.4g}" for k, v in found[name].items())
+            self.announce(f"{name}: {shown} → {job.target}")
         if trainer.is_global_zero:
-            save_checkpoint(target, module.network, {**meta, "fingerprint": expected, "figures": found})
-            shutil.rmtree(resume.parent, ignore_errors=True)
-        shown = ", ".join(f"{k} {v:.4g}" for k, v in found.items())
-        self.announce(f"{name}: {shown} → {target}")
+            shutil.rmtree(state, ignore_errors=True)
+        trainer.strategy.barrier()  # no process may look for a checkpoint before it is written
         return found
+
+    def _train(
+        self, label: str, state: Path, make_module: Callable[[], MultiPassModule]
+    ) -> tuple[MultiPassModule, Trainer]:
+        """Train from the last finished epoch in folder `state`; after a divergence, as the recipe's guard says."""
+        resume, rollbacks_file = state / "last.ckpt", state / "rollbacks.json"
+        rollbacks = int(read_json(rollbacks_file)) if rollbacks_file.exists() else 0
+        while True:
+            module = make_module()
+            guard = module.recipe.guard
+            module.rate_factor = guard.rate_factor**rollbacks
+            callbacks: list[Any] = [ModelCheckpoint(state, save_last=True, save_top_k=0, enable_version_counter=False)]
+            if module.recipe.ema_decay is not None:
+                callbacks.append(EMAWeightAveraging(decay=module.recipe.ema_decay, use_buffers=False))
+            trainer = self.make_trainer(self.output / label, module.recipe.epochs, callbacks)
+            if resume.exists():
+                self.announce(f"{label}: resumes from {resume}")
+            try:
+                trainer.fit(module, self.data, ckpt_path=str(resume) if resume.exists() else None)
+            except DivergenceError as error:
+                if guard.action == "stop" or rollbacks >= guard.attempts:
+                    raise
+                rollbacks += 1
+                self.announce(f"{label}: {error}; rolled back, rates now times {guard.rate_factor**rollbacks:.4g}")
+                if trainer.is_global_zero:
+                    write_json(rollbacks_file, rollbacks)
+                continue
+            if trainer.interrupted:
+                raise KeyboardInterrupt
+            return module, trainer

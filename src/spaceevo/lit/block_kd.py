@@ -2,113 +2,179 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spaceevo.artifacts import file_hash
-from spaceevo.errors import ConfigError, choices
-from spaceevo.lit.base import MultiPassModule, Recipe, TrainingRun
+from spaceevo.lit.base import Job, MultiPassModule, Recipe, TrainingRun
+from spaceevo.lit.module import decay_groups
 from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.checkpoint import load_state, read_checkpoint
-from spaceevo.nn.losses import VarianceOf, noise_to_signal
+from spaceevo.nn.losses import VarianceOf, channel_variance, noise_to_signal
+from spaceevo.nn.memory import channels_last, images_last
+from spaceevo.nn.ranks import average_, world
 from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import resize
 from spaceevo.quant.prepare import float_state, set_quant
 from spaceevo.space.operators import sample_substage
+from spaceevo.space.selection import parse_blocks
 from spaceevo.space.spec import BlockChoice
-from spaceevo.space.superspace import Superspace
+from spaceevo.space.superspace import StageSpace, Superspace
 from spaceevo.teacher import Teacher, load_teacher
 
-BlockName = tuple[str, int]
+Batch = tuple[Tensor, Tensor]
 
 
-def parse_blocks(superspace: Superspace, block: str | Sequence[str]) -> list[BlockName]:
-    """Read `block=stage1_0`, a list of such names, or `all`.
+@dataclass(frozen=True)
+class Pupil:
+    """One candidate block in training.
 
-    Raises:
-        ConfigError: a name is not a stage and an index of this superspace.
+    Attributes:
+        student: the block between its projections.
+        taps: stage names of the teacher's features it reads and reproduces.
+        rate: its learning rate; None takes the recipe's.
     """
-    names = [f"{stage.name}_{index}" for stage in superspace.searched for index in range(len(superspace.candidates))]
-    asked = names if block == "all" else [block] if isinstance(block, str) else list(block)
-    found = []
-    for text in asked:
-        match = re.fullmatch(r"(.+)_(\d+)", str(text))
-        if match is None or text not in names:
-            raise ConfigError(
-                f"unknown block '{text}' of superspace {superspace.name}; allowed: all, {choices(names, 50)}"
-            )
-        found.append((match[1], int(match[2])))
-    return found
+
+    student: BlockStudent
+    taps: tuple[str, str]
+    rate: float | None = None
 
 
 class BlockKdModule(MultiPassModule):
-    """Four passes a step (largest, smallest, two random sub-stages), each against the teacher at its own resolution."""
+    """Any number of students under one teacher, four passes a step: largest, smallest, two random sub-stages.
+
+    The teacher runs once per image and resolution, to the deepest tap that is needed. Nothing else is shared: a
+    student's draws depend on its name, its parameters have a group of their own in an optimiser that works element by
+    element, and gradients are clipped by value; so it ends as it would alone.
+
+    Args:
+        pupils: the students by name.
+        teacher: the teacher.
+        resolutions: pixels; the passes of all students share theirs.
+        recipe: how they are trained.
+        seed: seed of all draws.
+        variance_of: whose variance the loss divides by.
+    """
 
     def __init__(
         self,
-        student: BlockStudent,
+        pupils: Mapping[str, Pupil],
         teacher: Teacher,
-        taps: tuple[str, str],
         resolutions: Sequence[int],
         recipe: Recipe,
         seed: int,
         variance_of: VarianceOf,
     ) -> None:
         super().__init__(recipe, seed)
-        self.student = student
+        self.pupils = dict(pupils)
+        self.students = nn.ModuleDict({name: pupil.student for name, pupil in pupils.items()})
         # In a list, the teacher is no submodule: Lightning neither saves it nor puts it in train mode.
         self._teacher = [teacher.eval().requires_grad_(False)]
-        self.taps = taps
         self.resolutions = tuple(resolutions)
         self.variance_of = variance_of
 
     @property
     def network(self) -> nn.Module:
-        """The student."""
-        return self.student
+        """All students."""
+        return self.students
+
+    @property
+    def parts(self) -> Mapping[str, nn.Module]:
+        """The students by name."""
+        return dict(self.students)
+
+    @property
+    def pass_count(self) -> int:
+        """Four a student."""
+        return 4 * len(self.pupils)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Groups of each student, with its own rate."""
+        groups = []
+        for pupil in self.pupils.values():
+            rate = {} if pupil.rate is None else {"lr": pupil.rate}
+            groups += decay_groups(pupil.student, self.recipe.decay_all, **rate)
+        return groups
 
     def on_fit_start(self) -> None:
-        """Bring the teacher to the student's device."""
-        self._teacher[0].to(self.device)
+        """Bring the teacher to the students' device."""
+        super().on_fit_start()
+        channels_last(self._teacher[0]).to(self.device)
 
-    def loss(self, images: Tensor, resolution: int, blocks: Sequence[BlockChoice], cin: int) -> Tensor:
-        """NSR of a sub-stage on `images` `(N, 3, H, W)` resized to `resolution`."""
-        features, target = self._teacher[0].features(resize(images, resolution), *self.taps)
-        self.student.activate(blocks, cin)
-        return noise_to_signal(self.student(features), target, self.variance_of)
+    def features(self, images: Tensor, resolution: int) -> dict[str, Tensor]:
+        """The teacher's features for all students, by stage, of `images` `(N, 3, H, W)` resized to `resolution`."""
+        stages = sorted({stage for pupil in self.pupils.values() for stage in pupil.taps})
+        return dict(zip(stages, self._teacher[0].features(resize(images, resolution), *stages), strict=True))
 
-    def corner(self, largest: bool) -> tuple[int, tuple[BlockChoice, ...], int]:
-        """Resolution, sub-stage and input width at one end of the space."""
-        space, pick = self.student.space, max if largest else min
-        return pick(self.resolutions), space.largest if largest else space.smallest, pick(space.cins)
-
-    def draw(self, rng: Random) -> tuple[int, tuple[BlockChoice, ...], int]:
-        """Resolution, sub-stage and input width at random."""
-        space = self.student.space
-        return rng.choice(self.resolutions), sample_substage(space, rng), rng.choice(space.cins)
+    def loss(self, name: str, features: Mapping[str, Tensor], variance: Mapping[str, Tensor]) -> Tensor:
+        """NSR of a student's active sub-stage on the teacher's features."""
+        pupil = self.pupils[name]
+        source, target = pupil.taps
+        estimate = pupil.student(features[source])
+        return noise_to_signal(estimate, features[target], self.variance_of, variance.get(target))
 
     def passes(self, images: Tensor, labels: Tensor, rng: Random) -> Iterator[tuple[str, Tensor]]:
-        """Largest, smallest, two random."""
-        yield "max", self.loss(images, *self.corner(largest=True))
-        yield "min", self.loss(images, *self.corner(largest=False))
-        for name in ("random1", "random2"):
-            yield name, self.loss(images, *self.draw(rng))
+        """Largest, smallest, two random, of every student; `rng` draws what students share, the resolutions."""
+        plan = {"max": max(self.resolutions), "min": min(self.resolutions)}
+        plan |= {name: rng.choice(self.resolutions) for name in ("random1", "random2")}
+        draws = {name: Random(f"{self.seed}-{self.global_step}-{name}") for name in self.pupils}
+        seen: dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]] = {}
+        for kind, resolution in plan.items():
+            if resolution not in seen:
+                features = self.features(images, resolution)
+                seen[resolution] = features, self._variance(features)
+            for name, pupil in self.pupils.items():
+                pupil.student.activate(*choose(pupil.student.space, kind, draws[name]))
+                yield f"{name}/{kind}", self.loss(name, *seen[resolution])
+
+    def _variance(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.variance_of == "published":
+            return {}
+        targets = sorted({pupil.taps[1] for pupil in self.pupils.values()})
+        return {stage: channel_variance(features[stage], over_ranks=True) for stage in targets}
 
     @torch.no_grad()
-    def evaluate(self, calibration: Sequence[Tensor], batches: Sequence[Tensor]) -> dict[str, float]:
-        """NSR of the largest and smallest sub-stage, batch norm recalibrated first."""
-        found = {}
-        self._teacher[0].to(self.device)
-        for name, largest in (("max_nsr", True), ("min_nsr", False)):
-            case = self.corner(largest)
-            recalibrate(self.student, calibration, lambda images, case=case: self.loss(images.to(self.device), *case))  # type: ignore[misc]
-            losses = [float(self.loss(images.to(self.device), *case)) for images in batches]
-            found[name] = sum(losses) / len(losses)
+    def evaluate(self, calibration: Sequence[Tensor], batches: Iterable[Batch]) -> dict[str, dict[str, float]]:
+        """NSR of every student's largest and smallest sub-stage, batch norm recalibrated first.
+
+        In a distributed run each process takes its share of the batches.
+        """
+        found: dict[str, dict[str, float]] = {name: {} for name in self.pupils}
+        channels_last(self._teacher[0]).to(self.device)
+        rank, size = world()
+        for kind, resolution in (("max", max(self.resolutions)), ("min", min(self.resolutions))):
+            for pupil in self.pupils.values():
+                pupil.student.activate(*choose(pupil.student.space, kind, Random(0)))
+
+            def losses(images: Tensor, resolution: int = resolution) -> Tensor:
+                features = self.features(images_last(images, self.device), resolution)
+                return torch.stack([self.loss(name, features, {}) for name in self.pupils])
+
+            recalibrate(self.students, calibration, losses)
+            total, count = torch.zeros(len(self.pupils), device=self.device), 0
+            for images, _ in islice(batches, rank, None, size):
+                total, count = total + losses(images), count + 1
+            mean = total / max(1, count)
+            average_([mean], weight=count)
+            for name, value in zip(self.pupils, mean.tolist(), strict=True):
+                found[name][f"{kind}_nsr"] = value
         return found
+
+
+def choose(space: StageSpace, kind: str, rng: Random) -> tuple[tuple[BlockChoice, ...], int]:
+    """Sub-stage and input width of a pass: the `max`, the `min`, or at random."""
+    if kind == "max":
+        return space.largest, max(space.cins)
+    if kind == "min":
+        return space.smallest, min(space.cins)
+    return sample_substage(space, rng), rng.choice(space.cins)
 
 
 def teacher_taps(superspace: Superspace, stage: str) -> tuple[str, str]:
@@ -121,63 +187,68 @@ def train_blocks(
     run: TrainingRun,
     block: str | Sequence[str],
     recipe: Recipe,
-    lr_by_stage: dict[str, float] | None = None,
+    lr_by_stage: Mapping[str, float] | None = None,
     variance_of: VarianceOf = "teacher",
+    together: int | None = None,
 ) -> None:
-    """Distil each of `block`: fp32 students from the fp32 teacher, INT8 ones from those and the INT8 teacher."""
+    """Distil `block`: fp32 students from the fp32 teacher, INT8 ones from those and the INT8 teacher.
+
+    Args:
+        run: what every training stage is given.
+        block: names for `parse_blocks`.
+        recipe: how each student is trained.
+        lr_by_stage: learning rates of stages where they are not the recipe's.
+        variance_of: whose variance the loss divides by.
+        together: most students in one pass over the data; None trains all of them in one.
+    """
     blocks, int8 = parse_blocks(run.superspace, block), run.quant.int8
     run.data.setup()
-    quant_flag = f"quant={run.quant.name}"
-    teacher = load_teacher(
-        run.teacher,
-        run.layout,
-        run.data.num_classes,
-        int8,
-        run.command("teacher", *([quant_flag] if int8 else [])),
-    )
+    quant_flag = [f"quant={run.quant.name}"] if int8 else []
+    command = run.command("teacher", *quant_flag)
+    teacher = load_teacher(run.teacher, run.layout, run.data.num_classes, int8, command)
     teacher_file = run.layout.teacher(run.teacher.name, int8)
-    inputs = {"teacher": file_hash(teacher_file) if teacher_file.exists() else "library"}
-    for stage, index in blocks:
-        name, taps = f"{stage}_{index}", teacher_taps(run.superspace, stage)
-        source = run.layout.block(run.superspace.name, stage, index, int8=False)
-        fp32_command = run.command("block_kd", f"block={name}")
+    upstream = {"teacher": file_hash(teacher_file) if teacher_file.exists() else "library"}
+    named = {f"{stage}_{index}": (stage, index) for stage, index in blocks}
+    stages = sorted({tap for stage, _ in blocks for tap in teacher_taps(run.superspace, stage)})
+    channels = dict(zip(stages, teacher.channels(*stages), strict=True))
+
+    def fp32_file(name: str) -> Path:
+        return run.layout.block(run.superspace.name, *named[name], int8=False)
+
+    def make_pupil(name: str) -> Pupil:
+        torch.manual_seed(run.seed)
+        stage, index = named[name]
+        source, target = taps = teacher_taps(run.superspace, stage)
+        space = run.superspace.stage_space(stage, index)
+        student = BlockStudent(space, (channels[source], channels[target]), run.quant.scheme)
         if int8:
-            inputs["fp32"] = file_hash(source) if source.exists() else ""
-        rate = (lr_by_stage or {}).get(stage)
+            path = fp32_file(name)
+            state = read_checkpoint(path, f"fp32 block {name}", run.command("block_kd", f"block={name}")).state
+            load_state(student, float_state(state), path, strict=False)
+            set_quant(student, True)
+        return Pupil(student, taps, (lr_by_stage or {}).get(stage))
 
-        def make_module(
-            stage: str = stage,
-            index: int = index,
-            taps: tuple[str, str] = taps,
-            source: object = source,
-            rate: float | None = rate,
-            fp32_command: str = fp32_command,
-        ) -> BlockKdModule:
-            torch.manual_seed(run.seed)
-            channels = teacher.channels(*taps)
-            space = run.superspace.stage_space(stage, index)
-            student = BlockStudent(space, (channels[0], channels[1]), run.quant.scheme)
-            if int8:
-                path = run.layout.block(run.superspace.name, stage, index, int8=False)
-                state = read_checkpoint(path, f"fp32 block {stage}_{index}", fp32_command).state
-                load_state(student, float_state(state), path, strict=False)
-                set_quant(student, True)
-            chosen = recipe if rate is None else _with_rate(recipe, rate)
-            resolutions = run.superspace.block_resolutions
-            return BlockKdModule(student, teacher, taps, resolutions, chosen, run.seed, variance_of)
+    def make_module(names: Sequence[str]) -> BlockKdModule:
+        pupils = {name: make_pupil(name) for name in names}
+        return BlockKdModule(pupils, teacher, run.superspace.block_resolutions, recipe, run.seed, variance_of)
 
-        def figures(module: MultiPassModule) -> dict[str, float]:
-            assert isinstance(module, BlockKdModule)
-            return module.evaluate(run.data.calibration_images(), [images for images, _ in run.data.held_out()])
+    def figures(module: MultiPassModule) -> dict[str, dict[str, float]]:
+        assert isinstance(module, BlockKdModule)
+        return module.evaluate(run.data.calibration_images(), run.data.held_out())
 
-        target = run.layout.block(run.superspace.name, stage, index, int8)
-        meta = {"superspace": run.superspace.name, "block": name, "quant": run.quant.name}
-        found = run.fit(name, target, make_module, figures, inputs, meta)
-        run.figures[f"{name}_max_nsr"] = found["max_nsr"]
-
-
-def _with_rate(recipe: Recipe, rate: float) -> Recipe:
-    from dataclasses import replace
-    from functools import partial
-
-    return replace(recipe, optimizer=partial(recipe.optimizer, lr=rate))
+    jobs = []
+    for name, (stage, index) in named.items():
+        fp32 = {"fp32": file_hash(fp32_file(name)) if fp32_file(name).exists() else ""} if int8 else {}
+        meta: dict[str, Any] = {
+            "superspace": run.superspace.name,
+            "block": name,
+            "quant": run.quant.name,
+            "variance_of": variance_of,
+        }
+        meta["lr"] = (lr_by_stage or {}).get(stage)
+        jobs.append(Job(name, run.layout.block(run.superspace.name, stage, index, int8), upstream | fp32, meta))
+    size = together or len(jobs)
+    for group in (jobs[start : start + size] for start in range(0, len(jobs), size)):
+        label = group[0].name if len(group) == 1 else f"{group[0].name}-{group[-1].name}"
+        found = run.fit_together(label, group, make_module, figures)
+        run.figures |= {f"{name}_max_nsr": values["max_nsr"] for name, values in found.items()}

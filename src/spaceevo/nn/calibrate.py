@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 from torch import nn
 
+from spaceevo.nn.ranks import average_, share
+
 Batch = TypeVar("Batch")
 
 
 @torch.no_grad()
-def recalibrate(module: nn.Module, batches: Iterable[Batch], forward: Callable[[Batch], object]) -> None:
+def recalibrate(module: nn.Module, batches: Sequence[Batch], forward: Callable[[Batch], object]) -> None:
     """Replace the running statistics of the active layers by the mean over `batches`, every batch counting equally.
 
-    The module is left in eval mode. Subnets share their norms:
-    recalibrate again after activating another subnet.
+    In a distributed run each process takes its share of the batches, and the statistics are averaged over all. The
+    module is left in eval mode. Subnets share their norms: recalibrate again after activating another subnet.
+
+    Args:
+        module: holds the norms; one subnet, or several networks that `forward` runs.
+        batches: whatever `forward` takes; the same ones in every process.
+        forward: runs what is recalibrated on one batch.
     """
     norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     module.eval()
     for norm in norms:
         norm.train()
+    mine = share(batches)
     try:
-        for count, batch in enumerate(batches, start=1):
+        for count, batch in enumerate(mine, start=1):
             for norm in norms:
                 norm.momentum = 1.0 / count
             forward(batch)
@@ -32,3 +40,5 @@ def recalibrate(module: nn.Module, batches: Iterable[Batch], forward: Callable[[
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         module.eval()
+    statistics = [s for norm in norms for s in (norm.running_mean, norm.running_var) if s is not None]
+    average_(statistics, weight=len(mine))

@@ -7,12 +7,31 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from spaceevo.nn.ranks import average_
+
 VarianceOf = Literal["teacher", "published"]
 VARIANCE_FLOOR = 0.01
 """Least variance of a channel, relative to the mean over all: flat channels must not outweigh the rest."""
 
 
-def noise_to_signal(student: Tensor, teacher: Tensor, variance_of: VarianceOf = "teacher") -> Tensor:
+def channel_variance(teacher: Tensor, *, over_ranks: bool = False) -> Tensor:
+    """Variance over H×W of each image's channels, floored at 1 % of the mean over all: `(N, C, H, W)` → `(N, C)`.
+
+    Args:
+        teacher: features `(N, C, H, W)`.
+        over_ranks: take that mean over all processes' images, so that the loss does not depend on how many there are;
+            every process must then call this.
+    """
+    variance = teacher.to(torch.promote_types(teacher.dtype, torch.float32)).var((2, 3))
+    mean = variance.mean()
+    if over_ranks:
+        average_([mean])
+    return variance.clamp(min=VARIANCE_FLOOR * mean + 1e-12)
+
+
+def noise_to_signal(
+    student: Tensor, teacher: Tensor, variance_of: VarianceOf = "teacher", variance: Tensor | None = None
+) -> Tensor:
     """NSR: squared error over variance, both per image and channel over H×W, mean over images and channels.
 
     Args:
@@ -20,12 +39,13 @@ def noise_to_signal(student: Tensor, teacher: Tensor, variance_of: VarianceOf = 
         teacher: features `(N, C, H, W)`.
         variance_of: `teacher` divides by the teacher's variance (paper), floored at 1 % of its mean; `published`
             by the student's, without a floor, as the published code and look-up tables do.
+        variance: `channel_variance(teacher)`, where it is known already.
     """
+    student = student.to(torch.promote_types(student.dtype, torch.float32))  # under autocast it comes in half precision
     error = (student - teacher).square().mean((2, 3))
     if variance_of == "published":
         return (error / student.var((2, 3))).mean()
-    variance = teacher.var((2, 3))
-    return (error / variance.clamp(min=VARIANCE_FLOOR * variance.mean().item() + 1e-12)).mean()
+    return (error / (channel_variance(teacher) if variance is None else variance)).mean()
 
 
 def adaptive_alpha_divergence(student_logits: Tensor, teacher_logits: Tensor, clip: float = 5.0) -> Tensor:

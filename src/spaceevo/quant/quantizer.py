@@ -97,6 +97,10 @@ class Quantizer(nn.Module):
         """Switch fake quantisation on or off."""
         self.is_on = on
 
+    def forget(self) -> None:
+        """Set the scale again at the next forward."""
+        self.initialized.fill_(False)
+
     def extra_repr(self) -> str:
         """Scale and state."""
         return f"scale={self.scale.item():.3g}, {'on' if self.is_on else 'off'}"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -42,6 +43,7 @@ SETTINGS = (
     "platforms",
     "seed",
     "block",
+    "window",
     "space",
     "subnet",
     "latency_constraint",
@@ -85,6 +87,12 @@ class Context:
     def superspace(self) -> Superspace:
         """The superspace."""
         return parse_description(self.plain["superspace"], source=str(self.plain["superspace"].get("name")))
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where networks run: a GPU where there is one, unless `trainer.accelerator` is `cpu`."""
+        wants_gpu = self.config.trainer.accelerator != "cpu"
+        return torch.device("cuda" if wants_gpu and torch.cuda.is_available() else "cpu")
 
     @cached_property
     def data(self) -> Any:

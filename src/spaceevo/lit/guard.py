@@ -1,0 +1,80 @@
+"""When a training loss is no number or explodes: stop, or go back and on with a smaller rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from spaceevo.errors import ConfigError, SpaceEvoError
+
+MEMORY = 0.98
+"""Decay of the running mean a loss is compared with."""
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What to do about a loss that is no number or explodes.
+
+    Attributes:
+        action: `stop` ends the run with the last finished epoch kept; `rollback` returns to it and goes on with rates
+            multiplied by `rate_factor`, at most `attempts` times.
+        explodes_at: a loss this many times its running mean has exploded; None looks at non-finite losses only.
+        rate_factor: factor of the learning rates after each rollback.
+        attempts: rollbacks before the run stops after all.
+    """
+
+    action: Literal["stop", "rollback"] = "stop"
+    explodes_at: float | None = None
+    rate_factor: float = 0.5
+    attempts: int = 3
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: a setting is out of its range.
+        """
+        checks = [
+            (self.action in ("stop", "rollback"), "action", self.action, "stop, rollback"),
+            (self.explodes_at is None or self.explodes_at > 1, "explodes_at", self.explodes_at, "null, or more than 1"),
+            (0 < self.rate_factor <= 1, "rate_factor", self.rate_factor, "more than 0, at most 1"),
+            (self.attempts >= 0, "attempts", self.attempts, "0 or more"),
+        ]
+        for holds, name, value, allowed in checks:
+            if not holds:
+                raise ConfigError(f"recipe.guard: {name} = {value}; allowed: {allowed}")
+
+
+class DivergenceError(SpaceEvoError):
+    """The loss is no longer a number, or many times what it was."""
+
+    def __init__(self, name: str, loss: float, mean: float | None, step: int) -> None:
+        was = "" if mean is None or not math.isfinite(loss) else f" (its mean was {mean:.4g})"
+        super().__init__(
+            f"{name} loss is {loss:.4g}{was} at step {step}; set recipe.guard.action=rollback and run "
+            "the same command again: it resumes at the last finished epoch with a smaller learning rate; or start anew "
+            "with a lower recipe.<stage>.<precision>.optimizer.lr"
+        )
+
+
+class LossWatch:
+    """Running means of named losses, and the check of each new one against its own."""
+
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
+        self.means: dict[str, float] = {}
+
+    def check(self, losses: Mapping[str, float], step: int) -> None:
+        """Look at the losses of one step.
+
+        Raises:
+            DivergenceError: one is no number, or explodes.
+        """
+        limit = self.guard.explodes_at
+        for name, loss in losses.items():
+            mean = self.means.get(name)
+            if not math.isfinite(loss) or (limit and mean and loss > limit * abs(mean)):
+                raise DivergenceError(name, loss, mean, step)
+            self.means[name] = loss if mean is None else MEMORY * mean + (1 - MEMORY) * loss

@@ -1,0 +1,206 @@
+"""A training step of several passes, and the recipe that drives it."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from spaceevo.torchvision_shim import ensure_torchvision
+
+ensure_torchvision()
+from pytorch_lightning import LightningModule, Trainer  # noqa: E402  torchmetrics imports torchvision
+
+from spaceevo.artifacts import fingerprint  # noqa: E402
+from spaceevo.errors import ConfigError  # noqa: E402
+from spaceevo.lit.guard import Guard, LossWatch  # noqa: E402
+from spaceevo.nn.memory import channels_last, images_last  # noqa: E402
+from spaceevo.nn.ranks import average_  # noqa: E402
+
+__all__ = ["Loss", "MultiPassModule", "OptimizerFactory", "Recipe", "Trainer", "decay_groups"]
+
+OptimizerFactory = Callable[..., torch.optim.Optimizer]
+Loss = tuple[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How networks are trained.
+
+    Attributes:
+        epochs: passes over the training images.
+        optimizer: makes the optimiser from parameter groups.
+        warmup_epochs: linear warm-up, then cosine to 0.
+        clip_value: bound of each gradient's absolute value; None leaves them.
+        decay_all: whether weight decay acts on norms, biases and quantiser scalars too.
+        lr_batch_size: images of a step, all processes together, that the optimiser's rate is meant for: the rate is
+            multiplied by `max(1, images of a step // lr_batch_size)`, as published. None takes it as it is.
+        schedule_every: steps between two changes of the rate.
+        ema_decay: decay of an exponential mean of the weights, which then is what is saved; None keeps none.
+        guard: what to do when the loss is no number or explodes.
+    """
+
+    epochs: int
+    optimizer: OptimizerFactory
+    warmup_epochs: float = 0.0
+    clip_value: float | None = 1.0
+    decay_all: bool = False
+    lr_batch_size: int | None = None
+    schedule_every: int = 1
+    ema_decay: float | None = None
+    guard: Guard = Guard()
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ConfigError: a setting is out of its range.
+        """
+        checks = [
+            (self.epochs >= 1, "epochs", self.epochs, "1 or more"),
+            (0 <= self.warmup_epochs <= self.epochs, "warmup_epochs", self.warmup_epochs, f"0…epochs ({self.epochs})"),
+            (self.lr_batch_size is None or self.lr_batch_size >= 1, "lr_batch_size", self.lr_batch_size, "1 or more"),
+            (self.schedule_every >= 1, "schedule_every", self.schedule_every, "1 or more"),
+            (self.ema_decay is None or 0 < self.ema_decay < 1, "ema_decay", self.ema_decay, "null, or inside 0…1"),
+        ]
+        for holds, name, value, allowed in checks:
+            if not holds:
+                raise ConfigError(f"recipe: {name} = {value}; allowed: {allowed}")
+
+
+class MultiPassModule(LightningModule):
+    """A training step of several passes, each with a backward of its own, then one optimiser step.
+
+    All randomness of a step comes from the seed and the step's number, so a resumed run repeats an undisturbed one, and
+    all ranks draw the same subnets. Between processes, gradients are averaged once a step, during the last backward.
+    """
+
+    def __init__(self, recipe: Recipe, seed: int) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.recipe = recipe
+        self.seed = seed
+        self.rate_factor = 1.0
+        """Factor of every learning rate: below 1 after a rollback."""
+        self._rate_change = 1.0
+        self.watch = LossWatch(recipe.guard)
+
+    @property
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """What is trained."""
+
+    @property
+    def parts(self) -> Mapping[str, nn.Module]:
+        """Networks that share nothing but the images, by name, where there are several to save."""
+        return {}
+
+    @property
+    def pass_count(self) -> int:
+        """How many losses `passes` yields."""
+        return 1
+
+    @abstractmethod
+    def passes(self, images: Tensor, labels: Tensor, rng: Random) -> Iterator[Loss]:
+        """Name and loss of each pass; the next is asked for after the backward of the last."""
+
+    def on_fit_start(self) -> None:
+        """Channels last: convolutions are faster so, on processors and on GPUs."""
+        channels_last(self.network)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Images in channels-last order."""
+        images, labels = batch
+        return images_last(images), labels
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """One optimiser step on `(images (N, 3, H, W), labels (N,))`.
+
+        Raises:
+            DivergenceError: a loss is no number or explodes; the weights are those of the step before.
+        """
+        optimizer = self.optimizers()
+        torch.manual_seed(int(fingerprint([self.seed, self.global_step]), 16) % 2**63)
+        rng = Random(f"{self.seed}-{self.global_step}")
+        optimizer.zero_grad(set_to_none=True)  # type: ignore[union-attr]
+        losses: dict[str, Tensor] = {}
+        for name, loss in self.passes(*batch, rng):
+            self._exchange_gradients(len(losses) == self.pass_count - 1)
+            self.manual_backward(loss)
+            losses[name] = loss.detach().float()
+        assert len(losses) == self.pass_count
+        values = torch.stack(list(losses.values()))
+        average_([values])
+        named = dict(zip(losses, values.tolist(), strict=True))
+        self.watch.check(named, self.global_step)
+        self.log_dict({f"train/{name}_loss": value for name, value in named.items()})
+        self.log("loss", sum(named.values()) / len(named), prog_bar=True, logger=False)
+        self.clip_gradients(optimizer, self.recipe.clip_value, "value")  # type: ignore[arg-type]
+        optimizer.step()  # type: ignore[union-attr]
+        self.lr_schedulers().step()  # type: ignore[union-attr]
+
+    def _exchange_gradients(self, now: bool) -> None:
+        """Let the next backward average gradients between processes, or only add to this one's."""
+        wrapper = self.trainer.strategy.model
+        if isinstance(wrapper, DistributedDataParallel):
+            wrapper.require_backward_grad_sync = now
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimiser is given; groups without `lr` take the recipe's."""
+        return decay_groups(self.network, self.recipe.decay_all)
+
+    def configure_optimizers(self) -> Any:
+        """The recipe's optimiser; warm-up from a thousandth, then cosine to 0, by step."""
+        recipe = self.recipe
+        optimizer = recipe.optimizer(self.parameter_groups())
+        scale = self.rate_factor * self._batch_factor()
+        for group in optimizer.param_groups:
+            group["lr"] *= scale
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        warmup = int(total * recipe.warmup_epochs / recipe.epochs)
+
+        def factor(step: int) -> float:
+            step = step // recipe.schedule_every * recipe.schedule_every
+            warm = 1.0 if step >= warmup else 0.001 + 0.999 * step / warmup
+            return warm * 0.5 * (1 + math.cos(math.pi * min(step, total) / total))
+
+        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
+
+    def _batch_factor(self) -> int:
+        if self.recipe.lr_batch_size is None:
+            return 1
+        images = self.trainer.datamodule.batch_size * self.trainer.world_size  # type: ignore[attr-defined]
+        return max(1, int(images) // self.recipe.lr_batch_size)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the guard has seen and the rate after rollbacks."""
+        checkpoint["spaceevo"] = {"watch": dict(self.watch.means), "rate_factor": self.rate_factor}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them up again."""
+        kept = checkpoint["spaceevo"]
+        self.watch.means = dict(kept["watch"])
+        self._rate_change = self.rate_factor / kept["rate_factor"]
+
+    def on_train_start(self) -> None:
+        """After a rollback, lower the rates that the checkpoint brought back."""
+        scheduler: Any = self.lr_schedulers()
+        scheduler.base_lrs = [rate * self._rate_change for rate in scheduler.base_lrs]
+        for group in scheduler.optimizer.param_groups:
+            group["lr"] *= self._rate_change
+        self._rate_change = 1.0
+
+
+def decay_groups(network: nn.Module, decay_all: bool, **settings: Any) -> list[dict[str, Any]]:
+    """Parameter groups of a network: weights, and, unless `decay_all`, what weight decay leaves alone."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    decayed = [p for p in trained if decay_all or p.ndim > 1]
+    rest = [p for p in trained if not (decay_all or p.ndim > 1)]
+    return [{"params": decayed, **settings}, *([{"params": rest, **settings, "weight_decay": 0.0}] if rest else [])]

@@ -1,0 +1,39 @@
+"""What the processes of one run share: averages over all of them, and each one's part of the work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Item = TypeVar("Item")
+
+
+def world() -> tuple[int, int]:
+    """This process's rank and the number of processes; `(0, 1)` outside a distributed run."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def share(items: Sequence[Item]) -> Sequence[Item]:
+    """This process's part: every `world_size`-th item, starting at its rank; all of them outside a distributed run."""
+    rank, size = world()
+    return items[rank::size] if size > 1 else items
+
+
+@torch.no_grad()
+def average_(tensors: Sequence[Tensor], weight: float = 1.0) -> None:
+    """Replace float tensors by their mean over the processes, in place; every process counts by its `weight`."""
+    if world()[1] == 1 or not tensors:
+        return
+    flat = torch.cat([tensor.detach().flatten().double() for tensor in tensors]) * weight
+    flat = torch.cat([flat, flat.new_tensor([weight])])
+    dist.all_reduce(flat)
+    flat, start = flat[:-1] / flat[-1], 0
+    for tensor in tensors:
+        tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
+        start += tensor.numel()
