@@ -143,6 +143,10 @@ class Layout:
         folder = member if member.endswith("-align1") else f"{member}-align0"
         return self.root / "supernet_training" / folder / self.file(int8)
 
+    def finetuned(self, member: str, subnet: str, data: str, int8: bool) -> Path:
+        """The weights of one subnet finetuned on other data."""
+        return self.root / "finetune" / data / f"{member}-{fingerprint(subnet)}" / self.file(int8)
+
     def subnet_search(self, member: str) -> Path:
         """Folder of the last subnet search in a space."""
         return self.root / "search_subnet" / member

@@ -25,7 +25,7 @@ from rich.table import Table
 from spaceevo import __version__
 from spaceevo.artifacts import Layout, StageResult, atomic_path, file_hash, fingerprint, read_json
 from spaceevo.errors import ConfigError, MissingArtifactError, choices
-from spaceevo.nn.checkpoint import load_state, read_checkpoint
+from spaceevo.nn.checkpoint import Subnet, load_state, read_checkpoint, read_subnet
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import set_quant
 from spaceevo.space.description import found_space, parse_description
@@ -44,6 +44,7 @@ SETTINGS = (
     "seed",
     "block",
     "window",
+    "checkpoint",
     "space",
     "subnet",
     "latency_constraint",
@@ -155,6 +156,17 @@ class Context:
         if self.plain["subnet"] is None and not path.exists():
             raise MissingArtifactError("a subnet (subnet=…, or a found one)", path, self.command("subnet_search"))
         return self.subnets(*([] if self.plain["subnet"] else [SubnetSpec.parse(read_json(path)["chosen"])]))[0]
+
+    @cached_property
+    def given_subnet(self) -> Subnet | None:
+        """The subnet whose own checkpoint is `checkpoint=…`; None without one.
+
+        Raises:
+            MissingArtifactError: the file is not there.
+            CheckpointError: it is broken, or no subnet's.
+        """
+        path, command = self.plain["checkpoint"], self.command("subnet_search")
+        return read_subnet(Path(path), self.superspace, command) if path else None
 
     def supernet_file(self, int8: bool) -> Path:
         """Checkpoint of the space's supernet."""
