@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -138,24 +139,25 @@ def limits_ms(lab: Lab) -> list[float]:
     return [low + (high - low) * step / 6 for step in range(1, 6)]
 
 
-def compare(lab: Lab, seed: int, settings: dict[str, int]) -> list[dict[str, Any]]:
-    """One row a limit."""
+def compare(lab: Lab, seed: int, settings: dict[str, int]) -> Iterator[dict[str, Any]]:
+    """One row a limit, the median one first; random search at the median limit alone, but for the first seed."""
     limits = limits_ms(lab)
     delta = limits[1] - limits[0]
     ours = Search(lab)
     ours.front(limits[-1], seed, **settings)
-    count, rows = FrontEvolution(lab.problem(0, 1), **settings).total, []
-    for limit in limits:
-        published, drawn = Search(lab), Search(lab)
-        published.published(limit - delta, limit, seed)
-        drawn.random(limit, count, seed)
+    count = FrontEvolution(lab.problem(0, 1), **settings).total
+    for limit in sorted(limits, key=lambda limit: limit != limits[2]):
+        rivals = {"front": ours, "published": Search(lab)}
+        rivals["published"].published(limit - delta, limit, seed)
+        if seed == 0 or limit == limits[2]:
+            rivals["random"] = Search(lab)
+            rivals["random"].random(limit, count, seed)
         row: dict[str, Any] = {"seed": seed, "limit_ms": limit}
-        for name, search in (("front", ours), ("published", published), ("random", drawn)):
+        for name, search in rivals.items():
             spec = lab.best(list(search.complete), limit)
             row |= {f"{name}_held_out": lab.top1(spec), f"{name}_test": lab.top1(spec, "test")}
             row |= {f"{name}_ms": lab.latency_ms(spec), f"{name}_images": search.images}
-        rows.append(row)
-    return rows
+        yield row
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
@@ -164,8 +166,10 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     shown = grouped[[c for c in table if c.endswith(("_held_out", "_test"))]].mean().round(2)
     for rival in ("published", "random"):
         for part in ("held_out", "test"):
-            at_least = table[f"front_{part}"] >= table[f"{rival}_{part}"]
-            shown[f">={rival} {part}"] = at_least.groupby(table.limit_ms).sum()
+            both = table[table[f"{rival}_{part}"].notna()]
+            at_least = both[f"front_{part}"] >= both[f"{rival}_{part}"]
+            count = at_least.groupby(both.limit_ms).agg(["sum", "count"])
+            shown[f">={rival} {part}"] = count["sum"].astype(str) + " of " + count["count"].astype(str)
     return shown
 
 
@@ -179,9 +183,12 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     lab = Lab(arguments.output, arguments.space)
-    rows = [row for seed in range(arguments.seeds) for row in compare(lab, seed, arguments.front)]
+    rows: list[dict[str, Any]] = []
+    for seed in range(arguments.seeds):
+        for row in compare(lab, seed, arguments.front):
+            rows.append(row)
+            pd.DataFrame(rows).to_csv(arguments.output / f"compare_{lab.member}.csv", index=False)
     table = pd.DataFrame(rows)
-    table.to_csv(arguments.output / f"compare_{lab.member}.csv", index=False)
     by_seed = table.groupby("seed")
     images = pd.DataFrame({"front": by_seed.front_images.first(), "published": by_seed.published_images.sum()})
     images["random, each limit"] = by_seed.random_images.first()

@@ -132,7 +132,9 @@ def train_subnet(
         {**meta, "data": data, "freeze_body": freeze_body, "label_smoothing": label_smoothing},
     )
     run.figures |= {"subnet": str(start.spec), "classes": len(classes), f"finetune_{precision}_top1": found["top1"]}
-    run.announce(f"Next: {run.command('export', f'checkpoint={target}', f'quant={run.quant.name}')}")
+    images = [f"data={data}"] if hasattr(run.data, "dataset") else []
+    images += [f"data.root={run.data.root}", f"quant={run.quant.name}"]
+    run.announce(f"Next: {run.command('export', f'checkpoint={target}', *images)}")
 
 
 def _load_body(network: Network, start: Subnet, source: Path) -> None:

@@ -23,11 +23,41 @@ class _Source:
     train: Mapping[str, Any]
     test: Mapping[str, Any]
 
+    @property
+    def layout(self) -> str:
+        """Name of torchvision's own class, whose documentation says how the files lie."""
+        named = [base.__name__ for base in self.make.__mro__ if base.__module__.startswith("torchvision.")]
+        return str(named[0])
+
+
+class _Cifar10(datasets.CIFAR10):  # type: ignore[misc]
+    """CIFAR-10 whose files, once unpacked, are taken as they are; torchvision verifies what it downloads."""
+
+    train_list = [[name, None] for name, _ in datasets.CIFAR10.train_list]
+    test_list = [[name, None] for name, _ in datasets.CIFAR10.test_list]
+    meta = {**datasets.CIFAR10.meta, "md5": None}
+
+
+class _Cifar100(datasets.CIFAR100):  # type: ignore[misc]
+    """CIFAR-100, likewise."""
+
+    train_list = [[name, None] for name, _ in datasets.CIFAR100.train_list]
+    test_list = [[name, None] for name, _ in datasets.CIFAR100.test_list]
+    meta = {**datasets.CIFAR100.meta, "md5": None}
+
+
+class _Flowers102(datasets.Flowers102):  # type: ignore[misc]
+    """Flowers, likewise."""
+
+    def _check_integrity(self) -> bool:
+        labels = [self._base_folder / self._file_dict[key][0] for key in ("label", "setid")]
+        return self._images_folder.is_dir() and all(path.is_file() for path in labels)
+
 
 SOURCES: dict[str, _Source] = {
-    "cifar10": _Source(datasets.CIFAR10, {"train": True}, {"train": False}),
-    "cifar100": _Source(datasets.CIFAR100, {"train": True}, {"train": False}),
-    "flowers102": _Source(datasets.Flowers102, {"split": "train"}, {"split": "test"}),
+    "cifar10": _Source(_Cifar10, {"train": True}, {"train": False}),
+    "cifar100": _Source(_Cifar100, {"train": True}, {"train": False}),
+    "flowers102": _Source(_Flowers102, {"split": "train"}, {"split": "test"}),
     "oxford_iiit_pet": _Source(datasets.OxfordIIITPet, {"split": "trainval"}, {"split": "test"}),
     "food101": _Source(datasets.Food101, {"split": "train"}, {"split": "test"}),
     "stanford_cars": _Source(datasets.StanfordCars, {"split": "train"}, {"split": "test"}),
@@ -74,7 +104,7 @@ class TorchvisionDataModule(ImageFolderDataModule):
             )
         except Exception as error:  # torchvision and its download raise what they like: OSError, RuntimeError, …
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            remedy = f"put its files there as torchvision.datasets.{source.make.__name__} lays them out"
+            remedy = f"put its files there as torchvision.datasets.{source.layout} lays them out"
             if not self.download:
                 remedy += ", or set data.download=true"
             raise DataError(f"{where} is not there and cannot be fetched ({reason}); {remedy}") from error

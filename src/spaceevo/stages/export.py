@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from spaceevo.errors import ExportError
+from spaceevo.errors import ExportError, choices
 from spaceevo.export.float_onnx import export_float
 from spaceevo.export.onnx import float_leftovers, optimized_op_counts, save_onnx, to_onnx
 from spaceevo.export.parity import compare, run_onnx
@@ -51,15 +51,21 @@ class ExportStage(StageCallback):
         given = context.given_subnet
         if given and given.quant != "deploy":
             raise ExportError(f"{context.plain['checkpoint']} is of quant={given.quant}; export needs quant=deploy")
+        classes = tuple(context.data.classes)
+        if given and given.classes != classes:
+            raise ExportError(
+                f"{context.plain['checkpoint']} knows the classes {choices(given.classes)}, the data "
+                f"{choices(classes)}; set data=… or data.root=… to what it was finetuned on"
+            )
         spec, member = (given.spec, given.member) if given else (context.best_subnet(), context.member)
         network = given.network if given else self._extract(context, spec, int8=True)
         shape = (context.superspace.input_channels, spec.resolution, spec.resolution)
         program = to_program(network, shape)
         files = {"int8_onnx": context.output / INT8_FILE, "fp32_onnx": context.output / FP32_FILE}
         metadata = {"space": str(member), "subnet": str(spec), "resolution": str(spec.resolution)}
-        metadata["classes"] = ",".join(context.data.classes)
+        metadata["classes"] = ",".join(classes)
         save_onnx(to_onnx(program, metadata), files["int8_onnx"])
-        save_subnet(context.output / "subnet_int8.pth", network, member, spec, context.data.classes, "deploy")
+        save_subnet(context.output / "subnet_int8.pth", network, member, spec, classes, "deploy")
         if given:  # the same weights in floating point
             fp32 = copy.deepcopy(network)
             set_quant(fp32, False)
