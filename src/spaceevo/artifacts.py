@@ -140,7 +140,12 @@ class Layout:
 
     def supernet(self, member: str, int8: bool) -> Path:
         """A supernet's weights."""
-        return self.root / "supernet_training" / f"{member}-align0" / self.file(int8)
+        folder = member if member.endswith("-align1") else f"{member}-align0"
+        return self.root / "supernet_training" / folder / self.file(int8)
+
+    def finetuned(self, member: str, subnet: str, data: str, int8: bool) -> Path:
+        """The weights of one subnet finetuned on other data."""
+        return self.root / "finetune" / data / f"{member}-{fingerprint(subnet)}" / self.file(int8)
 
     def released_supernet(self, name: str, int8: bool) -> Path:
         """A published supernet's weights, as they were released."""

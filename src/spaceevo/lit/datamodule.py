@@ -232,11 +232,14 @@ class ImageFolderDataModule(LightningDataModule):
             self._decoded[name] = [(images, labels) for images, labels in loader]
         return self._decoded[name]
 
+    def _images(self, samples: Sequence[Sample], transform: Transform) -> Images:
+        return Images(samples, transform)
+
     def _loader(
         self, samples: Sequence[Sample], transform: Transform, batch_size: int, sampler: EpochSampler | None = None
     ) -> DataLoader[Any]:
         return DataLoader(
-            Images(samples, transform),
+            self._images(samples, transform),
             batch_size=batch_size,
             sampler=sampler,
             drop_last=sampler is not None and len(sampler) >= batch_size,

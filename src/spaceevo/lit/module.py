@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +37,10 @@ class Recipe:
     Attributes:
         epochs: passes over the training images.
         optimizer: makes the optimiser from parameter groups.
-        warmup_epochs: linear warm-up, then cosine to 0.
+        warmup_epochs: linear warm-up.
+        schedule: how the rate falls to 0 after the warm-up.
         clip_value: bound of each gradient's absolute value; None leaves them.
+        clip_norm: bound of the norm of all gradients together; None leaves it.
         decay_all: whether weight decay acts on norms, biases and quantiser scalars too.
         lr_batch_size: images of a step, all processes together, that the optimiser's rate is meant for: the rate is
             multiplied by `max(1, images of a step // lr_batch_size)`, as published. None takes it as it is.
@@ -50,7 +52,9 @@ class Recipe:
     epochs: int
     optimizer: OptimizerFactory
     warmup_epochs: float = 0.0
+    schedule: Literal["cosine", "linear"] = "cosine"
     clip_value: float | None = 1.0
+    clip_norm: float | None = None
     decay_all: bool = False
     lr_batch_size: int | None = None
     schedule_every: int = 1
@@ -67,6 +71,7 @@ class Recipe:
             (self.epochs >= 1, "epochs", self.epochs, "1 or more"),
             (0 <= self.warmup_epochs <= self.epochs, "warmup_epochs", self.warmup_epochs, f"0…epochs ({self.epochs})"),
             (self.lr_batch_size is None or self.lr_batch_size >= 1, "lr_batch_size", self.lr_batch_size, "1 or more"),
+            (self.schedule in ("cosine", "linear"), "schedule", self.schedule, "cosine, linear"),
             (self.schedule_every >= 1, "schedule_every", self.schedule_every, "1 or more"),
             (self.ema_decay is None or 0 < self.ema_decay < 1, "ema_decay", self.ema_decay, "null, or inside 0…1"),
         ]
@@ -143,6 +148,7 @@ class MultiPassModule(LightningModule):
         self.log_dict({f"train/{name}_loss": value for name, value in named.items()})
         self.log("loss", sum(named.values()) / len(named), prog_bar=True, logger=False)
         self.clip_gradients(optimizer, self.recipe.clip_value, "value")  # type: ignore[arg-type]
+        self.clip_gradients(optimizer, self.recipe.clip_norm, "norm")  # type: ignore[arg-type]
         optimizer.step()  # type: ignore[union-attr]
         self.lr_schedulers().step()  # type: ignore[union-attr]
 
@@ -157,7 +163,7 @@ class MultiPassModule(LightningModule):
         return decay_groups(self.network, self.recipe.decay_all)
 
     def configure_optimizers(self) -> Any:
-        """The recipe's optimiser; warm-up from a thousandth, then cosine to 0, by step."""
+        """The recipe's optimiser; warm-up from a thousandth, times cosine or line to 0, by step."""
         recipe = self.recipe
         optimizer = recipe.optimizer(self.parameter_groups())
         scale = self.rate_factor * self._batch_factor()
@@ -169,7 +175,8 @@ class MultiPassModule(LightningModule):
         def factor(step: int) -> float:
             step = step // recipe.schedule_every * recipe.schedule_every
             warm = 1.0 if step >= warmup else 0.001 + 0.999 * step / warmup
-            return warm * 0.5 * (1 + math.cos(math.pi * min(step, total) / total))
+            left = 1 - min(step, total) / total
+            return warm * (left if recipe.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left)))
 
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
 

@@ -135,6 +135,10 @@ class Images(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.samples)
 
+    def load(self, path: str | TarImage) -> Image.Image:
+        """Decode an image as RGB."""
+        return load_image(path)
+
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int]:
         """Load one image `(C, H, W)` and its label; the second number of a pair seeds the transform's random draws.
 
@@ -143,7 +147,7 @@ class Images(Dataset[tuple[Tensor, int]]):
         """
         index, draw = key if isinstance(key, tuple) else (key, 0)
         path, label = self.samples[index]
-        image = load_image(path)
+        image = self.load(path)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(draw)  # torch.manual_seed would reseed the GPUs too
             return self.transform(image), label

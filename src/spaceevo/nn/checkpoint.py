@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,12 @@ from torch import Tensor, nn
 
 from spaceevo.artifacts import atomic_path
 from spaceevo.errors import CheckpointError, MissingArtifactError, choices
+from spaceevo.nn.supernet import Network
+from spaceevo.quant.prepare import set_quant
+from spaceevo.quant.quantizer import DEPLOY, quant_scheme
+from spaceevo.space.description import parse_space
+from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.superspace import SpaceMember, Superspace
 
 
 class Checkpoint(NamedTuple):
@@ -60,3 +67,60 @@ def load_state(module: nn.Module, state: dict[str, Tensor], path: Path, *, stric
     if wrong:
         raise CheckpointError(f"{path} belongs to another network: {choices(wrong, limit=3)}")
     module.load_state_dict(state, strict=False)
+
+
+class Subnet(NamedTuple):
+    """A network that stands alone, and what it is.
+
+    Attributes:
+        network: in eval mode, quantisers on unless `quant` is `off`.
+        member: its space; the classifier has as many outputs as there are classes.
+        spec: the subnet.
+        classes: names of the classes, by label.
+        quant: scheme its weights were trained under: `deploy`, `published`, or `off` for fp32.
+        meta: everything else that was kept beside the weights.
+    """
+
+    network: Network
+    member: SpaceMember
+    spec: SubnetSpec
+    classes: tuple[str, ...]
+    quant: str
+    meta: dict[str, Any]
+
+
+def subnet_meta(member: SpaceMember, spec: SubnetSpec, classes: Sequence[str], quant: str) -> dict[str, Any]:
+    """What the checkpoint of a subnet says of its weights; `read_subnet` needs no more."""
+    return {"space": str(member), "subnet": str(spec), "classes": list(classes), "quant": quant}
+
+
+def save_subnet(
+    path: Path, network: Network, member: SpaceMember, spec: SubnetSpec, classes: Sequence[str], quant: str
+) -> None:
+    """Write an extracted network as a checkpoint that needs no supernet."""
+    save_checkpoint(path, network, subnet_meta(member, spec, classes, quant))
+
+
+def read_subnet(path: Path, superspace: Superspace, command: str) -> Subnet:
+    """Read what `save_subnet` wrote, or any checkpoint whose meta is that of `subnet_meta`.
+
+    Args:
+        path: the checkpoint.
+        superspace: the superspace of its space.
+        command: makes such a file, for messages.
+
+    Raises:
+        MissingArtifactError: the file is not there.
+        CheckpointError: the file is broken, or is no subnet's.
+        EncodingError: its space is not of this superspace.
+    """
+    state, meta = read_checkpoint(path, "subnet", command)
+    if missing := [key for key in ("space", "subnet", "classes", "quant") if key not in meta]:
+        raise CheckpointError(f"{path} is not a subnet's checkpoint: it lacks {choices(missing)}; make one: {command}")
+    classes, quant = tuple(meta["classes"]), str(meta["quant"])
+    member = parse_space(meta["space"], within=superspace.with_classes(len(classes)))
+    spec = SubnetSpec.parse(meta["subnet"])
+    network = Network.fixed(member, spec, DEPLOY if quant == "off" else quant_scheme(quant))
+    load_state(network, state, path)
+    set_quant(network, quant != "off")
+    return Subnet(network.eval(), member, spec, classes, quant, meta)

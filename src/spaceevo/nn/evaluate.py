@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import sqrt
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from spaceevo.errors import ConfigError
 from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.supernet import Supernet
 from spaceevo.space.encoding import SubnetSpec
@@ -55,3 +58,97 @@ def subnet_top1(supernet: Supernet, spec: SubnetSpec, calibration: Sequence[Tens
     """Top-1 in percent of one subnet, batch norm recalibrated first."""
     calibrate_subnet(supernet, spec, calibration)
     return top1(supernet, batches)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What evaluating one subnet gave.
+
+    Attributes:
+        top1: percent of the images seen.
+        images: images that went through the network, those of the recalibration included.
+        stopped: whether it ended early, being hopeless.
+    """
+
+    top1: float
+    images: int
+    stopped: bool = False
+
+
+class SubnetEvaluator:
+    """Top-1 of many subnets of one supernet: batches are brought to its device once, hopeless subnets stop early.
+
+    Args:
+        supernet: in the mode to evaluate, fp32 or INT8; it is moved to `device`.
+        calibration: batches `(N, C, H, W)` for the batch-norm statistics of each subnet.
+        batches: images and labels that decide.
+        device: where to compute.
+        chunk: images between two looks at whether a subnet is hopeless.
+        stop_z: a subnet is hopeless when this many standard errors above its top-1 so far still lie below the asked
+            one; None evaluates all images always.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        calibration: Sequence[Tensor],
+        batches: Iterable[Batch],
+        *,
+        device: torch.device | str = "cpu",
+        chunk: int = 64,
+        stop_z: float | None = 3.0,
+    ) -> None:
+        if stop_z is not None and stop_z <= 0:
+            raise ConfigError(f"recipe.subnet_search.stop_z = {stop_z}; allowed: null, or a positive number")
+        self.supernet = supernet.to(device)
+        self.calibration = [images.to(device) for images in calibration]
+        self.chunks: list[Batch] = []
+        for images, labels in batches:
+            self.chunks += zip(
+                torch.split(images.to(device), chunk), torch.split(labels.to(device), chunk), strict=True
+            )
+        self.total = sum(len(labels) for _, labels in self.chunks)
+        self.stop_z = stop_z
+
+    @torch.no_grad()
+    def __call__(self, spec: SubnetSpec, hopeless_below: float | None = None) -> list[int]:
+        """Correct answers in one chunk after the other, until the subnet is hopeless or there are no more.
+
+        Args:
+            spec: the subnet; its batch norm is recalibrated first.
+            hopeless_below: top-1 in percent that it has to reach to be of use.
+        """
+        calibrate_subnet(self.supernet, spec, self.calibration)
+        counts: list[int] = []
+        for images, labels in self.chunks:
+            counts.append(int((self.supernet(images).argmax(1) == labels).sum()))
+            if self.judge(counts, hopeless_below):
+                break
+        return counts
+
+    def judge(self, counts: Sequence[int], hopeless_below: float | None = None) -> Evaluation | None:
+        """What these counts amount to: the first so many of them as decide; None where more are needed."""
+        correct, seen, calibrated = 0, 0, sum(map(len, self.calibration))
+        for count, (_, labels) in zip(counts, self.chunks, strict=False):
+            correct += count
+            seen += len(labels)
+            stopped = seen < self.total and self._is_hopeless(correct, seen, hopeless_below)
+            if stopped or seen == self.total:
+                return Evaluation(100.0 * correct / seen, calibrated + seen, stopped)
+        return None
+
+    def _is_hopeless(self, correct: int, seen: int, below: float | None) -> bool:
+        if self.stop_z is None or below is None:
+            return False
+        return 100.0 * upper_share(correct, seen, self.total, self.stop_z) < below
+
+
+def upper_share(correct: int, seen: int, total: int, z: float) -> float:
+    """Upper bound, `z` standard errors up, of the share of `total` that is correct, from a part without replacement.
+
+    Wilson's bound with the finite-population correction; never above what the images left allow.
+    """
+    share = correct / seen
+    z2 = z * z * (total - seen) / max(total - 1, 1)
+    centre, spread = share + z2 / (2 * seen), sqrt(z2 * (share * (1 - share) / seen + z2 / (4 * seen * seen)))
+    return min((centre + spread) / (1 + z2 / seen), (correct + total - seen) / total)

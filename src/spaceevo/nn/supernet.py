@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from spaceevo.nn.block import Block
 from spaceevo.nn.layers import tensor_quant
 from spaceevo.nn.stage import Stage
 from spaceevo.quant.convert import ProgramBuilder
@@ -34,6 +35,20 @@ class Network(nn.Module):
         self.dropout = 0.0
         self.image_quantizer = image_quantizer
         self.stages = nn.ModuleDict(stages)
+
+    @classmethod
+    def fixed(cls, member: SpaceMember, spec: SubnetSpec, scheme: Scheme) -> Network:
+        """One subnet of a space with weights of its own, drawn at random; quantisers off.
+
+        Raises:
+            EncodingError: `spec` is not a subnet of this space.
+        """
+        member.validate(spec)
+        stages = {
+            name: Stage([Block([block], scheme) for block in blocks])
+            for name, blocks in member.block_specs(spec).items()
+        }
+        return Network(stages, spec.resolution, scheme.tensor_quantizer())
 
     def forward(self, images: Tensor) -> Tensor:
         """Images `(N, 3, H, W)`, resized here to the network's resolution, → logits `(N, classes)`.

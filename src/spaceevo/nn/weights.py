@@ -60,6 +60,16 @@ def trained_supernet(member: SpaceMember, quant: str, path: Path, *, int8: bool,
     return supernet.eval()
 
 
+def holds_subnet(path: Path) -> bool:
+    """Whether a file is a subnet's own checkpoint, not a supernet's.
+
+    Raises:
+        CheckpointError: it is broken, or holds code.
+    """
+    content = read_foreign(path)
+    return not is_released(content) and "subnet" in content["meta"]
+
+
 def _check_scheme(path: Path, wanted: str, trained: str) -> None:
     if trained != wanted:
         raise ConfigError(f"{path} was trained under quant={trained}, not {wanted}; use quant={trained}")

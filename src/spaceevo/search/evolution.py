@@ -117,6 +117,7 @@ def evolve(
     save: Callable[[dict[str, Any]], None] | None = None,
     save_every: int = 1,
     on_evaluation: Callable[[int, int, tuple[Item, float]], None] | None = None,
+    on_batch: Callable[[SearchState[Item]], None] | None = None,
 ) -> SearchState[Item]:
     """Search for the individual of the highest score; each is evaluated once.
 
@@ -128,6 +129,7 @@ def evolve(
         save: receives the state as JSON values, from which the search continues identically.
         save_every: evaluations between two saves; the last state is saved in any case.
         on_evaluation: receives evaluations done, their greatest number, and the best individual with its score.
+        on_batch: receives the state whose batch comes next, e.g. to evaluate it in parallel.
 
     Returns:
         The last state: `best`, `ranked()` and `history` are the result.
@@ -139,6 +141,8 @@ def evolve(
     encode, decode = strategy.problem.encode, strategy.problem.decode
     state = SearchState(rng) if resume is None else SearchState.from_json(resume, decode)
     while state.batch or state.generation == 0:
+        if on_batch and state.batch:
+            on_batch(state)
         for item in state.batch:
             if item in state.history:
                 continue

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol, TypeVar
 
+from spaceevo.search.prediction import ScorePrediction
 from spaceevo.space.description import parse_space
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import (
@@ -130,12 +132,30 @@ class SubnetProblem:
     """Subnets of a space that pass `feasible`, usually a window of predicted latency.
 
     `requirement` says in words what `feasible` asks for (`latency in [5, 10] ms, latency_constraint`), for the
-    message when no subnet passes.
+    message when no subnet passes. `latency_ms` is what the search of a front keeps low.
     """
 
     member: SpaceMember
     feasible: Callable[[SubnetSpec], bool] = lambda _: True
     requirement: str = "none"
+    latency_ms: Callable[[SubnetSpec], float] = lambda _: 0.0
+
+    @property
+    def corners(self) -> tuple[SubnetSpec, SubnetSpec]:
+        """The smallest and the largest subnet."""
+        return self.member.smallest, self.member.largest
+
+    def cost(self, item: SubnetSpec) -> float:
+        """Latency of a subnet in ms."""
+        return self.latency_ms(item)
+
+    @cached_property
+    def _prediction(self) -> ScorePrediction:
+        return ScorePrediction(self.member)
+
+    def predict(self, items: Sequence[SubnetSpec], known: Sequence[tuple[SubnetSpec, float]]) -> list[float]:
+        """Scores of subnets by ridge regression on the choices of the evaluated ones."""
+        return self._prediction.predict(items, known)
 
     def is_feasible(self, item: SubnetSpec) -> bool:
         """Whether a subnet passes `feasible`."""

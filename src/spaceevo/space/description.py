@@ -62,6 +62,8 @@ def superspace(name: str) -> Superspace:
 def parse_space(text: str, within: Superspace | None = None) -> SpaceMember:
     """Read a member's encoding: `mobilew-122222-155400`; `_` may stand for the second `-`, no windows means all 0.
 
+    `-align1` at the end: all blocks of a stage share their choices; `-align0` is the same as nothing.
+
     Args:
         text: the encoding.
         within: the superspace it must belong to, whose name may then be left out, as search logs do; without, the
@@ -70,11 +72,10 @@ def parse_space(text: str, within: Superspace | None = None) -> SpaceMember:
     Raises:
         EncodingError: malformed, of another superspace, or with an index out of range.
     """
-    match = re.fullmatch(
-        r"((?P<name>[A-Za-z]\w*?)-)?(?P<blocks>[0-9.]+)([-_](?P<windows>[0-9.]+))?", text.strip(), re.ASCII
-    )
+    pattern = r"((?P<name>[A-Za-z]\w*?)-)?(?P<blocks>[0-9.]+)([-_](?P<windows>[0-9.]+))?(-align(?P<align>[01]))?"
+    match = re.fullmatch(pattern, text.strip(), re.ASCII)
     if match is None or (match["name"] is None and within is None):
-        raise EncodingError(f"space '{text}' is not of the form <superspace>-<block indices>-<window indices>")
+        raise EncodingError(f"space '{text}' is not of the form <superspace>-<block indices>-<window indices>[-align1]")
     if within is not None and match["name"] not in (None, within.name):
         raise EncodingError(
             f"space '{text}' is not of superspace {within.name}; "
@@ -84,7 +85,7 @@ def parse_space(text: str, within: Superspace | None = None) -> SpaceMember:
     blocks = parse_indices(match["blocks"], f"space '{text}': block indices")
     windows = parse_indices(match["windows"], f"space '{text}': window indices") if match["windows"] else None
     try:
-        return space.member(blocks, windows or (0,) * len(blocks))
+        return space.member(blocks, windows or (0,) * len(blocks), align=match["align"] == "1")
     except ConfigError as error:
         raise EncodingError(f"space '{text}': {error}") from None
 

@@ -19,8 +19,11 @@ def sample_block(stage: StageSpace, rng: Random) -> BlockChoice:
 
 
 def sample_substage(stage: StageSpace, rng: Random) -> tuple[BlockChoice, ...]:
-    """Draw a depth and every block of a stage."""
-    return tuple(sample_block(stage, rng) for _ in range(rng.choice(stage.depths)))
+    """Draw a depth and every block of a stage, or the one that all blocks of an aligned stage share."""
+    depth = rng.choice(stage.depths)
+    if stage.aligned:
+        return (sample_block(stage, rng),) * depth
+    return tuple(sample_block(stage, rng) for _ in range(depth))
 
 
 def sample_subnet(member: SpaceMember, rng: Random) -> SubnetSpec:
@@ -45,8 +48,10 @@ def mutate_subnet(
                 redraw(block.width, stage.widths, probability),
                 redraw(block.expand, stage.candidate.expands, probability),
             )
-            for block in blocks[:depth]
+            for block in (blocks[:1] if stage.aligned else blocks[:depth])
         ]
+        if stage.aligned:
+            return (kept[0],) * depth
         return (*kept, *(sample_block(stage, rng) for _ in range(depth - len(kept))))
 
     stages = tuple(mutate_stage(stage, blocks) for stage, blocks in zip(member.body, spec.stages, strict=True))
@@ -63,13 +68,18 @@ def crossover_subnet(member: SpaceMember, first: SubnetSpec, second: SubnetSpec,
             rng.choice((one.expand, other.expand)),
         )
 
-    def cross_stage(one: tuple[BlockChoice, ...], other: tuple[BlockChoice, ...]) -> tuple[BlockChoice, ...]:
+    def cross_stage(
+        aligned: bool, one: tuple[BlockChoice, ...], other: tuple[BlockChoice, ...]
+    ) -> tuple[BlockChoice, ...]:
         depth = rng.choice((len(one), len(other)))
+        if aligned:
+            return (cross_block(one[0], other[0]),) * depth
         longer = one if len(one) >= len(other) else other
         shared = [cross_block(a, b) for a, b in zip(one, other, strict=False)]
         return (*shared[:depth], *longer[len(shared) : depth])
 
-    stages = tuple(cross_stage(a, b) for a, b in zip(first.stages, second.stages, strict=True))
+    parents = zip(member.body, first.stages, second.stages, strict=True)
+    stages = tuple(cross_stage(stage.aligned, one, other) for stage, one, other in parents)
     return SubnetSpec(stages, rng.choice((first.resolution, second.resolution)))
 
 
@@ -96,4 +106,5 @@ def _mutate_index(member: SpaceMember, rng: Random, counts: list[int], of_block:
     indices = list(member.blocks if of_block else member.windows)
     position = rng.choice(movable)
     indices[position] = rng.choice([i for i in range(counts[position]) if i != indices[position]])
-    return member.superspace.member(indices if of_block else member.blocks, member.windows if of_block else indices)
+    blocks, windows = (indices, member.windows) if of_block else (member.blocks, indices)
+    return member.superspace.member(blocks, windows, member.align)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from spaceevo.errors import ConfigError, EncodingError, choices
 from spaceevo.space.blocks import block_type
 from spaceevo.space.encoding import SubnetSpec, format_indices
 from spaceevo.space.spec import Activation, BlockChoice, BlockSpec, halved
+
+ALIGNED = "-align1"
+"""End of an aligned space's encoding (`-align0`, the published default, is left out)."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class StageSpace:
     """A stage with its block type and widths settled: all sub-stages it can be.
 
     `cins` are the input widths of the first block (the previous stage's whole list); later blocks take `widths`.
+    In an `aligned` stage all blocks share their kernel, width and expand ratio.
     """
 
     name: str
@@ -62,6 +66,7 @@ class StageSpace:
     cins: tuple[int, ...]
     widths: tuple[int, ...]
     depths: tuple[int, ...]
+    aligned: bool = False
 
     @property
     def is_head(self) -> bool:
@@ -107,6 +112,11 @@ class StageSpace:
             self._validate_value(position, "kernel", block.kernel, self.candidate.kernels)
             self._validate_value(position, "width", block.width, self.widths)
             self._validate_value(position, "expand ratio", block.expand, self.candidate.expands)
+            if self.aligned and block != blocks[0]:
+                raise EncodingError(
+                    f"{self.name}, block {position}: {tuple(block)} differs from block 1, {tuple(blocks[0])}; "
+                    "the blocks of a stage share their choices (align1)"
+                )
 
     def _validate_value(self, position: int, field: str, value: object, allowed: Iterable[object]) -> None:
         options = tuple(allowed)
@@ -139,6 +149,11 @@ class Superspace:
     def num_classes(self) -> int:
         """Width of the classifier."""
         return self.stages[-1].widths[0]
+
+    def with_classes(self, num_classes: int) -> Superspace:
+        """The same superspace with a classifier of another width."""
+        *body, classifier = self.stages
+        return replace(self, stages=(*body, replace(classifier, widths=(num_classes,))))
 
     @property
     def size(self) -> int:
@@ -196,8 +211,8 @@ class Superspace:
             widths = widths[window_index : window_index + stage.window]
         return StageSpace(name, block, stage.stride, self.cins(name), widths, stage.depths)
 
-    def member(self, blocks: Sequence[int], windows: Sequence[int]) -> SpaceMember:
-        """The space with these block types and width windows.
+    def member(self, blocks: Sequence[int], windows: Sequence[int], align: bool = False) -> SpaceMember:
+        """The space with these block types and width windows; with `align`, the blocks of a stage share their choices.
 
         Raises:
             ConfigError: an index is out of range, or their number is not the number of searched stages.
@@ -206,35 +221,41 @@ class Superspace:
             if len(indices) != len(self.searched):
                 stages = choices(stage.name for stage in self.searched)
                 raise ConfigError(f"superspace {self.name}: {len(indices)} {what} indices for the stages {stages}")
-        member = SpaceMember(self, tuple(blocks), tuple(windows))
+        member = SpaceMember(self, tuple(blocks), tuple(windows), align)
         _ = member.stages
         return member
 
 
 @dataclass(frozen=True)
 class SpaceMember:
-    """One search space of a superspace: a block type and a width window for every searched stage."""
+    """One search space of a superspace: a block type and a width window for every searched stage.
+
+    With `align`, all blocks of a stage share their kernel, width and expand ratio.
+    """
 
     superspace: Superspace
     blocks: tuple[int, ...]
     windows: tuple[int, ...]
+    align: bool = False
 
     def __str__(self) -> str:
-        """The published encoding, e.g. `mobilew-122222-155400`."""
-        return f"{self.superspace.name}-{format_indices(self.blocks)}-{format_indices(self.windows)}"
+        """The published encoding, e.g. `mobilew-122222-155400`; aligned spaces end in `-align1`."""
+        text = f"{self.superspace.name}-{format_indices(self.blocks)}-{format_indices(self.windows)}"
+        return f"{text}{ALIGNED}" if self.align else text
 
     def __hash__(self) -> int:
         """Hash by encoding; hashing the whole superspace at each look-up would be slow."""
-        return hash((self.superspace.name, self.blocks, self.windows))
+        return hash((self.superspace.name, self.blocks, self.windows, self.align))
 
     @cached_property
     def stages(self) -> dict[str, StageSpace]:
         """All stages, heads included, by name and in order."""
         picks = iter(zip(self.blocks, self.windows, strict=True))
-        return {
-            stage.name: self.superspace.stage_space(stage.name, *(next(picks) if stage.is_searched else ()))
+        spaces = (
+            self.superspace.stage_space(stage.name, *(next(picks) if stage.is_searched else ()))
             for stage in self.superspace.stages
-        }
+        )
+        return {space.name: replace(space, aligned=self.align) for space in spaces}
 
     @cached_property
     def body(self) -> tuple[StageSpace, ...]:

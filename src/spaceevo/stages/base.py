@@ -25,9 +25,10 @@ from rich.table import Table
 
 from spaceevo import __version__
 from spaceevo.artifacts import RESULT_FILE, Layout, StageResult, atomic_path, file_hash, fingerprint, read_json
-from spaceevo.errors import ConfigError, MissingArtifactError
+from spaceevo.errors import ConfigError, MissingArtifactError, choices
+from spaceevo.nn.checkpoint import Subnet, read_subnet
 from spaceevo.nn.supernet import Supernet
-from spaceevo.nn.weights import random_supernet, trained_supernet
+from spaceevo.nn.weights import holds_subnet, random_supernet, trained_supernet
 from spaceevo.space.description import found_space, parse_description
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.published import published_model
@@ -42,6 +43,7 @@ SETTINGS = (
     "teacher",
     "quant",
     "platform",
+    "platforms",
     "seed",
     "block",
     "window",
@@ -166,6 +168,19 @@ class Context:
             raise MissingArtifactError("a subnet (subnet=…, or a found one)", path, self.command("subnet_search"))
         return self.subnets(*([] if self.plain["subnet"] else [SubnetSpec.parse(read_json(path)["chosen"])]))[0]
 
+    @cached_property
+    def given_subnet(self) -> Subnet | None:
+        """The subnet whose own checkpoint is `checkpoint=…`; None without one, or where it is a supernet's.
+
+        Raises:
+            MissingArtifactError: the file is not there.
+            CheckpointError: it is broken, or no subnet's.
+        """
+        path = Path(self.plain["checkpoint"]) if self.plain["checkpoint"] else None
+        if path is None or (path.is_file() and not holds_subnet(path)):
+            return None
+        return read_subnet(path, self.superspace, self.command("subnet_search"))
+
     def supernet_file(self, int8: bool) -> Path:
         """Checkpoint of the space's supernet: `checkpoint=…`, else the one trained here, else a released one."""
         if self.plain["checkpoint"]:
@@ -193,13 +208,20 @@ class Context:
         command = self.command("supernet", f"space={self.member}", *([f"quant={quant}"] if int8 else []))
         return trained_supernet(self.member, scheme, self.supernet_file(int8), int8=int8, command=command)
 
-    def constraints_ms(self) -> list[float] | None:
+    def constraints_ms(self, platform: str | None = None) -> list[float] | None:
         """The latency constraints in ms; None for `auto`.
 
+        Args:
+            platform: whose constraints, where `latency_constraint` maps platforms to theirs.
+
         Raises:
-            ConfigError: one is not a positive number.
+            ConfigError: one is not a positive number, or the platform has none.
         """
         asked = self.plain["latency_constraint"]
+        if isinstance(asked, dict):
+            if platform not in asked:
+                raise ConfigError(f"latency_constraint has no entry for platform {platform}; it has {choices(asked)}")
+            asked = asked[platform]
         if asked == "auto":
             return None
         values = asked if isinstance(asked, list) else [asked]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import torch
 
-from spaceevo.errors import ExportError
+from spaceevo.errors import ExportError, choices
 from spaceevo.export.float_onnx import export_float
 from spaceevo.export.onnx import float_leftovers, optimized_op_counts, save_onnx, to_onnx
 from spaceevo.export.parity import compare, run_onnx
-from spaceevo.nn.checkpoint import save_checkpoint
+from spaceevo.nn.checkpoint import save_subnet
 from spaceevo.nn.evaluate import calibrate_subnet, logits_of
 from spaceevo.nn.supernet import Network, resize
 from spaceevo.quant.convert import to_program
+from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.program import Program, execute
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.encoding import SubnetSpec
@@ -29,7 +31,9 @@ class ExportStage(StageCallback):
     main_figure = "onnx_agreement"
 
     def inputs(self, context: Context) -> dict[str, Path]:
-        """Both supernets, and the found subnet."""
+        """The subnet's own checkpoint; or both supernets, and the found subnet."""
+        if context.plain["checkpoint"]:
+            return {"subnet": Path(context.plain["checkpoint"])}
         found = context.layout.subnet_search(str(context.member)) / "front.json"
         return {
             "int8": context.supernet_file(int8=True),
@@ -44,21 +48,35 @@ class ExportStage(StageCallback):
                 f"quant={context.config.quant.name} has no integer program; "
                 "export with quant=deploy, from a supernet trained under it"
             )
-        spec = context.best_subnet()
-        network = self._extract(context, spec, int8=True)
+        given = context.given_subnet
+        if given and given.quant != "deploy":
+            raise ExportError(f"{context.plain['checkpoint']} is of quant={given.quant}; export needs quant=deploy")
+        classes = tuple(context.data.classes)
+        if given and given.classes != classes:
+            raise ExportError(
+                f"{context.plain['checkpoint']} knows the classes {choices(given.classes)}, the data "
+                f"{choices(classes)}; set data=… or data.root=… to what it was finetuned on"
+            )
+        spec, member = (given.spec, given.member) if given else (context.best_subnet(), context.member)
+        network = given.network if given else self._extract(context, spec, int8=True)
         shape = (context.superspace.input_channels, spec.resolution, spec.resolution)
         program = to_program(network, shape)
         files = {"int8_onnx": context.output / INT8_FILE, "fp32_onnx": context.output / FP32_FILE}
-        metadata = {"space": str(context.member), "subnet": str(spec), "resolution": str(spec.resolution)}
-        metadata["classes"] = ",".join(context.data.classes)
+        metadata = {"space": str(member), "subnet": str(spec), "resolution": str(spec.resolution)}
+        metadata["classes"] = ",".join(classes)
         save_onnx(to_onnx(program, metadata), files["int8_onnx"])
-        save_checkpoint(context.output / "subnet_int8.pth", network, {**metadata, "quant": "deploy"})
-        export_float(self._extract(context, spec, int8=False), shape, files["fp32_onnx"])
+        save_subnet(context.output / "subnet_int8.pth", network, member, spec, classes, "deploy")
+        if given:  # the same weights in floating point
+            fp32 = copy.deepcopy(network)
+            set_quant(fp32, False)
+        else:
+            fp32 = self._extract(context, spec, int8=False)
+        export_float(fp32, shape, files["fp32_onnx"])
         figures = {"subnet": str(spec), **self._figures(context, network, program, files)}
-        cost = subnet_cost(context.member, spec)
+        cost = subnet_cost(member, spec)
         figures |= {"mmacs": cost.mmacs, "mparams": cost.mparams}
         outputs = {**files, "checkpoint": context.output / "subnet_int8.pth"}
-        return Outcome(figures, outputs, context.command("benchmark", f"space={context.member}", "quant=deploy"))
+        return Outcome(figures, outputs, context.command("benchmark", f"space={member}", "quant=deploy"))
 
     def _extract(self, context: Context, spec: SubnetSpec, int8: bool) -> Network:
         supernet = context.supernet(int8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -87,6 +87,10 @@ class OrtCpu:
     def subnet_ms(self, member: SpaceMember, spec: SubnetSpec) -> float:
         """Predicted latency of a subnet in ms: the sum of its blocks."""
         return self.blocks_ms(subnet_blocks(member, spec))
+
+    def measured_ms(self, models: Mapping[str, bytes]) -> dict[str, float]:
+        """Measured latency of whole ONNX models in ms."""
+        return measure(models, repeats=5 * self.repeats)
 
     def fixed_ms(self, superspace: Superspace) -> dict[int, float]:
         """Latency in ms of the stages that are not searched, at their smallest, by resolution."""

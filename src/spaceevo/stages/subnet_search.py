@@ -1,26 +1,33 @@
-"""Stage subnet_search: the best subnets of a trained supernet within a latency limit."""
+"""Stage subnet_search: the front of a trained supernet, accuracy against latency, and the best subnet of each limit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from hydra.utils import instantiate
+from omegaconf import DictConfig
 from rich.progress import Progress
 
 from spaceevo.artifacts import file_hash, fingerprint, read_json, write_json
-from spaceevo.errors import ConfigError, ConstraintError
-from spaceevo.nn.evaluate import subnet_top1
-from spaceevo.search.evolution import GenerationalEvolution, evolve
+from spaceevo.errors import ConfigError, ConstraintError, choices
+from spaceevo.nn.evaluate import Evaluation, SubnetEvaluator
+from spaceevo.search.evolution import GenerationalEvolution, SearchState, Strategy, evolve
+from spaceevo.search.front import FrontEvolution, Staircase, evenly, front
 from spaceevo.search.problems import SubnetProblem
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember
-from spaceevo.stages.base import Context, Outcome, StageCallback, write_csv
+from spaceevo.stages.base import Context, Outcome, StageCallback
+from spaceevo.stages.fitness import Fitness
+from spaceevo.stages.front_files import Found, merge_jobs, write_fronts
+from spaceevo.stages.ranks import Ranks
+
+METHODS = ("front", "published")
 
 
 class SubnetSearchStage(StageCallback):
-    """Finds the best subnets of a trained supernet within each latency constraint."""
+    """Finds the front of a supernet's subnets on each platform, and the best subnet within each latency constraint."""
 
     name = "subnet_search"
     main_figure = "chosen_top1"
@@ -31,138 +38,146 @@ class SubnetSearchStage(StageCallback):
         return {"supernet": context.supernet_file(context.int8), "best": best}
 
     def work(self, context: Context) -> Outcome:
-        """Search, then test the front."""
-        member, supernet = context.member, context.supernet(context.int8)
-        calibration, held_out = context.data.calibration_images(), context.data.held_out()
-        constraints = context.constraints_ms() or self._searched_constraints(context)
-        latency = _Latencies(context, member)
-
-        def evaluate(spec: SubnetSpec) -> float:
-            if spec not in scores:
-                scores[spec] = subnet_top1(supernet, spec, calibration, held_out)
-            return scores[spec]
-
-        scores: dict[SubnetSpec, float] = {}
-        chosen = [self._search(context, scores, evaluate, latency, constraint) for constraint in constraints]
-        front = _front(scores, latency)[: int(context.recipe["tested"])]
-        test = context.data.test()
-        rows = [
-            {
-                "subnet": str(spec),
-                "latency_ms": latency(spec),
-                "held_out_top1": scores[spec],
-                "top1": subnet_top1(supernet, spec, calibration, test),
-            }
-            for spec in dict.fromkeys([*front, *chosen])
-        ]
-        return self._finish(context, rows, chosen[0], len(scores), constraints)
-
-    def _finish(
-        self,
-        context: Context,
-        rows: list[dict[str, Any]],
-        chosen: SubnetSpec,
-        evaluations: int,
-        constraints: list[float],
-    ) -> Outcome:
-        folder = context.shared(context.layout.subnet_search(str(context.member)))
-        write_csv(context.output / "front.csv", rows)
-        write_json(folder / "front.json", {"chosen": str(chosen), "front": rows, "latency_constraints_ms": constraints})
-        row = next(row for row in rows if row["subnet"] == str(chosen))
-        figures = {
-            "space": str(context.member),
-            "chosen_subnet": str(chosen),
-            "chosen_top1": row["top1"],
-            "chosen_held_out_top1": row["held_out_top1"],
-            "chosen_predicted_latency_ms": row["latency_ms"],
-            "latency_constraint_ms": constraints[0],
-            "evaluations": evaluations,
-            "pareto_subnets": rows,
-        }
-        outputs = {"front": context.output / "front.csv", "chosen": folder / "front.json"}
-        return Outcome(figures, outputs, context.command("export", f"space={context.member}", "quant=deploy"))
-
-    def _search(
-        self,
-        context: Context,
-        scores: dict[SubnetSpec, float],
-        evaluate: Callable[[SubnetSpec], float],
-        latency: _Latencies,
-        constraint_ms: float,
-    ) -> SubnetSpec:
-        """The best subnet within one constraint; continues an interrupted search."""
-        member, lowest = context.member, self._lowest_ms(context, constraint_ms)
-        fastest, slowest = latency(member.smallest), latency(member.largest)
-        if constraint_ms < fastest:
-            raise ConstraintError(
-                f"latency constraint {constraint_ms:g} ms: no subnet of {member} is that fast, "
-                f"the fastest takes {fastest:.4g} ms, the slowest {slowest:.4g} ms; raise latency_constraint"
-            )
-        problem = SubnetProblem(
-            member,
-            lambda spec: lowest <= latency(spec) <= constraint_ms,
-            f"latency in [{lowest:g}, {constraint_ms:g}] ms ({fastest:.4g} to {slowest:.4g} exist), latency_constraint",
+        """Search on every platform; then test, extract and measure."""
+        ranks, supernet = Ranks(), context.supernet(context.int8)
+        evaluator = SubnetEvaluator(
+            supernet,
+            context.data.calibration_images(),
+            context.data.held_out(),
+            device=ranks.device,
+            stop_z=context.recipe["stop_z"],
         )
-        strategy = GenerationalEvolution(problem, **context.recipe["evolution"])
-        history = context.output / f"history_{constraint_ms:g}ms.json"
-        stamp = fingerprint([problem.requirement, context.plain["data"], context.recipe, self._supernet_hash(context)])
-        saved = read_json(history) if history.exists() else {}
+        with ranks.leading(evaluator):
+            supernet_hash = file_hash(context.supernet_file(context.int8))
+            stamp = fingerprint([context.plain["data"], context.plain["quant"], supernet_hash])
+            fitness = Fitness(evaluator, context.output / f"evaluations_{stamp}.jsonl", ranks)
+            platforms = _platforms(context)
+            found = [_Search(context, fitness, *platform).run() for platform in platforms.items()]
+            return write_fronts(context, supernet, found, platforms)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Join the fronts of a sweep's jobs (machines, seeds, constraints) into one."""
+        merge_jobs(Path(config.hydra.sweep.dir))
+
+
+def _platforms(context: Context) -> dict[str, Any]:
+    """The platforms to search for, by name: `platforms` where it lists some, else the one `platform`."""
+    listed = context.plain["platforms"]
+    if not listed:
+        return {str(context.config.platform.name): context.platform}
+    return {str(name): instantiate(context.config.platforms[name]) for name in listed}
+
+
+class _Search:
+    """The search of one platform."""
+
+    def __init__(self, context: Context, fitness: Fitness, name: str, platform: Any) -> None:
+        self.context, self.fitness, self.name = context, fitness, name
+        self.recipe = context.recipe
+        if self.recipe["method"] not in METHODS:
+            raise ConfigError(f"recipe.subnet_search.method = {self.recipe['method']!r}; allowed: {choices(METHODS)}")
+        self.latency = Latencies(platform, context.member)
+        self.limits = context.constraints_ms(name) or _searched_constraints(context)
+        self.evaluations: dict[SubnetSpec, Evaluation] = {}
+
+    def run(self) -> Found:
+        """Search once for all limits, or as published once for each."""
+        if self.recipe["method"] == "front":
+            problem = self._problem(self._lowest(min(self.limits)), max(self.limits))
+            self._evolve(FrontEvolution(problem, **self.recipe["front"]), Random(f"{self.context.seed}"), stops=True)
+        else:
+            for limit in self.limits:
+                problem = self._problem(self._lowest(limit), limit)
+                strategy = GenerationalEvolution(problem, **self.recipe["evolution"])
+                self._evolve(strategy, Random(f"{self.context.seed}-{limit}"), stops=False)
+        scores = {spec: found.top1 for spec, found in self.evaluations.items() if not found.stopped}
+        points = [(self.latency(spec), score) for spec, score in scores.items()]
+        best = [list(scores)[index] for index in front(points)]
+        shown = evenly(best, [self.latency(spec) for spec in best], int(self.recipe["tested"]))
+        chosen = {limit: self._best(scores, limit) for limit in self.limits}
+        return Found(self.name, self.latency, self.evaluations, shown, chosen)
+
+    def _evolve(self, strategy: Strategy[SubnetSpec], rng: Random, stops: bool) -> None:
         with Progress() as progress:
             task = progress.add_task("subnet search", total=strategy.total)
 
-            def show(done: int, total: int, best: tuple[SubnetSpec, float]) -> None:
-                text = f"subnets within {constraint_ms:g} ms, best {best[1]:.1f} %"
-                progress.update(task, completed=done, total=total, description=text)
+            def show(spec: SubnetSpec, evaluation: Evaluation) -> None:
+                self.evaluations[spec] = evaluation
+                best = max(found.top1 for found in self.evaluations.values() if not found.stopped)
+                text = f"subnets for {self.name}, best {best:.1f} %"
+                progress.update(task, advance=1, description=text)
 
-            state = evolve(
-                strategy,
-                evaluate,
-                Random(f"{context.seed}-{constraint_ms}"),
-                resume=saved["state"] if saved.get("stamp") == stamp else None,
-                save=lambda value: write_json(history, {"stamp": stamp, "state": value}),
-                on_evaluation=show,
-            )
-        scores |= state.history
-        best = state.best[1]
-        return min((spec for spec, score in state.history.items() if score == best), key=latency)
+            def evaluate_batch(state: SearchState[SubnetSpec]) -> None:
+                stairs = self._staircase() if stops else None
+                self.fitness.evaluate(
+                    state.batch, lambda spec: stairs(self.latency(spec)) if stairs else None, on_evaluation=show
+                )
+                self._save_population(state)
 
-    def _lowest_ms(self, context: Context, constraint_ms: float) -> float:
-        delta = context.recipe["delta_ms"]
+            evolve(strategy, lambda spec: self.evaluations[spec].top1, rng, on_batch=evaluate_batch)
+
+    def _staircase(self) -> Staircase:
+        """Top-1 that a subnet has to beat at its latency: the best of what is at least as fast."""
+        return Staircase([(self.latency(spec), e.top1) for spec, e in self.evaluations.items() if not e.stopped])
+
+    def _save_population(self, state: SearchState[SubnetSpec]) -> None:
+        """What the next generation descends from, for people: a search continues from its evaluations."""
+        rows = [
+            {"subnet": str(spec), "latency_ms": self.latency(spec), "held_out_top1": self.evaluations[spec].top1}
+            for spec in [*state.population, *state.batch]
+        ]
+        path = self.context.output / f"population_{self.name}.json"
+        write_json(path, {"generation": state.generation, "population": rows})
+
+    def _best(self, scores: dict[SubnetSpec, float], limit_ms: float) -> SubnetSpec:
+        """The most accurate subnet within a limit, the fastest of several."""
+        lowest = self._lowest(limit_ms)
+        within = [spec for spec in scores if lowest <= self.latency(spec) <= limit_ms]
+        if not within:
+            raise ConstraintError(f"no subnet found with {self._requirement(lowest, limit_ms)}")
+        return min(within, key=lambda spec: (-scores[spec], self.latency(spec)))
+
+    def _problem(self, low_ms: float, high_ms: float) -> SubnetProblem:
+        def is_feasible(spec: SubnetSpec) -> bool:
+            return low_ms <= self.latency(spec) <= high_ms
+
+        return SubnetProblem(self.context.member, is_feasible, self._requirement(low_ms, high_ms), self.latency)
+
+    def _requirement(self, low_ms: float, high_ms: float) -> str:
+        smallest, largest = self.latency(self.context.member.smallest), self.latency(self.context.member.largest)
+        return (
+            f"latency in [{low_ms:g}, {high_ms:g}] ms on {self.name}; subnets of {self.context.member} take "
+            f"{smallest:.4g} ms (smallest) to {largest:.4g} ms (largest); "
+            "set latency_constraint, recipe.subnet_search.delta_ms"
+        )
+
+    def _lowest(self, limit_ms: float) -> float:
+        delta = self.recipe["delta_ms"]
         if delta is None:
             return 0.0
-        if not 0 < delta <= constraint_ms:
+        if not 0 < delta <= limit_ms:
             raise ConfigError(
-                f"recipe.subnet_search.delta_ms = {delta}; allowed: above 0, up to the constraint {constraint_ms} ms"
+                f"recipe.subnet_search.delta_ms = {delta}; allowed: above 0, up to the constraint {limit_ms} ms"
             )
-        return float(constraint_ms - delta)
-
-    def _searched_constraints(self, context: Context) -> list[float]:
-        path = context.layout.space_search(context.superspace.name) / "best.json"
-        if not path.exists():
-            raise ConfigError("latency_constraint=auto takes the space search's, and there is none; set it in ms")
-        return list(read_json(path)["latency_constraints_ms"])
-
-    def _supernet_hash(self, context: Context) -> str:
-        return file_hash(self.inputs(context)["supernet"])
+        return float(limit_ms - delta)
 
 
-class _Latencies:
-    """Predicted latency of subnets, each computed once."""
+def _searched_constraints(context: Context) -> list[float]:
+    path = context.layout.space_search(context.superspace.name) / "best.json"
+    if not path.exists():
+        raise ConfigError("latency_constraint=auto takes the space search's, and there is none; set it in ms")
+    return list(read_json(path)["latency_constraints_ms"])
 
-    def __init__(self, context: Context, member: SpaceMember) -> None:
-        self.platform, self.member = context.platform, member
+
+class Latencies:
+    """Predicted latency of subnets in ms, each computed once."""
+
+    def __init__(self, platform: Any, member: SpaceMember) -> None:
+        self.platform, self.member = platform, member
         self.known: dict[SubnetSpec, float] = {}
 
     def __call__(self, spec: SubnetSpec) -> float:
+        """Latency of one subnet."""
         if spec not in self.known:
-            self.known[spec] = self.platform.subnet_ms(self.member, spec)
+            self.known[spec] = float(self.platform.subnet_ms(self.member, spec))
         return self.known[spec]
-
-
-def _front(scores: dict[SubnetSpec, float], latency: _Latencies) -> list[SubnetSpec]:
-    """Subnets that no other beats in both top-1 and latency, fastest first."""
-    front: list[SubnetSpec] = []
-    for spec in sorted(scores, key=lambda s: (latency(s), -scores[s])):
-        if not front or scores[spec] > scores[front[-1]]:
-            front.append(spec)
-    return front

@@ -1,0 +1,160 @@
+"""Datasets of torchvision as the one data module: classification beyond ImageNet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from PIL import Image
+from torchvision import datasets
+
+from spaceevo.errors import ConfigError, DataError, choices
+from spaceevo.lit.datamodule import ImageFolderDataModule, Splits
+from spaceevo.lit.transforms import BrokenImageError, Images, Sample, Transform
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A class of torchvision, and its arguments for the images that are trained on and tested on (as published)."""
+
+    make: Any
+    train: Mapping[str, Any]
+    test: Mapping[str, Any]
+
+    @property
+    def layout(self) -> str:
+        """Name of torchvision's own class, whose documentation says how the files lie."""
+        named = [base.__name__ for base in self.make.__mro__ if base.__module__.startswith("torchvision.")]
+        return str(named[0])
+
+
+class _Cifar10(datasets.CIFAR10):  # type: ignore[misc]
+    """CIFAR-10 whose files, once unpacked, are taken as they are; torchvision verifies what it downloads."""
+
+    train_list = [[name, None] for name, _ in datasets.CIFAR10.train_list]
+    test_list = [[name, None] for name, _ in datasets.CIFAR10.test_list]
+    meta = {**datasets.CIFAR10.meta, "md5": None}
+
+
+class _Cifar100(datasets.CIFAR100):  # type: ignore[misc]
+    """CIFAR-100, likewise."""
+
+    train_list = [[name, None] for name, _ in datasets.CIFAR100.train_list]
+    test_list = [[name, None] for name, _ in datasets.CIFAR100.test_list]
+    meta = {**datasets.CIFAR100.meta, "md5": None}
+
+
+class _Flowers102(datasets.Flowers102):  # type: ignore[misc]
+    """Flowers, likewise."""
+
+    def _check_integrity(self) -> bool:
+        labels = [self._base_folder / self._file_dict[key][0] for key in ("label", "setid")]
+        return self._images_folder.is_dir() and all(path.is_file() for path in labels)
+
+
+SOURCES: dict[str, _Source] = {
+    "cifar10": _Source(_Cifar10, {"train": True}, {"train": False}),
+    "cifar100": _Source(_Cifar100, {"train": True}, {"train": False}),
+    "flowers102": _Source(_Flowers102, {"split": "train"}, {"split": "test"}),
+    "oxford_iiit_pet": _Source(datasets.OxfordIIITPet, {"split": "trainval"}, {"split": "test"}),
+    "food101": _Source(datasets.Food101, {"split": "train"}, {"split": "test"}),
+    "stanford_cars": _Source(datasets.StanfordCars, {"split": "train"}, {"split": "test"}),
+    "fgvc_aircraft": _Source(datasets.FGVCAircraft, {"split": "trainval"}, {"split": "test"}),
+}
+
+
+class TorchvisionDataModule(ImageFolderDataModule):
+    """A dataset of torchvision: its training images (`trainval` where published so) and its test images.
+
+    Nothing is held out: the test images serve as `held_out` too.
+
+    Args:
+        dataset: one of `SOURCES`.
+        download: whether torchvision may fetch the files that `root` lacks.
+        **settings: those of `ImageFolderDataModule`.
+
+    Raises:
+        ConfigError: the dataset is unknown, or a setting out of its range.
+    """
+
+    def __init__(self, *, dataset: str, download: bool = True, **settings: Any) -> None:
+        super().__init__(**settings)
+        if dataset not in SOURCES:
+            raise ConfigError(f"data.dataset = {dataset!r}; allowed: {choices(SOURCES)}")
+        self.dataset = dataset
+        self.download = download
+
+    def prepare_data(self) -> None:
+        """Let torchvision fetch the files, where it may."""
+        _ = self._parts
+
+    @cached_property
+    def _parts(self) -> tuple[Any, Any]:
+        """The training and the test dataset of torchvision.
+
+        Raises:
+            DataError: the files are not there and cannot be fetched.
+        """
+        source, where = SOURCES[self.dataset], f"dataset {self.dataset} in data.root {self.root}"
+        try:
+            train, test = (
+                source.make(root=str(self.root), download=self.download, **part) for part in (source.train, source.test)
+            )
+        except Exception as error:  # torchvision and its download raise what they like: OSError, RuntimeError, …
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            remedy = f"put its files there as torchvision.datasets.{source.layout} lays them out"
+            if not self.download:
+                remedy += ", or set data.download=true"
+            raise DataError(f"{where} is not there and cannot be fetched ({reason}); {remedy}") from error
+        return train, test
+
+    @cached_property
+    def splits(self) -> Splits:
+        """The images of both parts by part and number, `train/17`."""
+        train, test = self._parts
+        samples = [
+            [(f"{part}/{index}", label) for index, label in enumerate(labels_of(dataset))]
+            for part, dataset in (("train", train), ("test", test))
+        ]
+        return Splits(_classes(train), samples[0], samples[1], samples[1])
+
+    def _images(self, samples: Sequence[Sample], transform: Transform) -> Images:
+        train, test = self._parts
+        return _TorchvisionImages(samples, transform, {"train": train, "test": test})
+
+
+class _TorchvisionImages(Images):
+    """Images of datasets of torchvision, decoded as RGB."""
+
+    def __init__(self, samples: Sequence[Sample], transform: Transform, parts: Mapping[str, Any]) -> None:
+        super().__init__(samples, transform)
+        self.parts = parts
+
+    def load(self, path: str) -> Image.Image:
+        """Decode image `train/17`.
+
+        Raises:
+            BrokenImageError: its file cannot be read.
+        """
+        part, index = path.split("/")
+        try:
+            image: Image.Image = self.parts[part][int(index)][0].convert("RGB")
+        except Exception as error:  # decoders raise what they like
+            raise BrokenImageError(f"image {path} cannot be read ({error}); fetch the dataset again") from error
+        return image
+
+
+def labels_of(dataset: Any) -> list[int]:
+    """Labels of all images of a torchvision dataset, without decoding one."""
+    for name in ("targets", "_labels"):
+        if hasattr(dataset, name):
+            return [int(label) for label in getattr(dataset, name)]
+    return [int(label) for _, label in dataset._samples]
+
+
+def _classes(dataset: Any) -> tuple[str, ...]:
+    if hasattr(dataset, "classes"):
+        return tuple(map(str, dataset.classes))
+    return tuple(str(label) for label in range(max(labels_of(dataset)) + 1))

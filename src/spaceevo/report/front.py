@@ -1,0 +1,56 @@
+"""The picture of accuracy against latency: all that was evaluated, the front, what was asked and what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from spaceevo.report.figures import picture
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The front of one platform.
+
+    Attributes:
+        platform: its name.
+        rows: subnets of the front: `latency_ms` (predicted), `measured_ms` (or None), `held_out_top1`.
+        limits_ms: latency limits that were asked for.
+        evaluated: latency in ms and top-1 in percent of every evaluated subnet.
+    """
+
+    platform: str
+    rows: Sequence[Mapping[str, Any]]
+    limits_ms: Sequence[float]
+    evaluated: Sequence[tuple[float, float]]
+
+
+def draw_fronts(path: Path, fronts: Sequence[Drawn]) -> None:
+    """Draw top-1 against latency, one platform beside the other."""
+    with picture(path, columns=len(fronts), width=6.0) as axes:
+        for axis, drawn in zip(axes, fronts, strict=True):
+            _draw(axis, drawn)
+
+
+def _draw(axis: Axes, drawn: Drawn) -> None:
+    times, tops = zip(*drawn.evaluated, strict=True)
+    axis.scatter(times, tops, s=8, color="0.75", label=f"evaluated ({len(tops)})")
+    rows = sorted(drawn.rows, key=lambda row: row["latency_ms"])
+    predicted = [row["latency_ms"] for row in rows]
+    accuracy = [row["held_out_top1"] for row in rows]
+    axis.step(predicted, accuracy, where="post", color="C0", linewidth=1)
+    axis.scatter(predicted, accuracy, color="C0", zorder=3, label="front, predicted")
+    measured = [(row["latency_ms"], row["measured_ms"], row["held_out_top1"]) for row in rows if row["measured_ms"]]
+    for before, after, top1 in measured:
+        axis.plot([before, after], [top1, top1], color="C1", linewidth=1)
+    if measured:
+        _, times, tops = zip(*measured, strict=True)
+        axis.scatter(times, tops, marker="x", color="C1", zorder=4, label="front, measured")
+    for number, limit in enumerate(drawn.limits_ms):
+        axis.axvline(limit, linestyle="--", linewidth=1, color="C3", label="" if number else "asked")
+    axis.set(xlabel="latency, ms", ylabel="top-1 of held-out images, %", title=drawn.platform)
+    axis.legend()

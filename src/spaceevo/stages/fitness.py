@@ -1,0 +1,74 @@
+"""Top-1 of subnets during a search: each is evaluated once, and kept in a file as soon as it is known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from spaceevo.nn.evaluate import Evaluation, SubnetEvaluator
+from spaceevo.space.encoding import SubnetSpec
+from spaceevo.stages.ranks import Ranks
+
+
+class Fitness:
+    """Evaluations of one supernet's subnets, appended to a file, one a line: a subnet and its correct answers by chunk.
+
+    What an evaluation amounts to follows from those counts and from what is asked, so it does not matter which search
+    made it, nor when. A killed search is run again from its seed: it finds here what it had evaluated, repeats itself
+    without work, and goes on. A subnet that was hopeless in one search is evaluated again where it may not be.
+
+    Args:
+        evaluator: evaluates one subnet.
+        path: file of the evaluations; continued if it is there.
+        ranks: the processes that evaluate.
+    """
+
+    def __init__(self, evaluator: SubnetEvaluator, path: Path, ranks: Ranks) -> None:
+        self.evaluator = evaluator
+        self.path = path
+        self.ranks = ranks
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.counts = {SubnetSpec.parse(subnet): counts for subnet, counts in _read(path)}
+
+    def evaluate(
+        self,
+        specs: Sequence[SubnetSpec],
+        hopeless_below: Callable[[SubnetSpec], float | None] = lambda _: None,
+        on_evaluation: Callable[[SubnetSpec, Evaluation], None] = lambda *_: None,
+    ) -> dict[SubnetSpec, Evaluation]:
+        """Evaluate what is not known yet, over all processes.
+
+        Args:
+            specs: the subnets.
+            hopeless_below: top-1 in percent that a subnet must reach to be of use.
+            on_evaluation: receives what each subnet's evaluation gave.
+        """
+        asked = {spec: hopeless_below(spec) for spec in specs}
+        found: dict[SubnetSpec, Evaluation] = {}
+
+        def keep(spec: SubnetSpec) -> bool:
+            evaluation = self.evaluator.judge(self.counts.get(spec, ()), asked[spec])
+            if evaluation is not None:
+                found[spec] = evaluation
+                on_evaluation(spec, evaluation)
+            return evaluation is not None
+
+        left = [(spec, asked[spec]) for spec in asked if not keep(spec)]
+        for (spec, _), counts in zip(left, self.ranks.map(self.evaluator, left), strict=True):
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([str(spec), counts]) + "\n")
+            self.counts[spec] = counts
+            keep(spec)
+        return {spec: found[spec] for spec in asked}
+
+
+def _read(path: Path) -> list[tuple[str, list[int]]]:
+    """The lines of a file; the last one of a killed run may be half written, and is cut off."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    whole = text[: text.rfind("\n") + 1]
+    if whole != text:
+        path.write_text(whole, encoding="utf-8")
+    return [(subnet, counts) for subnet, counts in map(json.loads, whole.splitlines())]

@@ -1,0 +1,66 @@
+"""Checkpoints of single subnets: they stand alone and give the supernet's numbers."""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+
+from spaceevo.errors import CheckpointError, EncodingError, MissingArtifactError
+from spaceevo.nn.checkpoint import read_checkpoint, read_subnet, save_checkpoint, save_subnet
+from spaceevo.nn.supernet import Network
+from spaceevo.quant.quantizer import DEPLOY, quant_scheme
+from spaceevo.space.description import parse_space, superspace
+from tests.nn.conftest import Make, pictures
+
+DIGITS, MEMBER = superspace("digits"), parse_space("digits-012-010")
+CLASSES = tuple("0123456789")
+
+
+@pytest.mark.parametrize("quant", ["deploy", "published", "off"])
+def test_a_read_subnet_computes_what_was_saved(grown: Make, tmp_path: Path, quant: str) -> None:
+    supernet = grown(MEMBER, quant=quant if quant != "off" else "deploy", int8=quant != "off")
+    images = pictures(4, 32)
+    for seed in range(3):
+        spec = supernet.sample(Random(seed))
+        network = supernet.extract(spec).eval()
+        expected = network(images)
+        save_subnet(tmp_path / "subnet.pth", network, MEMBER, spec, CLASSES, quant)
+        found = read_subnet(tmp_path / "subnet.pth", DIGITS, "make it")
+        assert (found.spec, str(found.member), found.classes, found.quant) == (spec, str(MEMBER), CLASSES, quant)
+        with torch.no_grad():
+            assert torch.equal(found.network(images), expected)
+
+
+def test_the_classes_decide_the_classifier(tmp_path: Path) -> None:
+    odd_even = DIGITS.with_classes(2).member(MEMBER.blocks, MEMBER.windows)
+    network = Network.fixed(odd_even, MEMBER.smallest, DEPLOY)
+    save_subnet(tmp_path / "subnet.pth", network, odd_even, MEMBER.smallest, ("even", "odd"), "off")
+    found = read_subnet(tmp_path / "subnet.pth", DIGITS, "make it")
+    assert found.network(torch.zeros(1, 3, 24, 24)).shape == (1, 2)
+    assert found.member.superspace.num_classes == 2
+    assert DIGITS.num_classes == 10
+
+
+def test_a_fixed_network_has_the_tensors_of_an_extracted_one(grown: Make) -> None:
+    supernet = grown(MEMBER)
+    for spec in (MEMBER.smallest, MEMBER.largest, supernet.sample(Random(9))):
+        fixed = Network.fixed(MEMBER, spec, quant_scheme("deploy")).state_dict()
+        extracted = supernet.extract(spec).state_dict()
+        assert {k: v.shape for k, v in fixed.items()} == {k: v.shape for k, v in extracted.items()}
+
+
+def test_faults_are_named(grown: Make, tmp_path: Path) -> None:
+    path, network = tmp_path / "subnet.pth", grown(MEMBER).extract(MEMBER.smallest)
+    with pytest.raises(MissingArtifactError, match="make it"):
+        read_subnet(path, DIGITS, "make it")
+    save_checkpoint(path, network, {"space": str(MEMBER)})
+    with pytest.raises(CheckpointError, match="not a subnet's checkpoint: it lacks subnet, classes, quant"):
+        read_subnet(path, DIGITS, "make it")
+    save_subnet(path, network, MEMBER, MEMBER.largest, CLASSES, "deploy")
+    with pytest.raises(CheckpointError, match="belongs to another network"):
+        read_subnet(path, DIGITS, "make it")
+    save_subnet(path, network, MEMBER, MEMBER.smallest, CLASSES, "deploy")
+    with pytest.raises(EncodingError, match="not of superspace onnxw"):
+        read_subnet(path, superspace("onnxw"), "make it")
+    assert read_checkpoint(path, "", "").meta["classes"] == list(CLASSES)
