@@ -12,6 +12,7 @@ from torchvision import datasets
 
 from spaceevo.errors import ConfigError, DataError, choices
 from spaceevo.lit.datamodule import ImageFolderDataModule, Splits
+from spaceevo.lit.tars import TarImage
 from spaceevo.lit.transforms import BrokenImageError, Images, Sample, Transform
 
 
@@ -132,13 +133,13 @@ class _TorchvisionImages(Images):
         super().__init__(samples, transform)
         self.parts = parts
 
-    def load(self, path: str) -> Image.Image:
+    def load(self, path: str | TarImage) -> Image.Image:
         """Decode image `train/17`.
 
         Raises:
             BrokenImageError: its file cannot be read.
         """
-        part, index = path.split("/")
+        part, index = str(path).split("/")
         try:
             image: Image.Image = self.parts[part][int(index)][0].convert("RGB")
         except Exception as error:  # decoders raise what they like
