@@ -243,9 +243,13 @@ class SpaceMember:
         text = f"{self.superspace.name}-{format_indices(self.blocks)}-{format_indices(self.windows)}"
         return f"{text}{ALIGNED}" if self.align else text
 
-    def __hash__(self) -> int:
-        """Hash by encoding; hashing the whole superspace at each look-up would be slow."""
+    @cached_property
+    def _hash(self) -> int:
         return hash((self.superspace.name, self.blocks, self.windows, self.align))
+
+    def __hash__(self) -> int:
+        """Hash by encoding, once; hashing the whole superspace at each look-up would be slow."""
+        return self._hash
 
     @cached_property
     def stages(self) -> dict[str, StageSpace]:
