@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from spaceevo.errors import ConfigError, ConstraintError, TableError, choices
+from spaceevo.search.draws import DrawnLut, Places
 from spaceevo.search.lut import BlockLut, LutKey, LutSamples, lut_keys
 from spaceevo.space import description
 from spaceevo.space.superspace import SpaceMember, Superspace
 
-FloatArray = npt.NDArray[np.float32]
 TOP = 50
 """Number of best subnets whose losses count."""
 EPSILON = 1e-5
@@ -46,6 +44,15 @@ class Quality:
     probability: float
     loss: float
     per_constraint: tuple[ConstraintQuality, ...]
+
+    def score_for(self, t: float, a: float) -> float:
+        """The score this space would have under another `t` and `a`."""
+        return sum(qt_score(part.probability, part.loss, t, a) for part in self.per_constraint)
+
+
+def qt_score(probability: float, loss: float, t: float, a: float) -> float:
+    """The Q-T score of one constraint: `1 / (max(1, (t / p)^a) · L)`."""
+    return float(1.0 / (max(1.0, (t / probability) ** a) * loss))
 
 
 class QualityScorer:
@@ -94,10 +101,7 @@ class QualityScorer:
         self.fixed_latency_ms = _per_resolution(fixed_latency_ms, self.superspace.block_resolutions)
         self._lut = BlockLut.load(lut_dir, self.superspace, cache_dir)
         self._check_constraints()
-        # Fresh arrays of this size would cost more than the arithmetic: the system hands them out page by page.
-        self._latency, self._loss, self._masked = np.empty((3, samples), dtype=np.float32)
-        draws = self._draws(0)
-        self._drawn = {key: draws.take(key, self._lut.samples(key)) for key in lut_keys(self.superspace)}
+        self._drawn = self._draw(0, lut_keys(self.superspace))
 
     def score(self, member: SpaceMember | str) -> Quality:
         """Score a space, given as itself or as text (`onnxw-151122-023231`).
@@ -105,14 +109,17 @@ class QualityScorer:
         Raises:
             EncodingError: the text is malformed, or the space is of another superspace.
         """
-        return self._quality([self._drawn[key] for key in self._keys(member)])
+        return self._quality(self._drawn, self._keys(member))
 
     def standard_error(self, member: SpaceMember | str, replicates: int = 32) -> float:
         """Standard error of a space's score: the deviation of the scores of independent sets of draws."""
-        tables = [(key, self._lut.samples(key)) for key in self._keys(member)]
-        sets = map(self._draws, range(1, replicates + 1))
-        scores = [self._quality([draws.take(*table) for table in tables]).score for draws in sets]
+        keys = list(self._keys(member))
+        scores = [self._quality(self._draw(n, keys), keys).score for n in range(1, replicates + 1)]
         return float(np.std(scores, ddof=1))
+
+    def drawn(self, member: SpaceMember | str) -> LutSamples:
+        """Losses and latencies in ms of a space's drawn subnets."""
+        return self._drawn.totals(self._keys(member))
 
     def latency_range_ms(self, member: SpaceMember | str) -> tuple[float, float]:
         """Latencies in ms of a space's fastest and slowest subnet, of all that its tables can compose."""
@@ -133,10 +140,10 @@ class QualityScorer:
             member = description.parse_space(str(member), within=self.superspace)
         return map(LutKey, range(len(member.blocks)), member.blocks, member.windows)
 
-    def _draws(self, replicate: int) -> _Draws:
-        return _Draws(
-            np.random.default_rng([self.seed, replicate]), self.samples, self.superspace, self.fixed_latency_ms
-        )
+    def _draw(self, replicate: int, keys: Iterable[LutKey]) -> DrawnLut:
+        rng, resolutions = np.random.default_rng([self.seed, replicate]), len(self.fixed_latency_ms)
+        places = Places(rng, self.samples, len(self.superspace.searched), resolutions)
+        return DrawnLut(self._lut, keys, places, self.fixed_latency_ms, max(self.constraints_ms))
 
     def _range(self, keys: Iterator[LutKey]) -> tuple[float, float]:
         """Extremes per stage and resolution over `keys`, summed over stages."""
@@ -158,72 +165,21 @@ class QualityScorer:
                     f"the fastest takes {fastest:.4g} ms; allow at least that"
                 )
 
-    def _quality(self, stages: Sequence[LutSamples]) -> Quality:
-        latency = reduce(partial(np.add, out=self._latency), (stage.latency_ms for stage in stages))
-        needed = np.flatnonzero(latency <= max(self.constraints_ms))
-        # Where many draws are needed, adding up all losses is cheaper than picking some.
-        within = needed if len(needed) <= self.samples // 10 else slice(None)
-        latency = latency[within]
-        loss = reduce(partial(np.add, out=self._loss[: len(latency)]), (stage.loss[within] for stage in stages))
-        parts = tuple(self._constraint_quality(loss, latency, constraint) for constraint in self.constraints_ms)
+    def _quality(self, drawn: DrawnLut, keys: Iterable[LutKey]) -> Quality:
+        parts = []
+        for constraint_ms, (met, losses) in zip(
+            self.constraints_ms, drawn.best(keys, self.constraints_ms, TOP), strict=True
+        ):
+            probability = met / self.samples + EPSILON
+            loss = float(losses.sum(dtype=np.float64)) / (len(losses) + EPSILON) if met else NO_SUBNET_LOSS
+            score = qt_score(probability, loss, self.t, self.a)
+            parts.append(ConstraintQuality(constraint_ms, score, probability, loss))
         return Quality(
             score=sum(part.score for part in parts),
             probability=sum(part.probability for part in parts) / len(parts),
             loss=sum(part.loss for part in parts) / len(parts),
-            per_constraint=parts,
+            per_constraint=tuple(parts),
         )
-
-    def _constraint_quality(self, loss: FloatArray, latency: FloatArray, constraint_ms: float) -> ConstraintQuality:
-        too_slow = latency > constraint_ms
-        met = len(latency) - int(np.count_nonzero(too_slow))
-        probability = met / self.samples + EPSILON
-        mean_loss = NO_SUBNET_LOSS
-        if met:
-            # Adding a huge loss to slow subnets is several times faster than selecting the others.
-            losses = np.multiply(too_slow, np.float32(NO_SUBNET_LOSS), out=self._masked[: len(loss)])
-            losses += loss
-            count = min(TOP, met)
-            mean_loss = float(_smallest(losses, count).sum(dtype=np.float64)) / (count + EPSILON)
-        score = 1.0 / (max(1.0, (self.t / probability) ** self.a) * mean_loss)
-        return ConstraintQuality(constraint_ms, score, probability, mean_loss)
-
-
-class _Draws:
-    """Random subnets as numbers between 0 and 1, grouped by resolution."""
-
-    def __init__(
-        self, rng: np.random.Generator, samples: int, superspace: Superspace, fixed_latency_ms: Sequence[float]
-    ) -> None:
-        resolutions = len(fixed_latency_ms)
-        counts = np.full(resolutions, samples // resolutions)
-        # Equal counts, and whoever gets the remainder is drawn: every draw has every resolution with equal chance.
-        counts[rng.permutation(resolutions)[: samples % resolutions]] += 1
-        self._ends = np.cumsum(counts).tolist()
-        self._places = rng.random((len(superspace.searched), samples))
-        self._fixed_latency_ms = fixed_latency_ms
-
-    def take(self, key: LutKey, tables: Sequence[LutSamples]) -> LutSamples:
-        """Losses and latencies of one stage for every draw, the first stage's with the fixed latency in."""
-        taken = LutSamples(*np.empty((2, self._places.shape[1]), dtype=np.float32))
-        starts = [0, *self._ends[:-1]]
-        for table, start, end, fixed in zip(tables, starts, self._ends, self._fixed_latency_ms, strict=True):
-            rows = (self._places[key.stage, start:end] * len(table.loss)).astype(np.intp)
-            taken.loss[start:end] = table.loss[rows]
-            taken.latency_ms[start:end] = table.latency_ms[rows] + (fixed if key.stage == 0 else 0.0)
-        return taken
-
-
-def _smallest(values: FloatArray, count: int) -> FloatArray:
-    """The `count` smallest values, in any order.
-
-    The `count`-th smallest of the minima of disjoint groups bounds the wanted values from above; few values lie below
-    the bound, so only those need partitioning.
-    """
-    groups = len(values) // TOP
-    if groups > count:
-        minima = values[: groups * TOP].reshape(TOP, groups).min(axis=0)
-        values = values[values <= np.partition(minima, count - 1)[count - 1]]
-    return np.partition(values, count - 1)[:count]
 
 
 def _check_settings(constraints_ms: Sequence[float], t: float, a: float, samples: int) -> None:

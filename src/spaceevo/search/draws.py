@@ -1,0 +1,224 @@
+"""Subnets drawn once for all spaces: their losses and latencies, and the best of those that a device runs in time.
+
+Adding up 100,000 losses and latencies over six stages takes as long as memory takes to deliver them. So every figure
+is also kept in 16 bits, as a number of ticks rounded down. Sums of ticks tell all but a few draws apart; those few are
+added up exactly, so that no result depends on the ticks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from spaceevo.search.lut import BlockLut, LutKey, LutSamples
+
+FloatArray = npt.NDArray[np.float32]
+IndexArray = npt.NDArray[np.intp]
+Ticks = npt.NDArray[np.uint16]
+Rows = npt.NDArray[np.unsignedinteger]
+
+LOSS, LATENCY = 0, 1
+LATENCY_TICKS = 2**15 - 1
+LOSS_TICKS = 2**16 - 2
+TOO_SLOW = np.uint16(2**16 - 1)
+SLACK = 1
+"""Ticks that rounding of floats may cost, on top of one per stage for rounding down."""
+FEW = 1000
+"""Draws within a constraint up to which each is looked at."""
+GROUP = 50
+"""Draws of which the least loss stands for all when the best are sought."""
+
+
+class Places:
+    """Draws as places between 0 and 1 in whichever tables a space selects, grouped by resolution.
+
+    Args:
+        rng: source of the draws.
+        samples: their number.
+        stages: number of searched stages; a draw has an independent place in each.
+        resolutions: number of resolutions; a draw has the same one in all stages.
+    """
+
+    def __init__(self, rng: np.random.Generator, samples: int, stages: int, resolutions: int) -> None:
+        counts = np.full(resolutions, samples // resolutions)
+        # Equal counts, and whoever gets the remainder is drawn: every draw has every resolution with equal chance.
+        counts[rng.permutation(resolutions)[: samples % resolutions]] += 1
+        self.samples = samples
+        self._resolution = np.repeat(np.arange(resolutions), counts)
+        self._places = rng.random((stages, samples), dtype=np.float32)
+
+    def rows(self, stage: int, counts: Sequence[int]) -> Rows:
+        """Every draw's row in the joined tables of a choice, which have `counts` rows per resolution."""
+        sizes = np.array(counts, dtype=np.float32)[self._resolution]
+        rows = (self._places[stage] * sizes).astype(np.uint32)
+        # A place just below 1 may round up to the next table.
+        np.minimum(rows, sizes.astype(np.uint32) - np.uint32(1), out=rows)
+        rows += np.cumsum([0, *counts[:-1]]).astype(np.uint32)[self._resolution]
+        return rows
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Figures of the stages as ticks: `floors[stage] + ticks · tick`, at most `most` ticks a stage."""
+
+    floors: tuple[float, ...]
+    tick: float
+    most: int
+
+    @classmethod
+    def of_latency(cls, least: Sequence[float], greatest: Sequence[float], limit_ms: float) -> _Scale:
+        """A stage that alone uses up what the limit leaves gets so many ticks that its sum is above the limit."""
+        most = LATENCY_TICKS // len(least)
+        span = min(limit_ms, sum(greatest)) - sum(least)
+        return cls(tuple(least), max(span, 1e-6) / (most - 2 * SLACK), most)
+
+    @classmethod
+    def of_loss(cls, least: Sequence[float], greatest: Sequence[float]) -> _Scale:
+        """Sums reach up to the greatest possible."""
+        span = sum(greatest) - sum(least)
+        return cls(tuple(least), max(span, 1e-6) / LOSS_TICKS, LOSS_TICKS)
+
+    def ticks(self, stage: int, values: FloatArray) -> Ticks:
+        """The figures of a stage, rounded down."""
+        return np.minimum((values.astype(np.float64) - self.floors[stage]) / self.tick, self.most).astype(np.uint16)
+
+
+class DrawnLut:
+    """Losses and latencies of the drawn subnets, for any choice of a key per stage.
+
+    Args:
+        lut: the look-up tables.
+        keys: the choices to prepare.
+        places: the draws.
+        fixed_latency_ms: latency in ms of the stages outside the tables, per resolution.
+        limit_ms: greatest latency constraint in ms that will be asked for.
+    """
+
+    def __init__(
+        self,
+        lut: BlockLut,
+        keys: Iterable[LutKey],
+        places: Places,
+        fixed_latency_ms: Sequence[float],
+        limit_ms: float,
+    ) -> None:
+        tables = {key: _joined(lut.samples(key), fixed_latency_ms if key.stage == 0 else None) for key in keys}
+        self._option = {key: number for number, key in enumerate(tables)}
+        self._tables = list(tables.values())
+        self._stages, samples = 1 + max(key.stage for key in tables), places.samples
+        self._latency_scale = _Scale.of_latency(*_ranges(tables, self._stages, LATENCY), limit_ms)
+        loss_scale = _Scale.of_loss(*_ranges(tables, self._stages, LOSS))
+        self._loss, self._latency = np.empty((2, len(tables), samples), dtype=np.uint16)
+        row_type = np.min_scalar_type(max(len(table.loss) for table in tables.values()))
+        self._rows = np.empty((len(tables), samples), dtype=row_type)
+        for number, (key, table) in enumerate(tables.items()):
+            rows = places.rows(key.stage, [len(part.loss) for part in lut.samples(key)])
+            self._rows[number] = rows
+            self._loss[number] = loss_scale.ticks(key.stage, table.loss)[rows]
+            self._latency[number] = self._latency_scale.ticks(key.stage, table.latency_ms)[rows]
+        # Fresh arrays of this size would cost more than the arithmetic: the system hands them out page by page.
+        self._latency_sum, self._loss_sum, self._left = np.empty((3, samples), dtype=np.uint16)
+        self._flags = np.empty(samples, dtype=bool)
+        self._ranking = np.full(-(-samples // GROUP) * GROUP, TOO_SLOW)
+
+    def best(self, keys: Iterable[LutKey], limits_ms: Sequence[float], count: int) -> Iterator[tuple[int, FloatArray]]:
+        """For each limit, how many draws are within it, and the `count` least losses of those, in any order.
+
+        The losses are fewer than `count` where fewer draws are within the limit.
+        """
+        options = [self._option[key] for key in keys]
+        _add_up(self._latency, options, self._latency_sum)
+        loss_known = False
+        for limit_ms in limits_ms:
+            most = self._most_ticks(limit_ms)
+            # Ticks left to the limit; those of slower draws wrap round to more than `most`.
+            np.subtract(most, self._latency_sum, out=self._left)
+            in_time = np.less_equal(self._left, most, out=self._flags)
+            met = int(np.count_nonzero(in_time))
+            if met <= FEW:
+                rows = self._rows_of(options, np.flatnonzero(in_time))
+                rows = rows[:, self._total(options, rows, LATENCY) <= limit_ms]
+                met = rows.shape[1]
+            else:
+                if not loss_known:
+                    _add_up(self._loss, options, self._loss_sum)
+                    loss_known = True
+                slow = self._too_slow(options, limit_ms)
+                met -= len(slow)
+                rows = self._rows_of(options, self._candidates(slow, count))
+            losses = self._total(options, rows, LOSS)
+            yield met, losses if len(losses) <= count else np.partition(losses, count - 1)[:count]
+
+    def totals(self, keys: Iterable[LutKey]) -> LutSamples:
+        """Losses and latencies in ms of all draws."""
+        options = [self._option[key] for key in keys]
+        rows = self._rows_of(options, slice(None))
+        return LutSamples(self._total(options, rows, LOSS), self._total(options, rows, LATENCY))
+
+    def _rows_of(self, options: Sequence[int], draws: IndexArray | slice) -> Rows:
+        """Rows of some draws in the tables of each stage."""
+        return np.stack([self._rows[option][draws] for option in options])
+
+    def _total(self, options: Sequence[int], rows: Rows, column: int) -> FloatArray:
+        """Losses or latencies in ms, summed over stages."""
+        total: FloatArray = self._tables[options[0]][column][rows[0]]
+        for option, row in zip(options[1:], rows[1:], strict=True):
+            total += self._tables[option][column][row]
+        return total
+
+    def _most_ticks(self, limit_ms: float) -> np.uint16:
+        """No draw within the limit has more ticks of latency."""
+        ticks = (limit_ms - sum(self._latency_scale.floors)) / self._latency_scale.tick
+        return np.uint16(max(0.0, min(ticks + SLACK, self._latency_scale.most - 1 - SLACK)))
+
+    def _too_slow(self, options: Sequence[int], limit_ms: float) -> IndexArray:
+        """Draws beyond the limit whose ticks are not."""
+        unsure = np.flatnonzero(np.less_equal(self._left, self._stages + 2 * SLACK, out=self._flags))
+        return unsure[self._total(options, self._rows_of(options, unsure), LATENCY) > limit_ms]
+
+    def _candidates(self, slow: IndexArray, count: int) -> IndexArray:
+        """Draws among which are the `count` best of those within the limit: those of the fewest ticks of loss."""
+        signs = self._left.view(np.int16)
+        np.right_shift(signs, 15, out=signs)  # all bits set where the draw is too slow
+        np.bitwise_or(self._left, self._loss_sum, out=self._ranking[: len(signs)])
+        self._ranking[slow] = TOO_SLOW
+        # The `count`-th smallest of the minima of disjoint groups is no less than the `count`-th smallest of all.
+        groups = self._ranking.reshape(GROUP, -1)
+        minima = groups.min(axis=0)
+        bound = LOSS_TICKS
+        if len(minima) > count:
+            bound = min(bound, int(np.partition(minima, count - 1)[count - 1]) + self._stages + SLACK)
+        columns = np.flatnonzero(minima <= bound)
+        row, column = np.nonzero(groups[:, columns] <= bound)
+        return row * groups.shape[1] + columns[column]
+
+
+def _joined(parts: Sequence[LutSamples], fixed_latency_ms: Sequence[float] | None) -> LutSamples:
+    """The tables of all resolutions in one, each in order of loss."""
+    # Where all tables are in one order, a draw that is lucky in one space is lucky in the others too: it cancels out.
+    orders = [np.argsort(part.loss, kind="stable") for part in parts]
+    fixed = fixed_latency_ms or [0.0] * len(parts)
+    latencies = [part.latency_ms[order] + np.float32(ms) for part, order, ms in zip(parts, orders, fixed, strict=True)]
+    return LutSamples(
+        np.concatenate([part.loss[order] for part, order in zip(parts, orders, strict=True)]),
+        np.concatenate(latencies),
+    )
+
+
+def _ranges(tables: dict[LutKey, LutSamples], stages: int, column: int) -> tuple[list[float], list[float]]:
+    """Least and greatest figure of every stage."""
+    least, greatest = [np.inf] * stages, [0.0] * stages
+    for key, table in tables.items():
+        least[key.stage] = min(least[key.stage], float(table[column].min()))
+        greatest[key.stage] = max(greatest[key.stage], float(table[column].max()))
+    return least, greatest
+
+
+def _add_up(values: Ticks, options: Sequence[int], out: Ticks) -> None:
+    """Sum over stages, without arrays in between."""
+    np.add(values[options[0]], values[options[1]] if len(options) > 1 else np.uint16(0), out=out)
+    for option in options[2:]:
+        np.add(out, values[option], out=out)
