@@ -53,7 +53,7 @@ class Places:
     def rows(self, stage: int, counts: Sequence[int]) -> Rows:
         """Every draw's row in the joined tables of a choice, which have `counts` rows per resolution."""
         sizes = np.array(counts, dtype=np.float32)[self._resolution]
-        rows = (self._places[stage] * sizes).astype(np.uint32)
+        rows: Rows = (self._places[stage] * sizes).astype(np.uint32)
         # A place just below 1 may round up to the next table.
         np.minimum(rows, sizes.astype(np.uint32) - np.uint32(1), out=rows)
         rows += np.cumsum([0, *counts[:-1]]).astype(np.uint32)[self._resolution]
