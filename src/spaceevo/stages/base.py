@@ -31,6 +31,7 @@ from spaceevo.quant.prepare import set_quant
 from spaceevo.space.description import found_space, parse_description
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember, Superspace
+from spaceevo.stages.tracking import is_tracked, track
 
 log = logging.getLogger(__name__)
 console = Console(highlight=False, soft_wrap=True)
@@ -51,7 +52,7 @@ SETTINGS = (
 
 @dataclass
 class Outcome:
-    """What a stage found: figures (unit in the name), files, and the next command."""
+    """What a stage found: figures (unit in the name; rows of a table as a list), files, and the next command."""
 
     figures: dict[str, Any]
     outputs: Mapping[str, Path] = field(default_factory=dict)
@@ -226,6 +227,7 @@ class StageCallback(Callback):
         if previous is not None and previous.is_current(expected):
             console.print(f"{self.name}: unchanged, skipped ({shown(context.output)})")
             return previous
+        tracked = is_tracked(config)
         outcome = self.work(context)
         result = StageResult(
             stage=self.name,
@@ -239,6 +241,8 @@ class StageCallback(Callback):
         )
         result.save(context.output)
         report(result, context.output, outcome.next_command)
+        if tracked:
+            track(config, result, context.output)
         return result
 
 

@@ -1,0 +1,94 @@
+"""Pictures of a space search: how the best space's subnets compare, how the search went, and how sweeps compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+
+from spaceevo.report.figures import picture
+
+FloatArray = npt.NDArray[np.float32]
+SHARES = np.linspace(0.0, 1.0, 401)
+
+
+@dataclass(frozen=True)
+class DrawnSpace:
+    """A space as its drawn subnets: losses (NSR) and latencies in ms."""
+
+    name: str
+    loss: FloatArray
+    latency_ms: FloatArray
+
+
+def draw_distributions(
+    path: Path, best: DrawnSpace, uniform: Sequence[DrawnSpace], constraints_ms: Sequence[float]
+) -> None:
+    """Draw which share of a space's subnets has at most which latency and, within the loosest constraint, which loss.
+
+    Args:
+        path: file to write.
+        best: the space found.
+        uniform: spaces to compare with, one block type and window in all stages.
+        constraints_ms: latency constraints.
+    """
+    loosest = max(constraints_ms)
+    with picture(path, columns=2) as (latency_axes, loss_axes):
+        for space in [*uniform, best]:
+            style = {"color": "C3", "linewidth": 2.0, "label": space.name} if space is best else _faint(space, uniform)
+            _cumulative(latency_axes, space.latency_ms, style)
+            _cumulative(loss_axes, space.loss[space.latency_ms <= loosest], style)
+        for constraint_ms in constraints_ms:
+            latency_axes.axvline(constraint_ms, color="black", linestyle=":", linewidth=1.0)
+        # Uniform spaces reach several times the latency that matters.
+        latency_axes.set_xlim(0.0, 4.0 * loosest)
+        latency_axes.set_xlabel("latency, ms")
+        latency_axes.set_ylabel("share of subnets")
+        loss_axes.set_xlabel(f"loss (NSR) of subnets within {loosest:g} ms")
+        latency_axes.legend(fontsize="small", loc="lower right")
+
+
+def draw_history(path: Path, scores: Sequence[float]) -> None:
+    """Draw the score of every evaluated space, in order, and the best so far."""
+    with picture(path, width=6.0) as (axes,):
+        numbers = np.arange(1, len(scores) + 1)
+        axes.scatter(numbers, scores, s=4, color="C0", alpha=0.4, label="evaluated")
+        axes.step(numbers, np.maximum.accumulate(scores), where="post", color="C3", label="best so far")
+        axes.set_xlabel("evaluation")
+        axes.set_ylabel("Q-T score")
+        axes.legend(fontsize="small", loc="lower right")
+
+
+def draw_sweep(path: Path, setting: str, values: Sequence[object], figures: Mapping[str, Sequence[float]]) -> None:
+    """Draw the figures of a sweep's jobs against the setting that was swept, an axis a figure.
+
+    Args:
+        path: file to write.
+        setting: name of the setting.
+        values: its value in every job; a line joins them where they are numbers.
+        figures: by name, the figure of every job.
+    """
+    is_numeric = all(isinstance(value, int | float) for value in values)
+    places = np.array(values, dtype=float) if is_numeric else np.arange(len(values), dtype=float)
+    order = np.argsort(places, kind="stable")
+    with picture(path, columns=len(figures), width=4.0) as all_axes:
+        for axes, (name, heights) in zip(all_axes, figures.items(), strict=True):
+            axes.plot(places[order], np.array(heights)[order], "o-" if is_numeric else "o")
+            if not is_numeric:
+                axes.set_xticks(places, [str(value) for value in values], rotation=30, ha="right", fontsize="small")
+            axes.set_xlabel(setting)
+            axes.set_title(name)
+
+
+def _faint(space: DrawnSpace, uniform: Sequence[DrawnSpace]) -> dict[str, object]:
+    label = {"label": "uniform spaces"} if space is uniform[0] else {}
+    return {"color": "0.6", "linewidth": 0.6, "alpha": 0.7, **label}
+
+
+def _cumulative(axes: Axes, values: FloatArray, style: Mapping[str, object]) -> None:
+    if len(values):
+        axes.plot(np.quantile(values, SHARES), SHARES, **style)  # type: ignore[arg-type]
