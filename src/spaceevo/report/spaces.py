@@ -58,6 +58,8 @@ def draw_history(path: Path, scores: Sequence[float]) -> None:
         numbers = np.arange(1, len(scores) + 1)
         axes.scatter(numbers, scores, s=4, color="C0", alpha=0.4, label="evaluated")
         axes.step(numbers, np.maximum.accumulate(scores), where="post", color="C3", label="best so far")
+        # A space without a subnet in time scores next to nothing, and would flatten the others.
+        axes.set_ylim(bottom=0.98 * min(score for score in scores if score > 0.1 * max(scores)))
         axes.set_xlabel("evaluation")
         axes.set_ylabel("Q-T score")
         axes.legend(fontsize="small", loc="lower right")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from spaceevo.errors import ConfigError, ConstraintError, TableError, choices
-from spaceevo.search.draws import DrawnLut, Places
+from spaceevo.search.draws import DrawnLut, FloatArray, Places
 from spaceevo.search.lut import BlockLut, LutKey, LutSamples, lut_keys
 from spaceevo.space import description
 from spaceevo.space.superspace import SpaceMember, Superspace
@@ -100,6 +101,7 @@ class QualityScorer:
         self.t, self.a, self.samples, self.seed = t, a, samples, seed
         self.fixed_latency_ms = _per_resolution(fixed_latency_ms, self.superspace.block_resolutions)
         self._lut = BlockLut.load(lut_dir, self.superspace, cache_dir)
+        self._extremes = {key: _extremes(self._lut.samples(key)) for key in lut_keys(self.superspace)}
         self._check_constraints()
         self._drawn = self._draw(0, lut_keys(self.superspace))
 
@@ -145,16 +147,15 @@ class QualityScorer:
         places = Places(rng, self.samples, len(self.superspace.searched), resolutions)
         return DrawnLut(self._lut, keys, places, self.fixed_latency_ms, max(self.constraints_ms))
 
-    def _range(self, keys: Iterator[LutKey]) -> tuple[float, float]:
-        """Extremes per stage and resolution over `keys`, summed over stages."""
-        stages, resolutions = len(self.superspace.searched), len(self.superspace.block_resolutions)
-        fastest, slowest = np.full((stages, resolutions), np.inf), np.zeros((stages, resolutions))
+    def _range(self, keys: Iterable[LutKey]) -> tuple[float, float]:
+        """Extremes over `keys` per stage and resolution, summed over stages."""
+        stages: dict[int, list[FloatArray]] = defaultdict(list)
         for key in keys:
-            latencies = [samples.latency_ms for samples in self._lut.samples(key)]
-            np.minimum(fastest[key.stage], [values.min() for values in latencies], out=fastest[key.stage])
-            np.maximum(slowest[key.stage], [values.max() for values in latencies], out=slowest[key.stage])
+            stages[key.stage].append(self._extremes[key])
+        fastest = sum(np.min([low for low, _ in extremes], axis=0) for extremes in stages.values())
+        slowest = sum(np.max([high for _, high in extremes], axis=0) for extremes in stages.values())
         fixed = np.array(self.fixed_latency_ms)
-        return float((fastest.sum(axis=0) + fixed).min()), float((slowest.sum(axis=0) + fixed).max())
+        return float((fastest + fixed).min()), float((slowest + fixed).max())
 
     def _check_constraints(self) -> None:
         fastest = self.fastest_ms
@@ -180,6 +181,11 @@ class QualityScorer:
             loss=sum(part.loss for part in parts) / len(parts),
             per_constraint=tuple(parts),
         )
+
+
+def _extremes(parts: Sequence[LutSamples]) -> FloatArray:
+    """Least and greatest latency in ms per resolution."""
+    return np.array([[part.latency_ms.min() for part in parts], [part.latency_ms.max() for part in parts]])
 
 
 def _check_settings(constraints_ms: Sequence[float], t: float, a: float, samples: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -55,24 +55,30 @@ class SpaceSearchStage(StageCallback):
         if asked is None:
             self._search(spaces, context)
         else:
-            for text in [asked] if isinstance(asked, str) else asked:
+            given = [asked] if isinstance(asked, str) else list(asked)
+            if not given:
+                raise ConfigError("space = []; give encodings of spaces, or leave it out to search")
+            for text in given:
                 spaces.score(parse_space(str(text), within=context.superspace))
-        outputs = self._write(spaces, context, searched=asked is None)
-        best, *_ = ranked = spaces.ranked()
-        rows = [spaces.row(member) for member in ranked[:TOP_SPACES]]
+        best = spaces.ranked()[0]
         figures = {
-            **{key: value for key, value in rows[0].items() if key != "space"},
+            **{key: value for key, value in spaces.row(best).items() if key != "space"},
             "score_standard_error": spaces.scorer.standard_error(best),
             "space": str(best),
             "latency_constraints_ms": list(spaces.scorer.constraints_ms),
             "latency_constraint_ms": spaces.scorer.constraints_ms[0],
             "evaluations": len(spaces.qualities),
         }
+        tables = {
+            "spaces": [spaces.row(member) for member in spaces.ranked()[:TOP_SPACES]],
+            "sensitivity": _sensitivity(spaces, context),
+            "history": [{"evaluation": n, **spaces.row(member)} for n, member in enumerate(spaces.qualities, start=1)],
+        }
+        outputs = self._write(spaces, context.output, tables)
         if not isinstance(asked, list):  # several given spaces are compared; no choice is made
             outputs["best"] = context.shared(context.layout.space_search(context.superspace.name)) / "best.json"
             write_json(outputs["best"], figures)
-        figures |= {"top_spaces": rows, "sensitivity": _best_by_setting(spaces, context)}
-        return Outcome(figures, outputs, context.command("supernet", f"space={best}"))
+        return Outcome({**figures, **tables}, outputs, context.command("supernet", f"space={best}"))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Remember when the sweep began: jobs of earlier ones lie in the same folder."""
@@ -113,22 +119,20 @@ class SpaceSearchStage(StageCallback):
                 save_every=SAVE_EVERY,
                 on_evaluation=show,
             )
-        for member in state.history:
-            spaces.score(member)
+        # In order of evaluation, those before an interruption included.
+        spaces.qualities = {member: spaces.score(member) for member in state.history}
 
-    def _write(self, spaces: _Spaces, context: Context, searched: bool) -> dict[str, Path]:
-        """Write the tables and pictures; return them by name."""
-        folder, best = context.output, spaces.ranked()[0]
-        outputs = {"spaces": folder / "spaces.csv", "sensitivity": folder / "sensitivity.csv"}
-        write_csv(outputs["spaces"], [spaces.row(member) for member in spaces.ranked()[:TOP_SPACES]])
-        write_csv(outputs["sensitivity"], _sensitivity(spaces, context))
-        outputs["distributions"] = folder / "distributions.png"
-        uniform = [spaces.drawn(member) for member in SpaceProblem(context.superspace).starts() if member != best]
+    def _write(self, spaces: _Spaces, folder: Path, tables: dict[str, Rows]) -> dict[str, Path]:
+        """Write tables and pictures; return their files by name."""
+        outputs = {name: folder / f"{name}.csv" for name in tables}
+        for name, rows in tables.items():
+            write_csv(outputs[name], rows)
+        best, scores = spaces.ranked()[0], [quality.score for quality in spaces.qualities.values()]
+        starts = SpaceProblem(spaces.scorer.superspace).starts()
+        uniform = [spaces.drawn(member) for member in starts if member != best]
+        outputs |= {name: folder / f"{name}.png" for name in ("distributions", "score_by_evaluation")}
         draw_distributions(outputs["distributions"], spaces.drawn(best), uniform, spaces.scorer.constraints_ms)
-        if searched:
-            outputs |= {"history": folder / "history.csv", "score_by_evaluation": folder / "score_by_evaluation.png"}
-            write_csv(outputs["history"], [{"space": str(m), **_figures(q)} for m, q in spaces.qualities.items()])
-            draw_history(outputs["score_by_evaluation"], [q.score for q in spaces.qualities.values()])
+        draw_history(outputs["score_by_evaluation"], scores)
         return outputs
 
 
@@ -150,52 +154,33 @@ class _Spaces:
         return sorted(self.qualities, key=lambda member: -score(self.qualities[member]))
 
     def row(self, member: SpaceMember) -> dict[str, Any]:
-        """A space's figures as a table has them."""
-        fastest, slowest = self.scorer.latency_range_ms(member)
-        figures = _figures(self.qualities[member])
-        return {"space": str(member), **figures, "fastest_ms": fastest, "slowest_ms": slowest}
+        """A space's figures as a table has them; p and L of each constraint too where there are several."""
+        quality, (fastest, slowest) = self.qualities[member], self.scorer.latency_range_ms(member)
+        row = {"space": str(member), "score": quality.score, "probability": quality.probability, "loss": quality.loss}
+        for part in quality.per_constraint if len(quality.per_constraint) > 1 else ():
+            at = f"at_{part.constraint_ms:g}ms"
+            row |= {f"score_{at}": part.score, f"probability_{at}": part.probability, f"loss_{at}": part.loss}
+        return row | {"fastest_ms": fastest, "slowest_ms": slowest}
 
     def drawn(self, member: SpaceMember) -> DrawnSpace:
         """A space's drawn subnets."""
         return DrawnSpace(str(member), *self.scorer.drawn(member))
 
 
-def _figures(quality: Quality) -> dict[str, float]:
-    """Score, p and L; of each constraint too where there are several."""
-    figures = {"score": quality.score, "probability": quality.probability, "loss": quality.loss}
-    for part in quality.per_constraint if len(quality.per_constraint) > 1 else ():
-        at = f"at_{part.constraint_ms:g}ms"
-        figures |= {f"score_{at}": part.score, f"probability_{at}": part.probability, f"loss_{at}": part.loss}
-    return figures
-
-
-def _settings(context: Context) -> Iterable[tuple[float, float]]:
-    asked = context.recipe["sensitivity"]
-    return product(asked["t"], asked["a"])
-
-
 def _sensitivity(spaces: _Spaces, context: Context) -> Rows:
-    """Score and rank among all evaluated spaces of the best few, had t and a been other ones."""
-    top, rows = spaces.ranked()[:SENSITIVE_SPACES], []
-    for t, a in _settings(context):
-        order = {member: rank for rank, member in enumerate(_ranked_for(spaces, t, a), start=1)}
+    """How the best few would score and rank among all evaluated spaces under other t and a, and which is then best."""
+    top, asked, rows = spaces.ranked()[:SENSITIVE_SPACES], context.recipe["sensitivity"], []
+    for t, a in product(asked["t"], asked["a"]):
+
+        def score(quality: Quality, t: float = t, a: float = a) -> float:
+            return quality.score_for(t, a)
+
+        ranked = spaces.ranked(score)
+        order = {member: rank for rank, member in enumerate(ranked, start=1)}
         for rank, member in enumerate(top, start=1):
-            score = spaces.qualities[member].score_for(t, a)
-            rows.append({"t": t, "a": a, "space": str(member), "rank": rank, "score": score, "new_rank": order[member]})
+            row = {"t": t, "a": a, "rank": rank, "space": str(member), "score": score(spaces.qualities[member])}
+            rows.append({**row, "new_rank": order[member], "new_best": str(ranked[0])})
     return rows
-
-
-def _best_by_setting(spaces: _Spaces, context: Context) -> Rows:
-    """The best of all evaluated spaces, had t and a been other ones."""
-    rows = []
-    for t, a in _settings(context):
-        best = _ranked_for(spaces, t, a)[0]
-        rows.append({"t": t, "a": a, "best_space": str(best), "score": spaces.qualities[best].score_for(t, a)})
-    return rows
-
-
-def _ranked_for(spaces: _Spaces, t: float, a: float) -> list[SpaceMember]:
-    return spaces.ranked(lambda quality: quality.score_for(t, a))
 
 
 def _scorer(context: Context) -> QualityScorer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import yaml
 from omegaconf import DictConfig
 from rich.table import Table
 
-from spaceevo.artifacts import StageResult
+from spaceevo.artifacts import RESULT_FILE, StageResult, fingerprint
 from spaceevo.report.spaces import draw_sweep
-from spaceevo.stages.base import console, shown, write_csv
+from spaceevo.stages.base import console, package_versions, shown, write_csv
+from spaceevo.stages.tracking import is_tracked, track
 
+Job = tuple[dict[str, Any], StageResult]
+"""Overrides and result of a job."""
 CLOCK_SLACK_S = 1.0
 """File times may lag behind the clock; two sweeps are always further apart."""
 
@@ -31,23 +35,49 @@ def compare_jobs(config: DictConfig, stage: str, started_s: float, drawn: Sequen
     jobs = [job for job in _jobs(folder, started_s) if job[1].stage == stage]
     if not jobs:
         return
-    swept = _swept([settings for settings, _ in jobs])
-    rows = [{**{key: settings.get(key) for key in swept}, **_flat(result.figures)} for settings, result in jobs]
+    rows, swept = _rows(jobs)
     write_csv(folder / "sweep.csv", rows)
     setting = swept[0] if len(swept) == 1 else "job"
     values = [row[setting] if len(swept) == 1 else number for number, row in enumerate(rows)]
     draw_sweep(folder / "sweep.png", setting, values, {name: [row[name] for row in rows] for name in drawn})
-    table = Table(title=f"{stage} · {len(rows)} jobs", title_justify="left")
-    names = [*swept, "space", *drawn]
+    console.print(_table(f"{stage} · {len(rows)} jobs", [*swept, "space", *drawn], rows))
+    result = StageResult(
+        stage=f"{stage}_sweep",
+        fingerprint=fingerprint([job.fingerprint for _, job in jobs]),
+        seed=int(config.seed),
+        figures={"jobs": rows},
+        outputs={"table": str(folder / "sweep.csv"), "picture": str(folder / "sweep.png")},
+        versions=package_versions(),
+        seconds=round(time.time() - started_s, 1),
+    )
+    result.save(folder)
+    for name, path in {**result.outputs, "result": str(folder / RESULT_FILE)}.items():
+        console.print(f"  {name}: {shown(Path(path))}")
+    if is_tracked(config):
+        track(config, result, folder)
+
+
+def _rows(jobs: Sequence[Job]) -> tuple[list[dict[str, Any]], list[str]]:
+    """What was set and found in every job, and which settings differ."""
+    names = dict.fromkeys(name for settings, _ in jobs for name in settings)
+    swept = [name for name in names if len({str(settings.get(name)) for settings, _ in jobs}) > 1]
+    rows = []
+    for settings, result in jobs:
+        figures = {name: value for name, value in result.figures.items() if not isinstance(value, list | dict)}
+        rows.append({**{name: settings.get(name) for name in swept}, **figures})
+    return rows, swept
+
+
+def _table(title: str, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title=title, title_justify="left")
     for name in names:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(f"{row[n]:.4g}" if isinstance(row[n], float) else str(row[n]) for n in names))
-    console.print(table)
-    console.print(f"  table: {shown(folder / 'sweep.csv')}\n  picture: {shown(folder / 'sweep.png')}")
+    return table
 
 
-def _jobs(folder: Path, started_s: float) -> list[tuple[dict[str, Any], StageResult]]:
+def _jobs(folder: Path, started_s: float) -> list[Job]:
     """Overrides and result of every job since the sweep began."""
     files = [path for path in folder.glob("*/.hydra/overrides.yaml") if path.parents[1].name.isdecimal()]
     jobs = []
@@ -65,13 +95,3 @@ def _value(text: str) -> Any:
         return float(text)
     except ValueError:
         return text
-
-
-def _swept(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Settings that differ between jobs."""
-    names = dict.fromkeys(name for job in settings for name in job)
-    return [name for name in names if len({str(job.get(name)) for job in settings}) > 1]
-
-
-def _flat(figures: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in figures.items() if not isinstance(value, list | dict)}

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from spaceevo.artifacts import StageResult
 from spaceevo.errors import MissingExtraError
+from spaceevo.torchvision_shim import ensure_torchvision
 
 
 def is_tracked(config: DictConfig) -> bool:
@@ -32,6 +33,7 @@ def track(config: DictConfig, result: StageResult, folder: Path) -> None:
         result: what the stage made.
         folder: where the run's files are kept, in `wandb/`.
     """
+    ensure_torchvision()  # Lightning's loggers are imported now
     logger = instantiate(config.logger, save_dir=str(folder), name=config.logger.name or result.stage)
     logger.log_hyperparams({"seed": result.seed, "overrides": list(config.hydra.overrides.task)})
     for name, value in result.figures.items():

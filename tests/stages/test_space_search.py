@@ -1,0 +1,185 @@
+"""The stage on tables of random figures: what it writes, that it continues after a kill, and its faults."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from spaceevo.artifacts import StageResult
+from spaceevo.errors import ConfigError, ConstraintError, EncodingError, TableError
+from spaceevo.search.lut import LutRow, lut_file_name, lut_keys, write_lut_file
+from spaceevo.search.quality import Quality, QualityScorer
+from spaceevo.space.description import conf_folder, superspace
+from spaceevo.space.superspace import SpaceMember
+from spaceevo.stages import space_search
+from spaceevo.stages.space_search import SpaceSearchStage
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random figures, another mean loss and latency in every file."""
+    folder, space, rng = tmp_path_factory.mktemp("lut"), superspace("digits"), np.random.default_rng(2)
+    for key in lut_keys(space):
+        sizes = [space.input_hw(space.searched[key.stage].name, r) for r in space.block_resolutions]
+        loss, latency = rng.uniform(0.3, 0.6), rng.uniform(1.0, 3.0)
+        figures = [(loss * rng.uniform(0.8, 1.2), latency * rng.uniform(0.5, 1.5)) for _ in range(40)]
+        rows = [LutRow("3#16#2", 8, sizes[n % 2], x, 1, 1, y) for n, (x, y) in enumerate(figures)]
+        write_lut_file(folder / lut_file_name(space, key), rows)
+    return folder
+
+
+def settings(tables: Path, output: Path, *more: str) -> list[str]:
+    return [
+        "+stage=space_search",
+        "superspace=digits",
+        f"paths.lut={tables}",
+        f"paths.root={output}",
+        "platform.fixed_latency_ms=0.5",
+        "latency_constraint=5.5",
+        "recipe.space_search.samples=5000",
+        *more,
+    ]
+
+
+def config(tables: Path, output: Path, *more: str) -> DictConfig:
+    with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+        overrides = [*settings(tables, output, *more), f"paths.output={output / 'found'}"]
+        return compose("config", overrides=overrides, return_hydra_config=True)
+
+
+def run(tables: Path, output: Path, *more: str) -> StageResult:
+    return SpaceSearchStage().execute(config(tables, output, *more))
+
+
+def comparable(folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((folder / "found" / "result.json").read_text())
+    return {name: record[name] for name in record["figures"]}
+
+
+def test_the_best_of_all_spaces_is_found(tables: Path, tmp_path: Path) -> None:
+    result = run(tables, tmp_path)
+    scorer = QualityScorer(tables, "digits", 5.5, 0.5, samples=5000)
+    space = scorer.superspace
+    members = [space.member(b, w) for b in np.ndindex(3, 3, 3) for w in np.ndindex(2, 2, 2)]
+    best = max(members, key=lambda member: scorer.score(member).score)
+    assert result.figures["evaluations"] == len(members) == 216
+    assert result.figures["space"] == str(best)
+    assert result.figures["score"] == scorer.score(best).score
+    assert (result.figures["fastest_ms"], result.figures["slowest_ms"]) == scorer.latency_range_ms(best)
+    assert 0 < result.figures["score_standard_error"] < 0.1 * result.figures["score"]
+    assert json.loads((tmp_path / "checkpoints/block_kd/search/digits/best.json").read_text())["space"] == str(best)
+
+
+def test_tables_and_pictures_hold_what_was_found(tables: Path, tmp_path: Path) -> None:
+    result = run(tables, tmp_path, "latency_constraint=[4.5,5.5]")
+    spaces = pd.read_csv(result.outputs["spaces"])
+    assert len(spaces) == 50
+    assert spaces["score"].is_monotonic_decreasing
+    assert np.allclose(spaces["score_at_4.5ms"] + spaces["score_at_5.5ms"], spaces["score"])
+    pd.testing.assert_frame_equal(spaces, pd.DataFrame(result.figures["spaces"]))
+    history = pd.read_csv(result.outputs["history"])
+    assert history["evaluation"].tolist() == list(range(1, 217))
+    assert history["score"].max() == spaces["score"][0]
+    for name in ("distributions", "score_by_evaluation"):
+        assert Path(result.outputs[name]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_sensitivity_ranks_all_spaces_again(tables: Path, tmp_path: Path) -> None:
+    settings = "recipe.space_search.sensitivity={t: [0.08, 0.9], a: [0.01, 2.0]}"
+    rows = pd.DataFrame(run(tables, tmp_path, settings).figures["sensitivity"])
+    as_searched = rows[(rows["t"] == 0.08) & (rows["a"] == 0.01)]
+    assert as_searched["new_rank"].tolist() == as_searched["rank"].tolist() == list(range(1, 11))
+    other = rows[(rows["t"] == 0.9) & (rows["a"] == 2.0)]
+    members = [superspace("digits").member(b, w) for b in np.ndindex(3, 3, 3) for w in np.ndindex(2, 2, 2)]
+    scorer = QualityScorer(tables, "digits", 5.5, 0.5, t=0.9, a=2.0, samples=5000)
+    scores = {str(member): scorer.score(member).score for member in members}
+    assert set(other["new_best"]) == {max(scores, key=scores.__getitem__)}
+    for _, row in other.iterrows():
+        assert row["score"] == pytest.approx(scores[row["space"]])
+        assert row["new_rank"] == 1 + sum(score > scores[row["space"]] for score in scores.values())
+
+
+@pytest.mark.parametrize("method", ["local", "ageing"])
+def test_a_killed_search_ends_as_an_undisturbed_one(
+    tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    more = [f"recipe.space_search.method={method}", "recipe.space_search.ageing={population: 30, sample: 8, total: 90}"]
+    more.append("recipe.space_search.local.total=90")
+    run(tables, tmp_path / "whole", *more)
+    monkeypatch.setattr(space_search, "SAVE_EVERY", 10)
+    score, calls = QualityScorer.score, 0
+
+    def fragile(self: QualityScorer, member: SpaceMember) -> Quality:
+        nonlocal calls
+        calls += 1
+        if calls == 45:
+            raise KeyboardInterrupt
+        return score(self, member)
+
+    monkeypatch.setattr(QualityScorer, "score", fragile)
+    with pytest.raises(KeyboardInterrupt):
+        run(tables, tmp_path / "killed", *more)
+    assert len(json.loads((tmp_path / "killed/found/search.json").read_text())["state"]["history"]) == 40
+    run(tables, tmp_path / "killed", *more)
+    assert comparable(tmp_path / "killed") == comparable(tmp_path / "whole")
+
+
+def test_a_search_of_other_settings_starts_over(tables: Path, tmp_path: Path) -> None:
+    run(tables, tmp_path, "recipe.space_search.local.total=50")
+    result = run(tables, tmp_path, "recipe.space_search.local.total=60", "seed=3")
+    assert result.figures["evaluations"] == 60
+
+
+def test_given_spaces_are_scored_and_no_choice_is_made(tables: Path, tmp_path: Path) -> None:
+    result = run(tables, tmp_path, "space=[digits-012-101,digits-000-000]")
+    assert {row["space"] for row in result.figures["spaces"]} == {"digits-012-101", "digits-000-000"}
+    assert result.figures["evaluations"] == 2
+    assert not (tmp_path / "checkpoints").exists()
+    run(tables, tmp_path, "space=digits-012-101")
+    assert json.loads((tmp_path / "checkpoints/block_kd/search/digits/best.json").read_text())["evaluations"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ("latency_constraint=0.9", ConstraintError, r"latency_constraint 0.9 ms: .* fastest takes \d"),
+        ("space=[onnxw-151122-023231]", EncodingError, "not of superspace digits"),
+        ("space=[digits-912-101]", EncodingError, "block index 9"),
+        ("space=[]", ConfigError, "leave it out to search"),
+        ("recipe.space_search.method=luck", ConfigError, "luck; allowed: local, ageing"),
+        ("paths.lut=${paths.root}", TableError, "lacks 18 of 18 tables"),
+    ],
+)
+def test_faults_name_the_value(tables: Path, tmp_path: Path, change: str, error: type[Exception], words: str) -> None:
+    tmp_path.joinpath("found").mkdir()
+    with pytest.raises(error, match=words):
+        run(tables, tmp_path, change)
+
+
+def test_a_sweep_ends_in_one_table_and_picture(tables: Path, tmp_path: Path) -> None:
+    stale = tmp_path / "multirun/space_search/2"
+    (stale / ".hydra").mkdir(parents=True)
+    (stale / ".hydra/overrides.yaml").write_text("[latency_constraint=4.5]")
+    run(tables, tmp_path / "other").save(stale)
+    os.utime(stale / ".hydra/overrides.yaml", (1e9, 1e9))
+    command = [sys.executable, "-m", "spaceevo", "-m", *settings(tables, tmp_path, "latency_constraint=6.5,5")]
+
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "space_search · 2 jobs" in done.stdout
+    folder = tmp_path / "multirun/space_search"
+    table = pd.read_csv(folder / "sweep.csv")
+    assert table["latency_constraint"].tolist() == [6.5, 5.0]  # the stale job of an earlier sweep is left out
+    assert table["score"][0] > table["score"][1]
+    results = [json.loads((folder / str(job) / "result.json").read_text()) for job in (0, 1)]
+    assert table["space"].tolist() == [result["space"] for result in results]
+    assert (folder / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "checkpoints").exists()  # jobs of a sweep keep their choice to themselves
