@@ -107,16 +107,16 @@ class DrawnLut:
     ) -> None:
         tables = {key: _joined(lut.samples(key), fixed_latency_ms if key.stage == 0 else None) for key in keys}
         self._option = {key: number for number, key in enumerate(tables)}
-        self._tables = list(tables.values())
         self._stages, samples = 1 + max(key.stage for key in tables), places.samples
         self._latency_scale = _Scale.of_latency(*_ranges(tables, self._stages, LATENCY), limit_ms)
         loss_scale = _Scale.of_loss(*_ranges(tables, self._stages, LOSS))
         self._loss, self._latency = np.empty((2, len(tables), samples), dtype=np.uint16)
-        row_type = np.min_scalar_type(max(len(table.loss) for table in tables.values()))
-        self._rows = np.empty((len(tables), samples), dtype=row_type)
+        longest = max(len(table.loss) for table in tables.values())
+        self._rows = np.empty((len(tables), samples), dtype=np.min_scalar_type(longest))
+        self._figures = np.zeros((2, len(tables), longest), dtype=np.float32)
         for number, (key, table) in enumerate(tables.items()):
             rows = places.rows(key.stage, [len(part.loss) for part in lut.samples(key)])
-            self._rows[number] = rows
+            self._rows[number], self._figures[:, number, : len(table.loss)] = rows, table
             self._loss[number] = loss_scale.ticks(key.stage, table.loss)[rows]
             self._latency[number] = self._latency_scale.ticks(key.stage, table.latency_ms)[rows]
         # Fresh arrays of this size would cost more than the arithmetic: the system hands them out page by page.
@@ -129,7 +129,7 @@ class DrawnLut:
 
         The losses are fewer than `count` where fewer draws are within the limit.
         """
-        options = [self._option[key] for key in keys]
+        options = self._options(keys)
         _add_up(self._latency, options, self._latency_sum)
         loss_known = False
         for limit_ms in limits_ms:
@@ -154,27 +154,28 @@ class DrawnLut:
 
     def totals(self, keys: Iterable[LutKey]) -> LutSamples:
         """Losses and latencies in ms of all draws."""
-        options = [self._option[key] for key in keys]
-        rows = self._rows_of(options, slice(None))
+        options = self._options(keys)
+        rows = self._rows[options]
         return LutSamples(self._total(options, rows, LOSS), self._total(options, rows, LATENCY))
 
-    def _rows_of(self, options: Sequence[int], draws: IndexArray | slice) -> Rows:
-        """Rows of some draws in the tables of each stage."""
-        return np.stack([self._rows[option][draws] for option in options])
+    def _options(self, keys: Iterable[LutKey]) -> IndexArray:
+        return np.array([self._option[key] for key in keys])
 
-    def _total(self, options: Sequence[int], rows: Rows, column: int) -> FloatArray:
-        """Losses or latencies in ms, summed over stages."""
-        total: FloatArray = self._tables[options[0]][column][rows[0]]
-        for option, row in zip(options[1:], rows[1:], strict=True):
-            total += self._tables[option][column][row]
+    def _rows_of(self, options: IndexArray, draws: IndexArray) -> Rows:
+        """Rows of some draws in the tables of each stage."""
+        return self._rows[options[:, np.newaxis], draws]
+
+    def _total(self, options: IndexArray, rows: Rows, column: int) -> FloatArray:
+        """Losses or latencies in ms of some draws, summed over stages."""
+        total: FloatArray = self._figures[column, options[:, np.newaxis], rows].sum(axis=0)
         return total
 
     def _most_ticks(self, limit_ms: float) -> np.uint16:
         """No draw within the limit has more ticks of latency."""
         ticks = (limit_ms - sum(self._latency_scale.floors)) / self._latency_scale.tick
-        return np.uint16(max(0.0, min(ticks + SLACK, self._latency_scale.most - 1 - SLACK)))
+        return np.uint16(max(0.0, min(ticks + SLACK, self._latency_scale.most - 1)))
 
-    def _too_slow(self, options: Sequence[int], limit_ms: float) -> IndexArray:
+    def _too_slow(self, options: IndexArray, limit_ms: float) -> IndexArray:
         """Draws beyond the limit whose ticks are not."""
         unsure = np.flatnonzero(np.less_equal(self._left, self._stages + 2 * SLACK, out=self._flags))
         return unsure[self._total(options, self._rows_of(options, unsure), LATENCY) > limit_ms]
@@ -217,7 +218,7 @@ def _ranges(tables: dict[LutKey, LutSamples], stages: int, column: int) -> tuple
     return least, greatest
 
 
-def _add_up(values: Ticks, options: Sequence[int], out: Ticks) -> None:
+def _add_up(values: Ticks, options: IndexArray, out: Ticks) -> None:
     """Sum over stages, without arrays in between."""
     np.add(values[options[0]], values[options[1]] if len(options) > 1 else np.uint16(0), out=out)
     for option in options[2:]:

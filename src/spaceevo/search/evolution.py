@@ -175,9 +175,9 @@ class AgeingEvolution(Generic[Item]):
             first = list(dict.fromkeys(self.problem.starts()))[: self.population]
             return _fill(first, self.population, lambda: self.problem.sample(state.rng), lambda _: True, PATIENCE)
         state.population = (state.population + state.batch)[-self.population :]
+        ranked = sorted(state.population, key=state.history.__getitem__, reverse=True)
         for _ in range(PATIENCE):
-            sample = state.rng.sample(state.population, min(self.sample, len(state.population)))
-            parent = max(sample, key=state.history.__getitem__)
+            parent = _best_of_sample(ranked, self.sample, state.rng)
             children = dict.fromkeys(self.problem.children(parent, state.rng))
             if new := [child for child in children if child not in state.history]:
                 return new
@@ -275,6 +275,20 @@ class LocalSearch(Generic[Item]):
     def _is_at_top(self, path: list[Item]) -> bool:
         round_length = self.problem.positions + 1
         return not path or (len(path) >= round_length and path[-1] == path[-round_length])
+
+
+def _best_of_sample(ranked: Sequence[Item], size: int, rng: random.Random) -> Item:
+    """The best of `size` distinct individuals drawn from `ranked`, which is in order of score.
+
+    The first is among those drawn with probability size / n; if not, the second is with size / (n - 1), and so on. It
+    takes a few random numbers where drawing all takes `size`.
+    """
+    left = len(ranked)
+    for item in ranked:
+        if rng.random() * left < size:
+            return item
+        left -= 1
+    raise ValueError(f"no individual is drawn: {len(ranked)} individuals, sample of {size}")
 
 
 def _first(draw: Callable[[], Item], accept: Callable[[Item], bool], tries: int) -> Item | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import TypeVar
 
@@ -76,7 +77,8 @@ def crossover_subnet(member: SpaceMember, first: SubnetSpec, second: SubnetSpec,
 def sample_member(superspace: Superspace, rng: Random) -> SpaceMember:
     """Draw block type and width window of every searched stage."""
     blocks = [rng.randrange(len(superspace.candidates)) for _ in superspace.searched]
-    return superspace.member(blocks, [rng.randrange(stage.windows) for stage in superspace.searched])
+    windows = [rng.randrange(stage.windows) for stage in superspace.searched]
+    return SpaceMember(superspace, tuple(blocks), tuple(windows))
 
 
 def mutate_block(member: SpaceMember, rng: Random) -> SpaceMember | None:
@@ -96,4 +98,5 @@ def _mutate_index(member: SpaceMember, rng: Random, counts: list[int], of_block:
     indices = list(member.blocks if of_block else member.windows)
     position = rng.choice(movable)
     indices[position] = rng.choice([i for i in range(counts[position]) if i != indices[position]])
-    return member.superspace.member(indices if of_block else member.blocks, member.windows if of_block else indices)
+    # The indices are valid by construction: to validate them as `Superspace.member` does would take most of a search.
+    return replace(member, blocks=tuple(indices)) if of_block else replace(member, windows=tuple(indices))

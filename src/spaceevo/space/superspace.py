@@ -223,9 +223,13 @@ class SpaceMember:
         """The published encoding, e.g. `mobilew-122222-155400`."""
         return f"{self.superspace.name}-{format_indices(self.blocks)}-{format_indices(self.windows)}"
 
-    def __hash__(self) -> int:
-        """Hash by encoding; hashing the whole superspace at each look-up would be slow."""
+    @cached_property
+    def _hash(self) -> int:
         return hash((self.superspace.name, self.blocks, self.windows))
+
+    def __hash__(self) -> int:
+        """Hash by encoding, once; hashing the whole superspace at each look-up would be slow."""
+        return self._hash
 
     @cached_property
     def stages(self) -> dict[str, StageSpace]:
