@@ -107,6 +107,15 @@ def test_sensitivity_ranks_all_spaces_again(tables: Path, tmp_path: Path) -> Non
         assert row["new_rank"] == 1 + sum(score > scores[row["space"]] for score in scores.values())
 
 
+def test_proof_finds_what_a_short_search_missed(tables: Path, tmp_path: Path) -> None:
+    short = run(tables, tmp_path, "recipe.space_search.local.total=3")
+    proven = run(tables, tmp_path, "recipe.space_search.local.total=3", "recipe.space_search.prove=true")
+    best = run(tables, tmp_path / "whole").figures["score"]
+    assert short.figures["score"] < proven.figures["score"] == proven.figures["optimum_score"] == best
+    assert proven.figures["search_reached_percent"] == pytest.approx(100 * short.figures["score"] / best)
+    assert proven.figures["space"] == proven.figures["optimum_space"]
+
+
 @pytest.mark.parametrize("method", ["local", "ageing"])
 def test_a_killed_search_ends_as_an_undisturbed_one(
     tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str

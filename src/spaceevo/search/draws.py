@@ -109,7 +109,7 @@ class DrawnLut:
         self._option = {key: number for number, key in enumerate(tables)}
         self._stages, samples = 1 + max(key.stage for key in tables), places.samples
         self._latency_scale = _Scale.of_latency(*_ranges(tables, self._stages, LATENCY), limit_ms)
-        loss_scale = _Scale.of_loss(*_ranges(tables, self._stages, LOSS))
+        self._loss_scale = _Scale.of_loss(*_ranges(tables, self._stages, LOSS))
         self._loss, self._latency = np.empty((2, len(tables), samples), dtype=np.uint16)
         longest = max(len(table.loss) for table in tables.values())
         self._rows = np.empty((len(tables), samples), dtype=np.min_scalar_type(longest))
@@ -117,12 +117,13 @@ class DrawnLut:
         for number, (key, table) in enumerate(tables.items()):
             rows = places.rows(key.stage, [len(part.loss) for part in lut.samples(key)])
             self._rows[number], self._figures[:, number, : len(table.loss)] = rows, table
-            self._loss[number] = loss_scale.ticks(key.stage, table.loss)[rows]
+            self._loss[number] = self._loss_scale.ticks(key.stage, table.loss)[rows]
             self._latency[number] = self._latency_scale.ticks(key.stage, table.latency_ms)[rows]
         # Fresh arrays of this size would cost more than the arithmetic: the system hands them out page by page.
         self._latency_sum, self._loss_sum, self._left = np.empty((3, samples), dtype=np.uint16)
         self._flags = np.empty(samples, dtype=bool)
         self._ranking = np.full(-(-samples // GROUP) * GROUP, TOO_SLOW)
+        self._envelopes: dict[tuple[LutKey, ...], tuple[Ticks, Ticks]] = {}
 
     def best(self, keys: Iterable[LutKey], limits_ms: Sequence[float], count: int) -> Iterator[tuple[int, FloatArray]]:
         """For each limit, how many draws are within it, and the `count` least losses of those, in any order.
@@ -130,7 +131,7 @@ class DrawnLut:
         The losses are fewer than `count` where fewer draws are within the limit.
         """
         options = self._options(keys)
-        _add_up(self._latency, options, self._latency_sum)
+        _add_up([self._latency[option] for option in options], self._latency_sum)
         loss_known = False
         for limit_ms in limits_ms:
             most = self._most_ticks(limit_ms)
@@ -144,13 +145,41 @@ class DrawnLut:
                 met = rows.shape[1]
             else:
                 if not loss_known:
-                    _add_up(self._loss, options, self._loss_sum)
+                    _add_up([self._loss[option] for option in options], self._loss_sum)
                     loss_known = True
                 slow = self._too_slow(options, limit_ms)
                 met -= len(slow)
                 rows = self._rows_of(options, self._candidates(slow, count))
             losses = self._total(options, rows, LOSS)
             yield met, losses if len(losses) <= count else np.partition(losses, count - 1)[:count]
+
+    def bounds(
+        self, choices: Iterable[tuple[LutKey, ...]], limits_ms: Sequence[float], count: int
+    ) -> Iterator[tuple[int, FloatArray]]:
+        """What `best` may give at best where a stage may take any of several keys, in every draw another one.
+
+        So for each limit, no fewer draws than are within it, and the `count` least losses or lower ones, in order.
+        """
+        envelopes = [self._envelope(keys) for keys in choices]
+        _add_up([latency for latency, _ in envelopes], self._latency_sum)
+        _add_up([loss for _, loss in envelopes], self._loss_sum)
+        for limit_ms in limits_ms:
+            most = self._most_ticks(limit_ms)
+            np.subtract(most, self._latency_sum, out=self._left)
+            met = int(np.count_nonzero(np.less_equal(self._left, most, out=self._flags)))
+            ticks = self._ranking[self._candidates(np.empty(0, dtype=np.intp), count)]
+            least = np.sort(ticks)[:count].astype(np.float64) - SLACK
+            yield met, (sum(self._loss_scale.floors) + least * self._loss_scale.tick).astype(np.float32)
+
+    def _envelope(self, keys: tuple[LutKey, ...]) -> tuple[Ticks, Ticks]:
+        """The least latency and the least loss of several choices, in every draw."""
+        if len(keys) == 1:
+            option = self._option[keys[0]]
+            return self._latency[option], self._loss[option]
+        if keys not in self._envelopes:
+            options = self._options(keys)
+            self._envelopes[keys] = self._latency[options].min(axis=0), self._loss[options].min(axis=0)
+        return self._envelopes[keys]
 
     def totals(self, keys: Iterable[LutKey]) -> LutSamples:
         """Losses and latencies in ms of all draws."""
@@ -218,8 +247,8 @@ def _ranges(tables: dict[LutKey, LutSamples], stages: int, column: int) -> tuple
     return least, greatest
 
 
-def _add_up(values: Ticks, options: IndexArray, out: Ticks) -> None:
+def _add_up(stages: Sequence[Ticks], out: Ticks) -> None:
     """Sum over stages, without arrays in between."""
-    np.add(values[options[0]], values[options[1]] if len(options) > 1 else np.uint16(0), out=out)
-    for option in options[2:]:
-        np.add(out, values[option], out=out)
+    np.add(stages[0], stages[1] if len(stages) > 1 else np.uint16(0), out=out)
+    for ticks in stages[2:]:
+        np.add(out, ticks, out=out)

@@ -119,6 +119,22 @@ class QualityScorer:
         scores = [self._quality(self._draw(n, keys), keys).score for n in range(1, replicates + 1)]
         return float(np.std(scores, ddof=1))
 
+    def bound(self, choices: Iterable[tuple[LutKey, ...]]) -> float:
+        """A score that no space exceeds whose key in every stage is one of that stage's `choices`."""
+        found = self._drawn.bounds(choices, self.constraints_ms, TOP)
+        return sum(self._greatest_score(met, losses) for met, losses in found)
+
+    def _greatest_score(self, met: int, losses: FloatArray) -> float:
+        """The greatest score of one constraint where at most `met` draws are within it, of at least these losses."""
+        if not met:
+            return qt_score(EPSILON, NO_SUBNET_LOSS, self.t, self.a)
+        # A space within the constraint in fewer than `TOP` draws has a mean of fewer losses, but also a smaller p.
+        counts = np.arange(1, len(losses) + 1)
+        means = np.cumsum(losses, dtype=np.float64) / (counts + EPSILON)
+        probabilities = counts / self.samples + EPSILON
+        probabilities[-1] = met / self.samples + EPSILON
+        return float((1.0 / (np.maximum(1.0, (self.t / probabilities) ** self.a) * means)).max())
+
     def drawn(self, member: SpaceMember | str) -> LutSamples:
         """Losses and latencies in ms of a space's drawn subnets."""
         return self._drawn.totals(self._keys(member))
@@ -167,20 +183,20 @@ class QualityScorer:
                 )
 
     def _quality(self, drawn: DrawnLut, keys: Iterable[LutKey]) -> Quality:
-        parts = []
-        for constraint_ms, (met, losses) in zip(
-            self.constraints_ms, drawn.best(keys, self.constraints_ms, TOP), strict=True
-        ):
-            probability = met / self.samples + EPSILON
-            loss = float(losses.sum(dtype=np.float64)) / (len(losses) + EPSILON) if met else NO_SUBNET_LOSS
-            score = qt_score(probability, loss, self.t, self.a)
-            parts.append(ConstraintQuality(constraint_ms, score, probability, loss))
+        parts = tuple(self._judge(drawn.best(keys, self.constraints_ms, TOP)))
         return Quality(
             score=sum(part.score for part in parts),
             probability=sum(part.probability for part in parts) / len(parts),
             loss=sum(part.loss for part in parts) / len(parts),
-            per_constraint=tuple(parts),
+            per_constraint=parts,
         )
+
+    def _judge(self, found: Iterable[tuple[int, FloatArray]]) -> Iterator[ConstraintQuality]:
+        """Quality under each constraint, from the number of draws within it and the least losses of those."""
+        for constraint_ms, (met, losses) in zip(self.constraints_ms, found, strict=True):
+            probability = met / self.samples + EPSILON
+            loss = float(losses.sum(dtype=np.float64)) / (len(losses) + EPSILON) if met else NO_SUBNET_LOSS
+            yield ConstraintQuality(constraint_ms, qt_score(probability, loss, self.t, self.a), probability, loss)
 
 
 def _extremes(parts: Sequence[LutSamples]) -> FloatArray:

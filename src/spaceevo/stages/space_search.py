@@ -16,6 +16,7 @@ from spaceevo.errors import ConfigError, SpaceEvoError, choices
 from spaceevo.report.spaces import DrawnSpace, draw_distributions, draw_history
 from spaceevo.search.evolution import AgeingEvolution, LocalSearch, evolve
 from spaceevo.search.lut import lut_file_name, lut_keys
+from spaceevo.search.optimum import OptimumSearch
 from spaceevo.search.problems import SpaceProblem
 from spaceevo.search.quality import Quality, QualityScorer
 from spaceevo.space.description import parse_space
@@ -60,6 +61,7 @@ class SpaceSearchStage(StageCallback):
                 raise ConfigError("space = []; give encodings of spaces, or leave it out to search")
             for text in given:
                 spaces.score(parse_space(str(text), within=context.superspace))
+        proof = self._prove(spaces) if context.recipe["prove"] else {}
         best = spaces.ranked()[0]
         figures = {
             **{key: value for key, value in spaces.row(best).items() if key != "space"},
@@ -68,6 +70,7 @@ class SpaceSearchStage(StageCallback):
             "latency_constraints_ms": list(spaces.scorer.constraints_ms),
             "latency_constraint_ms": spaces.scorer.constraints_ms[0],
             "evaluations": len(spaces.qualities),
+            **proof,
         }
         tables = {
             "spaces": [spaces.row(member) for member in spaces.ranked()[:TOP_SPACES]],
@@ -121,6 +124,25 @@ class SpaceSearchStage(StageCallback):
             )
         # In order of evaluation, those before an interruption included.
         spaces.qualities = {member: spaces.score(member) for member in state.history}
+
+    def _prove(self, spaces: _Spaces) -> dict[str, Any]:
+        """Find the best of all spaces by branch and bound, and how near the best so far comes to it."""
+        found = spaces.ranked()[0]
+        with progress() as bar:
+            task = bar.add_task("proof")
+
+            def show(done: int, total: int, score: float) -> None:
+                bar.update(task, completed=done, total=total, description=f"proof, best {score:.4f}")
+
+            optimum = OptimumSearch(spaces.scorer, found, show).run()
+        share = 100 * spaces.score(found).score / optimum.score
+        spaces.score(optimum.space)
+        return {
+            "optimum_space": str(optimum.space),
+            "optimum_score": optimum.score,
+            "search_reached_percent": share,
+            "bounds": optimum.bounds,
+        }
 
     def _write(self, spaces: _Spaces, folder: Path, tables: dict[str, Rows]) -> dict[str, Path]:
         """Write tables and pictures; return their files by name."""

@@ -1,0 +1,82 @@
+"""The best of all spaces, proven: branch and bound under a scorer's draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+
+from spaceevo.search.lut import LutKey
+from spaceevo.search.quality import QualityScorer
+from spaceevo.space.superspace import SpaceMember
+
+Choices = tuple[tuple[LutKey, ...], ...]
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The best space and its score; no space of the superspace scores higher under the same draws.
+
+    `bounds` counts the sets of spaces that were bounded, `scored` the spaces that were scored.
+    """
+
+    space: SpaceMember
+    score: float
+    bounds: int
+    scored: int
+
+
+class OptimumSearch:
+    """Bounds the score of all spaces of each combination of block types, and looks into those that may hold the best.
+
+    A bound lets every draw of a stage take the least loss and the least latency of all windows left open. Since all
+    tables are drawn in order of loss, windows differ little in a draw, and few combinations have to be opened.
+
+    Args:
+        scorer: scores spaces.
+        known: a good space; the better, the less has to be opened.
+        on_progress: receives combinations of block types done, their number and the best space's score.
+    """
+
+    def __init__(
+        self,
+        scorer: QualityScorer,
+        known: SpaceMember,
+        on_progress: Callable[[int, int, float], None] = lambda done, total, score: None,
+    ) -> None:
+        self._scorer = scorer
+        self._on_progress = on_progress
+        self._best, self._score = known, scorer.score(known).score
+        self._bounds = self._scored = 0
+
+    def run(self) -> Optimum:
+        """Search all of the superspace."""
+        space = self._scorer.superspace
+        stages, blocks = range(len(space.searched)), range(len(space.candidates))
+        total = len(blocks) ** len(stages)
+        for done, combination in enumerate(product(blocks, repeat=len(stages)), start=1):
+            self._open(tuple(_windows(stage, combination[stage], space.searched[stage].windows) for stage in stages))
+            self._on_progress(done, total, self._score)
+        return Optimum(self._best, self._score, self._bounds, self._scored)
+
+    def _open(self, choices: Choices) -> None:
+        """Look for a better space among `choices`, a stage's windows one by one, unless the bound rules it out."""
+        stage = next((stage for stage, keys in enumerate(choices) if len(keys) > 1), None)
+        if stage is None:
+            self._score_space([key for (key,) in choices])
+            return
+        self._bounds += 1
+        if self._scorer.bound(choices) > self._score:
+            for key in choices[stage]:
+                self._open((*choices[:stage], (key,), *choices[stage + 1 :]))
+
+    def _score_space(self, keys: list[LutKey]) -> None:
+        self._scored += 1
+        member = self._scorer.superspace.member([key.block for key in keys], [key.window for key in keys])
+        score = self._scorer.score(member).score
+        if score > self._score:
+            self._best, self._score = member, score
+
+
+def _windows(stage: int, block: int, windows: int) -> tuple[LutKey, ...]:
+    return tuple(LutKey(stage, block, window) for window in range(windows))
