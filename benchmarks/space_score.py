@@ -4,8 +4,8 @@
 
 `folder` holds the published look-up tables, `folder/onnxw/*.csv` and `folder/mobilew/*.csv`; without it, tables of the
 same size are made up. With spaces, only those are compared. The plain implementation follows the definition word for
-word: 100,000 fresh draws, a resolution for each 500, Python lists. Both score the same spaces in the same run, one after
-the other. Times are CPU times.
+word: 100,000 fresh draws, a resolution for each 500, Python lists. Both score the same spaces in the same run, one
+after the other. Times are CPU times.
 """
 
 from __future__ import annotations
