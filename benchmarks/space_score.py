@@ -1,10 +1,11 @@
 """How fast the Q-T score is, and that it is the one of its definition.
 
-    python benchmarks/space_score.py [folder]
+    python benchmarks/space_score.py [folder [space …]]
 
 `folder` holds the published look-up tables, `folder/onnxw/*.csv` and `folder/mobilew/*.csv`; without it, tables of the
-same size are made up. The plain implementation follows the definition word for word: 100,000 fresh draws, a resolution
-for each 500, Python lists. Both score the same spaces in the same run, one after the other. Times are CPU times.
+same size are made up. With spaces, only those are compared. The plain implementation follows the definition word for
+word: 100,000 fresh draws, a resolution for each 500, Python lists. Both score the same spaces in the same run, one
+after the other. Times are CPU times.
 """
 
 from __future__ import annotations
@@ -79,8 +80,8 @@ def make_tables(folder: Path) -> Path:
     return folder
 
 
-def compare(folder: Path, name: str, cache: Path) -> None:
-    """Both implementations on the published spaces and some random ones, a line each."""
+def compare(folder: Path, name: str, cache: Path, given: list[str]) -> None:
+    """Both implementations on the given spaces, or the published and some random ones, a line each."""
     constraints, published = STUDIES[name]
     scorer = QualityScorer(folder / name, name, constraints, FIXED_MS, T, A, SAMPLES, cache_dir=cache)
     plain, problem, rng = (
@@ -89,6 +90,8 @@ def compare(folder: Path, name: str, cache: Path) -> None:
         random.Random(1),
     )
     members = [*map(problem.decode, published), *(problem.sample(rng) for _ in range(RANDOM_SPACES))]
+    if given:
+        members = [problem.decode(text) for text in given if text.startswith(name)]
     print(
         f"\n{name}, {constraints} ms: ours ± its error, mean of {PLAIN_RUNS} plain runs ± its error, joint errors apart"
     )
@@ -129,22 +132,28 @@ def time_searches(folder: Path, name: str, cache: Path) -> None:
         print(f"{name}: {type(strategy).__name__}, {EVALUATIONS} evaluations {took:.2f} s")
 
 
+def time_loading_and_searches(folder: Path, cache: Path) -> None:
+    """What a user waits for, and how much memory it takes."""
+    for state in ("without", "with"):
+        load = sum(
+            seconds(lambda n=name: QualityScorer(folder / n, n, [15.0], FIXED_MS, cache_dir=cache)) for name in STUDIES
+        )
+        print(f"342 tables read and drawn from, {state} cache: {load:.2f} s")
+    for name in STUDIES:
+        time_searches(folder, name, cache)
+    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+
+
 def main() -> None:
     """Print everything."""
     with tempfile.TemporaryDirectory() as temporary:
         cache = Path(temporary) / "cache"
         folder = Path(sys.argv[1]) if len(sys.argv) > 1 else make_tables(Path(temporary))
-        for state in ("without", "with"):
-            load = [
-                seconds(lambda n=name: QualityScorer(folder / n, n, [15.0], FIXED_MS, cache_dir=cache))
-                for name in STUDIES
-            ]
-            print(f"342 tables read and drawn from, {state} cache: {sum(load):.2f} s")
+        given = sys.argv[2:]
+        if not given:
+            time_loading_and_searches(folder, cache)
         for name in STUDIES:
-            time_searches(folder, name, cache)
-        print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
-        for name in STUDIES:
-            compare(folder, name, cache)
+            compare(folder, name, cache, given)
 
 
 if __name__ == "__main__":

@@ -113,11 +113,17 @@ class QualityScorer:
         """
         return self._quality(self._drawn, self._keys(member))
 
-    def standard_error(self, member: SpaceMember | str, replicates: int = 32) -> float:
-        """Standard error of a space's score: the deviation of the scores of independent sets of draws."""
+    def fresh_scores(self, member: SpaceMember | str, replicates: int = 32) -> FloatArray:
+        """Scores of a space on independent sets of draws.
+
+        Their mean is an honest score of a space that a search chose: on the draws it was chosen by, it is also lucky.
+        """
         keys = list(self._keys(member))
-        scores = [self._quality(self._draw(n, keys), keys).score for n in range(1, replicates + 1)]
-        return float(np.std(scores, ddof=1))
+        return np.array([self._quality(self._draw(n, keys), keys).score for n in range(1, replicates + 1)])
+
+    def standard_error(self, member: SpaceMember | str, replicates: int = 32) -> float:
+        """Standard error of a space's score: the deviation of its `fresh_scores`."""
+        return float(np.std(self.fresh_scores(member, replicates), ddof=1))
 
     def bound(self, choices: Iterable[tuple[LutKey, ...]]) -> float:
         """A score that no space exceeds whose key in every stage is one of that stage's `choices`."""

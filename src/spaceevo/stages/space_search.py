@@ -63,9 +63,11 @@ class SpaceSearchStage(StageCallback):
                 spaces.score(parse_space(str(text), within=context.superspace))
         proof = self._prove(spaces) if context.recipe["prove"] else {}
         best = spaces.ranked()[0]
+        fresh = spaces.scorer.fresh_scores(best)
         figures = {
             **{key: value for key, value in spaces.row(best).items() if key != "space"},
-            "score_standard_error": spaces.scorer.standard_error(best),
+            "score_standard_error": float(fresh.std(ddof=1)),
+            "score_on_fresh_draws": float(fresh.mean()),
             "space": str(best),
             "latency_constraints_ms": list(spaces.scorer.constraints_ms),
             "latency_constraint_ms": spaces.scorer.constraints_ms[0],
