@@ -9,6 +9,7 @@ from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.quantizer import (
     DEPLOY,
     GATE_SCALE,
+    MAX_SCALE_STEP,
     MIN_SCALE,
     PUBLISHED,
     RELU6_SCALE,
@@ -89,6 +90,7 @@ def test_relu6_never_spans_more_than_six() -> None:
     assert quantizer.scale.item() == pytest.approx(3 / 255)
     with torch.no_grad():
         quantizer.scale.fill_(1.0)
+        quantizer.last_scale.fill_(1.0)
     assert quantizer.scale_and_zero_point() == (pytest.approx(6 / 255), 0)
     x = torch.linspace(0, 6, 256).reshape(1, 256)
     torch.testing.assert_close(quantizer(x), x, atol=1e-5, rtol=0)
@@ -122,9 +124,7 @@ def test_narrow_weights_leave_out_the_lowest_integer() -> None:
 
 
 @pytest.mark.parametrize("value", [-0.5, 0.0, 1e-12])
-@pytest.mark.parametrize(
-    "quantizer", [PUBLISHED.input_quantizer(), PUBLISHED.weight_quantizer(), DEPLOY.tensor_quantizer()]
-)
+@pytest.mark.parametrize("quantizer", [PUBLISHED.input_quantizer(), PUBLISHED.weight_quantizer()])
 def test_scales_have_a_floor(quantizer: Quantizer, value: float) -> None:
     switched_on(quantizer)(torch.randn(2, 3))
     with torch.no_grad():
@@ -140,6 +140,12 @@ def test_scales_have_a_floor(quantizer: Quantizer, value: float) -> None:
 def test_a_tensor_of_zeros_stays_zero(quantizer: Quantizer) -> None:
     y = switched_on(quantizer)(torch.zeros(2, 3))
     assert torch.equal(y, torch.zeros(2, 3))
+
+
+def test_a_tensor_of_zeros_says_nothing_of_its_range() -> None:
+    quantizer = deploy()
+    quantizer(torch.zeros(2, 3))
+    assert quantizer.scale.item() == pytest.approx(1 / 255)
     assert quantizer.scale.item() > 0
 
 
@@ -241,3 +247,32 @@ def test_a_tree_is_switched_as_one() -> None:
     assert "on" in repr(tree)
     set_quant(tree, False)
     assert [child.is_on for child in tree.modules() if isinstance(child, Quantizer)] == [False, False]
+
+
+def test_a_deployed_scale_survives_a_step_that_would_kill_it() -> None:
+    quantizer = DEPLOY.weight_quantizer()
+    set_quant(quantizer, True)
+    weight = torch.linspace(-1, 1, 101)
+    quantizer(weight)
+    start = quantizer.scale.item()
+
+    with torch.no_grad():
+        quantizer.scale.fill_(-5.0)
+    first = quantizer(weight)
+    assert quantizer.scale.item() == pytest.approx(start / MAX_SCALE_STEP)
+    assert torch.equal(quantizer(weight), first)  # no step in between: nothing moves
+
+    with torch.no_grad():
+        quantizer.scale.fill_(5.0)
+    quantizer.eval()(weight)
+    assert quantizer.scale.item() == pytest.approx(start)
+
+
+def test_a_published_scale_is_left_to_its_fate() -> None:
+    quantizer = PUBLISHED.weight_quantizer()
+    set_quant(quantizer, True)
+    quantizer(torch.linspace(-1, 1, 101))
+    with torch.no_grad():
+        quantizer.scale.fill_(-5.0)
+    quantizer(torch.linspace(-1, 1, 101))
+    assert quantizer.scale.item() == pytest.approx(MIN_SCALE)

@@ -19,6 +19,13 @@ GATE_SCALE = 1 / 256
 RELU6_SCALE = 6 / 256
 """Scale of relu6(x + 3): its integers, read at GATE_SCALE, are relu6(x + 3)/6 exactly."""
 
+MAX_SCALE_STEP = 1.1
+"""Under `deploy` a learned scale changes at most by this factor from one training step to the next.
+
+A scale lies near 0.01 and gradients are clipped at 1, so one bad step can carry it past 0; LSQ+ as published then sets
+it to almost nothing and the tensor is dead for good. Steady training stays far within the bound.
+"""
+
 SchemeName = Literal["published", "deploy"]
 
 
@@ -28,7 +35,8 @@ class ActivationConfig:
 
     Attributes:
         bits: width of the integer.
-        integer_zero_point: whether the forward uses an integer zero point (else a real offset).
+        integer_zero_point: whether the forward uses an integer zero point (else a real offset); a training step then
+            changes the scale by `MAX_SCALE_STEP` at most.
         learns_offset: off where the tensor is never negative and integer 0 means 0.
         max_value: greatest value the tensor can take; caps the scale so that the grid ends there.
         fixed_scale: a constant scale with zero point 0 instead of learned values.
@@ -63,10 +71,17 @@ class ActivationConfig:
 
 @dataclass(frozen=True)
 class WeightConfig:
-    """How weights are quantised: symmetric, one scale a tensor; `narrow` leaves out the lowest integer."""
+    """How weights are quantised: symmetric, one scale a tensor.
+
+    Attributes:
+        bits: width of the integer.
+        narrow: leaves out the lowest integer.
+        bounds_steps: whether a training step changes the scale by `MAX_SCALE_STEP` at most.
+    """
 
     bits: int = 8
     narrow: bool = False
+    bounds_steps: bool = False
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -83,8 +98,9 @@ class Quantizer(nn.Module):
 
     scale: Tensor
     initialized: Tensor
+    last_scale: Tensor
 
-    def __init__(self, fixed_scale: float | None = None) -> None:
+    def __init__(self, fixed_scale: float | None = None, *, bounds_steps: bool = False) -> None:
         super().__init__()
         self.is_on = False
         if fixed_scale is None:
@@ -92,6 +108,9 @@ class Quantizer(nn.Module):
         else:
             self.register_buffer("scale", torch.tensor(fixed_scale), persistent=False)
         self.register_buffer("initialized", torch.tensor(fixed_scale is not None))
+        self.bounds_steps = bounds_steps and fixed_scale is None
+        if self.bounds_steps:
+            self.register_buffer("last_scale", torch.ones(()))
 
     def turn(self, on: bool) -> None:
         """Switch fake quantisation on or off."""
@@ -100,6 +119,26 @@ class Quantizer(nn.Module):
     def forget(self) -> None:
         """Set the scale again at the next forward."""
         self.initialized.fill_(False)
+
+    @torch.no_grad()
+    def _start(self, scale: Tensor) -> None:
+        self.scale.copy_(scale.clamp(min=MIN_SCALE))
+        if self.bounds_steps:
+            if scale == 0:  # zeros say nothing of the range, and from the floor the scale would never get anywhere
+                self.scale.fill_(1 / 255)
+            self.last_scale.copy_(self.scale)
+        self.initialized.fill_(True)
+
+    @torch.no_grad()
+    def _settle(self) -> Tensor:
+        """The scale, positive and within reach of its last value; the same however often it is asked for."""
+        if self.bounds_steps:
+            self.scale.clamp_(self.last_scale / MAX_SCALE_STEP, self.last_scale * MAX_SCALE_STEP)
+            if self.training:
+                self.last_scale.copy_(self.scale)
+        else:
+            self.scale.clamp_(min=MIN_SCALE)
+        return self.scale
 
     def extra_repr(self) -> str:
         """Scale and state."""
@@ -110,7 +149,7 @@ class WeightQuantizer(Quantizer):
     """Quantises the active slice of a weight; scale 2·max|w|/(2^bits − 1) at first."""
 
     def __init__(self, config: WeightConfig) -> None:
-        super().__init__()
+        super().__init__(bounds_steps=config.bounds_steps)
         self.config = config
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -119,14 +158,12 @@ class WeightQuantizer(Quantizer):
             return weight
         if not self.initialized:
             self._initialize(weight)
-        self.scale.data.clamp_(min=MIN_SCALE)
-        config = self.config
-        return lsq_plus_weight(weight, self.scale, config.bits, narrow=config.narrow, scale_gradients=self.training)
+        config, scale = self.config, self._settle()
+        return lsq_plus_weight(weight, scale, config.bits, narrow=config.narrow, scale_gradients=self.training)
 
     @torch.no_grad()
     def _initialize(self, weight: Tensor) -> None:
-        self.scale.copy_(2 * weight.abs().max() / (2**self.config.bits - 1))
-        self.initialized.fill_(True)
+        self._start(2 * weight.abs().max() / (2**self.config.bits - 1))
 
     def integers(self, weight: Tensor) -> Tensor:
         """The integers `weight` is quantised to."""
@@ -140,7 +177,7 @@ class ActivationQuantizer(Quantizer):
     offset: Tensor
 
     def __init__(self, config: ActivationConfig) -> None:
-        super().__init__(config.fixed_scale)
+        super().__init__(config.fixed_scale, bounds_steps=config.integer_zero_point)
         self.config = config
         if config.learns_offset:
             self.offset = nn.Parameter(torch.zeros(()))
@@ -163,10 +200,10 @@ class ActivationQuantizer(Quantizer):
         )
 
     def _effective_scale(self) -> Tensor:
-        self.scale.data.clamp_(min=MIN_SCALE)
+        scale = self._settle()
         if self.config.max_value is None:
-            return self.scale
-        return self.scale.clamp(max=self.config.max_value / self.config.high)
+            return scale
+        return scale.clamp(max=self.config.max_value / self.config.high)
 
     @torch.no_grad()
     def _initialize(self, x: Tensor) -> None:
@@ -179,10 +216,9 @@ class ActivationQuantizer(Quantizer):
             dist.all_reduce(scale)
             scale /= dist.get_world_size()
             dist.all_reduce(low, dist.ReduceOp.MIN)
-        self.scale.copy_(scale.clamp(min=MIN_SCALE))
+        self._start(scale)
         if self.config.learns_offset:
             self.offset.copy_(low)
-        self.initialized.fill_(True)
 
     @torch.no_grad()
     def scale_and_zero_point(self) -> tuple[float, int]:
@@ -237,7 +273,7 @@ class Scheme:
 
 
 PUBLISHED = Scheme("published", WeightConfig(), on_conv_inputs=True)
-DEPLOY = Scheme("deploy", WeightConfig(narrow=True), on_conv_inputs=False)
+DEPLOY = Scheme("deploy", WeightConfig(narrow=True, bounds_steps=True), on_conv_inputs=False)
 _SCHEMES = {scheme.name: scheme for scheme in (PUBLISHED, DEPLOY)}
 
 

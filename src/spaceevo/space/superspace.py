@@ -251,10 +251,6 @@ class SpaceMember:
         """Hash by encoding, once; hashing the whole superspace at each look-up would be slow."""
         return self._hash
 
-    def __hash__(self) -> int:
-        """Hash by encoding, once; hashing the whole superspace at each look-up would be slow."""
-        return self._hash
-
     @cached_property
     def stages(self) -> dict[str, StageSpace]:
         """All stages, heads included, by name and in order."""
