@@ -32,6 +32,10 @@ EVOLUTION = {"population": 48, "generations": 6, "mutants": 12, "crossovers": 12
 """The published evolution, scaled down from 512, 20, 128, 128: 168 evaluations for each limit."""
 
 
+FRONT = {"population": 24, "generations": 8, "children": 24, "screened": 4}
+"""The search of the front: 192 evaluations for all limits together."""
+
+
 class Lab:
     """The supernet, the platform, and all that has been evaluated."""
 
@@ -182,7 +186,9 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--space")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--front", type=json.loads, default={"population": 24, "generations": 9, "children": 24})
+    parser.add_argument(
+        "--front", type=json.loads, default={"population": 24, "generations": 8, "children": 24, "screened": 4}
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     lab = Lab(arguments.output, arguments.space)
