@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,13 +12,16 @@ import torch
 from omegaconf import OmegaConf
 
 from spaceevo.artifacts import Layout
-from spaceevo.errors import ConfigError, ConstraintError
+from spaceevo.errors import ConfigError, ConstraintError, TableError
+from spaceevo.latency.predictor import BlockLatency
+from spaceevo.latency.table import LatencyTable
 from spaceevo.nn.checkpoint import read_subnet, save_checkpoint
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import set_quant
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.description import superspace
 from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.operators import sample_subnet
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.front_files import merge_jobs
 from spaceevo.stages.subnet_search import SubnetSearchStage, most_accurate
@@ -141,16 +145,16 @@ def test_faults_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="delta_ms = 5; allowed: above 0, up to the constraint 0.6 ms"):
         SubnetSearchStage().work(context(tmp_path, delta_ms=5))
     found = context(tmp_path)
+    found.platform = SimpleNamespace(subnet_ms=BlockLatency(LatencyTable(), "table.json").predict)
+    with pytest.raises(TableError, match="latency table table.json lacks"):
+        SubnetSearchStage().work(found)
+    found = context(tmp_path)
     found.limits = [0.01]
     with pytest.raises(ConstraintError, match=r"latency in \[0, 0.01\] ms on desk; .* \(smallest\) to .* \(largest\)"):
         SubnetSearchStage().work(found)
 
 
 def test_ties_go_to_what_other_subnets_speak_for() -> None:
-    from random import Random
-
-    from spaceevo.space.operators import sample_subnet
-
     rng = Random(0)
     scores = {spec: float(len(spec.stages[2])) for spec in (sample_subnet(MEMBER, rng) for _ in range(60))}
     good, bad = MEMBER.largest, MEMBER.smallest
