@@ -85,7 +85,7 @@ def _test_and_extract(
         network, path = net.extract(spec).cpu(), folder / f"{specs.index(spec):02d}_{precision}.pth"
         quant = context.config.quant.name if precision == "int8" else "off"
         save_subnet(path, network, context.member, spec, context.data.classes, quant)
-        known.setdefault(spec, {"file": path.name})[f"{precision}_file"] = str(path)
+        known.setdefault(spec, {"file": path.stem.split("_")[0]})[f"{precision}_file"] = str(path)
         return network
 
     shutil.rmtree(folder, ignore_errors=True)  # those of an earlier search
