@@ -95,6 +95,19 @@ def test_missing_tables_name_the_command(tmp_path: Path) -> None:
     assert "+stage=block_lut" in line
 
 
+def test_a_supernet_without_int8_training_names_the_command(tmp_path: Path) -> None:
+    line = fault(tmp_path, "+stage=subnet_search", "superspace=digits", "space=digits-012-010", "latency_constraint=1")
+    assert "+stage=supernet superspace=digits space=digits-012-010 quant=deploy" in line
+
+
+def test_an_absent_dataset_says_where_its_files_go(tmp_path: Path) -> None:
+    line = fault(
+        tmp_path, "+stage=finetune", "superspace=digits", "data=cifar10", "data.root=none", "data.download=false"
+    )
+    assert "dataset cifar10 in data.root none is not there" in line
+    assert "data.download=true" in line
+
+
 def test_a_failing_sweep_exits_1(tmp_path: Path) -> None:
     line = fault(tmp_path, "-m", "+stage=space_search", "superspace=digits", "latency_constraint=0.2,0.4")
     assert "+stage=block_lut" in line

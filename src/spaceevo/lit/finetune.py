@@ -87,7 +87,7 @@ def train_subnet(
     label_smoothing: float = 0.1,
     freeze_body: bool = False,
 ) -> None:
-    """Finetune a subnet on other data, under a new classifier; what it starts from decides nothing but the weights.
+    """Finetune a subnet on other data, under a new classifier.
 
     Args:
         run: the data, whose classes the new classifier has, and the quantisation.
@@ -100,11 +100,7 @@ def train_subnet(
     """
     run.data.setup()
     source = Path(checkpoint) if checkpoint else _found_checkpoint(run, space, subnet)
-    start = read_subnet(source, run.superspace, run.command("subnet_search"))
-    if start.quant not in ("off", run.quant.name):
-        raise ConfigError(
-            f"{source} was trained under quant={start.quant}, not {run.quant.name}; set quant={start.quant}"
-        )
+    start = _start(run, source)
     classes, data = run.data.classes, str(getattr(run.data, "dataset", run.data.root.name))
     member = run.superspace.with_classes(len(classes)).member(
         start.member.blocks, start.member.windows, start.member.align
@@ -135,6 +131,16 @@ def train_subnet(
     images = [f"data={data}"] if hasattr(run.data, "dataset") else []
     images += [f"data.root={run.data.root}", f"quant={run.quant.name}"]
     run.announce(f"Next: {run.command('export', f'checkpoint={target}', *images)}")
+
+
+def _start(run: TrainingRun, source: Path) -> Subnet:
+    """The subnet to finetune: fp32, or of the scheme that is to be trained."""
+    start = read_subnet(source, run.superspace, run.command("subnet_search"))
+    if start.quant not in ("off", run.quant.name):
+        raise ConfigError(
+            f"{source} was trained under quant={start.quant}, not {run.quant.name}; set quant={start.quant}"
+        )
+    return start
 
 
 def _load_body(network: Network, start: Subnet, source: Path) -> None:

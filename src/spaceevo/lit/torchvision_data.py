@@ -103,12 +103,12 @@ class TorchvisionDataModule(ImageFolderDataModule):
             train, test = (
                 source.make(root=str(self.root), download=self.download, **part) for part in (source.train, source.test)
             )
-        except Exception as error:  # torchvision and its download raise what they like: OSError, RuntimeError, …
+        except Exception as error:  # torchvision and its download raise what they like
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             remedy = f"put its files there as torchvision.datasets.{source.layout} lays them out"
             if not self.download:
                 remedy += ", or set data.download=true"
-            raise DataError(f"{where} is not there and cannot be fetched ({reason}); {remedy}") from error
+            raise DataError(f"{where} is not there and cannot be fetched ({reason}); {remedy}") from None
         return train, test
 
     @cached_property

@@ -22,7 +22,7 @@ class ScorePrediction:
         penalty: of the squared weights, in units of one evaluation.
     """
 
-    def __init__(self, member: SpaceMember, penalty: float = 1.0) -> None:
+    def __init__(self, member: SpaceMember, penalty: float = 4.0) -> None:
         self.member = member
         self.penalty = penalty
         self._rows: dict[SubnetSpec, list[int]] = {}

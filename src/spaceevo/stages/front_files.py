@@ -11,7 +11,6 @@ from typing import Any
 from rich.table import Table
 
 from spaceevo.artifacts import read_json, write_json
-from spaceevo.export.onnx import to_onnx
 from spaceevo.nn.checkpoint import save_subnet
 from spaceevo.nn.evaluate import Evaluation, calibrate_subnet, top1
 from spaceevo.nn.supernet import Network, Supernet
@@ -85,7 +84,7 @@ def _test_and_extract(
         network, path = net.extract(spec).cpu(), folder / f"{specs.index(spec):02d}_{precision}.pth"
         quant = context.config.quant.name if precision == "int8" else "off"
         save_subnet(path, network, context.member, spec, context.data.classes, quant)
-        known.setdefault(spec, {"file": path.name})[f"{precision}_file"] = str(path)
+        known.setdefault(spec, {"file": path.stem.split("_")[0]})[f"{precision}_file"] = str(path)
         return network
 
     shutil.rmtree(folder, ignore_errors=True)  # those of an earlier search
@@ -115,13 +114,13 @@ def _measure(rows: Sequence[Row], networks: Mapping[SubnetSpec, Network], platfo
     """Add the measured latency of integer networks, on platforms that are at hand."""
     for name, platform in platforms.items():
         mine = {row["subnet"]: row for row in rows if row["platform"] == name}
-        models = {
-            str(spec): to_onnx(to_program(network, (3, network.resolution, network.resolution))).SerializeToString()
+        programs = {
+            str(spec): to_program(network, (3, network.resolution, network.resolution))
             for spec, network in networks.items()
             if str(spec) in mine and network.image_quantizer is not None and network.image_quantizer.is_on
         }
-        if hasattr(platform, "measured_ms") and models:
-            for text, latency_ms in platform.measured_ms(models).items():
+        if hasattr(platform, "measured_ms") and programs:
+            for text, latency_ms in platform.measured_ms(programs).items():
                 mine[text]["measured_ms"] = latency_ms
 
 

@@ -15,7 +15,7 @@ from spaceevo.latency.measure import machine_name, measure, provenance
 from spaceevo.latency.predictor import BlockLatency
 from spaceevo.latency.table import LatencyTable
 from spaceevo.quant.convert import ProgramBuilder
-from spaceevo.quant.program import TensorQuant
+from spaceevo.quant.program import Program, TensorQuant
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember, Superspace
 
@@ -88,8 +88,9 @@ class OrtCpu:
         """Predicted latency of a subnet in ms: the sum of its blocks."""
         return self.blocks_ms(subnet_blocks(member, spec))
 
-    def measured_ms(self, models: Mapping[str, bytes]) -> dict[str, float]:
-        """Measured latency of whole ONNX models in ms."""
+    def measured_ms(self, programs: Mapping[str, Program]) -> dict[str, float]:
+        """Measured latency of whole networks in ms."""
+        models = {name: to_onnx(program).SerializeToString() for name, program in programs.items()}
         return measure(models, repeats=5 * self.repeats)
 
     def fixed_ms(self, superspace: Superspace) -> dict[int, float]:

@@ -1,16 +1,23 @@
-"""Processes that evaluate together: the first leads, the others serve it; torchrun starts them."""
+"""Processes that work for one: the first leads, the others serve it; torchrun starts them, on one machine or on many.
+
+They meet in torchrun's key-value store, not in a process group: each evaluates subnets of its own, so nothing may be
+averaged between them.
+"""
 
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
-import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 Result = TypeVar("Result")
+PATIENCE = timedelta(days=7)
 
 
 class Ranks:
@@ -19,8 +26,10 @@ class Ranks:
     def __init__(self) -> None:
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
-        if self.size > 1 and not dist.is_initialized():
-            dist.init_process_group("gloo")
+        self.batches = 0
+        if self.size > 1:
+            self.store, _, _ = next(rendezvous("env://", self.rank, self.size))
+            self.store.set_timeout(PATIENCE)
 
     @property
     def device(self) -> torch.device:
@@ -31,40 +40,54 @@ class Ranks:
 
     @contextmanager
     def leading(self, work: Callable[..., Any]) -> Iterator[None]:
-        """Let the first process go on; the others do `work` on what `map` hands them until it is done, then exit.
+        """Let the first process go on; the others do `work` on what `map` has to do until it is done, then exit.
 
         Raises:
             SystemExit: with code 0, in the processes that serve.
         """
         if self.rank > 0:
-            while (items := self._receive(None)) is not None:
-                self._gather(work, items)
-            dist.destroy_process_group()
+            while (items := self._await_batch()) is not None:
+                for _ in self._take(work, items):
+                    pass
+            self.store.set(f"left {self.rank}", "")
             raise SystemExit(0)
         try:
             yield
         finally:
             if self.size > 1:
-                self._receive([None])
-                dist.destroy_process_group()
+                self._announce(None)
+                self.store.wait([f"left {rank}" for rank in range(1, self.size)], PATIENCE)
 
     def map(self, work: Callable[..., Result], items: Sequence[tuple[Any, ...]]) -> Iterator[Result]:
-        """Results of `work(*item)` in the items' order, as they come; each process does one of `size` at a time."""
-        for start in range(0, len(items), self.size):
-            part = items[start : start + self.size]
-            if self.size == 1:
-                yield work(*part[0])
-            else:
-                self._receive([part])
-                yield from self._gather(work, part)
+        """Results of `work(*item)` in the items' order, as soon as they are there; whoever is free takes the next."""
+        if self.size == 1:
+            yield from (work(*item) for item in items)
+            return
+        self._announce(items)
+        given = 0
+        for _ in self._take(work, items):
+            while given < len(items) and self.store.check([self._key(given)]):
+                yield self._result(given)
+                given += 1
+        for number in range(given, len(items)):
+            yield self._result(number)
 
-    def _receive(self, sent: list[Any] | None) -> Any:
-        box = sent or [None]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+    def _take(self, work: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> Iterator[int]:
+        """Work on items that nobody else has taken."""
+        while (number := self.store.add(f"taken {self.batches}", 1) - 1) < len(items):
+            self.store.set(self._key(number), pickle.dumps(work(*items[number])))
+            yield number
 
-    def _gather(self, work: Callable[..., Result], items: Sequence[tuple[Any, ...]]) -> list[Result]:
-        mine = work(*items[self.rank]) if self.rank < len(items) else None
-        everyones: list[Any] = [None] * self.size
-        dist.all_gather_object(everyones, mine)
-        return everyones[: len(items)]
+    def _announce(self, items: Sequence[tuple[Any, ...]] | None) -> None:
+        self.batches += 1
+        self.store.set(f"batch {self.batches}", pickle.dumps(items))
+
+    def _await_batch(self) -> Any:
+        self.batches += 1
+        return pickle.loads(self.store.get(f"batch {self.batches}"))
+
+    def _key(self, number: int) -> str:
+        return f"result {self.batches} {number}"
+
+    def _result(self, number: int) -> Any:
+        return pickle.loads(self.store.get(self._key(number)))

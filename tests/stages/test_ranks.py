@@ -1,0 +1,50 @@
+"""Several processes give the results of one, in order, and end."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from spaceevo.stages.ranks import Ranks
+
+PROGRAM = """
+import os, sys, time
+from pathlib import Path
+from spaceevo.stages.ranks import Ranks
+
+def work(number, letter):
+    time.sleep(0.02 * (number % 3))
+    with open(Path(sys.argv[1]) / f"rank{os.environ['RANK']}", "a") as file:
+        file.write(f"{number} ")
+    return f"{number}{letter}"
+
+ranks = Ranks()
+with ranks.leading(work):
+    for start in (0, 10):
+        print(*ranks.map(work, [(number, "ab"[number % 2]) for number in range(start, start + 10)]))
+    print(*ranks.map(work, []))
+print("led by", ranks.rank)
+"""
+
+
+def test_alone_it_is_a_map() -> None:
+    ranks = Ranks()
+    with ranks.leading(max):
+        assert list(ranks.map(max, [(1, 2), (4, 3)])) == [2, 4]
+    assert ranks.device == torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+@pytest.mark.parametrize("processes", [2])
+def test_processes_share_the_work(tmp_path: Path, processes: int) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), str(program)]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    expected = [" ".join(f"{n}{'ab'[n % 2]}" for n in range(start, start + 10)) for start in (0, 10)]
+    assert [line for line in done.stdout.splitlines() if line] == [*expected, "led by 0"]
+    shares = [(tmp_path / f"rank{rank}").read_text().split() for rank in range(processes)]
+    assert sorted(int(number) for share in shares for number in share) == list(range(20))
+    assert all(shares)
