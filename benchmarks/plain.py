@@ -7,11 +7,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from spaceevo.nn import layers
 from spaceevo.quant import quantizer
 
 
@@ -60,15 +62,20 @@ def _clip(x: Tensor, low: int, high: int) -> Tensor:
     return torch.where(inside, x, x.clamp(low, high).detach())
 
 
+def plain_depthwise(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """Torch's own convolution, forward and backward."""
+    return functional.conv2d(x, weight, None, stride, weight.shape[-1] // 2, groups=x.shape[1])
+
+
 @contextmanager
-def plain_lsq() -> Iterator[None]:
-    """Quantisers in the plain form."""
-    ours: tuple[Any, Any] = quantizer.lsq_plus_activation, quantizer.lsq_plus_weight
-    quantizer.lsq_plus_activation, quantizer.lsq_plus_weight = plain_activation, plain_weight  # type: ignore[assignment]
-    try:
+def plain_forms() -> Iterator[None]:
+    """Quantisers and depthwise convolutions in their plain form."""
+    with (
+        patch.object(quantizer, "lsq_plus_activation", plain_activation),
+        patch.object(quantizer, "lsq_plus_weight", plain_weight),
+        patch.object(layers, "depthwise_conv2d", plain_depthwise),
+    ):
         yield
-    finally:
-        quantizer.lsq_plus_activation, quantizer.lsq_plus_weight = ours
 
 
 def clock() -> float:
@@ -113,6 +120,5 @@ def machine() -> str:
     """What a figure was measured on; `OMP_NUM_THREADS` decides the threads."""
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    return (
-        f"CPU {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
+    return f"processor seconds, {capability}, {threads} thread(s), torch {torch.__version__}"

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from random import Random
 
 import torch
-from plain import clock, machine, peak_mib, plain_lsq
+from plain import clock, machine, peak_mib, plain_forms
 
 from spaceevo.lit.module import Recipe
 from spaceevo.lit.supernet import SupernetModule
@@ -41,7 +41,7 @@ def measure(form: str, space: str, batch: int, steps: int) -> dict[str, float]:
     seconds = []
     for step in range(steps + 1):
         started = clock()
-        with plain_lsq() if plain else nullcontext():
+        with plain_forms() if plain else nullcontext():
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast(device, torch.bfloat16, enabled=form.endswith("bf16")):
                 for _, loss in module.passes(images, labels, Random(1)):

@@ -1,8 +1,8 @@
 """Depthwise convolution on processors, with a backward that avoids oneDNN's slow cases.
 
-oneDNN has fast gradients of depthwise weights for kernels up to 3 only; its 5×5 is some thirty times slower. A
-larger kernel's gradient is put together from those of overlapping 3×3 kernels on shifted inputs. In bfloat16, the gradient of a
-strided convolution's input takes a slow path too and is computed in float32.
+oneDNN has fast gradients of depthwise weights for kernels up to 3 only; its 5×5 is some thirty times slower. The
+gradient of a larger kernel is put together from those of overlapping 3×3 kernels on shifted inputs. In bfloat16, the
+gradient of a strided convolution's input takes a slow path too and is computed in float32.
 """
 
 from __future__ import annotations
