@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from spaceevo.errors import ConfigError
 from spaceevo.lit.module import Recipe
+from spaceevo.run import make_trainer
 from spaceevo.space.description import conf_folder
 
 # experiment: (stage, precision, epochs, rate, images a process, processes, warm-up, weight decay)
@@ -62,6 +66,12 @@ def test_processes_and_nodes_are_the_launchers(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
     assert (composed("trainer=ddp").trainer.devices, composed("trainer=ddp").trainer.num_nodes) == (8, 2)
+
+
+def test_more_processes_than_devices_are_named(tmp_path: Path) -> None:
+    config = composed("trainer.accelerator=gpu", f"trainer.devices={torch.cuda.device_count() + 1}")
+    with pytest.raises(ConfigError, match=r"^trainer: .*; set trainer\.\*$"):
+        make_trainer(config, tmp_path, 1, [])
 
 
 @pytest.mark.parametrize(("launcher", "package"), [("joblib", "joblib"), ("submitit_slurm", "submitit")])
