@@ -13,8 +13,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from spaceevo.artifacts import Layout, StageResult, fingerprint
+from spaceevo.errors import ConfigError
 from spaceevo.space.description import parse_description
-from spaceevo.stages.base import console, package_versions, plain, report
+from spaceevo.stages.base import console, package_versions, plain, process_rank, report
+
+WHERE = ("accelerator", "devices", "num_nodes", "strategy")
+"""Settings of a trainer that say where it runs; they leave artefacts current."""
 
 
 def run(config: DictConfig) -> StageResult | None:
@@ -43,6 +47,7 @@ def train(config: DictConfig) -> StageResult:
     described = plain(config, "superspace", "data", "teacher", "quant", "seed", "trainer", "recipe")
     described["recipe"] = dict(described["recipe"][config.stage.name][config.quant.precision])
     described["recipe"].pop("guard", None)  # what happens at a fault does not change a faultless result
+    described["trainer"] = {k: v for k, v in described["trainer"].items() if k not in WHERE}
     training = TrainingRun(
         data=instantiate(config.data),
         superspace=parse_description(described["superspace"], source=str(config.superspace.name)),
@@ -53,7 +58,7 @@ def train(config: DictConfig) -> StageResult:
         seed=int(config.seed),
         make_trainer=lambda folder, epochs, callbacks: make_trainer(config, folder, epochs, callbacks),
         describe=described,
-        announce=console.print,
+        announce=console.print if process_rank() == 0 else lambda line: None,
     )
     instantiate(config.stage.train)(training)
     result = StageResult(
@@ -65,9 +70,10 @@ def train(config: DictConfig) -> StageResult:
         versions=package_versions(),
         seconds=round(time.monotonic() - started, 1),
     )
-    result.save(output)
-    if training.trained:
-        report(result, output, _next_command(config))
+    if process_rank() == 0:
+        result.save(output)
+        if training.trained:
+            report(result, output, _next_command(config))
     return result
 
 
@@ -79,6 +85,7 @@ def _next_command(config: DictConfig) -> str:
 
 def make_trainer(config: DictConfig, folder: Path, epochs: int, callbacks: list[Any]) -> Any:
     """A Lightning trainer with the configured logger; progress by rich."""
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
     from pytorch_lightning.callbacks import RichProgressBar
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +95,10 @@ def make_trainer(config: DictConfig, folder: Path, epochs: int, callbacks: list[
         logger = instantiate(config.logger, save_dir=str(folder), **unnamed)
     bars = [RichProgressBar(leave=False)] if console.is_terminal else []
     trainer = instantiate(config.trainer, max_epochs=min(epochs, config.max_epochs or epochs), logger=logger)
-    return trainer(default_root_dir=str(folder), callbacks=[*callbacks, *bars], enable_progress_bar=bool(bars))
+    try:
+        return trainer(default_root_dir=str(folder), callbacks=[*callbacks, *bars], enable_progress_bar=bool(bars))
+    except (MisconfigurationException, ValueError) as error:  # more processes than devices, an unknown precision, …
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}; set trainer.*") from error
 
 
 def run_stage(overrides: list[str]) -> StageResult:

@@ -1,4 +1,5 @@
 import pickle
+import random
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import torch
 from PIL import Image
 
 from spaceevo.errors import ConfigError
-from spaceevo.lit.transforms import BrokenImageError, Images, ImageTransform, load_image
+from spaceevo.lit.transforms import BrokenImageError, Images, ImageTransform, PublishedAutoAugment, load_image
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.1, 0.2, 0.3)
 
@@ -51,12 +52,27 @@ def test_flip_mirrors_only_where_asked(flip: bool) -> None:
     assert (0 < mirrored < 12) == flip
 
 
-def test_auto_augment_fills_with_the_mean_colour() -> None:
+def test_auto_augment_is_the_published_policy() -> None:
     steps = ImageTransform(auto_augment=True).train().transforms  # type: ignore[attr-defined]
-    augment = next(step for step in steps if type(step).__name__ == "AutoAugment")
-    assert augment.fill == [124, 116, 104]
-    plain = ImageTransform().train().transforms  # type: ignore[attr-defined]
-    assert "AutoAugment" not in {type(step).__name__ for step in plain}
+    augment = next(step for step in steps if isinstance(step, PublishedAutoAugment))
+    assert len(augment.policy.policy) == 25
+    operations = [operation for pair in augment.policy.policy for operation in pair]
+    assert {operation.magnitude_std for operation in operations} == {0.5}
+    assert {operation.kwargs["fillcolor"] for operation in operations} == {(124, 116, 104)}
+    assert not any(isinstance(step, PublishedAutoAugment) for step in ImageTransform().train().transforms)  # type: ignore[attr-defined]
+
+
+def test_auto_augment_depends_on_torchs_generator_alone() -> None:
+    augment, image = PublishedAutoAugment([124, 116, 104]), noise()
+    random.seed(1)
+    state = random.getstate()
+    found = []
+    for seed in (0, 1, 2, 3, 0):
+        torch.manual_seed(seed)
+        found.append(np.asarray(augment(image)))
+        assert random.getstate() == state
+    assert np.array_equal(found[0], found[4])
+    assert any(not np.array_equal(found[0], other) for other in found[1:4])
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,8 @@ class TrainingRun:
             module = make_module()
             guard = module.recipe.guard
             module.rate_factor = guard.rate_factor**rollbacks
-            callbacks: list[Any] = [ModelCheckpoint(state, save_last=True, save_top_k=0, enable_version_counter=False)]
+            # Without `monitor` the one checkpoint kept is the latest: of the last finished epoch.
+            callbacks: list[Any] = [ModelCheckpoint(state, "last", save_top_k=1, enable_version_counter=False)]
             if module.recipe.ema_decay is not None:
                 callbacks.append(EMAWeightAveraging(decay=module.recipe.ema_decay, use_buffers=False))
             trainer = self.make_trainer(self.output / label, module.recipe.epochs, callbacks)

@@ -90,11 +90,6 @@ class BlockKdModule(MultiPassModule):
         """The students by name."""
         return dict(self.students)
 
-    @property
-    def pass_count(self) -> int:
-        """Four a student."""
-        return 4 * len(self.pupils)
-
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Groups of each student, with its own rate."""
         groups = []

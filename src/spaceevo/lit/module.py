@@ -16,15 +16,15 @@ from torch.nn.parallel import DistributedDataParallel
 from spaceevo.torchvision_shim import ensure_torchvision
 
 ensure_torchvision()
-from pytorch_lightning import LightningModule, Trainer  # noqa: E402  torchmetrics imports torchvision
+from pytorch_lightning import Callback, LightningModule, Trainer  # noqa: E402  torchmetrics imports torchvision
 
 from spaceevo.artifacts import fingerprint  # noqa: E402
 from spaceevo.errors import ConfigError  # noqa: E402
 from spaceevo.lit.guard import Guard, LossWatch  # noqa: E402
 from spaceevo.nn.memory import channels_last, images_last  # noqa: E402
-from spaceevo.nn.ranks import average_  # noqa: E402
+from spaceevo.nn.ranks import average_, average_gradients  # noqa: E402
 
-__all__ = ["Loss", "MultiPassModule", "OptimizerFactory", "Recipe", "Trainer", "decay_groups"]
+__all__ = ["Callback", "Loss", "MultiPassModule", "OptimizerFactory", "Recipe", "Trainer", "decay_groups"]
 
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
 Loss = tuple[str, Tensor]
@@ -84,7 +84,7 @@ class MultiPassModule(LightningModule):
     """A training step of several passes, each with a backward of its own, then one optimiser step.
 
     All randomness of a step comes from the seed and the step's number, so a resumed run repeats an undisturbed one, and
-    all ranks draw the same subnets. Between processes, gradients are averaged once a step, during the last backward.
+    all ranks draw the same subnets. Between processes, gradients are averaged once a step, after the last pass.
     """
 
     def __init__(self, recipe: Recipe, seed: int) -> None:
@@ -107,11 +107,6 @@ class MultiPassModule(LightningModule):
         """Networks that share nothing but the images, by name, where there are several to save."""
         return {}
 
-    @property
-    def pass_count(self) -> int:
-        """How many losses `passes` yields."""
-        return 1
-
     @abstractmethod
     def passes(self, images: Tensor, labels: Tensor, rng: Random) -> Iterator[Loss]:
         """Name and loss of each pass; the next is asked for after the backward of the last."""
@@ -119,11 +114,6 @@ class MultiPassModule(LightningModule):
     def on_fit_start(self) -> None:
         """Channels last: convolutions are faster so, on processors and on GPUs."""
         channels_last(self.network)
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Images in channels-last order."""
-        images, labels = batch
-        return images_last(images), labels
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """One optimiser step on `(images (N, 3, H, W), labels (N,))`.
@@ -136,11 +126,12 @@ class MultiPassModule(LightningModule):
         rng = Random(f"{self.seed}-{self.global_step}")
         optimizer.zero_grad(set_to_none=True)  # type: ignore[union-attr]
         losses: dict[str, Tensor] = {}
-        for name, loss in self.passes(*batch, rng):
-            self._exchange_gradients(len(losses) == self.pass_count - 1)
+        images, labels = batch
+        for name, loss in self.passes(images_last(images), labels, rng):
+            self._keep_gradients_here()
             self.manual_backward(loss)
             losses[name] = loss.detach().float()
-        assert len(losses) == self.pass_count
+        average_gradients(self.network.parameters())
         values = torch.stack(list(losses.values()))
         average_([values])
         named = dict(zip(losses, values.tolist(), strict=True))
@@ -152,11 +143,15 @@ class MultiPassModule(LightningModule):
         optimizer.step()  # type: ignore[union-attr]
         self.lr_schedulers().step()  # type: ignore[union-attr]
 
-    def _exchange_gradients(self, now: bool) -> None:
-        """Let the next backward average gradients between processes, or only add to this one's."""
+    def _keep_gradients_here(self) -> None:
+        """Let the next backward add to this process's gradients only.
+
+        DDP's reducer would exchange them after every pass, or, told to wait for the last one, forget those that the
+        last pass does not touch.
+        """
         wrapper = self.trainer.strategy.model
         if isinstance(wrapper, DistributedDataParallel):
-            wrapper.require_backward_grad_sync = now
+            wrapper.require_backward_grad_sync = False
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimiser is given; groups without `lr` take the recipe's."""

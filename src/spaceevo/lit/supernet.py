@@ -36,11 +36,6 @@ class SupernetModule(MultiPassModule):
         """The supernet."""
         return self.supernet
 
-    @property
-    def pass_count(self) -> int:
-        """Four."""
-        return 4
-
     def passes(self, images: Tensor, labels: Tensor, rng: Random) -> Iterator[tuple[str, Tensor]]:
         """Largest, random, random, smallest."""
         member = self.supernet.member

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,8 +62,8 @@ class ImageTransform:
         crop_scale: Smallest and largest share of the image's area that a random crop of training takes.
         crop_ratio: Smallest and largest width / height of that crop.
         flip: Whether training mirrors every second image, at random.
-        auto_augment: Whether training applies torchvision's AutoAugment policy for ImageNet. Its magnitudes are fixed;
-            where it moves the image, the mean colour fills the border.
+        auto_augment: Whether training applies AutoAugment's policy for ImageNet (`PublishedAutoAugment`); where it
+            moves the image, the mean colour fills the border.
         interpolation: How crops and resizes interpolate, one of `INTERPOLATIONS`.
 
     Raises:
@@ -104,7 +105,7 @@ class ImageTransform:
         if self.flip:
             steps.append(v2.RandomHorizontalFlip())
         if self.auto_augment:
-            steps.append(v2.AutoAugment(interpolation=mode, fill=[round(255 * value) for value in self.mean]))
+            steps.append(PublishedAutoAugment([round(255 * value) for value in self.mean]))
         transform: Transform = v2.Compose([*steps, self._normalise])
         return transform
 
@@ -118,6 +119,31 @@ class ImageTransform:
         pixels = functional.to_dtype(functional.pil_to_tensor(image), torch.float32, scale=True)
         normalised: Tensor = functional.normalize(pixels, list(self.mean), list(self.std), inplace=True)
         return normalised
+
+
+class PublishedAutoAugment:
+    """AutoAugment's policy v0 of the TF implementation, as timm has it: magnitudes vary with standard deviation 0.5.
+
+    timm draws from Python's global generator; here it is seeded from torch's, and left as it was.
+
+    Args:
+        fill: colour, 0…255 each, of what moves into the image.
+    """
+
+    def __init__(self, fill: Sequence[int]) -> None:
+        from timm.data.auto_augment import auto_augment_transform
+
+        self.policy = auto_augment_transform("v0-mstd0.5", {"img_mean": tuple(fill)})
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Apply a sub-policy drawn at random."""
+        before = random.getstate()
+        random.seed(int(torch.randint(2**62, ())))
+        try:
+            changed: Image.Image = self.policy(image)
+        finally:
+            random.setstate(before)
+        return changed
 
 
 class Images(Dataset[tuple[Tensor, int]]):

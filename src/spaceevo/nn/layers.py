@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spaceevo.errors import ExportError
+from spaceevo.nn.depthwise import depthwise_conv2d
 from spaceevo.quant.convert import FoldedConv, LayerQuant, fold_norm
 from spaceevo.quant.program import TensorQuant
 from spaceevo.quant.quantizer import GATE_SCALE, RELU6_SCALE, ActivationQuantizer, Scheme
@@ -160,6 +161,8 @@ class ElasticConv(nn.Module):
         bias = None if self.bias is None else self.bias[: layer.cout]
         if layer.kind == "linear":
             return functional.linear(x.flatten(1), weight.flatten(1), bias)
+        if layer.kind == "depthwise" and bias is None:
+            return depthwise_conv2d(x, weight, layer.stride)
         groups = layer.cin if layer.kind == "depthwise" else 1
         return functional.conv2d(x, weight, bias, layer.stride, layer.kernel // 2, groups=groups)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 Item = TypeVar("Item")
+BUCKET_ELEMENTS = 2**23
+"""Gradients that travel in one message."""
 
 
 def world() -> tuple[int, int]:
@@ -37,3 +39,25 @@ def average_(tensors: Sequence[Tensor], weight: float = 1.0) -> None:
     for tensor in tensors:
         tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
         start += tensor.numel()
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace gradients by their mean over the processes; the same parameters must have one in each."""
+    size = world()[1]
+    if size == 1:
+        return
+    buckets: list[list[Tensor]] = [[]]
+    for grad in (parameter.grad for parameter in parameters if parameter.grad is not None):
+        if buckets[-1] and sum(map(Tensor.numel, buckets[-1])) + grad.numel() > BUCKET_ELEMENTS:
+            buckets.append([])
+        buckets[-1].append(grad)
+    flats = [torch.cat([grad.flatten() for grad in bucket]) for bucket in buckets if bucket]
+    for work in [dist.all_reduce(flat, async_op=True) for flat in flats]:
+        assert work is not None
+        work.wait()
+    for bucket, flat in zip(buckets, flats, strict=False):
+        start = 0
+        for grad in bucket:
+            grad.copy_(flat[start : start + grad.numel()].view_as(grad) / size)
+            start += grad.numel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -64,6 +65,11 @@ class Outcome:
     figures: dict[str, Any]
     outputs: Mapping[str, Path] = field(default_factory=dict)
     next_command: str = ""
+
+
+def process_rank() -> int:
+    """This process's number among those of one training run, as its launcher says; 0 where there is one."""
+    return next((int(os.environ[key]) for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ), 0)
 
 
 def plain(config: DictConfig, *keys: str) -> dict[str, Any]:
@@ -250,7 +256,7 @@ class StageCallback(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Run the stage; Hydra would turn an exception here into a warning, so the job is failed by hand."""
-        if job_return.status is not JobStatus.COMPLETED:
+        if job_return.status is not JobStatus.COMPLETED or process_rank() != 0:
             return
         try:
             result = self.execute(config)

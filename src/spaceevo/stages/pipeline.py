@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from spaceevo.artifacts import RESULT_FILE, StageResult, fingerprint
+from spaceevo.errors import ConfigError
 from spaceevo.stages.base import Context, Outcome, StageCallback, console, figure_table, package_versions, shown
 
 RunStage = Callable[[list[str]], StageResult]
@@ -55,7 +57,13 @@ class PipelineStage(StageCallback):
         raise AssertionError("a pipeline runs its steps in `execute`")
 
     def execute(self, config: DictConfig) -> StageResult:
-        """Run every step; gather their figures."""
+        """Run every step; gather their figures.
+
+        Raises:
+            ConfigError: several processes were started; steps that do not train run in one.
+        """
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError("stage=pipeline runs in one process; start its stages one by one under torchrun")
         context, started = Context(config, self.name), time.monotonic()
         given = [o for o in config.hydra.overrides.task if not o.lstrip("+").startswith(("stage=", "quant="))]
         figures: dict[str, Any] = {}

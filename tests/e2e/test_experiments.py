@@ -1,0 +1,82 @@
+"""The published recipes, composed by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from spaceevo.errors import ConfigError
+from spaceevo.lit.module import Recipe
+from spaceevo.run import make_trainer
+from spaceevo.space.description import conf_folder
+
+# experiment: (stage, precision, epochs, rate, images a process, processes, warm-up, weight decay)
+PUBLISHED = {
+    "block_kd": ("block_kd", "off", 5, 0.01, 64, 4, 0, 1e-4),
+    "block_kd_int8": ("block_kd", "deploy", 1, 0.00125, 32, 4, 0, 1e-4),
+    "supernet": ("supernet", "off", 360, 0.1, 64, 8, 5, 1e-5),
+    "supernet_int8": ("supernet", "deploy", 50, 0.01, 32, 8, 3, 1e-5),
+    "teacher": ("teacher", "deploy", 1, 0.001, 12, 1, 0, 1e-4),
+}
+
+
+def composed(*overrides: str) -> Any:
+    with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+@pytest.mark.parametrize("space", ["mobilew", "onnxw"])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_hyper_parameters(space: str, name: str) -> None:
+    stage, quant, epochs, rate, images, processes, warmup, decay = PUBLISHED[name]
+    config = composed(f"experiment={space}/{name}")
+    assert (config.superspace.name, config.stage.name, config.quant.name) == (space, stage, quant)
+    settings = config.recipe[stage][config.quant.precision]
+    recipe = instantiate(settings)
+    assert isinstance(recipe, Recipe)
+    assert (recipe.epochs, recipe.warmup_epochs) == (epochs, warmup)
+    assert (settings.optimizer.lr, settings.optimizer.weight_decay) == (rate, decay)
+    assert config.data.batch_size == images
+    assert config.data.transform.auto_augment == (stage == "supernet")
+    assert config.data.transform.interpolation == "bicubic"
+    if recipe.lr_batch_size is not None:
+        factor = max(1, images * processes // recipe.lr_batch_size)
+        assert factor == {"supernet": 2}.get(name, 1)  # .1 · (8 · 64 // 256) is what was published
+
+
+def test_published_rates_of_stages() -> None:
+    assert composed("experiment=mobilew/block_kd").stage.train.lr_by_stage == {"stage1": 0.005, "stage6": 0.005}
+    assert composed("experiment=mobilew/block_kd_int8").stage.train.lr_by_stage == {}
+
+
+def test_every_value_can_be_overridden_and_the_stage_named() -> None:
+    config = composed(
+        "+stage=supernet", "experiment=onnxw/supernet", "recipe.supernet.fp32.epochs=2", "data.batch_size=8"
+    )
+    assert (config.stage.train.recipe.epochs, config.data.batch_size) == (2, 8)
+
+
+def test_processes_and_nodes_are_the_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (composed("trainer=ddp").trainer.devices, composed("trainer=ddp").trainer.num_nodes) == (1, 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    assert (composed("trainer=ddp").trainer.devices, composed("trainer=ddp").trainer.num_nodes) == (8, 2)
+
+
+def test_more_processes_than_devices_are_named(tmp_path: Path) -> None:
+    config = composed("trainer.accelerator=gpu", f"trainer.devices={torch.cuda.device_count() + 1}")
+    with pytest.raises(ConfigError, match=r"^trainer: .*; set trainer\.\*$"):
+        make_trainer(config, tmp_path, 1, [])
+
+
+@pytest.mark.parametrize(("launcher", "package"), [("joblib", "joblib"), ("submitit_slurm", "submitit")])
+def test_launchers_of_many_jobs(launcher: str, package: str) -> None:
+    pytest.importorskip(f"hydra_plugins.hydra_{package}_launcher")
+    with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+        config = compose("config", overrides=[f"hydra/launcher={launcher}"], return_hydra_config=True)
+    assert package in config.hydra.launcher._target_
