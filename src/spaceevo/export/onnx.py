@@ -18,7 +18,6 @@ from spaceevo.errors import ExportError
 from spaceevo.latency.measure import Model, session_of
 from spaceevo.quant.program import ConvWeights, Op, Program, TensorQuant
 from spaceevo.quant.quantizer import GATE_SCALE, RELU6_SCALE
-from spaceevo.space.spec import halved
 
 WeightType = Literal["int8", "uint8"]
 OPSET = 17
@@ -144,18 +143,6 @@ class _Graph:
         self.grids[op.output] = self.grid(op.output, TensorQuant(GATE_SCALE, 0))
 
 
-def _output_shape(program: Program) -> tuple[int, ...]:
-    """Shape of the program's output, without the batch."""
-    shapes: dict[str, tuple[int, ...]] = {program.input_name: program.input_shape}
-    for op in program.ops:
-        channels, *sides = shapes[op.inputs[0]]
-        if op.weights is not None:
-            channels = len(op.weights.bias)
-        sides = [1 if op.kind == "mean" else halved(side, op.stride) for side in sides]
-        shapes[op.output] = (channels,) if op.kind == "linear" else (channels, *sides)
-    return shapes[program.output_name]
-
-
 def to_onnx(
     program: Program, metadata: Mapping[str, str] | None = None, weight_type: WeightType = "int8"
 ) -> onnx.ModelProto:
@@ -167,9 +154,9 @@ def to_onnx(
         weight_type: the same weights as int8 or, shifted by 128, as uint8. int8 is faster on x86 processors with VNNI;
             on those without, sessions need `session.x64quantprecision` to compute right sums from it (`session_of`).
     """
-    graph = _Graph(program, weight_type)
+    graph, shape = _Graph(program, weight_type), program.shapes()[program.output_name]
     images = helper.make_tensor_value_info(program.input_name, TensorProto.FLOAT, ["batch", *program.input_shape])
-    logits = helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["batch", *_output_shape(program)])
+    logits = helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["batch", *shape])
     model = helper.make_model(
         helper.make_graph(graph.nodes, "spaceevo", [images], [logits], graph.initializers),
         opset_imports=[helper.make_opsetid("", OPSET)],

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from spaceevo.errors import ExportError
+from spaceevo.errors import ExportError, MissingExtraError
 from spaceevo.latency.measure import Model, session_of
 
 
@@ -60,3 +63,53 @@ def run_onnx(model: Model, images: Tensor, batch_size: int = 64, optimize: bool 
     batches = torch.split(images.cpu(), batch_size)
     outputs = [session.run(None, {name: batch.numpy()})[0] for batch in batches]
     return torch.cat([torch.from_numpy(output) for output in outputs])
+
+
+def run_tflite(model: Model, images: Tensor, batch_size: int = 64) -> Tensor:
+    """Logits `(N, classes)`, or a map `(N, C, H, W)`, that LiteRT computes on one thread.
+
+    Args:
+        model: the file or its bytes.
+        images: `(N, C, H, W)` of the model's resolution.
+        batch_size: images run at a time.
+
+    Raises:
+        MissingExtraError: `ai-edge-litert` is not installed.
+    """
+    return run_tflite_outputs(model, images, batch_size)[0]
+
+
+def run_tflite_outputs(model: Model, images: Tensor, batch_size: int = 64) -> list[Tensor]:
+    """As `run_tflite`, every output of the file."""
+    interpreter = tflite_interpreter(model)
+    (source,) = interpreter.get_input_details()
+    batches = []
+    for batch in torch.split(images.cpu().permute(0, 2, 3, 1).contiguous(), batch_size):
+        if tuple(interpreter.get_input_details()[0]["shape"]) != tuple(batch.shape):
+            interpreter.resize_tensor_input(source["index"], batch.shape)
+            interpreter.allocate_tensors()
+        interpreter.set_tensor(source["index"], batch.numpy())
+        interpreter.invoke()
+        batches.append([_channels_first(interpreter.get_tensor(o["index"])) for o in interpreter.get_output_details()])
+    return [torch.cat(parts) for parts in zip(*batches, strict=True)]
+
+
+def _channels_first(values: NDArray[np.float32]) -> Tensor:
+    tensor = torch.from_numpy(values)
+    return tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
+
+
+def tflite_interpreter(model: Model) -> Any:
+    """A LiteRT interpreter of one thread, ready to be fed.
+
+    Raises:
+        MissingExtraError: `ai-edge-litert` is not installed.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise MissingExtraError("ai-edge-litert", "tflite") from error
+    content = model if isinstance(model, bytes) else model.read_bytes()
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    return interpreter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from spaceevo.quant.quantizer import RELU6_SCALE
+from spaceevo.space.spec import halved
 
 OpKind = Literal["conv", "linear", "add", "mul", "mean", "sigmoid", "hard_sigmoid"]
 LEVELS = 255
@@ -68,6 +70,17 @@ class Program:
     def output_name(self) -> str:
         """The last operation's tensor."""
         return self.ops[-1].output if self.ops else self.input_name
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor, `(C, H, W)` or `(C,)`, without the batch."""
+        found: dict[str, tuple[int, ...]] = {self.input_name: self.input_shape}
+        for op in self.ops:
+            channels, *sides = max((found[name] for name in op.inputs), key=math.prod)
+            if op.weights is not None:
+                channels = len(op.weights.bias)
+            sides = [1 if op.kind == "mean" else halved(side, op.stride) for side in sides]
+            found[op.output] = (channels,) if op.kind == "linear" else (channels, *sides)
+        return found
 
 
 def _quantize(real: Tensor, quant: TensorQuant) -> Tensor:
