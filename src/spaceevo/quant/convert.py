@@ -68,6 +68,16 @@ def _round_bias(conv: FoldedConv, input_scale: float) -> ConvWeights:
     return ConvWeights(weight, scale, np.round(conv.bias / grid).astype(np.int32))
 
 
+class QuantizedLayer(Protocol):
+    """A layer of a network that knows its numbers."""
+
+    active: Layer
+
+    def layer_quant(self) -> LayerQuant:
+        """The numbers of the quantised layer as it is active."""
+        ...
+
+
 class ProgramBuilder:
     """Appends operations to a program and names their tensors."""
 
@@ -83,6 +93,10 @@ class ProgramBuilder:
         self.program.ops.append(op)
         self.program.tensors[op.output] = quant
         return op.output
+
+    def layer(self, name: str, leaf: QuantizedLayer, inputs: Sequence[str]) -> str:
+        """Append the operations of a network's layer; return its result's tensor."""
+        return lower_layer(self, name, leaf.active, leaf.layer_quant(), inputs)
 
     def conv(self, name: str, layer: Layer, conv: FoldedConv, stride: int, x: str, quant: TensorQuant) -> str:
         """Append a convolution or linear layer."""
@@ -155,8 +169,8 @@ class Lowers(Protocol):
         """Quantisation of the images."""
         ...
 
-    def lower(self, builder: ProgramBuilder, images: str) -> str:
-        """Append the network's operations; return the logits' tensor."""
+    def lower(self, writer: ProgramBuilder, images: str, /) -> str:
+        """Write the network's layers in order; return the logits' tensor."""
         ...
 
 
