@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from spaceevo.errors import SpaceEvoError
 from spaceevo.space.description import conf_folder
+from spaceevo.space.published import published_models
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
@@ -26,6 +27,7 @@ def _print_stages() -> None:
         yaml.safe_load(f.read_text(encoding="utf-8"))["name"] for f in (conf_folder() / "superspace").glob("*.yaml")
     ]
     print(f"superspaces: {', '.join(sorted(names))}")
+    print(f"models: {', '.join(published_models())}")
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")

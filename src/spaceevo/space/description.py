@@ -19,7 +19,7 @@ from spaceevo.space.spec import ACTIVATIONS
 from spaceevo.space.superspace import Candidate, SpaceMember, StageTemplate, Superspace
 
 CONF_VARIABLE = "SPACEEVO_CONF"
-"""Environment variable naming one more folder with a `superspace/` group of descriptions."""
+"""Environment variable naming one more folder with a `superspace/` or `model/` group of descriptions."""
 
 
 def conf_folder() -> Path:
@@ -29,16 +29,17 @@ def conf_folder() -> Path:
     return packed if packed.is_dir() else package.parents[1] / "conf"
 
 
-def _description_files() -> dict[str, Path]:
+def conf_files(group: str) -> dict[str, Path]:
+    """Files of a config group by name: shipped ones and those of the folder in `SPACEEVO_CONF`."""
     folders = [conf_folder()]
     if extra := os.environ.get(CONF_VARIABLE):
         folders.append(Path(extra))
-    return {file.stem: file for folder in folders for file in sorted((folder / "superspace").glob("*.yaml"))}
+    return {file.stem: file for folder in folders for file in sorted((folder / group).glob("*.yaml"))}
 
 
 def superspaces() -> list[str]:
     """Names of all superspaces, shipped ones and those of the folder in `SPACEEVO_CONF`."""
-    return sorted(_description_files())
+    return sorted(conf_files("superspace"))
 
 
 @lru_cache(maxsize=32)
@@ -52,7 +53,7 @@ def superspace(name: str) -> Superspace:
     Raises:
         ConfigError: no such superspace, or its description is wrong.
     """
-    files = _description_files()
+    files = conf_files("superspace")
     if name not in files:
         raise ConfigError(f"unknown superspace '{name}'; allowed: {choices(sorted(files))}")
     return _load(files[name], files[name].stat().st_mtime_ns)
@@ -72,7 +73,10 @@ def parse_space(text: str, within: Superspace | None = None) -> SpaceMember:
     if match is None:
         raise EncodingError(f"space '{text}' is not of the form <superspace>-<block indices>-<window indices>")
     if within is not None and within.name != match["name"]:
-        raise EncodingError(f"space '{text}' is not of superspace {within.name}")
+        raise EncodingError(
+            f"space '{text}' is not of superspace {within.name}; "
+            f"set superspace={match['name']}, or another space or model"
+        )
     space = within or superspace(match["name"])
     blocks = parse_indices(match["blocks"], f"space '{text}': block indices")
     windows = parse_indices(match["windows"], f"space '{text}': window indices") if match["windows"] else None

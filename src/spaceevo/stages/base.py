@@ -29,6 +29,7 @@ from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import set_quant
 from spaceevo.space.description import found_space, parse_description
 from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.published import published_model
 from spaceevo.space.superspace import SpaceMember, Superspace
 
 log = logging.getLogger(__name__)
@@ -121,20 +122,27 @@ class Context:
         return found_space(self.layout, self.superspace, None if space is None else str(space), command)
 
     def subnets(self, *defaults: SubnetSpec) -> list[SubnetSpec]:
-        """The subnets asked for by `subnet` — texts, `max`, `min` — or the defaults.
+        """The subnets asked for by `subnet` — texts, `max`, `min`, published names — or the defaults.
 
         Raises:
             EncodingError: one is not a subnet of the space.
+            ConfigError: one is no published name.
         """
         asked = self.plain["subnet"]
         if asked is None:
             return list(defaults)
-        corners = {"max": self.member.largest, "min": self.member.smallest}
         texts = [asked] if isinstance(asked, str) else list(asked)
-        found = [corners[text] if text in corners else SubnetSpec.parse(str(text)) for text in texts]
+        found = [self._subnet(str(text)) for text in texts]
         for spec in found:
             self.member.validate(spec)
         return found
+
+    def _subnet(self, text: str) -> SubnetSpec:
+        corners = {"max": self.member.largest, "min": self.member.smallest}
+        if text in corners:
+            return corners[text]
+        known = published_model(text).spec if "@" in text else None
+        return known or SubnetSpec.parse(text)
 
     def best_subnet(self) -> SubnetSpec:
         """The subnet asked for, or the best of the last subnet search.

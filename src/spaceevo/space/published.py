@@ -1,0 +1,52 @@
+"""Published networks by name: five supernets and ten subnets; their descriptions live in `conf/model`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import yaml
+
+from spaceevo.errors import ConfigError, choices
+from spaceevo.space.description import conf_files, parse_space
+from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.superspace import SpaceMember
+
+
+@dataclass(frozen=True)
+class PublishedModel:
+    """A published network.
+
+    Attributes:
+        name: e.g. `SEQnet@vnni-A0`, or `spaceevo@vnni` for a whole supernet.
+        supernet: name of its supernet; a supernet names itself.
+        member: the supernet's space.
+        spec: the subnet; None for a supernet.
+    """
+
+    name: str
+    supernet: str
+    member: SpaceMember
+    spec: SubnetSpec | None
+
+
+def published_models() -> list[str]:
+    """Names of the published networks, supernets and subnets."""
+    return sorted(conf_files("model"))
+
+
+def published_model(name: str) -> PublishedModel:
+    """Look a published network up.
+
+    Raises:
+        ConfigError: no such network; names the allowed ones.
+        EncodingError: the file that describes it holds no valid space or subnet.
+    """
+    files = conf_files("model")
+    if name not in files:
+        raise ConfigError(f"unknown model '{name}'; allowed: {choices(sorted(files), limit=30)}")
+    content = yaml.safe_load(files[name].read_text(encoding="utf-8"))
+    member = parse_space(content["space"])
+    spec = SubnetSpec.parse(content["subnet"]) if "subnet" in content else None
+    if spec is not None:
+        member.validate(spec)
+    return PublishedModel(name, content["model"]["supernet"], member, spec)
