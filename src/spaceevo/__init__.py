@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spaceevo.latency.predictor import BlockLatency
+    from spaceevo.nn.models import create_model
     from spaceevo.nn.supernet import Supernet
     from spaceevo.quant.lsq import lsq_plus_activation, lsq_plus_weight
     from spaceevo.quant.prepare import set_quant
@@ -31,6 +32,7 @@ _HOMES = {
     "SubnetSpec": "space.encoding",
     "Supernet": "nn.supernet",
     "Superspace": "space.superspace",
+    "create_model": "nn.models",
     "lsq_plus_activation": "quant.lsq",
     "lsq_plus_weight": "quant.lsq",
     "parse_space": "space.description",
@@ -50,6 +52,7 @@ __all__ = [
     "SubnetSpec",
     "Supernet",
     "Superspace",
+    "create_model",
     "lsq_plus_activation",
     "lsq_plus_weight",
     "parse_space",

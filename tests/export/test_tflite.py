@@ -1,20 +1,30 @@
+from collections.abc import Callable
 from itertools import product
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 pytest.importorskip("ai_edge_litert", reason="the extra `tflite` is not installed")
 
 from spaceevo.export.flatbuffer import read_metadata, read_model
+from spaceevo.export.float_tflite import to_float_tflite
 from spaceevo.export.parity import compare, run_tflite, run_tflite_outputs
-from spaceevo.export.tflite import pads_as_same, tflite_float_ops, tflite_op_counts, to_tflite
+from spaceevo.export.plain import to_plain
+from spaceevo.export.tflite import tflite_float_ops, tflite_op_counts, to_tflite
+from spaceevo.export.tflite_layers import pads_as_same
 from spaceevo.latency.blocks import random_block_program
+from spaceevo.nn.block import Block
+from spaceevo.nn.stage import Stage
 from spaceevo.nn.supernet import Network
+from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.program import Program, execute
+from spaceevo.quant.quantizer import DEPLOY
 from spaceevo.space.blocks import block_types
 from spaceevo.space.spec import BlockSpec
+from tests.contracts.test_blocks import ACTS
 from tests.export.test_onnx import irregular, steps_apart
+from tests.nn.conftest import SEARCHED
 
 
 @pytest.mark.slow
@@ -71,3 +81,29 @@ def test_padding_of_the_runtime_is_ours_only_where_symmetric() -> None:
     assert pads_as_same(9, 3, 2)
     assert not pads_as_same(10, 3, 2)
     assert pads_as_same(10, 1, 2)
+
+
+def test_fp32_file_equals_the_network(network: Network, images: Tensor) -> None:
+    set_quant(network, False)
+    try:
+        with torch.no_grad():
+            reference = network(images)
+    finally:
+        set_quant(network, True)
+    file = to_float_tflite(to_plain(network))
+    torch.testing.assert_close(run_tflite(file, images), reference, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEARCHED)
+def test_fp32_files_of_every_block_type(name: str, randomize: Callable[[nn.Module], nn.Module]) -> None:
+    block = Block(
+        [BlockSpec(name, 16, 24, 5, 1.0 if block_types()[name].has_expand else None, 2, ACTS.get(name, "swish"))],
+        DEPLOY,
+    )
+    randomize(block.eval())
+    network = Network({"body": Stage([block])}, 10, None).eval()
+    images = torch.randn(3, 16, 10, 10)
+    with torch.no_grad():
+        reference = network.stages["body"](images)
+    torch.testing.assert_close(run_tflite(to_float_tflite(to_plain(network), 16), images), reference, rtol=0, atol=1e-3)

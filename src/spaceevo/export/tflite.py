@@ -6,149 +6,40 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
-import numpy as np
-
-from spaceevo.export.flatbuffer import FlatbufferGraph, litert_schema, read_model
-from spaceevo.quant.program import LEVELS, ConvWeights, Op, Program, TensorQuant
+from spaceevo.export.flatbuffer import litert_schema, read_model
+from spaceevo.export.tflite_layers import LayerGraph, Value, Weights
+from spaceevo.quant.program import Op, Program, TensorQuant
 from spaceevo.quant.quantizer import RELU6_SCALE
 
 INPUT_NAME, OUTPUT_NAME = "images", "logits"
-SHIFT = (LEVELS + 1) // 2
-"""LiteRT stores integers as int8: ours less this."""
 
 
-def pads_as_same(size: int, kernel: int, stride: int) -> bool:
-    """Whether LiteRT's `SAME`, which favours the end, pads the start by half the kernel as we do."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2 == kernel // 2
+def producer() -> str:
+    """Who writes the files."""
+    return f"spaceevo {version('spaceevo')}"
 
 
-class _Writer:
-    """Tensors and operators of a program under construction, in LiteRT's layout `(N, H, W, C)`."""
-
-    def __init__(self, program: Program) -> None:
-        self.graph = FlatbufferGraph()
-        self.quants, self.shapes = program.tensors, program.shapes()
-        self.indices: dict[str, int] = {}
-        shape = self.layout(program.input_name)
-        self.images = self.graph.tensor(INPUT_NAME, shape, "FLOAT32")
-        self.graph.operator("QUANTIZE", [self.images], self.result(program.input_name), 1, "QuantizeOptions")
-        for op in program.ops:
-            self.add(op)
-
-    def layout(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor for one image, channels last."""
-        channels, *sides = self.shapes[name]
-        return (1, *sides, channels)
-
-    def quantized(self, name: str, shape: Sequence[int], quant: TensorQuant) -> int:
-        """Add a tensor of activations."""
-        return self.graph.tensor(name, shape, "INT8", quant.scale, quant.zero_point - SHIFT)
-
-    def result(self, name: str) -> int:
-        """Add the tensor of this name."""
-        self.indices[name] = self.quantized(name, self.layout(name), self.quants[name])
-        return self.indices[name]
-
-    def real(self, name: str, output: str) -> int:
-        """Append the real values of a tensor."""
-        values = self.graph.tensor(output, self.layout(name), "FLOAT32")
-        return self.graph.operator("DEQUANTIZE", [self.indices[name]], values, 2, "DequantizeOptions")
-
-    def add(self, op: Op) -> None:
-        """Append an operation; saturation does what relu, relu6 and the gates' clips do."""
-        inputs = [self.indices[name] for name in op.inputs]
-        match op.kind:
-            case "conv":
-                self.conv(op)
-            case "linear":
-                self.linear(op)
-            case "add":
-                self.graph.operator("ADD", inputs, self.result(op.output), 2, "AddOptions")
-            case "mul":
-                self.graph.operator("MUL", inputs, self.result(op.output), 2, "MulOptions")
-            case "mean":
-                axes = self.graph.constant(f"{op.output}.axes", np.array([1, 2], np.int32), "INT32")
-                output = self.result(op.output)
-                self.graph.operator("MEAN", [*inputs, axes], output, 2, "ReducerOptions", keepDims=True)
-            case "sigmoid":
-                self.graph.operator("LOGISTIC", inputs, self.result(op.output), 2)
-            case "hard_sigmoid":
-                self.hard_sigmoid(op)
-
-    def conv(self, op: Op) -> None:
-        assert op.weights is not None
-        height, width, channels = self.layout(op.inputs[0])[1:]
-        kernel, stride, x = op.weights.weight.shape[-1], op.stride, self.indices[op.inputs[0]]
-        same = pads_as_same(height, kernel, stride) and pads_as_same(width, kernel, stride)
-        if not same:
-            x = self.pad(op, (height, width, channels), kernel // 2)
-        # (Cout, Cin/groups, K, K) → (Cout, K, K, Cin), or (1, K, K, Cout) where every channel has a kernel of its own.
-        depthwise = op.groups > 1
-        assert op.groups in (1, channels)
-        weight = op.weights.weight.transpose(1, 2, 3, 0) if depthwise else op.weights.weight.transpose(0, 2, 3, 1)
-        operands = self.operands(op, op.weights, weight, axis=3 if depthwise else 0)
-        padding = self.graph.schema.Padding
-        settings = {
-            "padding": padding.SAME if same else padding.VALID,
-            "strideH": stride,
-            "strideW": stride,
-            "dilationHFactor": 1,
-            "dilationWFactor": 1,
-        }
-        output = self.result(op.output)
-        if depthwise:
-            options = "DepthwiseConv2DOptions"
-            self.graph.operator("DEPTHWISE_CONV_2D", [x, *operands], output, 3, options, depthMultiplier=1, **settings)
-        else:
-            self.graph.operator("CONV_2D", [x, *operands], output, 3, "Conv2DOptions", **settings)
-
-    def pad(self, op: Op, shape: tuple[int, int, int], margin: int) -> int:
-        """Append zeros on all sides; on another grid than the input's, LiteRT would pad wrongly without a word."""
-        source, (height, width, channels) = op.inputs[0], shape
-        margins = np.array([[0, 0], [margin, margin], [margin, margin], [0, 0]], np.int32)
-        padded = (1, height + 2 * margin, width + 2 * margin, channels)
-        return self.graph.operator(
-            "PAD",
-            [self.indices[source], self.graph.constant(f"{op.output}.margins", margins, "INT32")],
-            self.quantized(f"{op.output}.padded", padded, self.quants[source]),
-            2,
-            "PadOptions",
-        )
-
-    def linear(self, op: Op) -> None:
-        """Append a matrix product; LiteRT flattens its input itself."""
-        assert op.weights is not None
-        weight = op.weights.weight.reshape(len(op.weights.bias), -1)
-        operands = self.operands(op, op.weights, weight, axis=0)
-        revision = 4 if len(np.unique(op.weights.scale)) == 1 else 12
-        x, output = self.indices[op.inputs[0]], self.result(op.output)
-        self.graph.operator("FULLY_CONNECTED", [x, *operands], output, revision, "FullyConnectedOptions")
-
-    def operands(
-        self, op: Op, weights: ConvWeights, weight: np.ndarray[tuple[int, ...], np.dtype[np.int8]], axis: int
-    ) -> list[int]:
-        """Add weight and bias; one scale where all channels share it, else one per channel."""
-        shared = op.kind == "linear" and len(np.unique(weights.scale)) == 1
-        scale = weights.scale[:1] if shared else weights.scale
-        bias_scale = np.float32(self.quants[op.inputs[0]].scale) * scale
-        return [
-            self.graph.tensor(
-                f"{op.output}.weight", weight.shape, "INT8", scale, axis=axis, values=np.ascontiguousarray(weight)
-            ),
-            self.graph.constant(f"{op.output}.bias", weights.bias, "INT32", bias_scale),
-        ]
-
-    def hard_sigmoid(self, op: Op) -> None:
-        """relu6(x + 3) on the grid 6/256, then a sixth of it: the same integers on the grid 1/256."""
-        source, name = op.inputs[0], op.output
-        three, sixth = (
-            self.graph.constant(f"{name}.{text}", np.full(1, 127, np.int8), "INT8", value / 127)
-            for text, value in (("three", 3.0), ("sixth", 1 / 6))
-        )
-        sixfold = self.quantized(f"{name}.sixfold", self.layout(name), TensorQuant(RELU6_SCALE, 0))
-        self.graph.operator("ADD", [self.indices[source], three], sixfold, 2, "AddOptions")
-        self.graph.operator("MUL", [sixfold, sixth], self.result(name), 2, "MulOptions")
+def _add(graph: LayerGraph, op: Op, x: Sequence[Value], quant: TensorQuant) -> Value:
+    """Append an operation; saturation does what relu, relu6 and the gates' clips do."""
+    match op.kind:
+        case "conv" | "linear":
+            assert op.weights is not None
+            weights = Weights(op.weights.weight, op.weights.bias, op.weights.scale)
+            if op.kind == "linear":
+                return graph.linear(op.output, x[0], weights, quant)
+            depthwise = op.groups > 1
+            assert op.groups in (1, x[0].shape[-1])
+            return graph.conv(op.output, x[0], weights, quant, stride=op.stride, depthwise=depthwise)
+        case "add" | "mul":
+            return graph.binary(op.kind.upper(), op.output, x[0], x[1], quant)
+        case "mean":
+            return graph.mean(op.output, x[0], quant)
+        case "sigmoid":
+            return graph.unary("LOGISTIC", op.output, x[0], quant)
+    # relu6(x + 3) on the grid 6/256, then a sixth of it: the same integers on the grid 1/256.
+    three, sixth = (graph.scalar(f"{op.output}.{n}", v, quant) for n, v in (("three", 3.0), ("sixth", 1 / 6)))
+    sixfold = graph.binary("ADD", f"{op.output}.sixfold", x[0], three, TensorQuant(RELU6_SCALE, 0))
+    return graph.binary("MUL", op.output, sixfold, sixth, quant)
 
 
 def to_tflite(program: Program, metadata: Mapping[str, str] | None = None, watch: Sequence[str] = ()) -> bytes:
@@ -164,9 +55,19 @@ def to_tflite(program: Program, metadata: Mapping[str, str] | None = None, watch
     Raises:
         MissingExtraError: `ai-edge-litert` is not installed.
     """
-    writer = _Writer(program)
-    outputs = [writer.real(program.output_name, OUTPUT_NAME), *(writer.real(name, f"{name}.real") for name in watch)]
-    return writer.graph.pack([writer.images], outputs, f"spaceevo {version('spaceevo')}", metadata or {})
+    graph, name = LayerGraph(), program.input_name
+    channels, height, width = program.input_shape
+    images = graph.value(INPUT_NAME, (1, height, width, channels), None)
+    values = {name: graph.value(name, images.shape, program.tensors[name])}
+    graph.operator("QUANTIZE", [images.index], values[name].index, 1, "QuantizeOptions")
+    for op in program.ops:
+        values[op.output] = _add(graph, op, [values[x] for x in op.inputs], program.tensors[op.output])
+    outputs = []
+    for output, source in ((OUTPUT_NAME, program.output_name), *((f"{x}.real", x) for x in watch)):
+        real = graph.value(output, values[source].shape, None)
+        graph.operator("DEQUANTIZE", [values[source].index], real.index, 2, "DequantizeOptions")
+        outputs.append(real.index)
+    return graph.pack([images.index], outputs, producer(), metadata or {})
 
 
 def tflite_op_counts(file: bytes) -> dict[str, int]:
