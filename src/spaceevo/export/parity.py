@@ -58,11 +58,15 @@ def run_onnx(model: Model, images: Tensor, batch_size: int = 64, optimize: bool 
         batch_size: images run at a time.
         optimize: whether the runtime may fuse operators into integer ones, as it does when deployed.
     """
+    return run_onnx_outputs(model, images, batch_size, optimize)[0]
+
+
+def run_onnx_outputs(model: Model, images: Tensor, batch_size: int = 64, optimize: bool = True) -> list[Tensor]:
+    """As `run_onnx`, every output of the file."""
     session = session_of(model, optimize=optimize)
     name = session.get_inputs()[0].name
-    batches = torch.split(images.cpu(), batch_size)
-    outputs = [session.run(None, {name: batch.numpy()})[0] for batch in batches]
-    return torch.cat([torch.from_numpy(output) for output in outputs])
+    batches = [session.run(None, {name: batch.numpy()}) for batch in torch.split(images.cpu(), batch_size)]
+    return [torch.cat([torch.from_numpy(part) for part in parts]) for parts in zip(*batches, strict=True)]
 
 
 def run_tflite(model: Model, images: Tensor, batch_size: int = 64) -> Tensor:

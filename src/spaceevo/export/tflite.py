@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from spaceevo.export.flatbuffer import litert_schema, read_model
+from spaceevo.export.preprocessing import INSIDE_NAME, Preprocessing
 from spaceevo.export.tflite_layers import LayerGraph, Value, Weights
 from spaceevo.quant.program import Op, Program, TensorQuant
 from spaceevo.quant.quantizer import RELU6_SCALE
@@ -42,7 +43,25 @@ def _add(graph: LayerGraph, op: Op, x: Sequence[Value], quant: TensorQuant) -> V
     return graph.binary("MUL", op.output, sixfold, sixth, quant)
 
 
-def to_tflite(program: Program, metadata: Mapping[str, str] | None = None, watch: Sequence[str] = ()) -> bytes:
+def _normalize(graph: LayerGraph, pixels: Value, preprocessing: Preprocessing) -> Value:
+    """Append the normalisation of pixels, in float."""
+    x = graph.value(f"{INSIDE_NAME}.real", pixels.shape, None)
+    types = graph.schema.TensorType
+    settings = {"inDataType": types.UINT8, "outDataType": types.FLOAT32}
+    graph.operator("CAST", [pixels.index], x.index, 1, "CastOptions", **settings)
+    for kind, name, numbers in zip(("MUL", "ADD"), ("gain", "shift"), preprocessing.factors(), strict=True):
+        constant = Value(graph.constant(f"{INSIDE_NAME}.{name}", numbers, "FLOAT32"), numbers.shape, None)
+        x = graph.binary(kind, f"{INSIDE_NAME}.{kind.lower()}", x, constant, None)
+    return x
+
+
+def to_tflite(
+    program: Program,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    preprocessing: Preprocessing | None = None,
+    watch: Sequence[str] = (),
+) -> bytes:
     """Write a program as a LiteRT file: float input `images` `(1, H, W, C)`, float output `logits`; N can be resized.
 
     Inside, everything is int8: the program's integers less 128.
@@ -50,6 +69,7 @@ def to_tflite(program: Program, metadata: Mapping[str, str] | None = None, watch
     Args:
         program: the program.
         metadata: kept in the file as JSON (`flatbuffer.read_metadata`).
+        preprocessing: done in the file where it says `inside`: the input then is `pixels`, uint8 `(1, H, W, C)`.
         watch: tensors of the program whose real values are outputs too, after the logits.
 
     Raises:
@@ -57,17 +77,22 @@ def to_tflite(program: Program, metadata: Mapping[str, str] | None = None, watch
     """
     graph, name = LayerGraph(), program.input_name
     channels, height, width = program.input_shape
-    images = graph.value(INPUT_NAME, (1, height, width, channels), None)
+    shape = (1, height, width, channels)
+    if preprocessing is None or not preprocessing.inside:
+        source = images = graph.value(INPUT_NAME, shape, None)
+    else:
+        source = Value(graph.tensor(INSIDE_NAME, shape, "UINT8"), shape, None)
+        images = _normalize(graph, source, preprocessing)
     values = {name: graph.value(name, images.shape, program.tensors[name])}
     graph.operator("QUANTIZE", [images.index], values[name].index, 1, "QuantizeOptions")
     for op in program.ops:
         values[op.output] = _add(graph, op, [values[x] for x in op.inputs], program.tensors[op.output])
     outputs = []
-    for output, source in ((OUTPUT_NAME, program.output_name), *((f"{x}.real", x) for x in watch)):
-        real = graph.value(output, values[source].shape, None)
-        graph.operator("DEQUANTIZE", [values[source].index], real.index, 2, "DequantizeOptions")
+    for output, name in ((OUTPUT_NAME, program.output_name), *((f"{x}.real", x) for x in watch)):
+        real = graph.value(output, values[name].shape, None)
+        graph.operator("DEQUANTIZE", [values[name].index], real.index, 2, "DequantizeOptions")
         outputs.append(real.index)
-    return graph.pack([images.index], outputs, producer(), metadata or {})
+    return graph.pack([source.index], outputs, producer(), metadata or {})
 
 
 def tflite_op_counts(file: bytes) -> dict[str, int]:
@@ -79,7 +104,7 @@ def tflite_op_counts(file: bytes) -> dict[str, int]:
 
 
 def tflite_float_ops(file: bytes) -> dict[str, int]:
-    """Operators, by type, that compute in float; the conversions to and from integers at both ends are none."""
+    """Operators, by type, that compute in float; conversions to and from integers, and the preprocessing, are none."""
     names = {value: name for name, value in vars(litert_schema().BuiltinOperator).items() if not name.startswith("_")}
     model = read_model(file)
     (graph,), real = model.subgraphs, litert_schema().TensorType.FLOAT32
@@ -87,6 +112,7 @@ def tflite_float_ops(file: bytes) -> dict[str, int]:
     for operator in graph.operators:
         kind = names[model.operatorCodes[operator.opcodeIndex].builtinCode]
         tensors = [graph.tensors[index] for index in (*operator.inputs, *operator.outputs)]
-        if kind not in ("QUANTIZE", "DEQUANTIZE") and any(tensor.type == real for tensor in tensors):
+        is_border = any(tensor.name.startswith(INSIDE_NAME.encode()) for tensor in tensors)
+        if kind not in ("QUANTIZE", "DEQUANTIZE") and not is_border and any(tensor.type == real for tensor in tensors):
             found[kind] += 1
     return dict(found)
