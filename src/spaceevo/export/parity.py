@@ -31,6 +31,39 @@ class ParityReport:
     max_difference: float
 
 
+@dataclass(frozen=True)
+class Tolerance:
+    """What a file must keep to.
+
+    Attributes:
+        min_agreement: images with the trained network's top-1, in percent.
+        max_mean_difference: of logits, over their standard deviation.
+    """
+
+    min_agreement: float
+    max_mean_difference: float
+
+    def check(self, what: str, report: ParityReport, where: str) -> None:
+        """Let a file pass.
+
+        Args:
+            what: the file.
+            report: its comparison with the trained network.
+            where: it first differs.
+
+        Raises:
+            ExportError: it is too far from the trained network.
+        """
+        if report.agreement >= self.min_agreement and report.mean_difference <= self.max_mean_difference:
+            return
+        raise ExportError(
+            f"{what} is not the trained network: top-1 agrees on {report.agreement:.2f} % of {report.images} images "
+            f"(recipe.export.min_agreement: {self.min_agreement:g}), logits differ by {report.mean_difference:.3g} of "
+            f"their std on average (recipe.export.max_mean_difference: {self.max_mean_difference:g}); "
+            f"first divergence: {where}; no file was written"
+        )
+
+
 def compare(reference_logits: Tensor, logits: Tensor) -> ParityReport:
     """Compare logits `(N, classes)` with reference ones.
 
