@@ -15,6 +15,7 @@ from spaceevo.space.spec import Layer
 
 BIAS_LIMIT = 2**30
 """Biases stay well inside int32, so that adding the products cannot overflow."""
+WEIGHT_LIMIT = 127
 Array = NDArray[np.float64]
 
 
@@ -58,8 +59,17 @@ def fold_norm(weight: Array, scale: float, gain: Array, shift: Array) -> FoldedC
     return FoldedConv(signed.astype(np.int8), np.abs(gain) * scale, shift)
 
 
+def _stretch(conv: FoldedConv) -> FoldedConv:
+    """The same weights as whole multiples of their integers, as large as int8 allows: biases then round finer."""
+    peak = np.abs(conv.weight.astype(np.int64)).max(axis=(1, 2, 3))
+    factor = np.where(peak > 0, WEIGHT_LIMIT // np.maximum(peak, 1), 1)
+    weight = (conv.weight * factor.reshape(-1, 1, 1, 1)).astype(np.int8)
+    return FoldedConv(weight, conv.scale / factor, conv.bias)
+
+
 def _round_bias(conv: FoldedConv, input_scale: float) -> ConvWeights:
     """Biases as int32 on the accumulator's grid; a channel too faint for that gets a coarser weight grid."""
+    conv = _stretch(conv)
     coarsest = np.maximum(np.abs(conv.bias) / (input_scale * BIAS_LIMIT), 1e-12)
     scale = np.maximum(conv.scale, coarsest).astype(np.float32)
     shrink = np.where(conv.scale < coarsest, conv.scale / scale, 1.0).reshape(-1, *[1] * (conv.weight.ndim - 1))
