@@ -1,0 +1,263 @@
+"""Released checkpoints of the published system → our networks: names, shapes, quantisers.
+
+Known forms: supernets and extracted subnets (`state_dict`), students of block-wise distillation (`model`), and the
+EfficientNet teacher (`model`, names of the package `efficientnet_pytorch`); each in fp32 or with LSQ+ scales.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from spaceevo.errors import CheckpointError, choices
+from spaceevo.nn.block import Block
+from spaceevo.nn.foreign import read_foreign
+from spaceevo.nn.stage import Stage
+from spaceevo.nn.student import BlockStudent
+from spaceevo.nn.supernet import Network
+from spaceevo.quant.prepare import float_state
+from spaceevo.space.blocks import BlockType, mobile, resnet
+
+State = dict[str, Tensor]
+Kind = Literal["supernet", "block", "teacher"]
+
+_SQUEEZE = {"se.fc.reduce": "se_reduce", "se.fc.expand": "se_expand"}
+_SHORTCUT = {"downsample": "shortcut"}
+_LAYERS: tuple[tuple[type[BlockType], dict[str, str]], ...] = (
+    (mobile.MobileNetV1, {"depth_conv": "depthwise", "point_conv": "pointwise"}),
+    (
+        mobile.MobileNetV1Dual,
+        {
+            "depth_conv1": "depthwise1",
+            "point_conv1": "pointwise1",
+            "depth_conv2": "depthwise2",
+            "point_conv2": "pointwise2",
+            **_SHORTCUT,
+        },
+    ),
+    (
+        mobile.MobileNetV2,
+        {"point_conv1": "expand", "depth_conv": "depthwise", "point_conv2": "project", **_SQUEEZE, **_SHORTCUT},
+    ),
+    (mobile.FusedMBConvRes, {"fused_conv": "conv", "point_conv": "project", **_SQUEEZE, **_SHORTCUT}),
+    (resnet.ResNet, {"conv1": "reduce", "conv2": "conv", "conv3": "project", **_SQUEEZE, **_SHORTCUT}),
+    (BlockType, {"conv": "conv", "linear": "linear"}),
+)
+"""Published layer name → ours, by family of block types; the first family that fits counts."""
+_OPTIONAL = re.compile(r".*\.layers\.(expand|shortcut)(\..*)?")
+"""Layers that released elastic files hold for every block, whether a choice uses them or not."""
+_START = {"sw": 1.0, "sa": 1.0, "beta": 0.0}
+"""Weight scale, activation scale and offset of a layer that never ran in INT8."""
+_LEAVES = {
+    "sw": ("weight_quantizer.scale", "parametrizations.weight.0.scale"),
+    "sa": ("input_quantizer.scale",),
+    "beta": ("input_quantizer.offset",),
+    "weight": ("weight", "parametrizations.weight.original"),
+}
+"""Published name of a layer's tensor → ours, in networks of our own and in prepared library models."""
+
+
+class Released(NamedTuple):
+    """Content of a released checkpoint.
+
+    Attributes:
+        kind: what it is of, judged by its names.
+        state: tensors by published name, `module.` left out.
+        epochs: finished epochs; None where the file does not say.
+    """
+
+    kind: Kind
+    state: State
+    epochs: int | None
+
+    @property
+    def sites(self) -> dict[str, bool]:
+        """Quantised layers, and whether each ever ran in INT8; one that did not is still at (1, 1, 0)."""
+        names = [key.removesuffix(".sw") for key in self.state if key.endswith(".sw")]
+        return {name: _ran(self.state, name) for name in names}
+
+    @property
+    def int8(self) -> bool:
+        """Whether it was trained in INT8."""
+        return any(self.sites.values())
+
+
+class Loaded(NamedTuple):
+    """What `load_released` did.
+
+    Attributes:
+        epochs: finished epochs of the file; None where it does not say.
+        quantised: layers whose scales were taken over.
+        unused: published names that the network has no use for.
+    """
+
+    epochs: int | None
+    quantised: int
+    unused: tuple[str, ...]
+
+
+def _ran(state: Mapping[str, Tensor], site: str) -> bool:
+    return any(state[f"{site}.{leaf}"].item() != start for leaf, start in _START.items() if f"{site}.{leaf}" in state)
+
+
+def is_released(content: Mapping[str, Any]) -> bool:
+    """Whether a file's content is a released checkpoint rather than one of ours."""
+    return not {"state_dict", "meta"} <= content.keys()
+
+
+def read_released(path: Path) -> Released:
+    """Read a released checkpoint.
+
+    Raises:
+        CheckpointError: truncated, with code in it, or in no known form.
+    """
+    return parse_released(read_foreign(path), path)
+
+
+def parse_released(content: Mapping[str, Any], path: Path) -> Released:
+    """Recognise what `read_foreign` read.
+
+    Raises:
+        CheckpointError: it is in no known form.
+    """
+    tensors = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content)
+    state = {str(k).removeprefix("module."): v.detach() for k, v in tensors.items() if isinstance(v, Tensor)}
+    kinds: dict[str, Kind] = {"stages.": "supernet", "stage.": "block", "_conv_stem.": "teacher"}
+    kind = next((kinds[p] for p in kinds if any(key.startswith(p) for key in state)), None)
+    if kind is None:
+        raise CheckpointError(
+            f"checkpoint {path} is in no known form; expected names that start with {choices(kinds)}; "
+            f"it has {choices(state, limit=3) or 'no tensors'}"
+        )
+    epoch = content.get("epoch")
+    finished = epoch + (kind == "block") if isinstance(epoch, int) else None  # block files note the last one's index
+    return Released(kind, state, finished)
+
+
+def load_released(network: nn.Module, path: str | Path) -> Loaded:
+    """Load a released checkpoint into one of our networks.
+
+    A network under `quant="published"` takes the quantisers' values; those of layers that never ran in INT8 stay
+    uninitialised. One under `quant="deploy"` takes the weights alone: its quantisers are others.
+
+    Args:
+        network: a supernet, an extracted subnet, a student, or a teacher (timm's EfficientNet, prepared or not).
+        path: the file.
+
+    Raises:
+        CheckpointError: the file is broken, holds code, or belongs to another network; names what does not fit.
+    """
+    released = read_released(Path(path))
+    return load_parsed(network, released, Path(path))
+
+
+def load_parsed(network: nn.Module, released: Released, path: Path) -> Loaded:
+    """As `load_released`, from a file that has been read already.
+
+    Raises:
+        CheckpointError: it belongs to another network; names what does not fit.
+    """
+    network = getattr(network, "model", network)
+    own, rename = network.state_dict(), _renamer(network)
+    taken: State = {}
+    faults, unused, quantised = list[str](), list[str](), set[str]()
+    sites = {site: rename(site) for site in released.sites}
+    quantises = {site for site, ours in sites.items() if f"{ours}.input_quantizer.scale" in own}
+    for key, value in released.state.items():
+        site, _, leaf = key.rpartition(".")
+        path_here = rename(site)
+        ours = next((name for name in _candidates(path_here, leaf) if name in own), None)
+        if ours is None and path_here is not None and _OPTIONAL.fullmatch(path_here):
+            unused.append(key)
+        elif leaf in _START and site not in quantises:
+            continue
+        elif ours is None:
+            faults.append(f"{key} is not in this network")
+        elif not _fits(value, own[ours]):
+            faults.append(f"{key} {tuple(value.shape)} here {tuple(own[ours].shape)}")
+        else:
+            taken[ours] = value.reshape(own[ours].shape)
+            if leaf in ("sw", "sa"):
+                taken[ours.removesuffix("scale") + "initialized"] = torch.tensor(_ran(released.state, site))
+                quantised |= {site} if _ran(released.state, site) else set()
+    faults += [f"{key} is missing" for key in float_state(own) if key not in taken]
+    if faults:
+        raise CheckpointError(f"{path} belongs to another network: {choices(faults, limit=3)}")
+    network.load_state_dict(taken, strict=False)
+    return Loaded(released.epochs, len(quantised), tuple(unused))
+
+
+def _candidates(path: str | None, leaf: str) -> list[str]:
+    return [] if path is None else [f"{path}.{ours}" for ours in _LEAVES.get(leaf, (leaf,))]
+
+
+def _fits(value: Tensor, own: Tensor) -> bool:
+    """Same shape, but for the two sizes of 1 that our linear layers add, and the one that our scalars lack."""
+    return value.numel() == own.numel() and (value.shape == own.shape[: value.ndim] or value.numel() == 1)
+
+
+def _renamer(network: nn.Module) -> Callable[[str], str | None]:
+    """Published name of a convolution, linear layer or norm → ours; None where the network has no such place."""
+    if isinstance(network, Network):
+        return lambda name: _in_network(network, name)
+    if isinstance(network, BlockStudent):
+        return lambda name: _in_student(network, name)
+    return _efficientnet_names(network).get
+
+
+def _in_network(network: Network, name: str) -> str | None:
+    match = re.fullmatch(r"stages\.(\w+)\.(?:blocks\.)?(\d+)\.(.+)", name)
+    if match is None or match[1] not in network.stages:
+        return None
+    return _in_stage(network.stages[match[1]], f"stages.{match[1]}", int(match[2]), match[3])
+
+
+def _in_student(student: BlockStudent, name: str) -> str | None:
+    if match := re.fullmatch(r"(in_proj|out_proj)(\.conv)?", name):
+        return f"{match[1]}.convs.0"
+    match = re.fullmatch(r"stage\.(?:blocks\.)?(\d+)\.(.+)", name)
+    return None if match is None else _in_stage(student.stage, "stage", int(match[1]), match[2])
+
+
+def _in_stage(stage: nn.Module, prefix: str, index: int, name: str) -> str | None:
+    """Place of `depth_conv.dwconv.dwconv1` in a stage's block: `layers.depthwise.convs.1`."""
+    assert isinstance(stage, Stage)
+    if index >= len(stage.blocks):
+        return None
+    block = stage.blocks[index]
+    assert isinstance(block, Block)
+    names = next(names for family, names in _LAYERS if isinstance(block.block_type, family))
+    theirs = next((layer for layer in names if f"{name}.".startswith(f"{layer}.")), None)
+    if theirs is None:
+        return None
+    place, inner = f"{prefix}.blocks.{index}.layers.{names[theirs]}", name[len(theirs) + 1 :]
+    if inner == "norm":
+        return f"{place}.norm"
+    match = re.fullmatch(r"(?:conv|dwconv(?:\.(?:dwconv)?(\d))?)?", inner)
+    return None if match is None else f"{place}.convs.{match[1] or 0}"
+
+
+def _efficientnet_names(model: Any) -> dict[str, str]:
+    """Names of the package `efficientnet_pytorch` → those of timm's EfficientNet.
+
+    Raises:
+        CheckpointError: the model is no EfficientNet of timm.
+    """
+    if not all(hasattr(model, part) for part in ("conv_stem", "blocks", "conv_head", "classifier")):
+        raise CheckpointError(f"a {type(model).__name__} takes no released checkpoint; only timm's EfficientNet does")
+    names = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    places = [(f"blocks.{s}.{b}", block) for s, stage in enumerate(model.blocks) for b, block in enumerate(stage)]
+    for index, (place, block) in enumerate(places):
+        layers = ["conv_dw", "bn1", "conv_pw", "bn2"]
+        if hasattr(block, "conv_pwl"):
+            names |= {f"_blocks.{index}._expand_conv": f"{place}.conv_pw", f"_blocks.{index}._bn0": f"{place}.bn1"}
+            layers = ["conv_dw", "bn2", "conv_pwl", "bn3"]
+        theirs = ["_depthwise_conv", "_bn1", "_project_conv", "_bn2", "_se_reduce", "_se_expand"]
+        ours = [*layers, "se.conv_reduce", "se.conv_expand"]
+        names |= {f"_blocks.{index}.{t}": f"{place}.{o}" for t, o in zip(theirs, ours, strict=True)}
+    return names
