@@ -1,13 +1,20 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from spaceevo.errors import CheckpointError, ConfigError
+from spaceevo.export.onnx import float_nodes, to_onnx
 from spaceevo.nn.checkpoint import save_checkpoint
+from spaceevo.nn.deployable import make_deployable
+from spaceevo.nn.evaluate import calibrate_subnet
 from spaceevo.nn.models import create_model
 from spaceevo.nn.supernet import Network, Supernet
+from spaceevo.quant.convert import to_program
 from spaceevo.quant.prepare import quantizers, set_quant
+from spaceevo.quant.program import execute
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.published import published_model
 
@@ -81,3 +88,23 @@ def test_broken_weights_are_told(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="x.safetensors is not a readable safetensors file"):
         create_model("tiny@test", tmp_path / "x.safetensors")
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_released_weights_can_be_deployed(reference: Path, tmp_path: Path) -> None:
+    """A golden INT8 supernet of the published system, from its file to an integer program."""
+    script, path = reference / "golden" / "released_checkpoint.py", tmp_path / "lsq.pth"
+    subprocess.run([sys.executable, script, "spaceevo@pixel4-tiny", path], check=True)
+    supernet = create_model("spaceevo@pixel4-tiny", path)
+    assert isinstance(supernet, Supernet)
+    assert supernet.scheme.name == "published"
+    assert any(quantizer.is_on for quantizer in quantizers(supernet).values())
+    spec, images = supernet.member.smallest, torch.randn(8, 3, 160, 160)
+    calibrate_subnet(supernet, spec, [images])
+    deployable, calibrated = make_deployable(supernet.extract(spec), images)
+    program = to_program(deployable, (3, spec.resolution, spec.resolution))
+    assert 0 < len(calibrated) < len(program.tensors)
+    # Never trained, it amplifies every rounding, so that no logits are compared.
+    assert torch.isfinite(execute(program, images)).all()
+    assert not float_nodes(to_onnx(program).SerializeToString())

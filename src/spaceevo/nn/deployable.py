@@ -33,8 +33,8 @@ class _LearnedRanges:
     def _widen(self, tensor: str, quantizer: object) -> None:
         if not isinstance(quantizer, ActivationQuantizer) or not quantizer.initialized:
             return
-        low = float(quantizer.offset)
-        high = low + quantizer.config.high * abs(float(quantizer.scale))
+        low = quantizer.offset.item()
+        high = low + quantizer.config.high * abs(quantizer.scale.item())
         known = self.ranges.get(tensor, (0.0, 0.0))  # integer runtimes need 0 on the grid
         self.ranges[tensor] = (min(low, known[0]), max(high, known[1]))
 
@@ -58,7 +58,8 @@ def make_deployable(network: Network, images: Tensor) -> tuple[Network, list[str
     """A network trained under `published` as one under `deploy`, in INT8.
 
     Weights and their scales are taken over. Ranges learned at convolutions' inputs become those of the tensors; all
-    others are the least and greatest value seen on `images`, and −128 among the weights becomes −127.
+    others are the least and greatest value seen on `images`, and −128 among the weights becomes −127. What no integer
+    runtime can do is lost: clipping at a range that leaves 0 out, and another range for each reader of a tensor.
 
     Args:
         network: the extracted network, in eval mode.
