@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spaceevo.latency.predictor import BlockLatency
+    from spaceevo.nn.models import create_model
     from spaceevo.nn.released import load_released
     from spaceevo.nn.supernet import Supernet
     from spaceevo.quant.lsq import lsq_plus_activation, lsq_plus_weight
@@ -32,6 +33,7 @@ _HOMES = {
     "SubnetSpec": "space.encoding",
     "Supernet": "nn.supernet",
     "Superspace": "space.superspace",
+    "create_model": "nn.models",
     "load_released": "nn.released",
     "lsq_plus_activation": "quant.lsq",
     "lsq_plus_weight": "quant.lsq",
@@ -52,6 +54,7 @@ __all__ = [
     "SubnetSpec",
     "Supernet",
     "Superspace",
+    "create_model",
     "load_released",
     "lsq_plus_activation",
     "lsq_plus_weight",

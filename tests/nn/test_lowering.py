@@ -132,7 +132,7 @@ def trained(digits: tuple[Tensor, Tensor]) -> Network:
     member = parse_space("digits-012-010")
     network = Supernet(member).extract(member.smallest)
     network.train()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9)
     for step in range(70):
         if step == 50:
             set_quant(network, True)

@@ -69,14 +69,24 @@ def lowered(folded: FoldedConv, layer: Layer) -> ConvWeights:
 
 
 def test_biases_are_rounded_on_the_accumulators_grid() -> None:
-    weights = lowered(conv(np.ones((3, 2, 1, 1)), [0.02, 0.5, 0.001], [0.3, -7.0, 0.0]), Layer("conv", 2, 3))
+    weights = lowered(conv(np.full((3, 2, 1, 1), 100), [0.02, 0.5, 0.001], [0.3, -7.0, 0.0]), Layer("conv", 2, 3))
     grid = np.float32(IMAGES.scale) * weights.scale
     assert weights.scale.dtype == np.float32
     assert weights.bias.dtype == np.int32
     assert weights.scale.tolist() == np.float32([0.02, 0.5, 0.001]).tolist()
-    assert np.all(weights.weight == 1)
+    assert np.all(weights.weight == 100)
     np.testing.assert_allclose(weights.bias * grid, [0.3, -7.0, 0.0], atol=0.5 * grid.max())
     assert weights.bias.tolist() == [300, -280, 0]
+
+
+def test_small_integers_are_stretched_so_that_biases_round_finer() -> None:
+    integers = np.array([[1, -3], [0, 0], [64, 2], [-63, 9]]).reshape(4, 2, 1, 1)
+    weights = lowered(conv(integers, [0.02] * 4, [0.0123] * 4), Layer("conv", 2, 4))
+    assert weights.weight.reshape(4, 2).tolist() == [[42, -126], [0, 0], [64, 2], [-126, 18]]
+    real = weights.weight * weights.scale.reshape(-1, 1, 1, 1)
+    np.testing.assert_allclose(real, integers * 0.02, rtol=1e-6)
+    errors = np.abs(weights.bias * np.float32(IMAGES.scale) * weights.scale - 0.0123)
+    assert np.all(errors <= 0.5 * IMAGES.scale * 0.02 / np.array([42, 1, 1, 2]) * (1 + 1e-5))
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-12, 1e-9])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,12 +14,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from spaceevo.artifacts import atomic_path
+from spaceevo.artifacts import write_bytes
 from spaceevo.errors import ExportError
+from spaceevo.export.preprocessing import INSIDE_NAME, Preprocessing
 from spaceevo.latency.measure import Model, session_of
 from spaceevo.quant.program import ConvWeights, Op, Program, TensorQuant
 from spaceevo.quant.quantizer import GATE_SCALE, RELU6_SCALE
-from spaceevo.space.spec import halved
 
 WeightType = Literal["int8", "uint8"]
 OPSET = 17
@@ -26,6 +27,7 @@ OPSET = 17
 IR_VERSION = 9
 OUTPUT_NAME = "logits"
 _FLOAT_OPS = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
+_INTEGER_OPS = frozenset({"QGemm", "QuantizeLinear", "DequantizeLinear", "Flatten", "Transpose", "Reshape"})
 _REAL_OPS = {"add": "Add", "mul": "Mul", "mean": "GlobalAveragePool", "sigmoid": "Sigmoid"}
 
 
@@ -36,7 +38,7 @@ class _Graph:
     with a pair for each reader, sums would stay in float.
     """
 
-    def __init__(self, program: Program, weight_type: WeightType) -> None:
+    def __init__(self, program: Program, weight_type: WeightType, preprocessing: Preprocessing | None) -> None:
         self.quants = program.tensors
         self.output = program.output_name
         self.weight_type = weight_type
@@ -44,7 +46,8 @@ class _Graph:
         self.initializers: list[TensorProto] = []
         self.grids: dict[str, list[str]] = {}
         self.reals: dict[str, str] = {}
-        self.settle(program.input_name, program.input_name)
+        images = program.input_name
+        self.settle(images if preprocessing is None else self.normalize(preprocessing), images)
         for op in program.ops:
             self.add(op)
         self.real(self.output)
@@ -76,6 +79,17 @@ class _Graph:
             name = OUTPUT_NAME if tensor == self.output else f"{tensor}.dq"
             self.reals[tensor] = self.node("DequantizeLinear", [f"{tensor}.q", *self.grids[tensor]], name)
         return self.reals[tensor]
+
+    def normalize(self, preprocessing: Preprocessing) -> str:
+        """Real values of pixels, normalised in float."""
+        gain, shift = (
+            self.constant(f"{INSIDE_NAME}.{name}", values.reshape(1, -1, 1, 1))
+            for name, values in zip(("gain", "shift"), preprocessing.factors(), strict=True)
+        )
+        real = self.node("Cast", [INSIDE_NAME], f"{INSIDE_NAME}.real", to=TensorProto.FLOAT)
+        return self.node(
+            "Add", [self.node("Mul", [real, gain], f"{INSIDE_NAME}.scaled"), shift], f"{INSIDE_NAME}.normalized"
+        )
 
     def add(self, op: Op) -> None:
         result = f"{op.output}.real"
@@ -144,20 +158,13 @@ class _Graph:
         self.grids[op.output] = self.grid(op.output, TensorQuant(GATE_SCALE, 0))
 
 
-def _output_shape(program: Program) -> tuple[int, ...]:
-    """Shape of the program's output, without the batch."""
-    shapes: dict[str, tuple[int, ...]] = {program.input_name: program.input_shape}
-    for op in program.ops:
-        channels, *sides = shapes[op.inputs[0]]
-        if op.weights is not None:
-            channels = len(op.weights.bias)
-        sides = [1 if op.kind == "mean" else halved(side, op.stride) for side in sides]
-        shapes[op.output] = (channels,) if op.kind == "linear" else (channels, *sides)
-    return shapes[program.output_name]
-
-
 def to_onnx(
-    program: Program, metadata: Mapping[str, str] | None = None, weight_type: WeightType = "int8"
+    program: Program,
+    metadata: Mapping[str, str] | None = None,
+    weight_type: WeightType = "int8",
+    *,
+    preprocessing: Preprocessing | None = None,
+    watch: Sequence[str] = (),
 ) -> onnx.ModelProto:
     """Write a program as an ONNX model: float input `images` `(N, C, H, W)`, float output `logits`, dynamic N.
 
@@ -166,15 +173,21 @@ def to_onnx(
         metadata: kept in the file's `metadata_props`.
         weight_type: the same weights as int8 or, shifted by 128, as uint8. int8 is faster on x86 processors with VNNI;
             on those without, sessions need `session.x64quantprecision` to compute right sums from it (`session_of`).
+        preprocessing: done in the file where it says `inside`: the input then is `pixels`, uint8 `(N, C, H, W)`.
+        watch: tensors of the program whose integers are outputs too, after the logits.
     """
-    graph = _Graph(program, weight_type)
-    images = helper.make_tensor_value_info(program.input_name, TensorProto.FLOAT, ["batch", *program.input_shape])
-    logits = helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["batch", *_output_shape(program)])
+    inside = preprocessing if preprocessing is not None and preprocessing.inside else None
+    graph, shapes = _Graph(program, weight_type, inside), program.shapes()
+    name, kind = (program.input_name, TensorProto.FLOAT) if inside is None else (INSIDE_NAME, TensorProto.UINT8)
+    images = helper.make_tensor_value_info(name, kind, ["batch", *program.input_shape])
+    logits = helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["batch", *shapes[program.output_name]])
+    watched = [helper.make_tensor_value_info(f"{x}.q", TensorProto.UINT8, ["batch", *shapes[x]]) for x in watch]
     model = helper.make_model(
-        helper.make_graph(graph.nodes, "spaceevo", [images], [logits], graph.initializers),
+        helper.make_graph(graph.nodes, "spaceevo", [images], [logits, *watched], graph.initializers),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="spaceevo",
+        producer_version=version("spaceevo"),
     )
     helper.set_model_props(model, dict(metadata or {}))
     return model
@@ -186,23 +199,49 @@ def save_onnx(model: onnx.ModelProto, path: Path) -> None:
     Raises:
         ExportError: the folder cannot be written.
     """
+    save_file(model.SerializeToString(), path)
+
+
+def save_file(content: bytes, path: Path) -> None:
+    """Write a file atomically.
+
+    Raises:
+        ExportError: the folder cannot be written.
+    """
     try:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(model.SerializeToString())
+        write_bytes(path, content)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ExportError(f"cannot write {path} ({reason}); set paths.output to a folder you may write to") from error
 
 
-def optimized_op_counts(model: Model) -> dict[str, int]:
-    """Operators, by type, that ONNX Runtime executes for a model on this machine."""
+def _optimized_nodes(model: Model) -> list[onnx.NodeProto]:
+    """Operators that ONNX Runtime executes for a model on this machine."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "optimized.onnx"
         session_of(model, optimized_file=file)
-        graph = onnx.load(str(file)).graph
-    return dict(Counter(node.op_type for node in graph.node))
+        return list(onnx.load(str(file)).graph.node)
+
+
+def optimized_op_counts(model: Model) -> dict[str, int]:
+    """Operators, by type, that ONNX Runtime executes for a model on this machine."""
+    return dict(Counter(node.op_type for node in _optimized_nodes(model)))
 
 
 def float_leftovers(counts: Mapping[str, int]) -> dict[str, int]:
     """Convolutions and linear layers among `optimized_op_counts` that are executed in float."""
     return {kind: count for kind, count in counts.items() if kind in _FLOAT_OPS}
+
+
+def float_nodes(model: Model) -> list[str]:
+    """Operators that ONNX Runtime executes in float, as `type name`, those of the preprocessing apart.
+
+    Conversions to and from integers, and those that only move values, are none.
+    """
+    return [
+        f"{node.op_type} {node.name or node.output[0]}"
+        for node in _optimized_nodes(model)
+        if not node.op_type.startswith("QLinear")
+        and node.op_type not in _INTEGER_OPS
+        and not any(name.startswith(f"{INSIDE_NAME}") for name in node.input)
+    ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from spaceevo.nn.layers import ElasticLayer, make_layer
-from spaceevo.quant.convert import ProgramBuilder, lower_layer
 from spaceevo.quant.quantizer import Scheme
 from spaceevo.space.blocks import block_type
 from spaceevo.space.cost import recipe_of
@@ -21,6 +21,14 @@ def envelope(recipes: Iterable[Recipe]) -> Recipe:
         for name, layer in recipe.items():
             layers[name] = layers[name].envelope(layer) if name in layers else layer
     return layers
+
+
+class LayerWriter(Protocol):
+    """Writes layers into another form of the network: an integer program, a plain one."""
+
+    def layer(self, name: str, leaf: ElasticLayer, inputs: Sequence[str], /) -> str:
+        """Append a layer that reads these tensors; return the name of its result."""
+        ...
 
 
 class Block(nn.Module):
@@ -66,12 +74,10 @@ class Block(nn.Module):
             fixed.layers[name] = self.leaf(name).narrow(layer)
         return fixed
 
-    def lower(self, builder: ProgramBuilder, prefix: str, x: str) -> str:
-        """Append the block's operations to an integer program; return the result's tensor."""
+    def lower(self, writer: LayerWriter, prefix: str, x: str) -> str:
+        """Write the block's layers in order; return the result's tensor."""
 
         def run(name: str, /, *inputs: str) -> str:
-            if name not in self.recipe:
-                return inputs[0]
-            return lower_layer(builder, f"{prefix}.{name}", self.recipe[name], self.leaf(name).layer_quant(), inputs)
+            return writer.layer(f"{prefix}.{name}", self.leaf(name), inputs) if name in self.recipe else inputs[0]
 
         return self.block_type.forward(run, x)

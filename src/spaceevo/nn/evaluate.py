@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import sqrt
 
 import torch
@@ -22,7 +23,7 @@ Batch = tuple[Tensor, Tensor]
 def logits_of(network: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
     """Logits `(N, classes)` and labels `(N,)` of all images, in eval mode."""
     network.eval()
-    device = next(network.parameters()).device
+    device = next(chain(network.parameters(), network.buffers())).device
     pairs = [(network(images.to(device)).cpu(), labels) for images, labels in batches]
     return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
 

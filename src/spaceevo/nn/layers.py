@@ -174,7 +174,8 @@ class ElasticConv(nn.Module):
         if shift is None:
             shift = torch.zeros(layer.cout) if self.bias is None else self.bias[: layer.cout]
         scale = abs(float(self.weight_quantizer.scale))
-        return fold_norm(weight.numpy(), scale, gain.double().numpy(), shift.double().numpy())
+        weight, gain, shift = (values.double().cpu() for values in (weight, gain, shift))
+        return fold_norm(weight.numpy(), scale, gain.numpy(), shift.numpy())
 
 
 class ConvLayer(ElasticLayer):

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from spaceevo.nn.block import Block
-from spaceevo.quant.convert import ProgramBuilder
+from spaceevo.nn.block import Block, LayerWriter
 from spaceevo.quant.quantizer import Scheme
 from spaceevo.space.spec import BlockSpec
 from spaceevo.space.superspace import StageSpace
@@ -49,8 +48,8 @@ class Stage(nn.Module):
         """A stage of its own with the active blocks' weights."""
         return Stage([block.extract() for block in self.active_blocks])
 
-    def lower(self, builder: ProgramBuilder, prefix: str, x: str) -> str:
-        """Append the stage's operations to an integer program; return the result's tensor."""
+    def lower(self, writer: LayerWriter, prefix: str, x: str) -> str:
+        """Write the stage's layers in order; return the result's tensor."""
         for index, block in enumerate(self.active_blocks):
-            x = block.lower(builder, f"{prefix}.{index}", x)
+            x = block.lower(writer, f"{prefix}.{index}", x)
         return x

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spaceevo.nn.block import Block
+from spaceevo.nn.block import Block, LayerWriter
 from spaceevo.nn.layers import tensor_quant
 from spaceevo.nn.stage import Stage
-from spaceevo.quant.convert import ProgramBuilder
 from spaceevo.quant.program import TensorQuant
 from spaceevo.quant.quantizer import ActivationQuantizer, Scheme, quant_scheme
 from spaceevo.space.encoding import SubnetSpec
@@ -68,12 +67,12 @@ class Network(nn.Module):
         """Scale and zero point of the resized images."""
         return tensor_quant(self.image_quantizer)
 
-    def lower(self, builder: ProgramBuilder, images: str) -> str:
-        """Append the network's operations to an integer program; return the logits' tensor."""
+    def lower(self, writer: LayerWriter, images: str) -> str:
+        """Write the network's layers in order; return the logits' tensor."""
         x = images
         for name, stage in self.stages.items():
             assert isinstance(stage, Stage)
-            x = stage.lower(builder, name, x)
+            x = stage.lower(writer, name, x)
         return x
 
 

@@ -15,6 +15,7 @@ from spaceevo.space.spec import Layer
 
 BIAS_LIMIT = 2**30
 """Biases stay well inside int32, so that adding the products cannot overflow."""
+WEIGHT_LIMIT = 127
 Array = NDArray[np.float64]
 
 
@@ -58,14 +59,33 @@ def fold_norm(weight: Array, scale: float, gain: Array, shift: Array) -> FoldedC
     return FoldedConv(signed.astype(np.int8), np.abs(gain) * scale, shift)
 
 
+def _stretch(conv: FoldedConv) -> FoldedConv:
+    """The same weights as whole multiples of their integers, as large as int8 allows: biases then round finer."""
+    peak = np.abs(conv.weight.astype(np.int64)).max(axis=(1, 2, 3))
+    factor = np.where(peak > 0, WEIGHT_LIMIT // np.maximum(peak, 1), 1)
+    weight = (conv.weight * factor.reshape(-1, 1, 1, 1)).astype(np.int8)
+    return FoldedConv(weight, conv.scale / factor, conv.bias)
+
+
 def _round_bias(conv: FoldedConv, input_scale: float) -> ConvWeights:
     """Biases as int32 on the accumulator's grid; a channel too faint for that gets a coarser weight grid."""
+    conv = _stretch(conv)
     coarsest = np.maximum(np.abs(conv.bias) / (input_scale * BIAS_LIMIT), 1e-12)
     scale = np.maximum(conv.scale, coarsest).astype(np.float32)
     shrink = np.where(conv.scale < coarsest, conv.scale / scale, 1.0).reshape(-1, *[1] * (conv.weight.ndim - 1))
     weight = np.round(conv.weight * shrink).astype(np.int8)
     grid = (np.float32(input_scale) * scale).astype(np.float64)
     return ConvWeights(weight, scale, np.round(conv.bias / grid).astype(np.int32))
+
+
+class QuantizedLayer(Protocol):
+    """A layer of a network that knows its numbers."""
+
+    active: Layer
+
+    def layer_quant(self) -> LayerQuant:
+        """The numbers of the quantised layer as it is active."""
+        ...
 
 
 class ProgramBuilder:
@@ -83,6 +103,10 @@ class ProgramBuilder:
         self.program.ops.append(op)
         self.program.tensors[op.output] = quant
         return op.output
+
+    def layer(self, name: str, leaf: QuantizedLayer, inputs: Sequence[str]) -> str:
+        """Append the operations of a network's layer; return its result's tensor."""
+        return lower_layer(self, name, leaf.active, leaf.layer_quant(), inputs)
 
     def conv(self, name: str, layer: Layer, conv: FoldedConv, stride: int, x: str, quant: TensorQuant) -> str:
         """Append a convolution or linear layer."""
@@ -155,8 +179,8 @@ class Lowers(Protocol):
         """Quantisation of the images."""
         ...
 
-    def lower(self, builder: ProgramBuilder, images: str) -> str:
-        """Append the network's operations; return the logits' tensor."""
+    def lower(self, writer: ProgramBuilder, images: str, /) -> str:
+        """Write the network's layers in order; return the logits' tensor."""
         ...
 
 

@@ -9,6 +9,7 @@ import torch
 
 from spaceevo.errors import ConfigError
 from spaceevo.nn.evaluate import calibrate_subnet, count_correct
+from spaceevo.nn.folded import FoldedNetwork
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.published import published_names
 from spaceevo.stages.base import Context, Outcome, StageCallback, console, write_csv
@@ -18,6 +19,8 @@ from spaceevo.stages.tables import print_rows
 
 class EvaluateStage(StageCallback):
     """Top-1 of the largest and smallest subnet, or of `subnet=…`, batch norm recalibrated.
+
+    With `recipe.evaluate.folded` INT8 subnets are evaluated as they would be deployed.
 
     Under torchrun the processes share the test images; each recalibrates alike, so the figures are those of one.
     """
@@ -30,8 +33,14 @@ class EvaluateStage(StageCallback):
         return {"supernet": context.supernet_file(context.int8)}
 
     def work(self, context: Context) -> Outcome:
-        """Evaluate each subnet on the test images."""
-        member = context.member
+        """Evaluate each subnet on the test images.
+
+        Raises:
+            ConfigError: the images have more classes than the space, or only networks under `deploy` can be folded.
+        """
+        member, folded = context.member, bool(context.recipe["folded"])
+        if folded and context.config.quant.name != "deploy":
+            raise ConfigError(f"recipe.evaluate.folded=true with quant={context.config.quant.name}; use quant=deploy")
         specs = context.subnets(member.largest, member.smallest)
         supernet = context.supernet(context.int8)
         classes = context.superspace.num_classes
@@ -46,7 +55,8 @@ class EvaluateStage(StageCallback):
             supernet.to("cuda" if torch.cuda.is_available() else "cpu")
             for spec in specs:
                 calibrate_subnet(supernet, spec, context.data.calibration_images())
-                correct, images = count_correct(supernet, context.data.test_share(rank, world_size))
+                network = FoldedNetwork(supernet.extract(spec)) if folded else supernet
+                correct, images = count_correct(network, context.data.test_share(rank, world_size))
                 cost = subnet_cost(member, spec)
                 row = {"name": names.get(spec, ""), "top1": 100.0 * correct / images, "correct": correct}
                 row |= {"images": images, "mmacs": cost.mmacs, "mparams": cost.mparams, "subnet": str(spec)}
@@ -55,6 +65,7 @@ class EvaluateStage(StageCallback):
             "top1": rows[0]["top1"],
             "space": str(member),
             "quant": context.config.quant.name,
+            "folded": folded,
             "images": rows[0]["images"],
             "processes": world_size,
             "subnets": rows,

@@ -3,36 +3,72 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from spaceevo.errors import ExportError, choices
+from spaceevo.errors import ConfigError, ExportError, choices
+from spaceevo.export.bundle import FORMS, Bundle, forms
 from spaceevo.export.float_onnx import export_float
-from spaceevo.export.onnx import float_leftovers, optimized_op_counts, save_onnx, to_onnx
-from spaceevo.export.parity import compare, run_onnx
-from spaceevo.nn.checkpoint import save_subnet
+from spaceevo.export.float_tflite import to_float_tflite
+from spaceevo.export.onnx import save_file
+from spaceevo.export.parity import Tolerance, compare
+from spaceevo.export.plain import save_plain, to_plain
+from spaceevo.export.preprocessing import Preprocessing
+from spaceevo.export.profile import layer_of, least_ms, profile_onnx, runner
+from spaceevo.latency.measure import machine_name
+from spaceevo.nn.checkpoint import Subnet, save_subnet
+from spaceevo.nn.deployable import make_deployable
 from spaceevo.nn.evaluate import calibrate_subnet, logits_of
-from spaceevo.nn.supernet import Network, resize
+from spaceevo.nn.supernet import Network
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.prepare import set_quant
-from spaceevo.quant.program import Program, execute
+from spaceevo.quant.program import Program
+from spaceevo.quant.program_file import save_program
+from spaceevo.report.operators import draw_operators
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.encoding import SubnetSpec
-from spaceevo.stages.base import Context, Outcome, StageCallback
+from spaceevo.space.superspace import SpaceMember
+from spaceevo.stages.base import Context, Outcome, StageCallback, write_csv
 
 INT8_FILE, FP32_FILE = "subnet_int8.onnx", "subnet_fp32.onnx"
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is exported.
+
+    Attributes:
+        member: its space.
+        spec: the subnet.
+        trained: the INT8 network as it was trained.
+        int8: it under `deploy`; the same unless it was trained under `published`.
+        fp32: its fp32 twin.
+        program: the integer program of `int8`.
+        metadata: what the files say of themselves.
+    """
+
+    member: SpaceMember
+    spec: SubnetSpec
+    trained: Network
+    int8: Network
+    fp32: Network
+    program: Program
+    metadata: dict[str, str]
+
+
 class ExportStage(StageCallback):
-    """Writes a subnet as INT8 and fp32 ONNX files and proves that the INT8 file computes the trained network."""
+    """Writes a subnet as INT8 and fp32 files, and proves that every INT8 file computes the trained network."""
 
     name = "export"
-    main_figure = "onnx_agreement"
+    main_figure = "agreement"
 
     def inputs(self, context: Context) -> dict[str, Path]:
         """The subnet's own checkpoint; or both supernets, and the found subnet."""
-        if context.plain["checkpoint"]:
+        if context.given_subnet:
             return {"subnet": Path(context.plain["checkpoint"])}
         found = context.layout.subnet_search(str(context.member)) / "front.json"
         return {
@@ -42,78 +78,151 @@ class ExportStage(StageCallback):
         }
 
     def work(self, context: Context) -> Outcome:
-        """Extract, convert, write, compare."""
-        if context.config.quant.name != "deploy":
-            raise ExportError(
-                f"quant={context.config.quant.name} has no integer program; "
-                "export with quant=deploy, from a supernet trained under it"
-            )
+        """Extract, convert, compare; then write."""
+        if not context.int8:
+            raise ExportError("quant=off has no INT8 weights to export; use quant=deploy or quant=published")
+        asked, preprocessing = forms(context.recipe["format"]), _preprocessing(context)
         given = context.given_subnet
-        if given and given.quant != "deploy":
-            raise ExportError(f"{context.plain['checkpoint']} is of quant={given.quant}; export needs quant=deploy")
-        classes = tuple(context.data.classes)
-        if given and given.classes != classes:
-            raise ExportError(
-                f"{context.plain['checkpoint']} knows the classes {choices(given.classes)}, the data "
-                f"{choices(classes)}; set data=… or data.root=… to what it was finetuned on"
-            )
-        spec, member = (given.spec, given.member) if given else (context.best_subnet(), context.member)
-        network = given.network if given else self._extract(context, spec, int8=True)
-        shape = (context.superspace.input_channels, spec.resolution, spec.resolution)
-        program = to_program(network, shape)
-        files = {"int8_onnx": context.output / INT8_FILE, "fp32_onnx": context.output / FP32_FILE}
-        metadata = {"space": str(member), "subnet": str(spec), "resolution": str(spec.resolution)}
-        metadata["classes"] = ",".join(classes)
-        save_onnx(to_onnx(program, metadata), files["int8_onnx"])
-        save_subnet(context.output / "subnet_int8.pth", network, member, spec, classes, "deploy")
-        if given:  # the same weights in floating point
-            fp32 = copy.deepcopy(network)
-            set_quant(fp32, False)
-        else:
-            fp32 = self._extract(context, spec, int8=False)
-        export_float(fp32, shape, files["fp32_onnx"])
-        figures = {"subnet": str(spec), **self._figures(context, network, program, files)}
-        cost = subnet_cost(member, spec)
+        subject = _given(context, given, preprocessing) if given else _found(context, preprocessing)
+        figures: dict[str, Any] = {"subnet": str(subject.spec), "machine": machine_name()}
+        figures |= _checked(context, subject, asked, preprocessing)
+        outputs = _written(context, subject, asked, preprocessing)
+        figures |= _costs(context, outputs, asked)
+        cost = subnet_cost(subject.member, subject.spec)
         figures |= {"mmacs": cost.mmacs, "mparams": cost.mparams}
-        outputs = {**files, "checkpoint": context.output / "subnet_int8.pth"}
-        return Outcome(figures, outputs, context.command("benchmark", f"space={member}", "quant=deploy"))
+        following = context.command("benchmark", f"space={subject.member}", f"quant={context.config.quant.name}")
+        return Outcome(figures, outputs, following)
 
-    def _extract(self, context: Context, spec: SubnetSpec, int8: bool) -> Network:
-        supernet = context.supernet(int8)
-        calibrate_subnet(supernet, spec, context.data.calibration_images())
-        return supernet.extract(spec)
 
-    def _figures(
-        self, context: Context, network: Network, program: Program, files: dict[str, Path]
-    ) -> dict[str, float | int | str]:
-        batches = list(context.data.test())
-        images = torch.cat([resize(images, network.resolution) for images, _ in batches])
-        model = files["int8_onnx"].read_bytes()
-        trained, labels = logits_of(network, batches)
-        exact, runtime = execute(program, images), run_onnx(model, images)
-        onnx, plain = compare(trained, runtime), compare(trained, run_onnx(model, images, optimize=False))
-        fp32 = run_onnx(files["fp32_onnx"].read_bytes(), images)
-        leftovers = float_leftovers(optimized_op_counts(model))
+def _given(context: Context, given: Subnet, preprocessing: Preprocessing) -> Subject:
+    """The subnet of `checkpoint=…`; its fp32 twin has the same weights in floating point."""
+    classes, path = tuple(context.data.classes), context.plain["checkpoint"]
+    if given.quant != "deploy":
+        raise ExportError(f"{path} is of quant={given.quant}; export needs quant=deploy")
+    if given.classes != classes:
+        raise ExportError(
+            f"{path} knows the classes {choices(given.classes)}, the data {choices(classes)}; "
+            "set data=… or data.root=… to what it was finetuned on"
+        )
+    fp32 = copy.deepcopy(given.network)
+    set_quant(fp32, False)
+    metadata = _metadata(given.member, given.spec, classes, preprocessing, given.quant)
+    program = to_program(given.network, _shape(context, given.spec))
+    return Subject(given.member, given.spec, given.network, given.network, fp32, program, metadata)
 
-        def accuracy(logits: torch.Tensor) -> float:
-            return 100.0 * float((logits.argmax(1) == labels).double().mean())
 
-        if onnx.agreement < context.recipe["min_agreement"] or (leftovers and not context.recipe["allow_float"]):
-            raise ExportError(
-                f"{files['int8_onnx']} agrees with the trained network on {onnx.agreement:.2f} % of images "
-                f"(recipe.export.min_agreement: {context.recipe['min_agreement']}) "
-                f"and leaves {leftovers or 'nothing'} in float"
-            )
-        return {
-            "int8_top1": accuracy(trained),
-            "onnx_int8_top1": accuracy(runtime),
-            "onnx_fp32_top1": accuracy(fp32),
-            "onnx_agreement": onnx.agreement,
-            "onnx_unoptimized_agreement": plain.agreement,
-            "exact_agreement": compare(trained, exact).agreement,
-            "onnx_mean_difference_std": onnx.mean_difference,
-            "onnx_max_difference_std": onnx.max_difference,
-            "onnx_float_layers": sum(leftovers.values()),
-            "int8_file_kb": files["int8_onnx"].stat().st_size / 1e3,
-            "fp32_file_kb": files["fp32_onnx"].stat().st_size / 1e3,
+def _found(context: Context, preprocessing: Preprocessing) -> Subject:
+    """The subnet asked for, or found, extracted from its supernets."""
+    member, spec, quant = context.member, context.best_subnet(), str(context.config.quant.name)
+    trained = int8 = _extract(context, spec, int8=True)
+    metadata = _metadata(member, spec, context.data.classes, preprocessing, quant)
+    if quant == "published":
+        images = torch.cat(list(context.data.calibration_images()))[: context.recipe["calibration_images"]]
+        int8, calibrated = make_deployable(trained, images)
+        metadata["ranges"] = f"calibrated on {len(images)} images: {', '.join(calibrated)}"
+    program, fp32 = to_program(int8, _shape(context, spec)), _extract(context, spec, int8=False)
+    return Subject(member, spec, trained, int8, fp32, program, metadata)
+
+
+def _metadata(
+    member: SpaceMember, spec: SubnetSpec, classes: Sequence[str], preprocessing: Preprocessing, quant: str
+) -> dict[str, str]:
+    return {
+        "space": str(member),
+        "subnet": str(spec),
+        "resolution": str(spec.resolution),
+        "classes": ",".join(classes),
+        "preprocessing": preprocessing.text(),
+        "quant": quant,
+    }
+
+
+def _shape(context: Context, spec: SubnetSpec) -> tuple[int, int, int]:
+    return (context.superspace.input_channels, spec.resolution, spec.resolution)
+
+
+def _extract(context: Context, spec: SubnetSpec, int8: bool) -> Network:
+    supernet = context.supernet(int8)
+    calibrate_subnet(supernet, spec, context.data.calibration_images())
+    return supernet.extract(spec)
+
+
+def _preprocessing(context: Context) -> Preprocessing:
+    asked, transform = context.recipe["preprocessing"], context.data.transform
+    if asked not in ("inside", "outside"):
+        raise ConfigError(f"recipe.export.preprocessing = {asked}; allowed: inside, outside")
+    return Preprocessing(
+        tuple(transform.mean),
+        tuple(transform.std),
+        transform.resize,
+        transform.size,
+        transform.interpolation,
+        inside=asked == "inside",
+    )
+
+
+def _checked(context: Context, subject: Subject, asked: list[str], preprocessing: Preprocessing) -> dict[str, Any]:
+    """Figures of parity of every INT8 file; raises where one is not the trained network."""
+    recipe = context.recipe
+    batches = list(context.data.test())
+    bundle = Bundle(subject.int8, subject.program, batches)
+    figures: dict[str, Any] = bundle.figures()
+    tolerance = Tolerance(recipe["min_agreement"], recipe["max_mean_difference"])
+    if subject.trained is not subject.int8:
+        published, labels = logits_of(subject.trained, batches)
+        figures["published_int8_top1"] = 100.0 * float((published.argmax(1) == labels).double().mean())
+        found = compare(published, bundle.exact)
+        tolerance.check("the program with calibrated ranges", found, "ranges that integer runtimes cannot express")
+        figures |= {
+            "published_agreement": found.agreement,
+            "published_mean_difference_std": found.mean_difference,
         }
+    for form in asked:
+        figures |= bundle.check(form, tolerance, allow_float=recipe["allow_float"])
+        if preprocessing.inside:
+            bundle.check_pixels(form, preprocessing)
+    figures["agreement"] = min(figures[f"{form}_agreement"] for form in asked)
+    fp32, labels = logits_of(to_plain(subject.fp32), batches)
+    figures["fp32_top1"] = 100.0 * float((fp32.argmax(1) == labels).double().mean())
+    return figures
+
+
+def _written(context: Context, subject: Subject, asked: list[str], preprocessing: Preprocessing) -> dict[str, Path]:
+    """Write every file; return them by name."""
+    folder, metadata = context.output, subject.metadata
+    outputs = {}
+    for form in asked:
+        outputs[f"{form}_int8"] = folder / f"subnet_int8.{form}"
+        save_file(FORMS[form].write(subject.program, metadata, preprocessing), outputs[f"{form}_int8"])
+    plain, float_metadata = to_plain(subject.fp32, metadata), {**metadata, "quant": "off"}
+    plain.config["metadata"] = float_metadata
+    channels, *_ = shape = subject.program.input_shape
+    if "onnx" in asked:
+        outputs["onnx_fp32"] = folder / FP32_FILE
+        export_float(subject.fp32, shape, outputs["onnx_fp32"], float_metadata)
+    if "tflite" in asked:
+        outputs["tflite_fp32"] = folder / "subnet_fp32.tflite"
+        save_file(to_float_tflite(plain, channels, float_metadata), outputs["tflite_fp32"])
+    outputs["plain_fp32"], *_ = save_plain(plain, folder / "subnet_fp32.json")
+    outputs["program"] = folder / "program.safetensors"
+    save_program(outputs["program"], subject.program, metadata)
+    outputs["checkpoint"] = folder / "subnet_int8.pth"
+    save_subnet(outputs["checkpoint"], subject.int8, subject.member, subject.spec, context.data.classes, "deploy")
+    return outputs
+
+
+def _costs(context: Context, outputs: dict[str, Path], asked: list[str]) -> dict[str, float]:
+    """Sizes and interleaved latencies of the files; where the INT8 ONNX file's time goes is drawn."""
+    names = [f"{form}_{precision}" for form in asked for precision in ("int8", "fp32")]
+    files = {name: outputs[name].read_bytes() for name in names}
+    times = least_ms({name: runner(files[name], name.split("_")[0]) for name in names}, context.recipe["repeats"])
+    figures = {f"{name}_file_kb": len(file) / 1e3 for name, file in files.items()}
+    figures |= {f"{name}_latency_ms": ms for name, ms in times.items()}
+    figures |= {f"{form}_int8_speedup": times[f"{form}_fp32"] / times[f"{form}_int8"] for form in asked}
+    if "onnx" in asked:
+        outputs |= {"profile": context.output / "profile.csv", "profile_picture": context.output / "profile.png"}
+        rows = [(layer_of(op.name), op) for op in profile_onnx(files["onnx_int8"], context.recipe["repeats"])]
+        write_csv(outputs["profile"], [{"stage": stage, **op._asdict()} for stage, op in rows])
+        drawn = [(stage, op.kind, op.least_ms) for stage, op in rows]
+        draw_operators(outputs["profile_picture"], f"INT8 ONNX on {machine_name()}", drawn)
+    return figures

@@ -34,8 +34,8 @@ SUMMARY = (
     "onnx_float_layers",
     "fp32_latency_ms",
     "int8_latency_ms",
-    "fp32_file_kb",
-    "int8_file_kb",
+    "onnx_fp32_file_kb",
+    "onnx_int8_file_kb",
 )
 
 

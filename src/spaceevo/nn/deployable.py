@@ -1,0 +1,104 @@
+"""A network trained under `quant=published` made deployable: one range for every tensor, missing ones calibrated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from spaceevo.nn.block import Block
+from spaceevo.nn.layers import ConvLayer, ElasticLayer
+from spaceevo.nn.stage import Stage
+from spaceevo.nn.supernet import Network
+from spaceevo.quant.prepare import set_quant
+from spaceevo.quant.quantizer import DEPLOY, ActivationQuantizer
+
+Range = tuple[float, float]
+
+
+class _LearnedRanges:
+    """Reads which tensor each convolution's quantiser stands at; convolutions that share a tensor share the union."""
+
+    def __init__(self) -> None:
+        self.ranges: dict[str, Range] = {}
+
+    def layer(self, name: str, leaf: ElasticLayer, inputs: Sequence[str], /) -> str:
+        if isinstance(leaf, ConvLayer):
+            tensors = [inputs[0], *(f"{name}.{index}" for index in range(leaf.active.stack - 1))]
+            for tensor, conv in zip(tensors, leaf.convs, strict=False):
+                self._widen(tensor, conv.input_quantizer)
+        return name
+
+    def _widen(self, tensor: str, quantizer: object) -> None:
+        if not isinstance(quantizer, ActivationQuantizer) or not quantizer.initialized:
+            return
+        low = quantizer.offset.item()
+        high = low + quantizer.config.high * abs(quantizer.scale.item())
+        known = self.ranges.get(tensor, (0.0, 0.0))  # integer runtimes need 0 on the grid
+        self.ranges[tensor] = (min(low, known[0]), max(high, known[1]))
+
+
+class _Quantizers:
+    """Finds the quantiser of every tensor."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, ActivationQuantizer] = {}
+
+    def layer(self, name: str, leaf: ElasticLayer, inputs: Sequence[str], /) -> str:
+        placed = {name: leaf.activation.output_quantizer, f"{name}.pre": leaf.activation.input_quantizer}
+        if isinstance(leaf, ConvLayer):
+            placed |= {f"{name}.{i}": act.output_quantizer for i, act in enumerate(leaf.between)}  # type: ignore[misc]
+        self.found |= {tensor: quantizer for tensor, quantizer in placed.items() if quantizer is not None}
+        return name
+
+
+@torch.no_grad()
+def make_deployable(network: Network, images: Tensor) -> tuple[Network, list[str]]:
+    """A network trained under `published` as one under `deploy`, in INT8.
+
+    Weights and their scales are taken over. Ranges learned at convolutions' inputs become those of the tensors; all
+    others are the least and greatest value seen on `images`, and −128 among the weights becomes −127. What no integer
+    runtime can do is lost: clipping at a range that leaves 0 out, and another range for each reader of a tensor.
+
+    Args:
+        network: the extracted network, in eval mode.
+        images: calibration images `(N, C, H, W)`.
+
+    Returns:
+        The new network, and the tensors whose ranges were calibrated.
+    """
+    stages = {
+        name: Stage([Block([block.spec], DEPLOY) for block in stage.active_blocks])
+        for name, stage in network.stages.items()
+        if isinstance(stage, Stage)
+    }
+    device = next(network.parameters()).device
+    deployable = Network(stages, network.resolution, DEPLOY.tensor_quantizer()).to(device).eval()
+    own = deployable.state_dict()
+    taken = {key: value for key, value in network.state_dict().items() if key in own}
+    deployable.load_state_dict(taken, strict=False)
+    learned, places = _LearnedRanges(), _Quantizers()
+    network.lower(learned, "images")
+    deployable.lower(places, "images")
+    assert deployable.image_quantizer is not None
+    places.found["images"] = deployable.image_quantizer
+    calibrated = []
+    for tensor, quantizer in places.found.items():
+        if quantizer.config.fixed_scale is not None:
+            continue
+        if tensor in learned.ranges:
+            _set_range(quantizer, *learned.ranges[tensor])
+        else:
+            calibrated.append(tensor)
+    set_quant(deployable, True)
+    deployable(images.to(device))
+    return deployable, calibrated
+
+
+def _set_range(quantizer: ActivationQuantizer, low: float, high: float) -> None:
+    if not quantizer.config.learns_offset:
+        low = 0.0
+    quantizer.scale.fill_((high - low) / quantizer.config.high)
+    quantizer.offset.fill_(low)
+    quantizer.initialized.fill_(True)

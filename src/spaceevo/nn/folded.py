@@ -1,0 +1,31 @@
+"""A trained network as it will be deployed: batch norm folded into integer weights, biases rounded."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from spaceevo.nn.supernet import Network, resize
+from spaceevo.quant.convert import to_program
+from spaceevo.quant.program import Executor
+
+
+class FoldedNetwork(nn.Module):
+    """Evaluates a network's integer program, on the network's device; resizes images as the network does.
+
+    Args:
+        network: an extracted network trained under `quant=deploy`, in eval mode.
+        input_channels: of its images.
+        dtype: float32, or float64 for exact sums.
+    """
+
+    def __init__(self, network: Network, input_channels: int = 3, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.resolution = network.resolution
+        self.program = to_program(network, (input_channels, self.resolution, self.resolution))
+        self.executor = Executor(self.program, dtype).to(next(network.parameters()).device)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images `(N, C, H, W)` → logits `(N, classes)`."""
+        y: Tensor = self.executor(resize(images, self.resolution))
+        return y

@@ -1,0 +1,47 @@
+"""A network trained under quant=published, made deployable."""
+
+import pytest
+import torch
+
+from spaceevo.nn.calibrate import recalibrate
+from spaceevo.nn.deployable import make_deployable
+from spaceevo.quant.convert import to_program
+from spaceevo.quant.prepare import quantizers
+from spaceevo.quant.program import execute
+from spaceevo.quant.quantizer import ActivationQuantizer
+from spaceevo.space.superspace import Superspace
+from tests.nn.conftest import SEARCHED, Make
+from tests.nn.test_lowering import Images, member_of
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", [*SEARCHED, "digits-012-010"])
+def test_it_computes_nearly_the_same_and_lowers(zoo: Superspace, grown: Make, images: Images, name: str) -> None:
+    member = member_of(zoo, name)
+    supernet = grown(member, "published")
+    spec = member.smallest
+    supernet.activate(spec)
+    recalibrate(supernet, [images(32, spec.resolution)], supernet)
+    published = supernet.extract(spec)
+    pictures = images(32, spec.resolution)
+    deployable, calibrated = make_deployable(published, pictures)
+    logits = published(pictures)
+    program = to_program(deployable, (3, spec.resolution, spec.resolution))
+    assert set(calibrated) <= set(program.tensors)
+    assert program.output_name in calibrated
+    assert not any(tensor in calibrated for op in program.ops if op.weights is not None for tensor in op.inputs)
+    for result in (deployable(pictures), execute(program, pictures)):
+        assert (result - logits).norm() < 0.2 * (logits - logits.mean(0)).norm()
+
+
+@torch.no_grad()
+def test_learned_ranges_are_kept(zoo: Superspace, grown: Make, images: Images) -> None:
+    supernet = grown(zoo.member((0, 0, 0), (0, 0, 0)), "published")
+    published = supernet.extract(supernet.member.smallest)
+    deployable, _ = make_deployable(published, images(8, 16))
+    source = published.stages["stage0"].blocks[0].layers["depthwise"].convs[0].input_quantizer
+    low = min(0.0, source.offset.item())
+    high = max(0.0, source.offset.item() + 255 * abs(source.scale.item()))
+    target = deployable.stages["first_conv"].blocks[0].layers["conv"].activation.output_quantizer
+    assert target.scale.item() == pytest.approx((high - (low if target.config.learns_offset else 0.0)) / 255, rel=1e-5)
+    assert all(q.initialized for q in quantizers(deployable).values() if isinstance(q, ActivationQuantizer))
