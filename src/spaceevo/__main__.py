@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 import hydra
@@ -15,6 +16,7 @@ from spaceevo.errors import SpaceEvoError
 from spaceevo.space.description import conf_folder
 from spaceevo.space.published import published_models
 
+SUBNET, QUOTED = re.compile(r"""(?<!['"])\bd\d+(#\d+)*_k[^,\]'"\s]+"""), r"'\g<0>'"
 FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
@@ -40,6 +42,12 @@ def _job(config: DictConfig) -> object:
     return run(config)
 
 
+def _quoted(argument: str) -> str:
+    """Quote the subnets in `subnet=…`, so that they may be typed as they are printed: Hydra stumbles over #."""
+    key, _, value = argument.partition("=")
+    return f"{key}={SUBNET.sub(QUOTED, value)}" if key == "subnet" else argument
+
+
 def _one_line(error: BaseException) -> str:
     return " ".join(f"{error} {error.__cause__ or ''}".split())
 
@@ -47,6 +55,7 @@ def _one_line(error: BaseException) -> str:
 def main() -> None:
     """Run the command line; a user's fault ends in one line and exit code 1."""
     show_all = os.environ.get(FULL_ERROR, "") not in ("", "0")
+    sys.argv[1:] = map(_quoted, sys.argv[1:])
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing, and the line is ours to write
     try:
         _job()

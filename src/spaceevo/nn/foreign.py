@@ -140,10 +140,10 @@ def read_foreign(path: Path) -> Mapping[str, Any]:
             "use a file of tensors and settings, from a source you trust"
         ) from None
     except Exception as error:  # whatever a broken file makes torch or pickle raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise CheckpointError(
             f"checkpoint {path} is truncated or no checkpoint ({reason}); make or fetch it again"
-        ) from error
+        ) from None
     if not isinstance(content, Mapping):
         raise CheckpointError(f"checkpoint {path} holds a {type(content).__name__}; expected a mapping of tensors")
     return content
