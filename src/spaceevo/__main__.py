@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,6 +18,7 @@ from spaceevo.errors import SpaceEvoError
 from spaceevo.space.description import conf_folder
 from spaceevo.space.published import published_models
 
+SUBNET, QUOTED = re.compile(r"""(?<!['"])\bd\d+(#\d+)*_k[^,\]'"\s]+"""), r"'\g<0>'"
 FULL_ERROR = "HYDRA_FULL_ERROR"
 HYDRAS_NOTE = "Error executing job with overrides"
 
@@ -41,6 +43,12 @@ def _job(config: DictConfig) -> object:
     from spaceevo.run import run
 
     return run(config)
+
+
+def _quoted(argument: str) -> str:
+    """Quote the subnets in `subnet=…`, so that they may be typed as they are printed: Hydra stumbles over #."""
+    key, _, value = argument.partition("=")
+    return f"{key}={SUBNET.sub(QUOTED, value)}" if key == "subnet" else argument
 
 
 def _one_line(error: BaseException) -> str:
@@ -69,6 +77,7 @@ def main() -> None:
         _print_stages()
         return
     show_all = os.environ.get(FULL_ERROR, "") not in ("", "0")
+    sys.argv[1:] = map(_quoted, sys.argv[1:])
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing, and the line is ours to write
     try:
         with nullcontext() if show_all else _only_our_line():

@@ -13,16 +13,18 @@ from torch import Tensor, nn
 
 import spaceevo
 from spaceevo.errors import CheckpointError
-from spaceevo.nn.released import read_released
+from spaceevo.nn.block import Block
+from spaceevo.nn.released import _candidates, _renamer, read_released
 from spaceevo.nn.stage import Stage
 from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.prepare import quantizers, set_quant
 from spaceevo.quant.quantizer import PUBLISHED
 from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.spec import BlockSpec
 from spaceevo.space.superspace import Superspace
 from tests.nn.conftest import SEARCHED
-from tests.nn.test_block import LAYERS, SCALARS
+from tests.nn.test_block import HEADS, LAYERS, SCALARS
 
 State = dict[str, Tensor]
 NETS = ["spaceevo@pixel4-tiny", "spaceevo@vnni-large"]
@@ -173,6 +175,25 @@ def test_networks_of_every_block_type(zoo: Superspace, tmp_path: Path, kind: str
     assert_equal_states(*networks)
     assert loaded.epochs == 3
     assert loaded.quantised == sum(q.initialized.item() for q in quantizers(networks[0]).values()) / 2
+
+
+GOLDEN_BLOCKS = [(name, stride) for name in LAYERS for stride in ((1,) if name in HEADS else (1, 2))]
+
+
+@pytest.mark.parametrize(("name", "stride"), GOLDEN_BLOCKS)
+def test_names_after_extraction(reference: Path, name: str, stride: int) -> None:
+    """Every published name of an extracted block has a place in ours, and every place of ours a name."""
+    golden = torch.load(reference / "golden" / "blocks" / f"{name}Block_s{stride}.pt", weights_only=True)
+    for case in golden["cases"]:
+        sizes = (case["cin"], case["width"], case["kernel_size"], case["expand_ratio"])
+        block = Block([BlockSpec(name, *sizes, stride, golden["activation"] or "relu")], PUBLISHED)
+        network = Network({"stage1": Stage([block])}, 8, None)
+        own, rename = network.state_dict(), _renamer(network)
+        found = set()
+        for key in case["static_keys"]:
+            site, _, leaf = f"stages.stage1.0.{key}".rpartition(".")
+            found |= {name for name in _candidates(rename(site), leaf) if name in own} or {key}
+        assert found == {key for key in own if not key.endswith(".initialized")}
 
 
 def test_fp32_files_leave_the_quantisers_to_start(zoo: Superspace, tmp_path: Path) -> None:

@@ -25,6 +25,22 @@ def test_subnets_round_trip(spec: SubnetSpec) -> None:
     assert str(again) == str(spec)
 
 
+@given(spec=subnets, data=st.data())
+def test_a_damaged_subnet_is_refused_or_another_subnet(spec: SubnetSpec, data: st.DataObject) -> None:
+    """Whatever happens to a character, what is read is written back as it stands, or an error says where."""
+    text = str(spec)
+    position = data.draw(st.integers(0, len(text)))
+    damaged = text[:position] + data.draw(st.text("0123456789.#_dkwer-+ eEnax", max_size=2)) + text[position + 1 :]
+    try:
+        found = SubnetSpec.parse(damaged)
+    except EncodingError as error:
+        assert str(error).startswith("subnet '")
+    else:
+        again = str(found)
+        assert SubnetSpec.parse(again) == found
+        assert again.split("_e")[0] == damaged.strip().split("_e")[0]
+
+
 @given(stage=substages)
 def test_substages_round_trip(stage: tuple[BlockChoice, ...]) -> None:
     assert parse_substage(format_substage(stage)) == stage

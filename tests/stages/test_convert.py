@@ -1,16 +1,28 @@
+import functools
 from pathlib import Path
 
 import pytest
 import torch
+<<<<<<< HEAD
+=======
+from tests.nn.test_released import published, trained
+from tests.nn.test_released_teacher import b5_blocks, reference_teacher, teacher_state
+from tests.stages.conftest import RunStage
+>>>>>>> h3
 
+from spaceevo.artifacts import Layout
 from spaceevo.errors import CheckpointError, ConfigError, MissingArtifactError
 from spaceevo.nn.checkpoint import load_state, read_checkpoint
 from spaceevo.nn.student import BlockStudent
 from spaceevo.quant.prepare import quantizers
 from spaceevo.quant.quantizer import DEPLOY, PUBLISHED
 from spaceevo.space.description import superspace
+<<<<<<< HEAD
 from tests.nn.test_released import published, trained
 from tests.stages.conftest import RunStage
+=======
+from spaceevo.teacher import TeacherConfig, load_teacher
+>>>>>>> h3
 
 
 def student(tmp_path: Path, int8: bool) -> tuple[BlockStudent, Path]:
@@ -62,3 +74,22 @@ def test_faults(run_stage: RunStage, tmp_path: Path, settings: list[str], error:
     with pytest.raises(error, match=words):
         run_stage("convert", "superspace=digits", *[setting.format(file=file) for setting in settings])
     assert not (tmp_path / "runs/checkpoints").exists()
+
+
+@pytest.mark.slow
+def test_the_teacher(run_stage: RunStage, tmp_path: Path) -> None:
+    """After conversion it is loaded like one that was trained here, and computes what the description says."""
+    state, path = teacher_state(48, b5_blocks(), 2048, 1000), tmp_path / "lsq.pth"
+    torch.save({"model": state, "epoch": 0}, path)
+    result = run_stage("convert", "superspace=mobilew", f"checkpoint={path}")
+    assert (result.figures["kind"], result.figures["precision"]) == ("teacher", "int8")
+    import timm
+
+    model = functools.partial(timm.create_model, "tf_efficientnet_b5")
+    config = TeacherConfig("efficientnet_b5", model, {"stage0": "blocks.0", "stage6": "blocks.6"}, "pretrained")
+    teacher = load_teacher(config, Layout(tmp_path / "runs/checkpoints"), 1000, True, "")
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = reference_teacher(state, b5_blocks(), x)
+        assert ((teacher(x) - expected).norm() / expected.norm()).item() < 1e-3
+    assert [feature.shape[1] for feature in teacher.features(x, "stage0", "stage6")] == [24, 512]

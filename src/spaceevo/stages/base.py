@@ -32,7 +32,7 @@ from spaceevo.nn.supernet import Supernet
 from spaceevo.nn.weights import holds_subnet, random_supernet, trained_supernet
 from spaceevo.space.description import found_space, parse_description
 from spaceevo.space.encoding import SubnetSpec
-from spaceevo.space.published import published_model
+from spaceevo.space.published import published_model, published_models
 from spaceevo.space.superspace import SpaceMember, Superspace
 from spaceevo.stages.processes import is_first
 from spaceevo.stages.tracking import is_tracked, track
@@ -161,7 +161,7 @@ class Context:
         corners = {"max": self.member.largest, "min": self.member.smallest}
         if text in corners:
             return corners[text]
-        known = published_model(text).spec if "@" in text else None
+        known = published_model(text).spec if "@" in text or text in published_models() else None
         return known or SubnetSpec.parse(text)
 
     def best_subnet(self) -> SubnetSpec:
