@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from spaceevo.quant.convert import ProgramBuilder, lower_layer, random_recipe_quants
@@ -48,19 +48,32 @@ def subnet_blocks(member: SpaceMember, spec: SubnetSpec) -> list[PlacedBlock]:
     return place((block for blocks in member.block_specs(spec).values() for block in blocks), spec.resolution)
 
 
-def random_block_program(spec: BlockSpec, hw: int) -> Program:
-    """The integer program of one block with random weights, on which latency does not depend.
+def random_program(blocks: Sequence[PlacedBlock]) -> Program:
+    """The integer program of blocks in a row with random weights, on which latency does not depend.
 
     Args:
-        spec: the block.
-        hw: height and width of its input `(N, Cin, hw, hw)`; 1 for the classifier.
+        blocks: the blocks; the first one's input is `(N, Cin, hw, hw)`, hw being 1 for the classifier.
     """
+    (first, hw), *_ = blocks
+    builder = ProgramBuilder((first.cin, hw, hw), TensorQuant(0.02, 128))
+    x = builder.program.input_name
+    for index, (spec, _) in enumerate(blocks):
+        x = _lower(builder, spec, f"{index}.", x)
+    return builder.program
+
+
+def _lower(builder: ProgramBuilder, spec: BlockSpec, prefix: str, x: str) -> str:
     recipe = recipe_of(spec)
     quants = random_recipe_quants(recipe)
-    builder = ProgramBuilder((spec.cin, hw, hw), TensorQuant(0.02, 128))
 
     def run(name: str, /, *inputs: str) -> str:
-        return lower_layer(builder, name, recipe[name], quants[name], inputs) if name in recipe else inputs[0]
+        if name not in recipe:
+            return inputs[0]
+        return lower_layer(builder, f"{prefix}{name}", recipe[name], quants[name], inputs)
 
-    block_type(spec.type).forward(run, builder.program.input_name)
-    return builder.program
+    return block_type(spec.type).forward(run, x)
+
+
+def random_block_program(spec: BlockSpec, hw: int) -> Program:
+    """The integer program of one block with random weights; `hw` as in `random_program`."""
+    return random_program([(spec, hw)])
