@@ -100,14 +100,13 @@ class Platform:
 
     def _fixed_ms(self, superspace: Superspace, resolution: int) -> float:
         blocks = fixed_blocks(superspace, resolution)
-        if not self.predictor.missing(blocks):
-            return self.blocks_ms(blocks)
-        if self.predictor.fixed_latency_ms is not None:
-            return self.predictor.fixed_ms(resolution)
-        return self._unknown_fixed_ms(superspace, blocks)
-
-    def _unknown_fixed_ms(self, superspace: Superspace, blocks: Sequence[PlacedBlock]) -> float:
-        raise self.predictor.unknown(blocks, superspace.name, only_fixed=True)
+        if self.predictor.missing(blocks):
+            if self.predictor.fixed_latency_ms is not None:
+                return self.predictor.fixed_ms(resolution)
+            self.ensure(blocks)
+        if self.predictor.missing(blocks):
+            raise self.predictor.unknown(blocks, superspace.name, only_fixed=True)
+        return self.blocks_ms(blocks)
 
     def _warn(self) -> None:
         """Say once that latencies are the model's."""

@@ -139,9 +139,6 @@ class MeasuringPlatform(Platform):
             self.ensure(block for spec in specs for block in subnet_blocks(member, spec))
         return super().subnets_ms(member, specs)
 
-    def _unknown_fixed_ms(self, superspace: object, blocks: Sequence[PlacedBlock]) -> float:
-        return self.blocks_ms(blocks)
-
     def measured_ms(self, models: Mapping[str, Program | Model], repeats: int = 20) -> dict[str, float]:
         """Measured latency in ms of networks: programs, or models in the runtime's own format."""
         ready = {name: self.compile(m) if isinstance(m, Program) else m for name, m in models.items()}
