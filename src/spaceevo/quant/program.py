@@ -1,17 +1,20 @@
-"""Integer programs: what a quantised network computes, operation by operation, and their exact executor."""
+"""Integer programs: what a quantised network computes, operation by operation, and their executor."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from spaceevo.quant.quantizer import RELU6_SCALE
+from spaceevo.space.spec import halved
 
 OpKind = Literal["conv", "linear", "add", "mul", "mean", "sigmoid", "hard_sigmoid"]
 LEVELS = 255
@@ -69,6 +72,17 @@ class Program:
         """The last operation's tensor."""
         return self.ops[-1].output if self.ops else self.input_name
 
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor, `(C, H, W)` or `(C,)`, without the batch."""
+        found: dict[str, tuple[int, ...]] = {self.input_name: self.input_shape}
+        for op in self.ops:
+            channels, *sides = max((found[name] for name in op.inputs), key=math.prod)
+            if op.weights is not None:
+                channels = len(op.weights.bias)
+            sides = [1 if op.kind == "mean" else halved(side, op.stride) for side in sides]
+            found[op.output] = (channels,) if op.kind == "linear" else (channels, *sides)
+        return found
+
 
 def _quantize(real: Tensor, quant: TensorQuant) -> Tensor:
     scale = float(np.float32(quant.scale))
@@ -79,38 +93,74 @@ def _dequantize(integer: Tensor, quant: TensorQuant) -> Tensor:
     return (integer - quant.zero_point) * float(np.float32(quant.scale))
 
 
-def _convolve(op: Op, x: Tensor, input_scale: float) -> Tensor:
-    """Exact integer accumulation (float64 holds every int32), then the real value."""
-    assert op.weights is not None
-    weight = torch.from_numpy(op.weights.weight).double()
-    bias = torch.from_numpy(op.weights.bias).double()
-    if op.kind == "linear":
-        total = functional.linear(x.flatten(1), weight.flatten(1), bias)
-    else:
-        total = functional.conv2d(x, weight, bias, op.stride, weight.shape[-1] // 2, groups=op.groups)
-    scale = torch.from_numpy(np.float32(input_scale) * op.weights.scale).double()
-    return total * scale.view(1, -1, *[1] * (total.ndim - 2))
+class Executor(nn.Module):
+    """Runs a program in integers.
+
+    In float64 sums are exact, so this defines what a program means. In float32, which accelerators are fast in, sums
+    beyond 2²⁴ are rounded.
+
+    Args:
+        program: the program.
+        dtype: float64 or float32: the type that holds the integers.
+    """
+
+    def __init__(self, program: Program, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        self.program = program
+        self.dtype = dtype
+        for index, op in enumerate(program.ops):
+            if op.weights is not None:
+                scale = np.float32(program.tensors[op.inputs[0]].scale) * op.weights.scale
+                for name, values in (("weight", op.weights.weight), ("bias", op.weights.bias), ("scale", scale)):
+                    self.register_buffer(f"{name}{index}", torch.from_numpy(values).to(dtype), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Real input `(N, C, H, W)` of the program's shape → the output's real values, float32."""
+        output = self.program.output_name
+        return _dequantize(self.integers(images, [output])[output], self.program.tensors[output]).float()
+
+    @torch.no_grad()
+    def integers(self, images: Tensor, wanted: Collection[str] | None = None) -> dict[str, Tensor]:
+        """The integers of every tensor of the program, or of those `wanted`; the others are freed once used."""
+        quants, name = self.program.tensors, self.program.input_name
+        last_use = {x: index for index, op in enumerate(self.program.ops) for x in op.inputs}
+        values = {name: _quantize(images.to(self.dtype), quants[name])}
+        for index, op in enumerate(self.program.ops):
+            real = self._compute(index, op, [values[x] for x in op.inputs], [quants[x] for x in op.inputs])
+            values[op.output] = _quantize(real, quants[op.output])
+            for x in {*op.inputs}:
+                if wanted is not None and x not in wanted and last_use[x] == index:
+                    del values[x]
+        return values
+
+    def _compute(self, index: int, op: Op, integers: list[Tensor], quants: list[TensorQuant]) -> Tensor:
+        if op.weights is not None:
+            return self._convolve(index, op, integers[0] - quants[0].zero_point)
+        reals = [_dequantize(integer, quant) for integer, quant in zip(integers, quants, strict=True)]
+        match op.kind:
+            case "add":
+                return reals[0] + reals[1]
+            case "mul":
+                return reals[0] * reals[1]
+            case "mean":
+                return reals[0].mean((2, 3), keepdim=True)
+            case "sigmoid":
+                return torch.sigmoid(reals[0])
+        sixths = TensorQuant(RELU6_SCALE, 0)
+        return _dequantize(_quantize(reals[0] + 3, sixths), sixths) / 6
+
+    def _convolve(self, index: int, op: Op, x: Tensor) -> Tensor:
+        """Accumulate integers, then the real value."""
+        weight, bias, scale = (self.get_buffer(f"{name}{index}") for name in ("weight", "bias", "scale"))
+        if op.kind == "linear":
+            total = functional.linear(x.flatten(1), weight.flatten(1), bias)
+        else:
+            total = functional.conv2d(x, weight, bias, op.stride, weight.shape[-1] // 2, groups=op.groups)
+        return total * scale.view(1, -1, *[1] * (total.ndim - 2))
 
 
-def _compute(op: Op, integers: list[Tensor], quants: list[TensorQuant]) -> Tensor:
-    if op.kind in ("conv", "linear"):
-        return _convolve(op, integers[0] - quants[0].zero_point, quants[0].scale)
-    reals = [_dequantize(integer, quant) for integer, quant in zip(integers, quants, strict=True)]
-    if op.kind == "add":
-        return reals[0] + reals[1]
-    if op.kind == "mul":
-        return reals[0] * reals[1]
-    if op.kind == "mean":
-        return reals[0].mean((2, 3), keepdim=True)
-    if op.kind == "sigmoid":
-        return torch.sigmoid(reals[0])
-    sixths = _quantize(reals[0] + 3, TensorQuant(RELU6_SCALE, 0))
-    return _dequantize(sixths, TensorQuant(RELU6_SCALE, 0)) / 6
-
-
-@torch.no_grad()
 def execute(program: Program, images: Tensor) -> Tensor:
-    """Run a program exactly, in integers.
+    """Run a program exactly.
 
     Args:
         program: the program.
@@ -119,10 +169,5 @@ def execute(program: Program, images: Tensor) -> Tensor:
     Returns:
         The output's real values, `(N, classes)` for a classifier, float32.
     """
-    quants = program.tensors
-    values = {program.input_name: _quantize(images.double(), quants[program.input_name])}
-    for op in program.ops:
-        real = _compute(op, [values[name] for name in op.inputs], [quants[name] for name in op.inputs])
-        values[op.output] = _quantize(real, quants[op.output])
-    output = program.output_name
-    return _dequantize(values[output], quants[output]).float()
+    result: Tensor = Executor(program)(images)
+    return result

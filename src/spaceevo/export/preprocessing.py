@@ -1,0 +1,53 @@
+"""What images go through before a network sees them, told in a file's metadata or done in the file itself."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spaceevo.errors import ExportError
+
+INSIDE_NAME = "pixels"
+"""Input of files that normalise: uint8 pixels; the others' is `images`, already normalised."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Evaluation's way from a picture to a network's input.
+
+    Attributes:
+        mean: of each channel, for pixels 0…1.
+        std: of each channel.
+        resize: length of the shorter side after the first resizing.
+        crop: side of the centre crop taken then; the network's resolution is reached by resizing that, bicubically.
+        interpolation: of the first resizing.
+        inside: whether the file normalises: it then takes uint8 pixels of the network's resolution.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: int
+    crop: int
+    interpolation: str = "bicubic"
+    inside: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the settings.
+
+        Raises:
+            ExportError: mean and std differ in length.
+        """
+        if len(self.mean) != len(self.std):
+            raise ExportError(f"preprocessing: mean {self.mean} and std {self.std} need a number per channel each")
+
+    def text(self) -> str:
+        """For a file's metadata."""
+        return json.dumps(asdict(self))
+
+    def factors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Gain and shift of each channel: `(pixels/255 − mean)/std` is `pixels·gain + shift`."""
+        std = np.array(self.std)
+        return (1 / (255 * std)).astype(np.float32), (-np.array(self.mean) / std).astype(np.float32)
