@@ -62,10 +62,8 @@ def _round_bias(conv: FoldedConv, input_scale: float) -> ConvWeights:
     """Biases as int32 on the accumulator's grid; a channel too faint for that gets a coarser weight grid."""
     coarsest = np.maximum(np.abs(conv.bias) / (input_scale * BIAS_LIMIT), 1e-12)
     scale = np.maximum(conv.scale, coarsest).astype(np.float32)
-    weight, is_faint = conv.weight, conv.scale < coarsest
-    if is_faint.any():
-        shrink = np.where(is_faint, conv.scale / scale, 1.0).reshape(-1, *[1] * (weight.ndim - 1))
-        weight = np.round(weight * shrink).astype(np.int8)
+    shrink = np.where(conv.scale < coarsest, conv.scale / scale, 1.0).reshape(-1, *[1] * (conv.weight.ndim - 1))
+    weight = np.round(conv.weight * shrink).astype(np.int8)
     grid = (np.float32(input_scale) * scale).astype(np.float64)
     return ConvWeights(weight, scale, np.round(conv.bias / grid).astype(np.int32))
 
