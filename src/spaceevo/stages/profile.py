@@ -15,6 +15,8 @@ from spaceevo.artifacts import fingerprint, read_json, write_json
 from spaceevo.errors import ConfigError
 from spaceevo.latency.accuracy import PredictionError
 from spaceevo.latency.blocks import PlacedBlock, block_key, random_program, subnet_blocks
+from spaceevo.latency.kernels import fit_kernels, kernels_ms
+from spaceevo.latency.nn_meter import write_package
 from spaceevo.latency.predictor import BlockLatency
 from spaceevo.latency.roofline import Correction, Roofline, family_of, mparams_of
 from spaceevo.latency.table import LatencyTable
@@ -58,7 +60,7 @@ def sample_blocks(superspace: Superspace, rng: Random, count: int) -> dict[str, 
 class _Measurements:
     """Timings in a file, pass by pass, so that a killed run goes on; the least of the passes counts.
 
-    A pass goes through everything once, so that what disturbs the machine for a while disturbs one pass only.
+    A pass goes through blocks and networks alike, so that what disturbs the machine for a while disturbs one pass only.
     """
 
     def __init__(self, platform: MeasuringPlatform, path: Path, mark: str, passes: int) -> None:
@@ -66,35 +68,41 @@ class _Measurements:
         saved = read_json(path) if path.exists() else {}
         self.state: dict[str, Any] = saved if saved.get("mark") == mark else {"mark": mark}
 
-    def measure(self, what: str, models: Mapping[str, Any], group: int, repeats: int) -> None:
+    def measure(self, collections: Mapping[str, Mapping[str, Any]], repeats: int) -> None:
         """Make and time the models that miss a pass.
 
         Args:
-            what: name of these measurements.
-            models: name → what `_model` makes a model of.
-            group: how many are timed side by side.
+            collections: what → name → block or network.
             repeats: timings of each in a pass.
         """
-        state = self.state.setdefault(what, {"cpu_seconds": 0.0, "timings": {}})
-        todo = [part for number in range(self.passes) for part in self._parts(state["timings"], models, number, group)]
+        for what in collections:
+            self.state.setdefault(what, {"cpu_seconds": 0.0, "timings": {}})
+        todo = [part for number in range(self.passes) for part in self._parts(collections, number)]
         with progress() as bar:
-            task = bar.add_task(f"{what} on {self.platform.machine}", total=len(todo))
-            for part in todo:
-                started = time.process_time()
-                found = self.platform.time_models(_LazyModels(self.platform, part), repeats)
-                for name, timing in found.items():
-                    state["timings"].setdefault(name, []).append([round(timing.latency_ms, 6), timing.dispersion])
-                state["cpu_seconds"] += time.process_time() - started
-                write_json(self.path, self.state)
+            task = bar.add_task(f"profiling {self.platform.machine}", total=len(todo))
+            for what, part in todo:
+                bar.update(task, description=f"{what} on {self.platform.machine}")
+                self._measure(self.state[what], part, repeats)
                 bar.advance(task)
 
-    def _parts(
-        self, timings: Mapping[str, Any], models: Mapping[str, Any], number: int, group: int
-    ) -> Iterator[dict[str, Any]]:
-        names = [name for name in models if len(timings.get(name, ())) <= number]
-        Random(number).shuffle(names)
-        for start in range(0, len(names), group):
-            yield {name: models[name] for name in names[start : start + group]}
+    def _measure(self, state: dict[str, Any], part: Mapping[str, Any], repeats: int) -> None:
+        started = time.process_time()
+        for name, timing in self.platform.time_models(_LazyModels(self.platform, part), repeats).items():
+            state["timings"].setdefault(name, []).append([round(timing.latency_ms, 6), timing.dispersion])
+        state["cpu_seconds"] += time.process_time() - started
+        write_json(self.path, self.state)
+
+    def _parts(self, collections: Mapping[str, Mapping[str, Any]], number: int) -> list[tuple[str, dict[str, Any]]]:
+        """What misses this pass, in groups that are timed side by side, in random order."""
+        rng, parts = Random(number), list[tuple[str, dict[str, Any]]]()
+        for what, models in collections.items():
+            timings = self.state[what]["timings"]
+            names = [name for name in models if len(timings.get(name, ())) <= number]
+            rng.shuffle(names)
+            size = BLOCKS_A_GROUP if what == "blocks" else NETWORKS_A_GROUP
+            parts += [(what, {n: models[n] for n in names[i : i + size]}) for i in range(0, len(names), size)]
+        rng.shuffle(parts)
+        return parts
 
     def latency_ms(self, what: str) -> dict[str, float]:
         """The least latency of each model in ms."""
@@ -146,9 +154,7 @@ class ProfileStage(StageCallback):
         unseen = sample_networks(superspace, rng, int(recipe["unseen"]), besides=known.values())
         mark = fingerprint([platform.provenance | {"date": ""}, context.plain["superspace"], recipe, context.seed])
         measured = _Measurements(platform, context.output / "timings.json", mark, int(recipe["passes"]))
-        measured.measure("blocks", blocks, BLOCKS_A_GROUP, int(recipe["repeats"]))
-        measured.measure("networks", known, NETWORKS_A_GROUP, int(recipe["repeats"]))
-        measured.measure("unseen networks", unseen, NETWORKS_A_GROUP, int(recipe["repeats"]))
+        measured.measure({"blocks": blocks, "networks": known, "unseen networks": unseen}, int(recipe["repeats"]))
         table = self._fit(platform, measured, blocks, known)
         rows, error = self._check(table, measured, unseen)
         table.provenance = {**platform.provenance, "dispersion": measured.dispersion("blocks"), **error.figures()}
@@ -156,6 +162,9 @@ class ProfileStage(StageCallback):
         write_csv(context.output / "unseen.csv", rows)
         columns = [[row[column] for row in rows] for column in ("predicted_ms", "measured_ms")]
         draw_predictions(context.output / "unseen.png", columns[0], columns[1], f"{superspace.name}, {platform.name}")
+        outputs = {"table": platform.path, "unseen": context.output / "unseen.csv"}
+        outputs |= {"picture": context.output / "unseen.png"}
+        kernel_error, outputs["nn_meter"] = self._write_kernels(context, table, blocks)
         figures = {
             **error.figures(),
             "profiling_cpu_seconds": round(measured.cpu_seconds("blocks") + measured.cpu_seconds("networks"), 1),
@@ -163,17 +172,25 @@ class ProfileStage(StageCallback):
             "measured_blocks": len(blocks),
             "measured_networks": len(known),
             "block_mape_percent": round(self._block_error(table, blocks).mape_percent, 2),
+            "kernel_mape_percent": round(kernel_error.mape_percent, 2),
             "scale": table.correction.scale,
             "ms_per_mparam": table.correction.ms_per_mparam,
             "dispersion": measured.dispersion("networks"),
             **platform.provenance,
         }
-        outputs = {"table": platform.path, "unseen": context.output / "unseen.csv"}
-        return Outcome(
-            figures,
-            {**outputs, "picture": context.output / "unseen.png"},
-            context.command("space_search", f"platform={platform.name}", "latency_constraint=<ms>"),
-        )
+        next_command = context.command("space_search", f"platform={platform.name}", "latency_constraint=<ms>")
+        return Outcome(figures, outputs, next_command)
+
+    def _write_kernels(
+        self, context: Context, table: LatencyTable, blocks: Mapping[str, PlacedBlock]
+    ) -> tuple[PredictionError, Path]:
+        """Write the same blocks, within networks, as a package of kernel predictors for nn-Meter."""
+        placed = list(blocks.values())
+        corrected = [table.correction.block_ms(table.entries[key], *block) for key, block in blocks.items()]
+        kernels = fit_kernels(placed, corrected)
+        name = f"{context.platform.name}_{context.superspace.name}"
+        meta_file = write_package(context.output / "nn_meter", name, kernels)
+        return PredictionError.of([kernels_ms(kernels, *block) for block in placed], corrected), meta_file
 
     def _fit(
         self,

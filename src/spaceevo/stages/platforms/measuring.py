@@ -16,6 +16,7 @@ from spaceevo.latency.blocks import PlacedBlock, random_block_program, subnet_bl
 from spaceevo.latency.measure import Model, Timing
 from spaceevo.latency.predictor import FixedLatency
 from spaceevo.latency.table import LatencyTable
+from spaceevo.nn.supernet import Network
 from spaceevo.quant.convert import ProgramBuilder
 from spaceevo.quant.program import Program, TensorQuant
 from spaceevo.space.encoding import SubnetSpec
@@ -77,6 +78,10 @@ class MeasuringPlatform(Platform):
         self, models: Mapping[str, Model], repeats: int, on_progress: Callable[[int, int], None] | None = None
     ) -> dict[str, Timing]:
         """Time models side by side."""
+
+    def compile_float(self, network: Network, shape: tuple[int, int, int], path: Path) -> Model | None:
+        """An fp32 network for images of `shape` `(C, H, W)` as the runtime takes it, at `path`; None if it cannot."""
+        return None
 
     def compile_block(self, block: PlacedBlock) -> bytes:
         """A block with random weights, as near as can be to how it runs within a network."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import onnx
 
+from spaceevo.export.float_onnx import export_float
 from spaceevo.export.onnx import to_onnx
 from spaceevo.latency.blocks import PlacedBlock, random_block_program
 from spaceevo.latency.measure import Model, Timing, provenance, time_models
 from spaceevo.latency.onnx_block import open_end, open_start
+from spaceevo.nn.supernet import Network
 from spaceevo.quant.program import Program
 from spaceevo.stages.platforms.measuring import MeasuringPlatform
 
@@ -26,6 +29,11 @@ class OrtCpu(MeasuringPlatform):
     def compile(self, program: Program) -> bytes:
         """The program as ONNX."""
         return bytes(to_onnx(program).SerializeToString())
+
+    def compile_float(self, network: Network, shape: tuple[int, int, int], path: Path) -> Model:
+        """The network as ONNX."""
+        export_float(network, shape, path)
+        return path
 
     def compile_block(self, block: PlacedBlock) -> bytes:
         """A block with integer ends; the stem, with which a network begins, takes real images."""
