@@ -200,7 +200,7 @@ class ProfileStage(StageCallback):
         networks: Mapping[str, Network],
     ) -> LatencyTable:
         """The platform's table with the measured blocks, a model of them, and a correction by whole networks."""
-        alone_ms = {key: platform.less_running(ms) for key, ms in measured.latency_ms("blocks").items()}
+        alone_ms = {key: platform.net_ms(blocks[key], ms) for key, ms in measured.latency_ms("blocks").items()}
         model = Roofline.fit(list(blocks.values()), [alone_ms[key] for key in blocks])
         known = platform.predictor.table.entries if platform.is_local else {}
         table = LatencyTable({**known, **alone_ms}, model=model)

@@ -120,11 +120,11 @@ class MeasuringPlatform(Platform):
     def alone_ms(self, blocks: Mapping[str, PlacedBlock]) -> dict[str, float]:
         """Measured latency in ms of blocks by themselves."""
         found = self.time_models({key: self.compile_block(block) for key, block in blocks.items()}, BLOCK_REPEATS)
-        return {key: self.less_running(timing.latency_ms) for key, timing in found.items()}
+        return {key: self.net_ms(blocks[key], timing.latency_ms) for key, timing in found.items()}
 
-    def less_running(self, latency_ms: float) -> float:
-        """A block's latency less what running any model costs: a network pays that once, not with every block."""
-        return round(max(latency_ms - self._running_ms, 0.1 * latency_ms), 6)
+    def net_ms(self, block: PlacedBlock, measured_ms: float) -> float:
+        """A block's latency less what its model takes besides: running it, which a network pays for once."""
+        return less(measured_ms, self._running_ms)
 
     @cached_property
     def _running_ms(self) -> float:
@@ -148,3 +148,8 @@ class MeasuringPlatform(Platform):
         """Measured latency in ms of networks: programs, or models in the runtime's own format."""
         ready = {name: self.compile(m) if isinstance(m, Program) else m for name, m in models.items()}
         return {name: timing.latency_ms for name, timing in self.time_models(ready, repeats).items()}
+
+
+def less(measured_ms: float, besides_ms: float) -> float:
+    """The difference, but never less than a tenth: both are measured."""
+    return round(max(measured_ms - besides_ms, 0.1 * measured_ms), 6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cached_property
 from importlib.util import find_spec
 
 from spaceevo.errors import MissingExtraError
@@ -13,7 +13,7 @@ from spaceevo.latency.measure import Model, Timing, provenance, time_models
 from spaceevo.latency.tflite import PACKAGE, LiteRtRunner
 from spaceevo.quant.convert import ProgramBuilder
 from spaceevo.quant.program import Program, TensorQuant
-from spaceevo.stages.platforms.measuring import BLOCK_REPEATS, MeasuringPlatform
+from spaceevo.stages.platforms.measuring import BLOCK_REPEATS, MeasuringPlatform, less
 
 
 class TflitePlatform(MeasuringPlatform):
@@ -25,22 +25,26 @@ class TflitePlatform(MeasuringPlatform):
 
     suffix = ".tflite"
 
+    @cached_property
+    def converting_ms(self) -> dict[tuple[int, int, int], float]:
+        """Latency in ms of quantising and dequantising a tensor `(C, H, W)`, as far as it was needed."""
+        return {}
+
     def compile(self, program: Program) -> bytes:
         """The program as a TFLite file."""
         return to_tflite(program)
 
-    def alone_ms(self, blocks: Mapping[str, PlacedBlock]) -> dict[str, float]:
-        """Measured latency in ms of blocks by themselves, less half of converting both ends to and fro."""
-        ends = {block: _end_shapes(block) for block in blocks.values()}
-        shapes = {shape for pair in ends.values() for shape in pair}
-        models = {str(shape): self.compile(ProgramBuilder(shape, TensorQuant(0.02, 128)).program) for shape in shapes}
-        models |= {key: self.compile_block(block) for key, block in blocks.items()}
-        found = {name: timing.latency_ms for name, timing in self.time_models(models, BLOCK_REPEATS).items()}
-        converting = {block: sum(found[str(shape)] for shape in pair) / 2 for block, pair in ends.items()}
-        return {key: round(max(found[key] - converting[block], 0.1 * found[key]), 6) for key, block in blocks.items()}
+    def net_ms(self, block: PlacedBlock, measured_ms: float) -> float:
+        """A block's latency less half of converting both its ends to and fro."""
+        return less(measured_ms, sum(map(self._converting_ms, _end_shapes(block))) / 2)
+
+    def _converting_ms(self, shape: tuple[int, int, int]) -> float:
+        if shape not in self.converting_ms:
+            model = self.compile(ProgramBuilder(shape, TensorQuant(0.02, 128)).program)
+            self.converting_ms[shape] = self.time_models({"ends": model}, BLOCK_REPEATS)["ends"].latency_ms
+        return self.converting_ms[shape]
 
 
-@lru_cache(maxsize=1 << 16)
 def _end_shapes(block: PlacedBlock) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """Shapes `(C, H, W)` of a block's input and output."""
     spec, hw = block
