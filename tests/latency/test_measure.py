@@ -8,7 +8,16 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from spaceevo.latency import measure as module
-from spaceevo.latency.measure import Timing, has_vnni, machine_name, measure, provenance, session_of, time_models
+from spaceevo.latency.measure import (
+    Timing,
+    has_vnni,
+    instruction_sets,
+    machine_name,
+    measure,
+    provenance,
+    session_of,
+    time_models,
+)
 
 
 def matmuls(count: int, size: int) -> bytes:
@@ -73,12 +82,13 @@ def test_least_of_shuffled_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
             order.append(self.name)
             return next(self.times)
 
-    monkeypatch.setattr(module, "_Runner", Clock)
+    monkeypatch.setattr(module, "_Clocked", Clock)
     models = {"a": b"a", "b": b"b"}
-    assert time_models(models, repeats=4, seed=1) == {"a": Timing(1.0, 2.5), "b": Timing(1.0, 2.5)}
+    load: Any = lambda model: model  # noqa: E731
+    assert time_models(models, repeats=4, seed=1, load=load) == {"a": Timing(1.0, 2.5), "b": Timing(1.0, 2.5)}
     first, order[:] = list(order), []
     assert sorted(first) == list("aaaabbbb") != first
-    time_models(models, repeats=4, seed=1)
+    time_models(models, repeats=4, seed=1, load=load)
     assert order == first
 
 
@@ -117,8 +127,28 @@ def test_processor_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not has_vnni()
 
 
+def test_each_timing_follows_a_run_that_warms_the_caches() -> None:
+    calls = list[str]()
+
+    class Runner:
+        def run(self) -> None:
+            calls.append("run")
+            sum(range(100_000))  # longer than the least timing
+
+    timings = time_models({"a": b"a"}, repeats=5, load=lambda _: Runner())
+    assert timings["a"].latency_ms > 0.2
+    assert len(calls) == (3 + 5) * 2  # one untimed and one timed, to set the loops and then five times
+
+
+def test_instruction_sets_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_cpuinfo", lambda: {"flags": "sse2 avx2 avx512_vnni amx_int8"})
+    assert instruction_sets() == ["avx2", "avx512_vnni", "amx_int8"]
+    monkeypatch.setattr(module, "_cpuinfo", lambda: {"Features": "fp asimd asimddp"})
+    assert instruction_sets() == ["asimd", "asimddp"]
+
+
 def test_provenance_is_complete() -> None:
     record = provenance("ort_cpu")
     assert record["platform"] == "ort_cpu"
-    assert record.keys() == {"platform", "machine", "runtime", "version", "threads", "clock", "date"}
+    assert record.keys() == {"platform", "machine", "instructions", "runtime", "version", "threads", "clock", "date"}
     assert all(record.values())

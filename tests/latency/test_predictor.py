@@ -7,12 +7,15 @@ import pytest
 
 import spaceevo
 from spaceevo.errors import EncodingError, TableError
-from spaceevo.latency.blocks import place, subnet_blocks
-from spaceevo.latency.predictor import BlockLatency, subnet_keys
+from spaceevo.latency.blocks import block_key, place, subnet_blocks
+from spaceevo.latency.predictor import BlockLatency, nearest_keys, subnet_keys
+from spaceevo.latency.roofline import Correction, Roofline, block_work, mparams_of
 from spaceevo.latency.table import LatencyTable
 from spaceevo.space.encoding import parse_substage
 from spaceevo.space.operators import sample_subnet
 from spaceevo.space.superspace import SpaceMember
+
+ONNXW_SMALLEST = spaceevo.parse_space("onnxw-000000").smallest
 
 
 @pytest.fixture
@@ -80,14 +83,76 @@ def test_fixed_latency_stands_for_stages_that_are_not_searched(member: SpaceMemb
         BlockLatency(table, fixed_latency_ms=50.0).predict(member, spec)
 
 
-def test_many_predictions_are_quick() -> None:
+def test_ten_thousand_predictions_take_less_than_two_seconds() -> None:
     member, rng = spaceevo.parse_space("onnxw-000000-000000"), Random(0)
-    specs = [sample_subnet(member, rng) for _ in range(1000)]
-    predictor = BlockLatency(LatencyTable({key: 0.1 for spec in specs for key in subnet_keys(member, spec)}))
+    specs = [sample_subnet(member, rng) for _ in range(10_000)]
+    keys = {block_key(*block) for spec in specs[:2000] for block in subnet_blocks(member, spec)}
+    known = BlockLatency(
+        LatencyTable({key: 0.1 + len(key) / 1000 for key in keys}, model=some_model()), interpolate=True
+    )
     started = time.process_time()
-    for spec in specs:
-        predictor.predict(member, spec)
-    assert time.process_time() - started < 0.5
+    found = known.predict_many(member, specs)
+    assert time.process_time() - started < 2
+    assert found.shape == (10_000,)
+    for index in range(0, 10_000, 1000):
+        assert found[index] == pytest.approx(known.blocks_ms(subnet_blocks(member, specs[index])))
+
+
+def some_model() -> Roofline:
+    """Costs for every family of onnxw."""
+    space, rng = spaceevo.superspace("onnxw"), Random(0)
+    networks = [(m, sample_subnet(m, rng)) for m in (space.member([i] * 6, [0] * 6) for i in range(6))]
+    blocks = [block for network in networks for block in subnet_blocks(*network)]
+    return Roofline.fit(blocks, [0.01 + block_work(*block)["weights"] for block in blocks])
+
+
+def test_unknown_blocks_are_interpolated_only_if_asked_for_and_flagged() -> None:
+    member = spaceevo.parse_space("onnxw-012345-000000")
+    keys, model = subnet_keys(member, member.smallest), some_model()
+    table = LatencyTable(dict.fromkeys(keys[2:], 1.0), model=model, correction=Correction(1.5, 0.1))
+    with pytest.raises(TableError, match=r"platform\.unknown_blocks=fitted predicts them"):
+        BlockLatency(table).predict(member, member.smallest)
+    predictor = BlockLatency(table, interpolate=True)
+    blocks = subnet_blocks(member, member.smallest)
+    alone = [model.block_ms(*block) for block in blocks[:2]] + [1.0] * len(blocks[2:])
+    expected = 1.5 * sum(alone) + 0.1 * mparams_of(blocks)
+    assert predictor.predict(member, member.smallest) == pytest.approx(expected)
+    assert predictor.interpolated == set(keys[:2])
+    assert predictor.missing(blocks) == {}
+    table.entries |= dict.fromkeys(keys[:2], 3.0)
+    measured = 1.5 * (6.0 + len(blocks[2:])) + 0.1 * mparams_of(blocks)
+    assert predictor.predict(member, member.smallest) == pytest.approx(measured)
+    assert predictor.interpolated == set()
+
+
+def test_nearest_known_blocks_are_named(member: SpaceMember) -> None:
+    known = [
+        "ResNetBlock_6_48_40_3_0.5_1_relu",
+        "ResNetBlock_6_40_40_3_0.5_1_relu",
+        "ResNetBlock_60_8_8_3_0.5_2_relu",
+        "ResNetSEBlock_6_40_48_3_0.5_1_relu",
+    ]
+    assert nearest_keys("ResNetBlock_6_40_48_3_0.5_1_relu", known, limit=2) == [known[1], known[0]]
+    table = LatencyTable({"FirstConvBlock_40_3_8_3_None_2_relu": 1.0})
+    with pytest.raises(
+        TableError, match=r"nearest to the first: FirstConvBlock_40_3_8_3_None_2_relu; .*superspace=digits"
+    ):
+        BlockLatency(table, "t.json").predict(member, member.smallest)
+
+
+def test_fixed_stages_alone_missing_names_their_setting() -> None:
+    member = spaceevo.parse_space("digits-012-000")
+    table = full_table(member)
+    table.entries = {k: v for k, v in table.entries.items() if not k.startswith("F")}
+    with pytest.raises(TableError, match=r"platform\.fixed_latency_ms=… \(ms\) stands for"):
+        BlockLatency(table).predict(member, member.smallest)
+
+
+def test_a_table_of_another_superspace_is_said() -> None:
+    member = spaceevo.parse_space("mobilew-122222-155400")
+    table = LatencyTable({key: 1.0 for key in subnet_keys(spaceevo.parse_space("onnxw-000000"), ONNXW_SMALLEST)})
+    with pytest.raises(TableError, match=r"onnxw\.json lacks \d+ of \d+ blocks of superspace mobilew: "):
+        BlockLatency(table, "onnxw.json").predict(member, member.smallest)
 
 
 def test_published_table_explains_published_rows(reference: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from spaceevo.errors import TableError
+from spaceevo.latency.roofline import Correction, Roofline
 from spaceevo.latency.table import LatencyTable
 
 
@@ -11,6 +12,23 @@ def test_round_trip(tmp_path: Path) -> None:
     table = LatencyTable({"b": 2.0, "a": 1.5}, {"platform": "test", "machine": "none"})
     table.save(tmp_path / "new" / "table.json")
     assert LatencyTable.load(tmp_path / "new" / "table.json") == table
+
+
+def test_model_counts_and_correction_round_trip(tmp_path: Path) -> None:
+    model = Roofline({"ResNet relu": {"constant": 0.01, "weights": 0.1}})
+    table = LatencyTable({"a": 1.0}, {"machine": "m", "dispersion": 1.02}, {"a": 3}, model, Correction(1.1, 0.06))
+    table.save(tmp_path / "table.json")
+    assert LatencyTable.load(tmp_path / "table.json") == table
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [('"model": 3', "model must be an object, not 3"), ('"correction": {"slope": 2}', "correction: .*slope")],
+)
+def test_broken_parts_are_named(tmp_path: Path, part: str, message: str) -> None:
+    (tmp_path / "table.json").write_text(f'{{"blocks": {{}}, {part}}}')
+    with pytest.raises(TableError, match=message):
+        LatencyTable.load(tmp_path / "table.json")
 
 
 def test_plain_form(tmp_path: Path) -> None:

@@ -3,12 +3,6 @@ from pathlib import Path
 
 import pytest
 import torch
-<<<<<<< HEAD
-=======
-from tests.nn.test_released import published, trained
-from tests.nn.test_released_teacher import b5_blocks, reference_teacher, teacher_state
-from tests.stages.conftest import RunStage
->>>>>>> h3
 
 from spaceevo.artifacts import Layout
 from spaceevo.errors import CheckpointError, ConfigError, MissingArtifactError
@@ -17,12 +11,10 @@ from spaceevo.nn.student import BlockStudent
 from spaceevo.quant.prepare import quantizers
 from spaceevo.quant.quantizer import DEPLOY, PUBLISHED
 from spaceevo.space.description import superspace
-<<<<<<< HEAD
-from tests.nn.test_released import published, trained
-from tests.stages.conftest import RunStage
-=======
 from spaceevo.teacher import TeacherConfig, load_teacher
->>>>>>> h3
+from tests.nn.test_released import published, trained
+from tests.nn.test_released_teacher import b5_blocks, reference_teacher, teacher_state
+from tests.stages.conftest import RunStage
 
 
 def student(tmp_path: Path, int8: bool) -> tuple[BlockStudent, Path]:

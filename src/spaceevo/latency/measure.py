@@ -1,4 +1,4 @@
-"""Measuring ONNX models in ONNX Runtime: one thread, batch 1, CPU time of that thread, least of shuffled repeats."""
+"""Measuring models on this machine: one thread, batch 1, CPU time of that thread, least of shuffled repeats."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 Model = bytes | Path
-"""An ONNX model: its bytes or its file."""
+"""A model: its bytes or its file."""
 CLOCK = "time.thread_time_ns"
 TIMING_NS = 200_000
 """One timing lasts at least this long, and a hundred ticks of the clock."""
 WARM_UPS = 3
+INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
+"""Instruction sets that decide how fast integers are multiplied."""
 
 
 class Timing(NamedTuple):
@@ -37,27 +40,49 @@ class Timing(NamedTuple):
     dispersion: float
 
 
-class _Runner:
-    """A model ready to be timed on random images."""
+class Runner(Protocol):
+    """A model that is loaded and has its input."""
+
+    def run(self) -> object:
+        """One inference in the calling thread."""
+        ...
+
+
+class OrtRunner:
+    """A model in ONNX Runtime with a random input."""
 
     def __init__(self, model: Model) -> None:
         self.session = session_of(model)
         rng = np.random.default_rng(0)
-        self.feed: dict[str, NDArray[np.float32]] = {
-            value.name: rng.standard_normal([size if isinstance(size, int) else 1 for size in value.shape], np.float32)
-            for value in self.session.get_inputs()
-        }
+        self.feed: dict[str, NDArray[np.generic]] = {}
+        for value in self.session.get_inputs():
+            shape = [size if isinstance(size, int) else 1 for size in value.shape]
+            is_integer = value.type == "tensor(uint8)"
+            self.feed[value.name] = (
+                rng.integers(0, 256, shape, np.uint8) if is_integer else rng.standard_normal(shape, np.float32)
+            )
+
+    def run(self) -> object:
+        """One inference."""
+        return self.session.run(None, self.feed)
+
+
+class _Clocked:
+    """A runner with the number of inferences that make one timing."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
         self.loops = 1
-        for _ in range(WARM_UPS):
-            once_ns = max(1.0, self.time_ns())
+        once_ns = min(self.time_ns() for _ in range(WARM_UPS))
         least_ns = max(TIMING_NS, 100e9 * time.get_clock_info("thread_time").resolution)
-        self.loops = math.ceil(least_ns / once_ns)
+        self.loops = math.ceil(least_ns / max(1.0, once_ns))
 
     def time_ns(self) -> float:
-        """CPU time of one inference, mean over `loops`."""
+        """CPU time of one inference, mean over `loops`, after one that brings the model's data near."""
+        self.runner.run()
         started = time.thread_time_ns()
         for _ in range(self.loops):
-            self.session.run(None, self.feed)
+            self.runner.run()
         return (time.thread_time_ns() - started) / self.loops
 
 
@@ -92,8 +117,9 @@ def time_models(
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
     group: int = 64,
+    load: Callable[[Model], Runner] = OrtRunner,
 ) -> dict[str, Timing]:
-    """Time ONNX models side by side.
+    """Time models side by side.
 
     Args:
         models: name → model; looked up once each, so that a lazy mapping need not hold them all.
@@ -101,19 +127,20 @@ def time_models(
         seed: of the order of the timings.
         on_progress: called with (done, total) models after each group.
         group: models held in memory, and shuffled together, at a time.
+        load: makes a model ready to run, in ONNX Runtime unless told otherwise.
     """
     names, rng, timings = list(models), Random(seed), dict[str, Timing]()
     for start in range(0, len(names), group):
-        timings.update(_time_group({name: models[name] for name in names[start : start + group]}, repeats, rng))
+        runners = {name: _Clocked(load(models[name])) for name in names[start : start + group]}
+        timings.update(_time_group(runners, repeats, rng))
         if on_progress is not None:
             on_progress(len(timings), len(names))
     return timings
 
 
-def _time_group(models: Mapping[str, Model], repeats: int, rng: Random) -> Iterator[tuple[str, Timing]]:
-    runners = {name: _Runner(model) for name, model in models.items()}
-    taken: dict[str, list[float]] = {name: [] for name in models}
-    order = [name for name in models for _ in range(repeats)]
+def _time_group(runners: Mapping[str, _Clocked], repeats: int, rng: Random) -> Iterator[tuple[str, Timing]]:
+    taken: dict[str, list[float]] = {name: [] for name in runners}
+    order = [name for name in runners for _ in range(repeats)]
     rng.shuffle(order)
     for name in order:
         taken[name].append(runners[name].time_ns())
@@ -146,6 +173,12 @@ def _cpuinfo() -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in fields}
 
 
+def instruction_sets() -> list[str]:
+    """Which of `INSTRUCTIONS` this processor says it has."""
+    flags = (_cpuinfo().get("flags") or _cpuinfo().get("Features") or "").split()
+    return [name for name in INSTRUCTIONS if name in flags]
+
+
 def has_vnni() -> bool:
     """Whether the processor is known to have VNNI: exact and fast products of uint8 and int8."""
     return any("vnni" in flag for flag in _cpuinfo().get("flags", "").split())
@@ -157,13 +190,19 @@ def machine_name() -> str:
     return f"{name}, {'with' if has_vnni() else 'without'} VNNI" if "flags" in _cpuinfo() else name
 
 
-def provenance(platform_name: str) -> dict[str, str]:
-    """Where and how measurements of today are made: what a `LatencyTable` keeps beside them."""
+def provenance(platform_name: str, package: str = "onnxruntime") -> dict[str, str]:
+    """Where and how measurements of today are made: what a `LatencyTable` keeps beside them.
+
+    Args:
+        platform_name: name of the platform.
+        package: the runtime's.
+    """
     return {
         "platform": platform_name,
         "machine": machine_name(),
-        "runtime": "onnxruntime",
-        "version": onnxruntime.__version__,
+        "instructions": " ".join(instruction_sets()) or "unknown",
+        "runtime": package,
+        "version": version(package),
         "threads": "1",
         "clock": CLOCK,
         "date": date.today().isoformat(),

@@ -1,73 +1,109 @@
-"""Latency of subnets and sub-stages: the sum of their blocks' table entries."""
+"""Latency of subnets and sub-stages: the sum of their blocks, from a table's entries or, if asked for, its model."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from spaceevo.errors import TableError, choices
 from spaceevo.latency.blocks import PlacedBlock, block_key, place, subnet_blocks
 from spaceevo.latency.table import LatencyTable
 from spaceevo.space.encoding import SubnetSpec
-from spaceevo.space.spec import BlockSpec
+from spaceevo.space.spec import BlockChoice, BlockSpec, halved
 from spaceevo.space.superspace import SpaceMember
+
+FixedLatency = float | Mapping[int, float] | None
+"""ms that stand for the stages which are not searched: one number, or one for each resolution in pixels."""
 
 
 class BlockLatency:
-    """Predicts by adding up a table of block latencies.
+    """Predicts by adding up block latencies.
 
     Args:
         table: the table; entries added to it count from then on.
         source: its file, for messages.
         fixed_latency_ms: ms that stand for all stages which are not searched (first_conv, stage0, head) where the table
             lacks one of their blocks; one number, or one for each resolution in pixels.
+        interpolate: whether the table's model predicts blocks without an entry; else they are an error.
+
+    Attributes:
+        interpolated: keys of the blocks that were predicted by the model so far.
     """
 
     def __init__(
         self,
         table: LatencyTable,
         source: str = "",
-        fixed_latency_ms: float | Mapping[int, float] | None = None,
+        fixed_latency_ms: FixedLatency = None,
+        interpolate: bool = False,
     ) -> None:
         self.table = table
-        self.fixed_latency_ms = fixed_latency_ms
         self.source = source
+        self.fixed_latency_ms = fixed_latency_ms
+        self.interpolate = interpolate
+        self.interpolated: set[str] = set()
+        self._sums: dict[SpaceMember, _SubnetSums] = {}
+        self._entries = len(table.entries)
 
     @classmethod
-    def load(cls, path: str | Path, fixed_latency_ms: float | Mapping[int, float] | None = None) -> BlockLatency:
+    def load(cls, path: str | Path, fixed_latency_ms: FixedLatency = None, interpolate: bool = False) -> BlockLatency:
         """Read a table from a JSON file.
 
         Raises:
             TableError: the file is missing or malformed.
         """
-        return cls(LatencyTable.load(Path(path)), str(path), fixed_latency_ms)
+        return cls(LatencyTable.load(Path(path)), str(path), fixed_latency_ms, interpolate)
 
     def predict(self, member: SpaceMember, spec: SubnetSpec) -> float:
         """Latency of a subnet in ms.
 
         Raises:
             EncodingError: `spec` is not a subnet of `member`.
-            TableError: the table lacks blocks; names the first ones.
+            TableError: blocks are unknown; names the first ones.
         """
-        member.validate(spec)
-        keys = subnet_keys(member, spec)
-        entries = self.table.entries
-        try:
-            return sum([entries[key] for key in keys])
-        except KeyError:
-            return self._predict_with_fixed(member, spec, keys)
+        return float(self.predict_many(member, [spec])[0])
 
-    def _predict_with_fixed(self, member: SpaceMember, spec: SubnetSpec, keys: Sequence[str]) -> float:
-        stages = [stage for stage, specs in member.block_specs(spec).items() for _ in specs]
-        is_searched = {stage.name: stage.is_searched for stage in member.superspace.stages}
-        fixed = {key for key, stage in zip(keys, stages, strict=True) if not is_searched[stage]}
-        what = f" of superspace {member.superspace.name}"
-        if self.fixed_latency_ms is None or fixed <= self.table.entries.keys():
-            return self._sum(keys, what)
-        searched = [key for key, stage in zip(keys, stages, strict=True) if is_searched[stage]]
-        return self._fixed_ms(spec.resolution) + self._sum(searched, what)
+    def predict_many(self, member: SpaceMember, specs: Sequence[SubnetSpec]) -> NDArray[np.float64]:
+        """Latency of many subnets in ms, `(N,)`; each block is looked up once.
 
-    def _fixed_ms(self, resolution: int) -> float:
+        Raises:
+            EncodingError: one is not a subnet of `member`.
+            TableError: blocks are unknown; names the first ones.
+        """
+        if len(self.table.entries) != self._entries:  # what was interpolated may have been measured since
+            self._sums.clear()
+            self.interpolated.clear()
+            self._entries = len(self.table.entries)
+        sums = self._sums.setdefault(member, _SubnetSums(self, member))
+        return np.array([sums.subnet_ms(spec) for spec in specs], dtype=np.float64)
+
+    def block_ms(self, spec: BlockSpec, hw: int) -> float | None:
+        """Latency in ms of one block within a network; None where it is unknown."""
+        alone = self.table.entries.get(block_key(spec, hw))
+        if alone is None:
+            if not self.covers(spec, hw):
+                return None
+            assert self.table.model is not None
+            alone = self.table.model.block_ms(spec, hw)
+            self.interpolated.add(block_key(spec, hw))
+        return self.table.correction.block_ms(alone, spec, hw)
+
+    def covers(self, spec: BlockSpec, hw: int) -> bool:
+        """Whether a block has an entry, or may be and can be interpolated."""
+        if block_key(spec, hw) in self.table.entries:
+            return True
+        return self.interpolate and self.table.model is not None and self.table.model.knows(spec)
+
+    def fixed_ms(self, resolution: int) -> float:
+        """What `fixed_latency_ms` says for a resolution.
+
+        Raises:
+            TableError: it says nothing for this one.
+        """
         fixed = self.fixed_latency_ms
         if not isinstance(fixed, Mapping):
             return float(fixed or 0.0)
@@ -81,7 +117,7 @@ class BlockLatency:
         """Latency in ms of blocks in a row, the first with an input of height and width `hw`.
 
         Raises:
-            TableError: the table lacks blocks; names the first ones.
+            TableError: blocks are unknown; names the first ones.
         """
         return self.blocks_ms(place(specs, hw))
 
@@ -89,24 +125,115 @@ class BlockLatency:
         """Latency in ms of blocks wherever they stand.
 
         Raises:
-            TableError: the table lacks blocks; names the first ones.
+            TableError: blocks are unknown; names the first ones.
         """
-        return self._sum([block_key(*block) for block in blocks])
-
-    def _sum(self, keys: Sequence[str], what: str = "") -> float:
-        entries = self.table.entries
-        missing = [key for key in dict.fromkeys(keys) if key not in entries]
-        if missing:
-            raise TableError(
-                f"latency table {self.source} lacks {len(missing)} of {len(set(keys))} blocks{what}: "
-                f"{choices(missing, limit=3)}; platform=ort_cpu measures them, or set platform.table to one with them"
-            )
-        return sum([entries[key] for key in keys])
+        placed = list(blocks)
+        found = [self.block_ms(*block) for block in placed]
+        known = [latency for latency in found if latency is not None]
+        if len(known) < len(found):
+            raise self.unknown(placed)
+        return sum(known)
 
     def missing(self, blocks: Iterable[PlacedBlock]) -> dict[str, PlacedBlock]:
-        """The blocks that the table lacks, by key: what is left to measure."""
-        keyed = {block_key(*block): block for block in blocks}
-        return {key: block for key, block in keyed.items() if key not in self.table.entries}
+        """The blocks that are unknown, by key: what is left to measure."""
+        return {block_key(*block): block for block in blocks if not self.covers(*block)}
+
+    def unknown(self, blocks: Sequence[PlacedBlock], superspace: str = "", only_fixed: bool = False) -> TableError:
+        """The error for blocks of which some are unknown: names them, the nearest known ones, and what to do.
+
+        Args:
+            blocks: the blocks.
+            superspace: whose they are, if that is known.
+            only_fixed: whether all unknown ones belong to stages that are not searched.
+        """
+        missing, total = list(self.missing(blocks)), len({block_key(*block) for block in blocks})
+        near = nearest_keys(missing[0], self.table.entries)
+        whose, of = (f" of superspace {superspace}", f" superspace={superspace}") if superspace else ("", "")
+        remedies = [f"platform=ort_cpu measures them on this machine (python -m spaceevo +stage=profile{of})"]
+        if self.table.model is not None and not self.interpolate:
+            remedies.insert(0, "platform.unknown_blocks=fitted predicts them")
+        if only_fixed:
+            remedies.insert(0, "platform.fixed_latency_ms=… (ms) stands for first_conv, stage0 and head")
+        return TableError(
+            f"latency table {self.source} lacks {len(missing)} of {total} blocks{whose}: {choices(missing, limit=3)}; "
+            f"nearest to the first: {choices(near) or 'no block of that type'}; {'; '.join(remedies)}; "
+            "or set platform.table to one with them"
+        )
+
+
+def nearest_keys(key: str, known: Iterable[str], limit: int = 3) -> list[str]:
+    """The known keys of the same block type whose sizes are nearest, by the ratios between them."""
+    kind, wanted = _sizes(key)
+    same = [other for other in known if other.startswith(f"{kind}_")]
+
+    def distance(other: str) -> float:
+        return sum(abs(math.log((a + 0.5) / (b + 0.5))) for a, b in zip(wanted, _sizes(other)[1], strict=False))
+
+    return sorted(same, key=distance)[:limit]
+
+
+def _sizes(key: str) -> tuple[str, list[float]]:
+    kind, *fields = key.split("_")
+    return kind, [float(field) if field.replace(".", "", 1).isdigit() else 0.0 for field in fields[:6]]
+
+
+class _SubnetSums:
+    """Sums over subnets of one space; every block and its place in the space are looked up and checked once."""
+
+    def __init__(self, predictor: BlockLatency, member: SpaceMember) -> None:
+        self.predictor, self.member = predictor, member
+        searched = [stage.is_searched for stage in member.superspace.stages]
+        self.stages = list(zip(member.stages.values(), searched, strict=True))
+        self.known: dict[tuple[int, bool, int, BlockChoice, int], float] = {}
+
+    def subnet_ms(self, spec: SubnetSpec) -> float:
+        try:
+            return self.total_ms(spec)
+        except (KeyError, IndexError):  # a block, or a place for one, that was not met before
+            self.member.validate(spec)
+            self.learn(spec)
+            return self.total_ms(spec)
+
+    def total_ms(self, spec: SubnetSpec) -> float:
+        cin, hw, blocks_at = self.member.superspace.input_channels, spec.resolution, 0
+        searched_ms = fixed_ms = 0.0
+        for index, (stage, is_searched) in enumerate(self.stages):
+            blocks = stage.largest if stage.is_head else spec.stages[blocks_at]
+            blocks_at += not stage.is_head
+            if len(blocks) not in stage.depths:
+                raise KeyError
+            for position, choice in enumerate(blocks):
+                latency = self.known[index, position == 0, cin, choice, hw]
+                if is_searched:
+                    searched_ms += latency
+                else:
+                    fixed_ms += latency
+                cin = choice.width
+                if position == 0:
+                    hw = halved(hw, stage.stride)
+        if blocks_at != len(spec.stages):
+            raise KeyError
+        return searched_ms + (self.predictor.fixed_ms(spec.resolution) if math.isnan(fixed_ms) else fixed_ms)
+
+    def learn(self, spec: SubnetSpec) -> None:
+        """Look up every block of a valid subnet; blocks that `fixed_latency_ms` may stand for are NaN."""
+        placed, searched_blocks = subnet_blocks(self.member, spec), iter(spec.stages)
+        remaining = iter(placed)
+        cin, hw = self.member.superspace.input_channels, spec.resolution
+        unknown: list[bool] = []
+        for index, (stage, is_searched) in enumerate(self.stages):
+            for position, choice in enumerate(stage.largest if stage.is_head else next(searched_blocks)):
+                latency = self.predictor.block_ms(*next(remaining))
+                if latency is None and not is_searched and self.predictor.fixed_latency_ms is not None:
+                    latency = math.nan
+                if latency is None:
+                    unknown.append(is_searched)
+                else:
+                    self.known[index, position == 0, cin, choice, hw] = latency
+                cin = choice.width
+                hw = halved(hw, stage.stride) if position == 0 else hw
+        if unknown:
+            raise self.predictor.unknown(placed, self.member.superspace.name, only_fixed=not any(unknown))
 
 
 def subnet_keys(member: SpaceMember, spec: SubnetSpec) -> list[str]:

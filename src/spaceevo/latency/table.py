@@ -1,14 +1,18 @@
-"""Tables of block latencies, with what is known of their origin."""
+"""Tables of block latencies, with what is known of their origin, and the model that fills their gaps."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from spaceevo.artifacts import read_json, write_json
 from spaceevo.errors import CheckpointError, TableError
+from spaceevo.latency.roofline import Correction, Roofline
+
+REMEDY = "delete it or set platform.table"
 
 
 @dataclass
@@ -16,13 +20,19 @@ class LatencyTable:
     """Latency in ms of every block by its key (`BlockType.key`).
 
     Attributes:
-        entries: block key → ms.
-        provenance: platform, machine, runtime, version, threads, clock, date (`latency.measure.provenance`); a
-            published table has none.
+        entries: block key → ms, of the block by itself.
+        provenance: platform, machine, instructions, runtime, version, threads, clock, date
+            (`latency.measure.provenance`) and, where it has them, dispersion and error; a published table has none.
+        counts: block key → occurrences in the stage tables that an entry was recovered from.
+        model: predicts blocks that have no entry.
+        correction: from blocks by themselves to blocks within a network; holds for entries and model.
     """
 
     entries: dict[str, float] = field(default_factory=dict)
-    provenance: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    model: Roofline | None = None
+    correction: Correction = field(default_factory=Correction)
 
     @classmethod
     def load(cls, path: Path) -> LatencyTable:
@@ -39,21 +49,34 @@ class LatencyTable:
             content = read_json(path)
         except CheckpointError as error:
             raise TableError(f"latency table {error}") from error
-        blocks, provenance = content, {}
-        if isinstance(content, dict) and "blocks" in content:
-            blocks, provenance = content["blocks"], content.get("provenance", {})
-        if not isinstance(blocks, dict) or not isinstance(provenance, dict):
-            raise TableError(
-                f"latency table {path} must be an object {{block key: ms}}; delete it or set platform.table"
-            )
-        for key, value in blocks.items():
+        if not isinstance(content, dict):
+            raise TableError(f"latency table {path} must be an object {{block key: ms}}; {REMEDY}")
+        parts = content if "blocks" in content else {"blocks": content}
+        for part in ("blocks", "provenance", "counts", "model", "correction"):
+            if not isinstance(parts.get(part, {}), dict):
+                raise TableError(f"latency table {path}: {part} must be an object, not {parts[part]!r}; {REMEDY}")
+        for key, value in parts["blocks"].items():
             if not _is_latency(value):
                 raise TableError(f"latency table {path}: {key} is {value!r}; it must be a positive number of ms")
-        return cls({key: float(value) for key, value in blocks.items()}, provenance)
+        try:
+            return cls(
+                {key: float(value) for key, value in parts["blocks"].items()},
+                parts.get("provenance", {}),
+                parts.get("counts", {}),
+                Roofline(parts["model"]) if parts.get("model") else None,
+                Correction(**parts.get("correction", {})),
+            )
+        except TypeError as error:
+            raise TableError(f"latency table {path}: correction: {error}; {REMEDY}") from error
 
     def save(self, path: Path) -> None:
         """Write the table atomically."""
-        write_json(path, {"provenance": dict(self.provenance), "blocks": dict(sorted(self.entries.items()))})
+        parts: dict[str, Any] = {"provenance": dict(self.provenance)}
+        if self.model is not None:
+            parts |= {"correction": asdict(self.correction), "model": self.model.costs}
+        if self.counts:
+            parts["counts"] = dict(sorted(self.counts.items()))
+        write_json(path, {**parts, "blocks": dict(sorted(self.entries.items()))})
 
 
 def _is_latency(value: object) -> bool:

@@ -1,0 +1,48 @@
+"""How near predicted latencies are to measured ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from scipy.stats import kendalltau
+
+
+@dataclass(frozen=True)
+class PredictionError:
+    """Error of predictions relative to measurements.
+
+    Attributes:
+        networks: how many were compared.
+        within_5_percent: share whose error is below 5 %, in percent; likewise 10 %.
+        mape_percent: mean absolute error.
+        bias_percent: median error, signed.
+        kendall_tau: agreement of the two orders, 1 where they are the same; 0 of fewer than two networks.
+    """
+
+    networks: int
+    within_5_percent: float
+    within_10_percent: float
+    mape_percent: float
+    bias_percent: float
+    kendall_tau: float
+
+    @classmethod
+    def of(cls, predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> PredictionError:
+        """Compare predictions with measurements, pair by pair."""
+        errors = np.asarray(predicted_ms) / np.asarray(measured_ms) - 1
+        size = np.abs(errors)
+        tau = kendalltau(predicted_ms, measured_ms)[0] if len(errors) > 1 else 0.0
+        return cls(
+            networks=len(errors),
+            within_5_percent=100 * float((size <= 0.05).mean()),
+            within_10_percent=100 * float((size <= 0.10).mean()),
+            mape_percent=100 * float(size.mean()),
+            bias_percent=100 * float(np.median(errors)),
+            kendall_tau=float(np.nan_to_num(tau)),
+        )
+
+    def figures(self, prefix: str = "") -> dict[str, float]:
+        """The figures by name, rounded as far as they mean something."""
+        return {f"{prefix}{name}": round(value, 4) for name, value in asdict(self).items()}

@@ -1,0 +1,149 @@
+"""Adapter to nn-Meter 2.0: its registered kernel predictors for our blocks, and our predictors as a package for it.
+
+nn-Meter keeps its settings below the home folder as it stands at import; ours is lent to it then. Its packages are
+pickles: load only those you trust.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from spaceevo.artifacts import atomic_path, write_text
+from spaceevo.errors import ConfigError, MissingExtraError, TableError, choices
+from spaceevo.latency.blocks import PlacedBlock
+from spaceevo.latency.kernels import KernelCosts, kernels_of
+
+META_FILE = "meta.yaml"
+SYNONYMS = {"global-avgpool": ("gap", "global-pool"), "addrelu": ("add-relu",)}
+"""Other names of kernels in packages; nn-Meter takes them for the same."""
+
+
+def import_nn_meter(state: Path) -> Any:
+    """nn-Meter, keeping its settings and data in `state`.
+
+    Raises:
+        MissingExtraError: it, or what it needs, is not installed.
+    """
+    home, logger = os.environ.get("HOME"), logging.getLogger("nn-Meter")
+    state.mkdir(parents=True, exist_ok=True)
+    os.environ["HOME"] = str(state)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import nn_meter
+            from nn_meter.predictor.utils import load_config_file
+            from nn_meter.utils.nn_meter_cli import registry  # noqa: F401  (finds the folder when imported, too)
+    except ImportError as error:
+        raise MissingExtraError("nn-meter", "nn-meter") from error
+    finally:
+        if home is None:
+            del os.environ["HOME"]
+        else:
+            os.environ["HOME"] = home
+    logger.setLevel(logging.ERROR)
+    load_config_file("predictors.yaml")  # writes the settings that registering needs
+    return nn_meter
+
+
+def register_package(meta_file: Path, state: Path) -> str:
+    """Register a predictor package with nn-Meter, in place of one of the same name; return its name.
+
+    Raises:
+        ConfigError: the file is missing or names no package.
+    """
+    if not meta_file.is_file():
+        raise ConfigError(f"platform.package = {meta_file} does not exist; set it to a package's {META_FILE}")
+    meta = yaml.safe_load(meta_file.read_text(encoding="utf-8"))
+    if not isinstance(meta, dict) or not {"name", "version", "package_location", "kernel_predictors"} <= meta.keys():
+        raise ConfigError(
+            f"platform.package = {meta_file} needs name, version, package_location and kernel_predictors; "
+            "it is what `nn-meter register --predictor` takes"
+        )
+    import_nn_meter(state)
+    from nn_meter.utils.nn_meter_cli import registry
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        settings = Path(registry.__user_config_folder__) / "predictors.yaml"
+        known = yaml.safe_load(settings.read_text(encoding="utf-8"))
+        settings.write_text(yaml.safe_dump([each for each in known if each["name"] != meta["name"]]), encoding="utf-8")
+        registry.register_predictor(str(meta_file))
+    return str(meta["name"])
+
+
+def load_predictors(name: str, state: Path) -> dict[str, Any]:
+    """The kernel predictors of a registered package by kernel.
+
+    Raises:
+        ConfigError: no such package is registered, or its files are not where it says.
+    """
+    nn_meter = import_nn_meter(state)
+    try:
+        predictors: dict[str, Any] = nn_meter.load_latency_predictor(name).kernel_predictors
+    except NotImplementedError:
+        known = sorted({str(each["name"]) for each in nn_meter.list_latency_predictors()})
+        raise ConfigError(
+            f"platform.predictor = {name} is not registered with nn-Meter; registered: {choices(known)}; "
+            f"platform.package=<{META_FILE}> registers one"
+        ) from None
+    except (FileExistsError, ValueError, OSError) as error:  # the first is what nn-Meter raises for missing files
+        raise ConfigError(f"platform.predictor = {name} cannot be loaded: {error}") from error
+    return predictors
+
+
+def blocks_ms(predictors: Mapping[str, Any], blocks: Mapping[str, PlacedBlock], package: str) -> dict[str, float]:
+    """Latency in ms of blocks by key, each the sum of its kernels.
+
+    Raises:
+        TableError: the package has no predictor of a kernel; names kernel and block.
+    """
+    rows: dict[str, list[tuple[float, ...]]] = defaultdict(list)
+    owners: dict[str, list[str]] = defaultdict(list)
+    for key, block in blocks.items():
+        for kernel, features in kernels_of(*block):
+            name = _name_in(predictors, kernel)
+            if name is None:
+                raise TableError(
+                    f"nn-Meter package {package} has no predictor of kernel {kernel}, which {key} needs; "
+                    f"it has {choices(sorted(predictors), limit=20)}"
+                )
+            rows[name].append(features)
+            owners[name].append(key)
+    found = dict.fromkeys(blocks, 0.0)
+    for name, features_of in rows.items():
+        for key, latency in zip(owners[name], np.asarray(predictors[name].predict(features_of)), strict=True):
+            found[key] += float(latency)
+    return found
+
+
+def _name_in(predictors: Mapping[str, Any], kernel: str) -> str | None:
+    return next((name for name in (kernel, *SYNONYMS.get(kernel, ())) if name in predictors), None)
+
+
+def write_package(folder: Path, name: str, predictors: Mapping[str, KernelCosts]) -> Path:
+    """Write kernel predictors as a package that `nn-meter register --predictor` takes; return its `meta.yaml`."""
+    folder = folder.resolve()
+    for kernel, predictor in predictors.items():
+        with atomic_path(folder / f"{kernel}.pkl") as temporary:
+            temporary.write_bytes(pickle.dumps(predictor))
+    write_text(folder / "fusion_rules.json", json.dumps({}))
+    meta = {
+        "name": name,
+        "version": 1.0,
+        "category": "cpu",
+        "package_location": str(folder),
+        "kernel_predictors": sorted(predictors),
+    }
+    write_text(folder / META_FILE, yaml.safe_dump(meta))
+    return folder / META_FILE

@@ -1,0 +1,168 @@
+"""A fitted model of block latency: what a block computes and moves, times non-negative costs, a set for each family.
+
+In networks weights come from far memory, while a block measured alone finds them in cache; two more terms correct that.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from spaceevo.errors import TableError, choices
+from spaceevo.latency.blocks import PlacedBlock
+from spaceevo.space.blocks import block_type
+from spaceevo.space.cost import block_macs_and_params, recipe_of
+from spaceevo.space.spec import BlockSpec, Layer
+
+Array = NDArray[np.float64]
+TILE = (16, 64, 16)
+"""Output positions, inputs and outputs that integer matrix units take at a time; a started tile costs a whole one."""
+CACHED_WEIGHTS = 1_000_000
+"""Weights of one layer beyond this do not stay in a core's cache (1 to 2 MB) from one inference to the next."""
+
+
+def family_of(spec: BlockSpec) -> str:
+    """Blocks that share their costs: type and activation."""
+    return f"{spec.type} {spec.act}"
+
+
+@lru_cache(maxsize=1 << 18)
+def block_work(spec: BlockSpec, hw: int) -> Mapping[str, float]:
+    """What a block computes and moves, in millions, for an input of height and width `hw`; counts as such."""
+    recipe, work = recipe_of(spec), defaultdict[str, float](float, constant=1.0)
+
+    def run(name: str, /, *sizes: int) -> int:
+        if name not in recipe:
+            return sizes[0]
+        for key, value in _layer_work(recipe[name], sizes[0]).items():
+            work[key] += value
+        return recipe[name].output_hw(sizes[0])
+
+    block_type(spec.type).forward(run, hw)
+    return dict(work)
+
+
+def _layer_work(layer: Layer, hw: int) -> dict[str, float]:
+    positions = layer.output_hw(hw) ** 2
+    outputs_m = positions * layer.cout / 1e6
+    if layer.kind in ("conv", "linear"):
+        work = _conv_work(layer, positions)
+    elif layer.kind == "depthwise":
+        taps = layer.kernel**2
+        work = {
+            "depthwise_mmacs": layer.stack * taps * outputs_m,
+            "depthwise_outputs": layer.stack * outputs_m,
+            "depthwise_taps": layer.stack * taps * positions / 1e6,
+            "layers": layer.stack,
+        }
+    elif layer.kind == "pool":
+        work = {"pooled": hw * hw * layer.cin / 1e6, "pooled_channels": layer.cin / 1e6, "layers": 1}
+    else:
+        work = {"joined": outputs_m, "layers": 1}
+    if layer.act in ("hswish", "swish"):
+        work |= {"gated": outputs_m, "layers": work["layers"] + 2}
+    return work
+
+
+def _conv_work(layer: Layer, positions: int) -> dict[str, float]:
+    fan_in = layer.kernel**2 * layer.cin
+    kind = "dense" if layer.kernel > 1 else "vector" if positions == 1 else "pointwise"
+    weights = fan_in * layer.cout
+    sizes = zip((positions, fan_in, layer.cout), TILE, strict=True)
+    work = {
+        f"{kind}_mmacs": positions * weights / 1e6,
+        f"{kind}_tiled_mmacs": float(np.prod([-(-size // tile) * tile for size, tile in sizes])) / 1e6,
+        "weights": weights / 1e6,
+        "far_weights": max(0, weights - CACHED_WEIGHTS) / 1e6,
+        "outputs": positions * layer.cout / 1e6,
+        "layers": 1,
+    }
+    if layer.kernel > 1:
+        work |= {"gathered": positions * fan_in / 1e6, "gathered_taps": positions * layer.kernel**2 / 1e6}
+    else:
+        work["inputs"] = positions * fan_in / 1e6
+    if layer.stride > 1:
+        work |= {"strided_layers": 1, "strided": positions * layer.cin / 1e6}
+    return work
+
+
+def relative_nnls(features: Array, latency_ms: Array) -> Array:
+    """Non-negative costs that minimise the squared relative error of `features @ costs`."""
+    scaled = features / latency_ms[:, None]
+    costs: Array = nnls(scaled, np.ones(len(scaled)), maxiter=1000 * scaled.shape[1])[0]
+    return costs
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """Costs in ms by family and kind of work."""
+
+    costs: Mapping[str, Mapping[str, float]]
+
+    @classmethod
+    def fit(cls, blocks: Sequence[PlacedBlock], latency_ms: Sequence[float]) -> Roofline:
+        """Fit the relative error of measured blocks, family by family."""
+        families = defaultdict[str, list[int]](list)
+        for index, (spec, _) in enumerate(blocks):
+            families[family_of(spec)].append(index)
+        measured, costs = np.asarray(latency_ms, np.float64), dict[str, dict[str, float]]()
+        for family, members in families.items():
+            works = [block_work(*blocks[index]) for index in members]
+            kinds = sorted({kind for work in works for kind in work})
+            features = np.array([[work.get(kind, 0.0) for kind in kinds] for work in works])
+            found = relative_nnls(features, measured[members])
+            costs[family] = {kind: float(f"{cost:.6g}") for kind, cost in zip(kinds, found, strict=True) if cost > 0}
+        return cls(costs)
+
+    def knows(self, spec: BlockSpec) -> bool:
+        """Whether blocks of this family were measured."""
+        return family_of(spec) in self.costs
+
+    def block_ms(self, spec: BlockSpec, hw: int) -> float:
+        """Latency in ms of a block by itself.
+
+        Raises:
+            TableError: no block of its family was measured.
+        """
+        if not self.knows(spec):
+            raise TableError(f"no block of the family '{family_of(spec)}' was measured; known: {choices(self.costs)}")
+        work, costs = block_work(spec, hw), self.costs[family_of(spec)]
+        return sum(cost * work.get(kind, 0.0) for kind, cost in costs.items())
+
+
+@dataclass(frozen=True)
+class Correction:
+    """From blocks by themselves to blocks within a network: `scale · ms + ms_per_mparam · MParams`."""
+
+    scale: float = 1.0
+    ms_per_mparam: float = 0.0
+
+    @classmethod
+    def fit(cls, sums_ms: Sequence[float], mparams: Sequence[float], latency_ms: Sequence[float]) -> Correction:
+        """Fit the relative error of whole networks.
+
+        Args:
+            sums_ms: per network, the sum of its blocks by themselves.
+            mparams: its parameters in millions.
+            latency_ms: its measured latency.
+        """
+        features = np.stack([np.asarray(sums_ms, np.float64), np.asarray(mparams, np.float64)], axis=1)
+        scale, ms_per_mparam = relative_nnls(features, np.asarray(latency_ms, np.float64))
+        return cls(float(f"{scale:.6g}"), float(f"{ms_per_mparam:.6g}"))
+
+    def block_ms(self, alone_ms: float, spec: BlockSpec, hw: int) -> float:
+        """Latency in ms that a block adds to a network."""
+        if not self.ms_per_mparam:
+            return self.scale * alone_ms
+        return self.scale * alone_ms + self.ms_per_mparam * block_macs_and_params(spec, hw)[1] / 1e6
+
+
+def mparams_of(blocks: Iterable[PlacedBlock]) -> float:
+    """Parameters of blocks in millions."""
+    return sum(block_macs_and_params(*block)[1] for block in blocks) / 1e6

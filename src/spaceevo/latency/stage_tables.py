@@ -1,0 +1,142 @@
+"""Block latencies recovered from tables of whole stages, whose every latency is the sum of its blocks'.
+
+Blocks whose latency is known exactly are held; of the others, least squares on the rows decides what the rows
+determine, and a prior, smooth in the blocks' sizes, decides the rest: a roofline refined by gradient-boosted trees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.optimize import nnls
+from scipy.sparse.linalg import lsqr
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+from spaceevo.latency.blocks import PlacedBlock, block_key
+from spaceevo.latency.roofline import block_work, family_of
+
+Array = NDArray[np.float64]
+ROUNDS = 3
+"""How often solution and prior improve each other."""
+DAMPING = 3e-3
+"""Weight of the prior against the rows, in relative deviations."""
+LEAST_MS = 1e-4
+LEAST_SHARE = 0.02
+"""A block takes at least this share of what the prior says."""
+
+
+@dataclass(frozen=True)
+class StageRows:
+    """Stage latencies as sums of blocks.
+
+    Attributes:
+        blocks: every block that occurs.
+        occurrences: how often each block occurs in each row, `(rows, blocks)`.
+        latency_ms: of each row.
+    """
+
+    blocks: tuple[PlacedBlock, ...]
+    occurrences: sparse.csr_matrix
+    latency_ms: Array
+
+    @classmethod
+    def of(cls, rows: Iterable[tuple[Sequence[PlacedBlock], float]]) -> StageRows:
+        """Index the blocks of rows of (blocks, ms)."""
+        index, blocks = dict[str, int](), list[PlacedBlock]()
+        columns, starts, latency_ms = list[int](), [0], list[float]()
+        for placed, row_ms in rows:
+            for block in placed:
+                key = block_key(*block)
+                if key not in index:
+                    index[key] = len(blocks)
+                    blocks.append(block)
+                columns.append(index[key])
+            starts.append(len(columns))
+            latency_ms.append(row_ms)
+        shape = (len(latency_ms), len(blocks))
+        matrix = sparse.csr_matrix((np.ones(len(columns)), columns, starts), shape=shape)
+        matrix.sum_duplicates()
+        return cls(tuple(blocks), matrix, np.array(latency_ms))
+
+    @property
+    def keys(self) -> list[str]:
+        """Key of every block."""
+        return [block_key(*block) for block in self.blocks]
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How often every block occurs."""
+        return np.asarray(self.occurrences.sum(axis=0)).ravel().astype(np.int64)
+
+    def select(self, chosen: NDArray[np.bool_]) -> StageRows:
+        """Some rows, of the same blocks."""
+        return StageRows(self.blocks, self.occurrences[chosen], self.latency_ms[chosen])
+
+
+def solve_blocks(rows: StageRows, exact_ms: Mapping[str, float]) -> Array:
+    """Latency in ms of every block of `rows`.
+
+    Args:
+        rows: stage latencies.
+        exact_ms: block key → ms, of blocks whose latency is known.
+    """
+    exact = np.array([exact_ms.get(key, np.nan) for key in rows.keys])
+    is_known = ~np.isnan(exact)
+    roofline = _roofline_prior(rows)
+    prior = np.where(is_known, exact, roofline)
+    solution = _solve(rows, prior, is_known)
+    for _ in range(ROUNDS - 1):
+        refined = _boosted_prior(rows, roofline, solution, is_known)
+        prior = np.where(is_known, exact, refined)
+        solution = _solve(rows, prior, is_known)
+    return solution
+
+
+def _roofline_prior(rows: StageRows) -> Array:
+    """Non-negative costs per family, fitted to whole rows."""
+    columns = dict[tuple[str, str], int]()
+    entries = [
+        (row, columns.setdefault((family_of(spec), kind), len(columns)), amount)
+        for row, (spec, hw) in enumerate(rows.blocks)
+        for kind, amount in block_work(spec, hw).items()
+    ]
+    where, kinds, amounts = zip(*entries, strict=True)
+    work = sparse.csr_matrix((amounts, (where, kinds)), shape=(len(rows.blocks), len(columns)))
+    scaled = (rows.occurrences @ work).toarray() / rows.latency_ms[:, None]
+    # The normal equations, so that the solver need not see every row; the ridge keeps them definite.
+    gram = scaled.T @ scaled
+    factor = np.linalg.cholesky(gram + np.diag(1e-9 * np.diag(gram) + 1e-15))
+    costs = nnls(factor.T, np.linalg.solve(factor, scaled.sum(axis=0)), maxiter=100 * len(columns))[0]
+    prior: Array = np.maximum(work @ costs, LEAST_MS)
+    return prior
+
+
+def _boosted_prior(rows: StageRows, roofline: Array, solution: Array, is_known: NDArray[np.bool_]) -> Array:
+    """The roofline times what trees learn of the solution's deviation from it; well determined blocks weigh more."""
+    families = sorted({family_of(spec) for spec, _ in rows.blocks})
+    sizes = [
+        (families.index(family_of(s)), hw, s.cin, s.cout, s.kernel, s.expand or 0, s.stride) for s, hw in rows.blocks
+    ]
+    features = np.column_stack([np.array(sizes, np.float64), np.log(roofline)])
+    trees = HistGradientBoostingRegressor(
+        max_iter=400, max_leaf_nodes=63, min_samples_leaf=10, l2_regularization=0.1, categorical_features=[0],
+        random_state=0,
+    )  # fmt: skip
+    weights = np.minimum(rows.counts, 20) + 20 * is_known + 1e-3
+    trees.fit(features, np.log(solution / roofline), sample_weight=weights)
+    prior: Array = roofline * np.exp(np.asarray(trees.predict(features)))
+    return prior
+
+
+def _solve(rows: StageRows, prior: Array, is_known: NDArray[np.bool_]) -> Array:
+    """Least squares in relative row errors and relative deviations from the prior; known blocks do not move."""
+    weight = sparse.diags(1 / rows.latency_ms)
+    moving = weight @ rows.occurrences @ sparse.diags(np.where(is_known, 0.0, prior))
+    residual = 1 - (rows.occurrences @ prior) / rows.latency_ms
+    deviation = lsqr(moving, residual, damp=DAMPING, atol=1e-9, btol=1e-9, iter_lim=400)[0]
+    found: Array = np.maximum(prior * (1 + deviation), LEAST_SHARE * prior)
+    return found

@@ -1,0 +1,129 @@
+"""What every platform answers, from a table of block latencies."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spaceevo.errors import ConfigError, TableError, choices
+from spaceevo.latency.blocks import PlacedBlock
+from spaceevo.latency.predictor import BlockLatency, FixedLatency
+from spaceevo.latency.table import LatencyTable
+from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.superspace import SpaceMember, Superspace
+
+log = logging.getLogger(__name__)
+
+
+class Platform:
+    """A platform known by its table alone, as the published ones are.
+
+    Args:
+        name: name of the platform.
+        table: JSON file of the table.
+        fixed_latency_ms: ms of first_conv, stage0 and head together where the table lacks one of their blocks; one
+            number, or one for each resolution.
+        unknown_blocks: what to do about blocks that the table lacks; a member of `unknown_choices`.
+    """
+
+    unknown_choices: tuple[str, ...] = ("error", "fitted")
+
+    def __init__(
+        self, name: str, table: str, fixed_latency_ms: FixedLatency = None, unknown_blocks: str = "error"
+    ) -> None:
+        if unknown_blocks not in self.unknown_choices:
+            allowed = choices(self.unknown_choices)
+            raise ConfigError(f"platform.unknown_blocks = {unknown_blocks!r}; allowed on {name}: {allowed}")
+        self.name = name
+        self.path = Path(table).expanduser()
+        self.unknown_blocks = unknown_blocks
+        self.predictor = BlockLatency(
+            self.known_table(), str(self.path), fixed_latency_ms, interpolate=unknown_blocks == "fitted"
+        )
+        self.has_warned = False
+
+    def known_table(self) -> LatencyTable:
+        """The table as it is now.
+
+        Raises:
+            TableError: it is missing or malformed.
+        """
+        if not self.path.exists():
+            raise TableError(
+                f"platform {self.name} has no latency table at {self.path}; make it from published stage tables with: "
+                f"python -m spaceevo +stage=fit_latency platform={self.name} source=<folder of stage tables>; "
+                "or set platform.table"
+            )
+        return LatencyTable.load(self.path)
+
+    def ensure(self, blocks: Iterable[PlacedBlock]) -> None:
+        """Get ready to predict these blocks: a table has what it has."""
+
+    def blocks_ms(self, blocks: Iterable[PlacedBlock]) -> float:
+        """Latency of blocks in a row in ms.
+
+        Raises:
+            TableError: blocks are unknown.
+        """
+        placed = list(blocks)
+        self.ensure(placed)
+        found = self.predictor.blocks_ms(placed)
+        self._warn()
+        return found
+
+    def subnet_ms(self, member: SpaceMember, spec: SubnetSpec) -> float:
+        """Predicted latency of a subnet in ms; raises as `subnets_ms`."""
+        return float(self.subnets_ms(member, [spec])[0])
+
+    def subnets_ms(self, member: SpaceMember, specs: Sequence[SubnetSpec]) -> NDArray[np.float64]:
+        """Predicted latency of subnets in ms, `(N,)`.
+
+        Raises:
+            EncodingError: one is not a subnet of `member`.
+            TableError: blocks are unknown.
+        """
+        found = self.predictor.predict_many(member, specs)
+        self._warn()
+        return found
+
+    def fixed_ms(self, superspace: Superspace) -> dict[int, float]:
+        """Latency in ms of the stages that are not searched, at their smallest, by block resolution.
+
+        Raises:
+            TableError: neither the table nor `fixed_latency_ms` knows it.
+        """
+        return {resolution: self._fixed_ms(superspace, resolution) for resolution in superspace.block_resolutions}
+
+    def _fixed_ms(self, superspace: Superspace, resolution: int) -> float:
+        blocks = fixed_blocks(superspace, resolution)
+        if self.predictor.missing(blocks):
+            if self.predictor.fixed_latency_ms is not None:
+                return self.predictor.fixed_ms(resolution)
+            self.ensure(blocks)
+        if self.predictor.missing(blocks):
+            raise self.predictor.unknown(blocks, superspace.name, only_fixed=True)
+        return self.blocks_ms(blocks)
+
+    def _warn(self) -> None:
+        """Say once that latencies are the model's."""
+        if self.predictor.interpolated and not self.has_warned:
+            self.has_warned = True
+            source = self.predictor.source
+            log.warning(f"platform {self.name}: blocks that {source} lacks are interpolated by its fitted model")
+
+
+def fixed_blocks(superspace: Superspace, resolution: int) -> list[PlacedBlock]:
+    """First convolution, stage0 and head as the smallest subnet has them."""
+    placed = []
+    for template in superspace.stages:
+        if template.is_searched:
+            continue
+        space, hw = superspace.stage_space(template.name), superspace.input_hw(template.name, resolution)
+        for spec in space.specs(space.smallest, min(space.cins)):
+            placed.append((spec, 1 if spec.type == "Logits" else hw))
+            hw = (hw + spec.stride - 1) // spec.stride
+    return placed

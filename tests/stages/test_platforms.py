@@ -1,0 +1,131 @@
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+import spaceevo
+from spaceevo.errors import ConfigError, TableError
+from spaceevo.latency.blocks import block_key, subnet_blocks
+from spaceevo.latency.measure import Model, Timing
+from spaceevo.latency.roofline import Correction, Roofline, block_work, mparams_of
+from spaceevo.latency.table import LatencyTable
+from spaceevo.quant.program import Program
+from spaceevo.stages.platforms.base import Platform, fixed_blocks
+from spaceevo.stages.platforms.measuring import MeasuringPlatform
+
+MEMBER = spaceevo.parse_space("digits-012-000")
+BLOCKS = subnet_blocks(MEMBER, MEMBER.smallest)
+
+
+class Fake(MeasuringPlatform):
+    """Takes a millisecond for every operation of a program, and one for running it."""
+
+    suffix = ".fake"
+    machine_now = "A"
+    timed: list[str]
+
+    def describe(self, name: str) -> dict[str, str]:
+        self.timed = []
+        return {"platform": name, "machine": self.machine_now, "date": "today"}
+
+    def compile(self, program: Program) -> bytes:
+        return bytes(len(program.ops))
+
+    def time_models(
+        self, models: Mapping[str, Model], repeats: int, on_progress: Callable[[int, int], None] | None = None
+    ) -> dict[str, Timing]:
+        self.timed += models
+        return {name: Timing(1.0 + len(bytes(model)), 1.0) for name, model in models.items()}  # type: ignore[arg-type]
+
+
+def fake(cache: Path, **settings: object) -> Fake:
+    return Fake("fake", "digits", str(cache), **settings)  # type: ignore[arg-type]
+
+
+def model_of(blocks: object) -> Roofline:
+    return Roofline.fit(BLOCKS, [1 + block_work(*block)["weights"] for block in BLOCKS])
+
+
+def test_only_unknown_blocks_are_measured_once_and_less_what_running_takes(tmp_path: Path) -> None:
+    platform = fake(tmp_path)
+    first = platform.subnet_ms(MEMBER, MEMBER.smallest)
+    assert first == platform.blocks_ms(BLOCKS)
+    assert sorted(platform.timed) == sorted(["empty", *{block_key(*block) for block in BLOCKS}])
+    assert platform.predictor.table.entries[block_key(*BLOCKS[0])] == 1.0  # one convolution
+    again = fake(tmp_path)
+    assert again.subnets_ms(MEMBER, [MEMBER.smallest] * 2).tolist() == [first, first]
+    assert again.timed == []
+    again.subnet_ms(MEMBER, MEMBER.largest)
+    assert not {block_key(*block) for block in BLOCKS} & set(again.timed)
+
+
+def test_fixed_stages_are_measured_or_set(tmp_path: Path) -> None:
+    space = MEMBER.superspace
+    found = fake(tmp_path).fixed_ms(space)
+    assert found.keys() == {24, 32}
+    assert found[24] == fake(tmp_path).blocks_ms(fixed_blocks(space, 24))
+    assert fake(tmp_path / "new", fixed_latency_ms=0.5).fixed_ms(space) == {24: 0.5, 32: 0.5}
+    assert fake(tmp_path / "new", fixed_latency_ms={24: 0.5, 32: 0.7}).fixed_ms(space) == {24: 0.5, 32: 0.7}
+
+
+def test_a_fitted_model_spares_measuring_and_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = fake(tmp_path).path
+    table = LatencyTable(model=model_of(BLOCKS), correction=Correction(2.0, 0.5))
+    table.save(path)
+    platform = fake(tmp_path)
+    assert table.model is not None
+    expected = 2.0 * sum(table.model.block_ms(*block) for block in BLOCKS) + 0.5 * mparams_of(BLOCKS)
+    with caplog.at_level(logging.WARNING):
+        assert platform.subnet_ms(MEMBER, MEMBER.smallest) == pytest.approx(expected)
+        platform.subnet_ms(MEMBER, MEMBER.smallest)
+    assert platform.timed == []
+    assert caplog.text.count("are interpolated by its fitted model") == 1
+    measuring = fake(tmp_path, unknown_blocks="measure")
+    measured = measuring.subnet_ms(MEMBER, MEMBER.smallest)
+    assert measuring.timed
+    alone = sum(measuring.predictor.table.entries[block_key(*block)] for block in BLOCKS)
+    assert measured == pytest.approx(2.0 * alone + 0.5 * mparams_of(BLOCKS))
+
+
+def test_another_machines_table_warns_with_both_names_and_is_not_measured_into(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = tmp_path / "table.json"
+    fake(tmp_path, table=str(table)).subnet_ms(MEMBER, MEMBER.smallest)
+
+    class Other(Fake):
+        machine_now = "B"
+
+    with caplog.at_level(logging.WARNING):
+        platform = Other("fake", "digits", str(tmp_path), table=str(table))
+    assert "was measured on A, this machine is B" in caplog.text
+    platform.subnet_ms(MEMBER, MEMBER.smallest)
+    with pytest.raises(TableError, match="table.json lacks"):
+        platform.subnet_ms(MEMBER, MEMBER.largest)
+    assert platform.timed == []
+
+
+def test_a_table_alone_predicts_and_says_what_it_lacks(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"platform vnni has no latency table at .*fit_latency platform=vnni source="):
+        Platform("vnni", str(tmp_path / "absent.json"))
+    entries = {block_key(*block): 0.5 for block in BLOCKS}
+    LatencyTable(entries, model=model_of(BLOCKS)).save(tmp_path / "t.json")
+    platform = Platform("vnni", str(tmp_path / "t.json"))
+    assert platform.subnet_ms(MEMBER, MEMBER.smallest) == pytest.approx(0.5 * len(BLOCKS))
+    with pytest.raises(TableError, match="lacks .* of superspace digits"):
+        platform.subnet_ms(MEMBER, MEMBER.largest)
+    with pytest.raises(TableError, match=r"platform\.fixed_latency_ms"):
+        platform.fixed_ms(MEMBER.superspace)
+    with pytest.raises(ConfigError, match=r"platform\.unknown_blocks = 'guess'; allowed on vnni: error, fitted"):
+        Platform("vnni", str(tmp_path / "t.json"), unknown_blocks="guess")
+    fitted = Platform("vnni", str(tmp_path / "t.json"), unknown_blocks="fitted")
+    assert fitted.subnet_ms(MEMBER, MEMBER.largest) > 0
+    assert fitted.predictor.interpolated
+
+
+def test_programs_and_models_are_measured(tmp_path: Path) -> None:
+    from spaceevo.latency.blocks import random_program
+
+    program = random_program(BLOCKS)
+    assert fake(tmp_path).measured_ms({"p": program, "m": bytes(4)}) == {"p": 1.0 + len(program.ops), "m": 5.0}

@@ -1,0 +1,59 @@
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+import spaceevo
+from spaceevo.latency.blocks import subnet_blocks
+from spaceevo.latency.roofline import family_of
+from spaceevo.stages.profile import _Measurements, sample_blocks, sample_networks
+from tests.stages.test_platforms import Fake, fake
+
+
+def test_every_family_has_its_share_of_blocks() -> None:
+    space = spaceevo.superspace("onnxw")
+    found = sample_blocks(space, Random(0), 120)
+    assert found == sample_blocks(space, Random(0), 120)
+    assert len(found) == 120
+    families = {family_of(spec) for spec, _ in found.values()}
+    everything = [block for i in range(6) for block in _blocks_of(space.member([i] * 6, [0] * 6))]
+    assert families == {family_of(spec) for spec, _ in everything}
+
+
+def _blocks_of(member: Any) -> Any:
+    return subnet_blocks(member, member.smallest)
+
+
+def test_unseen_networks_are_of_other_spaces() -> None:
+    space, rng = spaceevo.superspace("onnxw"), Random(0)
+    known = sample_networks(space, rng, 50)
+    unseen = sample_networks(space, rng, 50, besides=known.values())
+    assert not {str(m) for m, _ in known.values()} & {str(m) for m, _ in unseen.values()}
+    assert len(sample_networks(spaceevo.superspace("digits"), rng, 120)) == 120
+
+
+def test_a_killed_profile_goes_on_and_measures_nothing_twice(tmp_path: Path) -> None:
+    space = spaceevo.superspace("digits")
+    blocks = sample_blocks(space, Random(0), 70)
+    networks = sample_networks(space, Random(1), 5)
+    collections = {"blocks": blocks, "networks": networks}
+
+    class Killed(Fake):
+        def time_models(self, models: Any, repeats: int, on_progress: Any = None) -> Any:
+            if len(self.timed) > 100:
+                raise KeyboardInterrupt
+            return super().time_models(dict(models), repeats)
+
+    first = Killed("fake", "digits", str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        _Measurements(first, tmp_path / "timings.json", "mark", passes=3).measure(collections, repeats=2)
+    second = fake(tmp_path)
+    resumed = _Measurements(second, tmp_path / "timings.json", "mark", passes=3)
+    resumed.measure(collections, repeats=2)
+    assert len(first.timed) + len(second.timed) == 3 * 75
+    assert resumed.latency_ms("networks").keys() == networks.keys()
+    assert resumed.cpu_seconds("blocks") > 0
+    assert resumed.dispersion("blocks") == 1.0
+    other = _Measurements(second, tmp_path / "timings.json", "other settings", passes=3)
+    assert "blocks" not in other.state
