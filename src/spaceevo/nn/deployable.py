@@ -99,6 +99,5 @@ def make_deployable(network: Network, images: Tensor) -> tuple[Network, list[str
 def _set_range(quantizer: ActivationQuantizer, low: float, high: float) -> None:
     if not quantizer.config.learns_offset:
         low = 0.0
-    quantizer.scale.fill_((high - low) / quantizer.config.high)
+    quantizer.set_scale(quantizer.scale.new_tensor((high - low) / quantizer.config.high))
     quantizer.offset.fill_(low)
-    quantizer.initialized.fill_(True)

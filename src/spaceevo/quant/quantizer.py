@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -121,7 +121,8 @@ class Quantizer(nn.Module):
         self.initialized.fill_(False)
 
     @torch.no_grad()
-    def _start(self, scale: Tensor) -> None:
+    def set_scale(self, scale: Tensor) -> None:
+        """Start from this scale; the quantiser counts as initialised."""
         self.scale.copy_(scale.clamp(min=MIN_SCALE))
         if self.bounds_steps:
             if scale == 0:  # zeros say nothing of the range, and from the floor the scale would never get anywhere
@@ -139,6 +140,11 @@ class Quantizer(nn.Module):
         else:
             self.scale.clamp_(min=MIN_SCALE)
         return self.scale
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        if self.bounds_steps and f"{prefix}scale" in state_dict:  # files of `published` networks have no last scale
+            state_dict.setdefault(f"{prefix}last_scale", state_dict[f"{prefix}scale"])
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
         """Scale and state."""
@@ -163,7 +169,7 @@ class WeightQuantizer(Quantizer):
 
     @torch.no_grad()
     def _initialize(self, weight: Tensor) -> None:
-        self._start(2 * weight.abs().max() / (2**self.config.bits - 1))
+        self.set_scale(2 * weight.abs().max() / (2**self.config.bits - 1))
 
     def integers(self, weight: Tensor) -> Tensor:
         """The integers `weight` is quantised to."""
@@ -216,7 +222,7 @@ class ActivationQuantizer(Quantizer):
             dist.all_reduce(scale)
             scale /= dist.get_world_size()
             dist.all_reduce(low, dist.ReduceOp.MIN)
-        self._start(scale)
+        self.set_scale(scale)
         if self.config.learns_offset:
             self.offset.copy_(low)
 
