@@ -55,8 +55,8 @@ lint: $(DEV)  ## format, ruff and the import contracts; changes nothing
 typecheck: $(DEV)  ## mypy, strict, on src
 	$(BIN)/mypy
 
-test: $(DEV)  ## the tests that run in minutes; PYTEST_ARGS="-n 2 -k lsq" is passed on
-	$(BIN)/pytest $(PYTEST_ARGS)
+test: $(DEV)  ## the tests that run in minutes, on two processes; PYTEST_ARGS="-n 0 -k lsq" is passed on
+	$(BIN)/pytest -n 2 $(PYTEST_ARGS)
 
 test-slow: $(DEV)  ## the tests marked slow
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
