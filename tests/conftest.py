@@ -1,6 +1,6 @@
 """Fixtures of all tests: determinism, and the reference data where it is present."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +11,14 @@ from torch import nn
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Latency tables and compiled code of the tests, apart from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPACEEVO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)

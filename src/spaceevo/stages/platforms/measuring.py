@@ -20,7 +20,7 @@ from spaceevo.nn.supernet import Network
 from spaceevo.quant.convert import ProgramBuilder
 from spaceevo.quant.program import Program, TensorQuant
 from spaceevo.space.encoding import SubnetSpec
-from spaceevo.space.superspace import SpaceMember
+from spaceevo.space.superspace import SpaceMember, Superspace
 from spaceevo.stages.base import progress
 from spaceevo.stages.platforms.base import Platform, log
 
@@ -130,6 +130,11 @@ class MeasuringPlatform(Platform):
     def _running_ms(self) -> float:
         empty = ProgramBuilder((1, 1, 1), TensorQuant(0.02, 128)).program
         return self.time_models({"empty": self.compile(empty)}, 100)["empty"].latency_ms
+
+    def _fixed_ms(self, superspace: Superspace, resolution: int) -> float:
+        if self.predictor.fixed_latency_ms is not None:  # a wish, not a stopgap: here the blocks could be measured
+            return self.predictor.fixed_ms(resolution)
+        return super()._fixed_ms(superspace, resolution)
 
     def subnets_ms(self, member: SpaceMember, specs: Sequence[SubnetSpec]) -> NDArray[np.float64]:
         """Predicted latency of subnets in ms, `(N,)`, unknown blocks measured first.
