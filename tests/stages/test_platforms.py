@@ -6,7 +6,7 @@ import pytest
 
 import spaceevo
 from spaceevo.errors import ConfigError, TableError
-from spaceevo.latency.blocks import block_key, subnet_blocks
+from spaceevo.latency.blocks import block_key, random_program, subnet_blocks
 from spaceevo.latency.measure import Model, Timing
 from spaceevo.latency.roofline import Correction, Roofline, block_work, mparams_of
 from spaceevo.latency.table import LatencyTable
@@ -52,7 +52,10 @@ def test_only_unknown_blocks_are_measured_once_and_less_what_running_takes(tmp_p
     first = platform.subnet_ms(MEMBER, MEMBER.smallest)
     assert first == platform.blocks_ms(BLOCKS)
     assert sorted(platform.timed) == sorted(["empty", *{block_key(*block) for block in BLOCKS}])
-    assert platform.predictor.table.entries[block_key(*BLOCKS[0])] == 1.0  # one convolution
+    entries = platform.predictor.table.entries
+    assert entries[block_key(*BLOCKS[0])] == 2.0  # the stem: one convolution, and running the network
+    assert entries[block_key(*BLOCKS[1])] == 2.0  # two convolutions
+    assert first == platform.measured_ms({"whole": random_program(BLOCKS)})["whole"]
     again = fake(tmp_path)
     assert again.subnets_ms(MEMBER, [MEMBER.smallest] * 2).tolist() == [first, first]
     assert again.timed == []

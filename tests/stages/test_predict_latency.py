@@ -22,8 +22,8 @@ class Desk:
 
     name = "desk"
 
-    def subnet_ms(self, member: SpaceMember, spec: SubnetSpec) -> float:
-        return subnet_cost(member, spec).mmacs
+    def subnets_ms(self, member: SpaceMember, specs: list[SubnetSpec]) -> list[float]:
+        return [subnet_cost(member, spec).mmacs for spec in specs]
 
 
 @pytest.fixture(autouse=True)

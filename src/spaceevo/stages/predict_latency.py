@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from rich.progress import track
-
 from spaceevo.report.latency_cdf import draw_latency_cdf
+from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_subnet
 from spaceevo.space.published import published_names
 from spaceevo.stages.base import Context, Outcome, StageCallback, console, write_csv
@@ -27,8 +27,8 @@ class PredictLatencyStage(StageCallback):
         member, platform = context.member, context.platform
         names = {member.largest: "max", member.smallest: "min"} | published_names(member)
         rows: list[dict[str, Any]] = [
-            {"name": names.get(spec, ""), "latency_ms": platform.subnet_ms(member, spec), "subnet": str(spec)}
-            for spec in context.subnets(member.largest, member.smallest)
+            {"name": names.get(spec, ""), "latency_ms": latency_ms, "subnet": str(spec)}
+            for spec, latency_ms in _predicted(context, context.subnets(member.largest, member.smallest))
         ]
         print_rows(
             console,
@@ -64,7 +64,11 @@ class PredictLatencyStage(StageCallback):
         return int(asked) if asked is not None else 0 if context.plain["subnet"] else 1000
 
     def _random(self, context: Context, count: int) -> list[dict[str, Any]]:
-        rng, member = Random(context.seed), context.member
-        specs = [sample_subnet(member, rng) for _ in range(count)]
-        shown = track(specs, f"predicting {count} random subnets", console=console, transient=True)
-        return [{"subnet": str(spec), "latency_ms": context.platform.subnet_ms(member, spec)} for spec in shown]
+        rng = Random(context.seed)
+        specs = [sample_subnet(context.member, rng) for _ in range(count)]
+        return [{"subnet": str(spec), "latency_ms": latency_ms} for spec, latency_ms in _predicted(context, specs)]
+
+
+def _predicted(context: Context, specs: Sequence[SubnetSpec]) -> list[tuple[SubnetSpec, float]]:
+    """Subnets with their latency in ms; what the platform does not know of them is measured together."""
+    return list(zip(specs, map(float, context.platform.subnets_ms(context.member, specs)), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import statistics
 import time
 from collections import defaultdict
@@ -11,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from spaceevo.artifacts import fingerprint, read_json, write_json
+from spaceevo.artifacts import atomic_path, fingerprint, read_json, write_json
 from spaceevo.errors import ConfigError
 from spaceevo.latency.accuracy import PredictionError
 from spaceevo.latency.blocks import PlacedBlock, block_key, random_program, subnet_blocks
@@ -84,10 +85,12 @@ class _Measurements:
                 bar.update(task, description=f"{what} on {self.platform.machine}")
                 self._measure(self.state[what], part, repeats)
                 bar.advance(task)
+        shutil.rmtree(self.path.parent / "models", ignore_errors=True)
 
     def _measure(self, state: dict[str, Any], part: Mapping[str, Any], repeats: int) -> None:
         started = time.process_time()
-        for name, timing in self.platform.time_models(_LazyModels(self.platform, part), repeats).items():
+        models = _Models(self.platform, part, self.path.parent / "models")
+        for name, timing in self.platform.time_models(models, repeats).items():
             state["timings"].setdefault(name, []).append([round(timing.latency_ms, 6), timing.dispersion])
         state["cpu_seconds"] += time.process_time() - started
         write_json(self.path, self.state)
@@ -118,14 +121,20 @@ class _Measurements:
         return float(self.state[what]["cpu_seconds"])
 
 
-class _LazyModels(Mapping[str, bytes]):
-    """Blocks and networks, made into models when asked for."""
+class _Models(Mapping[str, bytes]):
+    """Blocks and networks as models, each made once, when first asked for, and kept in a folder: they are large."""
 
-    def __init__(self, platform: MeasuringPlatform, items: Mapping[str, Any]) -> None:
-        self.platform, self.items_by_name = platform, items
+    def __init__(self, platform: MeasuringPlatform, items: Mapping[str, Any], folder: Path) -> None:
+        self.platform, self.items_by_name, self.folder = platform, items, folder
 
     def __getitem__(self, name: str) -> bytes:
-        item = self.items_by_name[name]
+        path = self.folder / f"{fingerprint(name)}{self.platform.suffix}"
+        if not path.exists():
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(self._compile(self.items_by_name[name]))
+        return path.read_bytes()
+
+    def _compile(self, item: Any) -> bytes:
         if isinstance(item[0], SpaceMember):
             return self.platform.compile(random_program(subnet_blocks(*item)))
         return self.platform.compile_block(item)
