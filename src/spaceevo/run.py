@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from spaceevo.artifacts import Layout, StageResult, fingerprint
 from spaceevo.errors import ConfigError
 from spaceevo.space.description import parse_description
-from spaceevo.stages.base import console, package_versions, plain, process_rank, report
+from spaceevo.stages.base import console, package_versions, plain, report
+from spaceevo.stages.processes import is_first
 
 WHERE = ("accelerator", "devices", "num_nodes", "strategy")
 """Settings of a trainer that say where it runs; they leave artefacts current."""
@@ -58,7 +59,7 @@ def train(config: DictConfig) -> StageResult:
         seed=int(config.seed),
         make_trainer=lambda folder, epochs, callbacks: make_trainer(config, folder, epochs, callbacks),
         describe=described,
-        announce=console.print if process_rank() == 0 else lambda line: None,
+        announce=console.print if is_first() else lambda line: None,
     )
     instantiate(config.stage.train)(training)
     result = StageResult(
@@ -70,7 +71,7 @@ def train(config: DictConfig) -> StageResult:
         versions=package_versions(),
         seconds=round(time.monotonic() - started, 1),
     )
-    if process_rank() == 0:
+    if is_first():
         result.save(output)
         if training.trained:
             report(result, output, _next_command(config))

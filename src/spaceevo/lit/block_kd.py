@@ -199,9 +199,8 @@ def train_blocks(
     blocks, int8 = parse_blocks(run.superspace, block), run.quant.int8
     run.data.setup()
     quant_flag = [f"quant={run.quant.name}"] if int8 else []
-    command = run.command("teacher", *quant_flag)
+    command, teacher_file = run.command("teacher", *quant_flag), run.layout.teacher(run.teacher.name, int8)
     teacher = load_teacher(run.teacher, run.layout, run.data.num_classes, int8, command)
-    teacher_file = run.layout.teacher(run.teacher.name, int8)
     upstream = {"teacher": file_hash(teacher_file) if teacher_file.exists() else "library"}
     named = {f"{stage}_{index}": (stage, index) for stage, index in blocks}
     stages = sorted({tap for stage, _ in blocks for tap in teacher_taps(run.superspace, stage)})
@@ -231,16 +230,11 @@ def train_blocks(
         assert isinstance(module, BlockKdModule)
         return module.evaluate(run.data.calibration_images(), run.data.held_out())
 
+    settings = {"superspace": run.superspace.name, "quant": run.quant.name, "variance_of": variance_of}
     jobs = []
     for name, (stage, index) in named.items():
         fp32 = {"fp32": file_hash(fp32_file(name)) if fp32_file(name).exists() else ""} if int8 else {}
-        meta: dict[str, Any] = {
-            "superspace": run.superspace.name,
-            "block": name,
-            "quant": run.quant.name,
-            "variance_of": variance_of,
-        }
-        meta["lr"] = (lr_by_stage or {}).get(stage)
+        meta = settings | {"block": name, "lr": (lr_by_stage or {}).get(stage)}
         jobs.append(Job(name, run.layout.block(run.superspace.name, stage, index, int8), upstream | fp32, meta))
     size = together or len(jobs)
     for group in (jobs[start : start + size] for start in range(0, len(jobs), size)):

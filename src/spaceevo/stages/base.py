@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -65,11 +64,6 @@ class Outcome:
     figures: dict[str, Any]
     outputs: Mapping[str, Path] = field(default_factory=dict)
     next_command: str = ""
-
-
-def process_rank() -> int:
-    """This process's number among those of one training run, as its launcher says; 0 where there is one."""
-    return next((int(os.environ[key]) for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ), 0)
 
 
 def plain(config: DictConfig, *keys: str) -> dict[str, Any]:
@@ -245,6 +239,8 @@ class StageCallback(Callback):
 
     name: str
     main_figure: str
+    is_parallel = False
+    """Whether several processes share the work; else the first does it alone."""
 
     @abstractmethod
     def work(self, context: Context) -> Outcome:
@@ -256,7 +252,7 @@ class StageCallback(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Run the stage; Hydra would turn an exception here into a warning, so the job is failed by hand."""
-        if job_return.status is not JobStatus.COMPLETED or process_rank() != 0:
+        if job_return.status is not JobStatus.COMPLETED or not (self.is_parallel or is_first()):
             return
         try:
             result = self.execute(config)

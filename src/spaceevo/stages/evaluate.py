@@ -27,6 +27,7 @@ class EvaluateStage(StageCallback):
 
     name = "evaluate"
     main_figure = "top1"
+    is_parallel = True
 
     def inputs(self, context: Context) -> dict[str, Path]:
         """The supernet."""

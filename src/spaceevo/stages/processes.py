@@ -19,8 +19,8 @@ class Processes(NamedTuple):
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and prints."""
-    return int(os.environ.get("RANK", "0")) == 0
+    """Whether this is the process that writes and prints, by what its launcher says; one alone is."""
+    return next((int(os.environ[key]) for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ), 0) == 0
 
 
 @contextmanager

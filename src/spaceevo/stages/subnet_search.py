@@ -33,6 +33,7 @@ class SubnetSearchStage(StageCallback):
 
     name = "subnet_search"
     main_figure = "chosen_top1"
+    is_parallel = True
 
     def inputs(self, context: Context) -> dict[str, Path]:
         """The supernet, and the space search where it decides space and constraint."""
