@@ -37,6 +37,13 @@ class AnyBlock(dict[str, float]):
         self[key] = 0.1 + crc32(key.encode()) % 1000 / 1000
         return self[key]
 
+    def __contains__(self, key: object) -> bool:
+        return True
+
+    def get(self, key: str, default: object = None) -> float:  # type: ignore[override]
+        """The entry, made up where there is none."""
+        return self[key]
+
 
 class Formula:
     """Stands for the supernet: correct answers in each chunk of 64 images."""
