@@ -128,15 +128,23 @@ def test_a_pipeline_killed_in_every_stage_ends_as_an_undisturbed_one(tmp_path: P
     command = ["+stage=pipeline", "experiment=digits", "debug=fast", "max_epochs=2"]
     assert spaceevo(tmp_path, *command).returncode == 0
     result = tmp_path / "runs/digits/pipeline/result.json"
-    whole = json.loads(result.read_text())
+    whole = repeatable(result)
     shutil.move(tmp_path / "runs", tmp_path / "first")
     for number in range(1, 12):
         kill_in_step(tmp_path, number, *command)
     assert spaceevo(tmp_path, *command).returncode == 0
-    resumed = json.loads(result.read_text())
-    measured = ("int8_latency_ms", "fp32_latency_ms", "int8_speedup")
-    kept = [key for key in whole["figures"] if not key.endswith("seconds") and key not in measured]
-    assert {key: resumed[key] for key in kept} == {key: whole[key] for key in kept}
+    assert len(whole) > 40
+    assert repeatable(result) == whole
+
+
+def repeatable(result: Path) -> dict[str, object]:
+    """The figures of a pipeline but those that were measured by a clock."""
+    record = json.loads(result.read_text())
+    clocked = ("seconds", "speedup", "_percent", "_tau")
+    figures = {name: record[name] for name in record["figures"] if not name.endswith(clocked)}
+    figures = {n: value for n, value in figures.items() if not n.endswith("latency_ms") or "predicted" in n}
+    figures["pareto_subnets"] = [{**row, "measured_ms": None} for row in figures["pareto_subnets"]]
+    return figures
 
 
 def kill_in_step(folder: Path, number: int, *command: str) -> None:
