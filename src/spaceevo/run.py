@@ -79,7 +79,9 @@ def train(config: DictConfig) -> StageResult:
 
 
 def _next_command(config: DictConfig) -> str:
-    """The command that follows this one, for the same space."""
+    """The command that follows this one, for the same space; none where the stage says it itself."""
+    if config.stage.next is None:
+        return ""
     command = str(config.stage.next[config.quant.precision])
     return command if config.space is None else f"{command} space={config.space}"
 

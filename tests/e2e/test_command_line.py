@@ -143,7 +143,8 @@ def repeatable(result: Path) -> dict[str, object]:
     clocked = ("seconds", "speedup", "_percent", "_tau")
     figures = {name: record[name] for name in record["figures"] if not name.endswith(clocked)}
     figures = {n: value for n, value in figures.items() if not n.endswith("latency_ms") or "predicted" in n}
-    figures["pareto_subnets"] = [{**row, "measured_ms": None} for row in figures["pareto_subnets"]]
+    figures["pareto_subnets"] = [{**row, "measured_ms": None} for row in record["pareto_subnets"]]
+    figures["subnets"] = [row["subnet"] for row in record["subnets"]]
     return figures
 
 

@@ -118,7 +118,10 @@ def read_subnet(path: Path, superspace: Superspace, command: str) -> Subnet:
     if missing := [key for key in ("space", "subnet", "classes", "quant") if key not in meta]:
         raise CheckpointError(f"{path} is not a subnet's checkpoint: it lacks {choices(missing)}; make one: {command}")
     classes, quant = tuple(meta["classes"]), str(meta["quant"])
-    member = parse_space(meta["space"], within=superspace.with_classes(len(classes)))
+    head = f"stages.{superspace.stages[-1].name}."
+    # A classifier may be wider than the data had classes.
+    width = next((len(v) for k, v in state.items() if k.startswith(head) and k.endswith(".bias")), len(classes))
+    member = parse_space(meta["space"], within=superspace.with_classes(width))
     spec = SubnetSpec.parse(meta["subnet"])
     network = Network.fixed(member, spec, DEPLOY if quant == "off" else quant_scheme(quant))
     load_state(network, state, path)
