@@ -27,7 +27,7 @@ def _print_stages() -> None:
     print("usage: python -m spaceevo +stage=<stage> superspace=<superspace> [key=value …]   (-m sweeps)\n\nstages:")
     for file in sorted((conf_folder() / "stage").glob("*.yaml")):
         first = file.read_text(encoding="utf-8").split("\n", 2)[1].lstrip("# ")
-        print(f"  {file.stem:14} {first}")
+        print(f"  {file.stem:16} {first}")
     names = [
         yaml.safe_load(f.read_text(encoding="utf-8"))["name"] for f in (conf_folder() / "superspace").glob("*.yaml")
     ]
