@@ -26,7 +26,6 @@ OPSET = 17
 """Every operator needed is in it, and ONNX Runtime has fused its Q/DQ pairs since 1.13."""
 IR_VERSION = 9
 OUTPUT_NAME = "logits"
-_FLOAT_OPS = frozenset({"Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
 _INTEGER_OPS = frozenset({"QGemm", "QuantizeLinear", "DequantizeLinear", "Flatten", "Transpose", "Reshape"})
 _REAL_OPS = {"add": "Add", "mul": "Mul", "mean": "GlobalAveragePool", "sigmoid": "Sigmoid"}
 
@@ -226,11 +225,6 @@ def _optimized_nodes(model: Model) -> list[onnx.NodeProto]:
 def optimized_op_counts(model: Model) -> dict[str, int]:
     """Operators, by type, that ONNX Runtime executes for a model on this machine."""
     return dict(Counter(node.op_type for node in _optimized_nodes(model)))
-
-
-def float_leftovers(counts: Mapping[str, int]) -> dict[str, int]:
-    """Convolutions and linear layers among `optimized_op_counts` that are executed in float."""
-    return {kind: count for kind, count in counts.items() if kind in _FLOAT_OPS}
 
 
 def float_nodes(model: Model) -> list[str]:

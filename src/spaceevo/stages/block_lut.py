@@ -29,7 +29,7 @@ from spaceevo.space.operators import sample_substage
 from spaceevo.space.selection import parse_blocks, parse_windows
 from spaceevo.space.spec import BlockChoice
 from spaceevo.space.superspace import StageSpace, Superspace
-from spaceevo.stages.base import Context, Outcome, StageCallback
+from spaceevo.stages.base import Context, Outcome, StageCallback, progress
 from spaceevo.stages.features import Features, TeacherFeatures, TensorStore
 from spaceevo.teacher import Teacher, load_teacher
 
@@ -159,14 +159,14 @@ def _make_tables(context: Context, due: dict[LutKey, str]) -> None:
     folder, samples = context.lut_folder, int(context.recipe["samples"])
     scratch = folder / ".features" / fingerprint(list(due.values()))
     try:
-        with Progress() as progress:
-            builder = _LutBuilder(context, list(due), scratch, progress)
-            task = progress.add_task("block LUT", total=len(due) * samples)
+        with progress() as bar:
+            builder = _LutBuilder(context, list(due), scratch, bar)
+            task = bar.add_task("block LUT", total=len(due) * samples)
             for key, mark in due.items():
                 file = lut_file_name(context.superspace, key)
-                progress.update(task, description=f"block LUT {file}")
+                bar.update(task, description=f"block LUT {file}")
                 unfinished = UnfinishedTable(folder / ".unfinished" / file, mark)
-                builder.fill(key, unfinished, progress, task)
+                builder.fill(key, unfinished, bar, task)
                 write_lut_file(folder / file, unfinished.rows)
                 write_text(folder / ".made" / file, mark)
                 unfinished.path.unlink()
@@ -177,7 +177,7 @@ def _make_tables(context: Context, due: dict[LutKey, str]) -> None:
 class _LutBuilder:
     """Evaluates sub-stages on the teacher's features, which are computed once a batch and resolution for all stages."""
 
-    def __init__(self, context: Context, keys: Sequence[LutKey], scratch: Path, progress: Progress) -> None:
+    def __init__(self, context: Context, keys: Sequence[LutKey], scratch: Path, bar: Progress) -> None:
         self.context = context
         self.superspace = context.superspace
         self.device = context.device
@@ -193,10 +193,10 @@ class _LutBuilder:
         self.taps = {stage: (names[names.index(stage) - 1], stage) for stage in stages}
         every = sorted({name for pair in self.taps.values() for name in pair})
         self.channels = dict(zip(every, teacher.channels(*every), strict=True))
-        self.features = self._teacher_features(teacher, scratch, progress)
+        self.features = self._teacher_features(teacher, scratch, bar)
         self.student: tuple[str, BlockStudent] | None = None
 
-    def fill(self, key: LutKey, table: UnfinishedTable, progress: Progress, task: TaskID) -> None:
+    def fill(self, key: LutKey, table: UnfinishedTable, bar: Progress, task: TaskID) -> None:
         """Add the rows that a table lacks."""
         stage, recipe = self.superspace.searched[key.stage].name, self.context.recipe
         space = self.superspace.stage_space(stage, key.block, key.window)
@@ -205,14 +205,14 @@ class _LutBuilder:
         placed = [place(space.specs(d.blocks, d.cin), self.superspace.input_hw(stage, d.resolution)) for d in drawn]
         self.context.platform.ensure(block for blocks in placed for block in blocks)
         student, done = self._load(stage, key), len(table.rows)
-        progress.update(task, advance=done)
+        bar.update(task, advance=done)
         for draw, blocks in zip(drawn[done:], placed[done:], strict=True):
             features = self.features.of(stage, draw.resolution)
             loss = substage_loss(student, draw.blocks, draw.cin, features, recipe["variance_of"])
             cost, hw = blocks_cost([spec for spec, _ in blocks], blocks[0][1]), blocks[0][1]
             latency = self.context.platform.predictor.blocks_ms(blocks)
             table.append(LutRow(format_substage(draw.blocks), draw.cin, hw, loss, cost.mmacs, cost.mparams, latency))
-            progress.update(task, advance=1)
+            bar.update(task, advance=1)
 
     def _load(self, stage: str, key: LutKey) -> BlockStudent:
         name, context = block_name(self.superspace, key), self.context
@@ -227,16 +227,16 @@ class _LutBuilder:
             self.student = name, channels_last(student).to(self.device).eval()
         return self.student[1]
 
-    def _teacher_features(self, teacher: Teacher, scratch: Path, progress: Progress) -> TeacherFeatures:
+    def _teacher_features(self, teacher: Teacher, scratch: Path, bar: Progress) -> TeacherFeatures:
         recipe, data, resolutions = self.context.recipe, self.context.data, self.superspace.block_resolutions
         calibration = data.calibration_images()[: int(recipe["calibration_batches"])]
         evaluation = first_batches(data.held_out(), int(recipe["evaluation_batch_size"]), recipe["evaluation_batches"])
         total = len(resolutions) * (len(calibration) + len(evaluation))
-        task = progress.add_task("teacher's features", total=total)
+        task = bar.add_task("teacher's features", total=total)
         store = TensorStore(scratch, float(recipe["cache_mib"]))
         return TeacherFeatures(
             *(teacher, self.taps, resolutions, calibration, evaluation, store, self.device),
-            step=lambda: progress.update(task, advance=1),
+            step=lambda: bar.update(task, advance=1),
         )
 
 

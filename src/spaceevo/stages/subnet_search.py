@@ -9,7 +9,6 @@ from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.progress import Progress
 
 from spaceevo.artifacts import file_hash, fingerprint, read_json, write_json
 from spaceevo.errors import ConfigError, ConstraintError, choices
@@ -20,7 +19,7 @@ from spaceevo.search.prediction import ScorePrediction
 from spaceevo.search.problems import SubnetProblem
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember
-from spaceevo.stages.base import Context, Outcome, StageCallback
+from spaceevo.stages.base import Context, Outcome, StageCallback, progress
 from spaceevo.stages.fitness import Fitness
 from spaceevo.stages.front_files import Found, merge_jobs, write_fronts
 from spaceevo.stages.ranks import Ranks
@@ -101,14 +100,14 @@ class _Search:
         return Found(self.name, self.latency, self.evaluations, shown, chosen)
 
     def _evolve(self, strategy: Strategy[SubnetSpec], rng: Random, stops: bool) -> None:
-        with Progress() as progress:
-            task = progress.add_task("subnet search", total=strategy.total)
+        with progress() as bar:
+            task = bar.add_task("subnet search", total=strategy.total)
 
             def show(spec: SubnetSpec, evaluation: Evaluation) -> None:
                 self.evaluations[spec] = evaluation
                 best = max(found.top1 for found in self.evaluations.values() if not found.stopped)
                 text = f"subnets for {self.name}, best {best:.1f} %"
-                progress.update(task, advance=1, description=text)
+                bar.update(task, advance=1, description=text)
 
             def evaluate_batch(state: SearchState[SubnetSpec]) -> None:
                 stairs = self._staircase() if stops else None
