@@ -4,6 +4,7 @@ import torch
 
 from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.folded import FoldedNetwork
+from spaceevo.nn.layers import ConvLayer
 from spaceevo.quant.program import execute
 from spaceevo.space.superspace import Superspace
 from tests.nn.conftest import Make
@@ -25,6 +26,19 @@ def test_folded_network_is_the_program_and_resizes(zoo: Superspace, grown: Make,
     steps = (folded(pictures) - exact(pictures)).abs() / program.tensors[program.output_name].scale
     assert (steps < 0.5).double().mean() > 0.98
     assert folded(images(3, 40)).shape == (3, 10)
-    # Rounding the biases is all that sets it apart from the trained network.
-    spread = network(pictures).std()
-    assert (folded(pictures) - network(pictures)).abs().mean() < 0.1 * spread
+    # In eval mode the network, and the supernet it comes from, round their biases as the program does.
+    step = program.tensors[program.output_name].scale
+    for trained in (network, supernet):
+        assert (trained(pictures) - exact(pictures)).abs().max() < 0.01 * step
+    network.train()
+    assert (network(pictures) - exact(pictures)).abs().max() > step
+
+
+@torch.no_grad()
+def test_biases_stay_real_in_float_and_under_published(zoo: Superspace, grown: Make, images: Images) -> None:
+    member = member_of(zoo, "digits-012-010")
+    for quant, int8 in (("deploy", False), ("published", True)):
+        supernet = grown(member, quant, int8)
+        leaves = [leaf for leaf in supernet.modules() if isinstance(leaf, ConvLayer)]
+        supernet(images(2, supernet.resolution))
+        assert all(leaf._bias_rounding() is None for leaf in leaves)

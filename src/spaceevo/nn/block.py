@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from spaceevo.nn.layers import ElasticLayer, make_layer
-from spaceevo.quant.quantizer import Scheme
+from spaceevo.quant.quantizer import ActivationQuantizer, Scheme
 from spaceevo.space.blocks import block_type
 from spaceevo.space.cost import recipe_of
 from spaceevo.space.spec import BlockSpec, Recipe
@@ -66,6 +66,14 @@ class Block(nn.Module):
             return y
 
         return self.block_type.forward(run, x)
+
+    def read_from(self, source: ActivationQuantizer | None) -> ActivationQuantizer | None:
+        """Tell every layer in force the quantiser of the tensor it reads; return that of the block's result."""
+
+        def run(name: str, /, *sources: ActivationQuantizer | None) -> ActivationQuantizer | None:
+            return self.leaf(name).read_from(sources[0]) if name in self.recipe else sources[0]
+
+        return self.block_type.forward(run, source)
 
     def extract(self) -> Block:
         """A block of its own with the active spec's weights."""

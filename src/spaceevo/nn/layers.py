@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from spaceevo.errors import ExportError
 from spaceevo.nn.depthwise import depthwise_conv2d
-from spaceevo.quant.convert import FoldedConv, LayerQuant, fold_norm
+from spaceevo.quant.convert import FoldedConv, LayerQuant, bias_grid, fold_norm, weight_grid
 from spaceevo.quant.program import TensorQuant
 from spaceevo.quant.quantizer import GATE_SCALE, RELU6_SCALE, ActivationQuantizer, Scheme
 from spaceevo.space.spec import Activation, Layer
@@ -91,6 +91,12 @@ class ElasticLayer(nn.Module):
         self.layer = self.active = layer
         self.scheme = scheme
         self.activation = QuantizedActivation(layer.act, scheme)
+        self._source: tuple[ActivationQuantizer, ...] = ()  # in a tuple, for it is no part of this layer
+
+    def read_from(self, source: ActivationQuantizer | None) -> ActivationQuantizer | None:
+        """Take note of the quantiser of the tensor that this layer reads; return that of its result."""
+        self._source = () if source is None else (source,)
+        return self.activation.output_quantizer
 
     def narrow(self, layer: Layer) -> ElasticLayer:
         """A layer of its own that holds the slice `layer` of this one's tensors."""
@@ -195,8 +201,38 @@ class ConvLayer(ElasticLayer):
             x = self.convs[index](x, active if index == 0 else replace(active, stride=1))
             if index < active.stack - 1:
                 x = self.between[index](x)
-        y: Tensor = self.activation(self._normalize(x))
+        x, rounding = self._normalize(x), self._bias_rounding()
+        y: Tensor = self.activation(x if rounding is None else x + rounding.view(1, -1, *[1] * (x.ndim - 2)))
         return y
+
+    @torch.no_grad()
+    def _bias_rounding(self) -> Tensor | None:
+        """What is added per channel when the folded bias is rounded as in the integer program; None in training.
+
+        With it, a network in eval mode under `deploy` computes what is deployed. None too in float, and where no
+        network says which tensor the layer reads.
+        """
+        norm, last, source = self.norm, self.active.stack - 1, next(iter(self._source), None)
+        if source is None or not source.is_on or self.training or (norm is not None and norm.training):
+            return None
+        if last:
+            source = self.between[last - 1].output_quantizer  # type: ignore[assignment]
+            assert isinstance(source, ActivationQuantizer)
+        conv = self.convs[last]
+        assert isinstance(conv, ElasticConv)
+        integers = conv.weight_quantizer.integers(_slice(conv.weight, self.active.weight_shape))
+        gain, bias = self._gain_and_shift()
+        scale = conv.weight_quantizer.scale.double().expand(self.active.cout)
+        if gain is not None and bias is not None:
+            scale = scale * gain.abs()
+        else:
+            assert conv.bias is not None
+            bias = conv.bias[: self.active.cout].double()
+        if self.active.act == "hsigmoid":
+            bias = bias + 3  # it is folded into the bias
+        input_scale, _ = source.scale_and_zero_point()
+        grid = bias_grid(weight_grid(integers.abs().amax((1, 2, 3)), scale, bias, input_scale), input_scale)
+        return (torch.round(bias / grid) * grid - bias).to(conv.weight.dtype)
 
     def _normalize(self, x: Tensor) -> Tensor:
         norm = self.norm

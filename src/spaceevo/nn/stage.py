@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from spaceevo.nn.block import Block, LayerWriter
-from spaceevo.quant.quantizer import Scheme
+from spaceevo.quant.quantizer import ActivationQuantizer, Scheme
 from spaceevo.space.spec import BlockSpec
 from spaceevo.space.superspace import StageSpace
 
@@ -43,6 +43,12 @@ class Stage(nn.Module):
         for block in self.active_blocks:
             x = block(x)
         return x
+
+    def read_from(self, source: ActivationQuantizer | None) -> ActivationQuantizer | None:
+        """Tell every layer in force the quantiser of the tensor it reads; return that of the stage's result."""
+        for block in self.active_blocks:
+            source = block.read_from(source)
+        return source
 
     def extract(self) -> Stage:
         """A stage of its own with the active blocks' weights."""

@@ -34,6 +34,14 @@ class Network(nn.Module):
         self.dropout = 0.0
         self.image_quantizer = image_quantizer
         self.stages = nn.ModuleDict(stages)
+        self._connect()
+
+    def _connect(self) -> None:
+        """Tell every layer in force which tensor it reads."""
+        source = self.image_quantizer
+        for stage in self.stages.values():
+            assert isinstance(stage, Stage)
+            source = stage.read_from(source)
 
     @classmethod
     def fixed(cls, member: SpaceMember, spec: SubnetSpec, scheme: Scheme) -> Network:
@@ -103,6 +111,7 @@ class Supernet(Network):
             stage = self.stages[name]
             assert isinstance(stage, Stage)
             stage.activate(blocks)
+        self._connect()
         self.spec = spec
         self.resolution = spec.resolution
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from spaceevo.quant.program import ConvWeights, Op, OpKind, Program, TensorQuant
 from spaceevo.quant.quantizer import GATE_SCALE
@@ -59,23 +61,36 @@ def fold_norm(weight: Array, scale: float, gain: Array, shift: Array) -> FoldedC
     return FoldedConv(signed.astype(np.int8), np.abs(gain) * scale, shift)
 
 
-def _stretch(conv: FoldedConv) -> FoldedConv:
-    """The same weights as whole multiples of their integers, as large as int8 allows: biases then round finer."""
-    peak = np.abs(conv.weight.astype(np.int64)).max(axis=(1, 2, 3))
-    factor = np.where(peak > 0, WEIGHT_LIMIT // np.maximum(peak, 1), 1)
-    weight = (conv.weight * factor.reshape(-1, 1, 1, 1)).astype(np.int8)
-    return FoldedConv(weight, conv.scale / factor, conv.bias)
+def weight_grid(peak: Tensor, scale: Tensor, bias: Tensor, input_scale: float) -> Tensor:
+    """Scale per channel of a convolution's folded weights in the program, float32 `(Cout,)`.
+
+    The weights are taken as whole multiples of their integers, as large as int8 allows, so that biases round finer; a
+    channel too faint for its bias gets a coarser grid.
+
+    Args:
+        peak: the greatest integer of each channel, without sign, `(Cout,)`.
+        scale: of these integers, float64 `(Cout,)`.
+        bias: real, float64 `(Cout,)`.
+        input_scale: of the convolution's input.
+    """
+    factor = torch.where(peak > 0, WEIGHT_LIMIT // peak.clamp(min=1), 1)
+    coarsest = (bias.abs() / (input_scale * BIAS_LIMIT)).clamp(min=1e-12)
+    return torch.maximum(scale / factor, coarsest).float()
+
+
+def bias_grid(scale: Tensor, input_scale: float) -> Tensor:
+    """The accumulator's grid, on which biases are integers: as runtimes compute it, in float32; float64 `(Cout,)`."""
+    return (scale * torch.tensor(input_scale, dtype=torch.float32, device=scale.device)).double()
 
 
 def _round_bias(conv: FoldedConv, input_scale: float) -> ConvWeights:
-    """Biases as int32 on the accumulator's grid; a channel too faint for that gets a coarser weight grid."""
-    conv = _stretch(conv)
-    coarsest = np.maximum(np.abs(conv.bias) / (input_scale * BIAS_LIMIT), 1e-12)
-    scale = np.maximum(conv.scale, coarsest).astype(np.float32)
-    shrink = np.where(conv.scale < coarsest, conv.scale / scale, 1.0).reshape(-1, *[1] * (conv.weight.ndim - 1))
-    weight = np.round(conv.weight * shrink).astype(np.int8)
-    grid = (np.float32(input_scale) * scale).astype(np.float64)
-    return ConvWeights(weight, scale, np.round(conv.bias / grid).astype(np.int32))
+    """Weights and int32 biases on the program's grids."""
+    peak = np.abs(conv.weight.astype(np.float64)).max(axis=(1, 2, 3))
+    scale = weight_grid(torch.from_numpy(peak), torch.from_numpy(conv.scale), torch.from_numpy(conv.bias), input_scale)
+    grid = bias_grid(scale, input_scale).numpy()
+    multiple = (conv.scale / scale.double().numpy()).reshape(-1, *[1] * (conv.weight.ndim - 1))
+    weight = np.round(conv.weight * multiple).astype(np.int8)
+    return ConvWeights(weight, scale.numpy(), np.round(conv.bias / grid).astype(np.int32))
 
 
 class QuantizedLayer(Protocol):
