@@ -34,7 +34,12 @@ from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.base import Context, Outcome, StageCallback, write_csv
 
-INT8_FILE, FP32_FILE = "subnet_int8.onnx", "subnet_fp32.onnx"
+PRECISIONS = ("int8", "fp32")
+
+
+def file_name(form: str, precision: str) -> str:
+    """Name of an exported file, e.g. `subnet_int8.onnx`."""
+    return f"subnet_{precision}.{form}"
 
 
 @dataclass(frozen=True)
@@ -192,16 +197,16 @@ def _written(context: Context, subject: Subject, asked: list[str], preprocessing
     folder, metadata = context.output, subject.metadata
     outputs = {}
     for form in asked:
-        outputs[f"{form}_int8"] = folder / f"subnet_int8.{form}"
+        outputs[f"{form}_int8"] = folder / file_name(form, "int8")
         save_file(FORMS[form].write(subject.program, metadata, preprocessing), outputs[f"{form}_int8"])
     plain, float_metadata = to_plain(subject.fp32, metadata), {**metadata, "quant": "off"}
     plain.config["metadata"] = float_metadata
     channels, *_ = shape = subject.program.input_shape
     if "onnx" in asked:
-        outputs["onnx_fp32"] = folder / FP32_FILE
+        outputs["onnx_fp32"] = folder / file_name("onnx", "fp32")
         export_float(subject.fp32, shape, outputs["onnx_fp32"], float_metadata)
     if "tflite" in asked:
-        outputs["tflite_fp32"] = folder / "subnet_fp32.tflite"
+        outputs["tflite_fp32"] = folder / file_name("tflite", "fp32")
         save_file(to_float_tflite(plain, channels, float_metadata), outputs["tflite_fp32"])
     outputs["plain_fp32"], *_ = save_plain(plain, folder / "subnet_fp32.json")
     outputs["program"] = folder / "program.safetensors"
@@ -213,7 +218,7 @@ def _written(context: Context, subject: Subject, asked: list[str], preprocessing
 
 def _costs(context: Context, outputs: dict[str, Path], asked: list[str]) -> dict[str, float]:
     """Sizes and interleaved latencies of the files; where the INT8 ONNX file's time goes is drawn."""
-    names = [f"{form}_{precision}" for form in asked for precision in ("int8", "fp32")]
+    names = [f"{form}_{precision}" for form in asked for precision in PRECISIONS]
     files = {name: outputs[name].read_bytes() for name in names}
     times = least_ms({name: runner(files[name], name.split("_")[0]) for name in names}, context.recipe["repeats"])
     figures = {f"{name}_file_kb": len(file) / 1e3 for name, file in files.items()}
