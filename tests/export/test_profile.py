@@ -1,13 +1,19 @@
 import time
+from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
+from spaceevo.export.divergence import tflite_integers
+from spaceevo.export.flatbuffer import operator_files
 from spaceevo.export.onnx import optimized_op_counts, to_onnx
+from spaceevo.export.parity import tflite_interpreter
 from spaceevo.export.preprocessing import Preprocessing
-from spaceevo.export.profile import layer_of, least_ms, profile_onnx, runner
-from spaceevo.export.tflite import to_tflite
+from spaceevo.export.profile import layer_of, least_ms, profile_onnx, profile_tflite, runner
+from spaceevo.export.tflite import tflite_op_counts, to_tflite
+from spaceevo.export.tflite_layers import SHIFT
 from spaceevo.quant.program import Program
 from spaceevo.report.operators import draw_operators
 
@@ -22,6 +28,33 @@ def test_every_operator_is_timed_and_placed(program: Program, tmp_path: Path) ->
     assert stages == {"first_conv", "stage0", "stage1", "stage2", "stage3", "final_expand", "feature_mix"}
     draw_operators(tmp_path / "p.png", "digits", [(layer_of(op.name), op.kind, op.least_ms) for op in operators])
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(not find_spec("ai_edge_litert"), reason="needs the extra tflite")
+def test_operators_alone_add_up_to_the_file(program: Program) -> None:
+    file = to_tflite(program)
+    operators, whole_ms = profile_tflite(file)
+    counts = tflite_op_counts(file)
+    assert counts.pop("PAD") > 0  # timed with the convolutions that read them
+    assert Counter(op.kind for op in operators) == counts
+    assert 0.5 < sum(op.least_ms for op in operators) / whole_ms < 2
+    assert operators[0].name == "images"
+    assert {"first_conv", "stage1", "final_expand"} <= {layer_of(op.name) for op in operators}
+
+
+@pytest.mark.skipif(not find_spec("ai_edge_litert"), reason="needs the extra tflite")
+def test_operators_alone_compute_what_they_compute_in_the_file(program: Program) -> None:
+    images = torch.randn(1, *program.input_shape, generator=torch.Generator().manual_seed(0))
+    expected = tflite_integers(program, images)
+    value = images.numpy().transpose(0, 2, 3, 1)
+    to_integers, *convolutions = operator_files(to_tflite(program))[:3]
+    for op in (to_integers, *convolutions):
+        interpreter = tflite_interpreter(op.file)
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], value)
+        interpreter.invoke()
+        value = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    integers = expected[convolutions[-1].name].numpy().transpose(0, 2, 3, 1)
+    assert (value.astype(int) + SHIFT == integers).all()
 
 
 def test_stage_of_an_operator() -> None:

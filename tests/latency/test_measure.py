@@ -119,7 +119,9 @@ def test_sums_do_not_saturate() -> None:
 def test_processor_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_cpuinfo", lambda: {"model name": "Xeon", "flags": "avx2 avx512_vnni"})
     assert has_vnni()
-    assert machine_name() == "Xeon, with VNNI"
+    assert machine_name() == "Xeon, with VNNI but without AMX"
+    monkeypatch.setattr(module, "_cpuinfo", lambda: {"model name": "Xeon", "flags": "avx2 avx512_vnni amx_int8"})
+    assert machine_name() == "Xeon, with VNNI and AMX"
     monkeypatch.setattr(module, "_cpuinfo", lambda: {"model name": "EPYC", "flags": "avx2"})
     assert machine_name() == "EPYC, without VNNI"
     monkeypatch.setattr(module, "_cpuinfo", dict)

@@ -10,6 +10,7 @@ from spaceevo.latency.blocks import block_key, random_program, subnet_blocks
 from spaceevo.latency.measure import Model, Timing
 from spaceevo.latency.roofline import Correction, Roofline, block_work, mparams_of
 from spaceevo.latency.table import LatencyTable
+from spaceevo.nn.supernet import Network
 from spaceevo.quant.program import Program
 from spaceevo.stages.platforms.base import Platform, fixed_blocks
 from spaceevo.stages.platforms.measuring import MeasuringPlatform
@@ -31,6 +32,9 @@ class Fake(MeasuringPlatform):
 
     def compile(self, program: Program) -> bytes:
         return bytes(len(program.ops))
+
+    def compile_float(self, network: Network, shape: tuple[int, int, int]) -> bytes:
+        return bytes(4 * len(list(network.modules())))
 
     def time_models(
         self, models: Mapping[str, Model], repeats: int, on_progress: Callable[[int, int], None] | None = None

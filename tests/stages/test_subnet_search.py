@@ -34,8 +34,8 @@ IMAGES = [(torch.randn(40, 3, 32, 32), torch.arange(40) % 10)]
 class Platform:
     """Latency is MMACs times a factor; measured latency 5 % more, where the platform is at hand."""
 
-    def __init__(self, factor: float, at_hand: bool) -> None:
-        self.factor = factor
+    def __init__(self, factor: float, at_hand: bool, knows_all: bool = True) -> None:
+        self.factor, self.knows_all = factor, knows_all
         if at_hand:
             self.measured_ms = lambda models: {name: 1.05 * self.predicted(name) for name in models}
 
@@ -44,6 +44,9 @@ class Platform:
 
     def subnet_ms(self, member: SpaceMember, spec: SubnetSpec) -> float:
         return self.factor * subnet_cost(member, spec).mmacs
+
+    def fastest(self, member: SpaceMember) -> SubnetSpec | None:
+        return member.smallest if self.knows_all else None
 
 
 def context(folder: Path, **recipe: Any) -> Any:
@@ -145,10 +148,18 @@ def test_faults_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="delta_ms = 5; allowed: above 0, up to the constraint 0.6 ms"):
         SubnetSearchStage().work(context(tmp_path, delta_ms=5))
     found = context(tmp_path)
-    found.platform = SimpleNamespace(subnet_ms=BlockLatency(LatencyTable(), "table.json").predict)
+    found.platform = SimpleNamespace(
+        subnet_ms=BlockLatency(LatencyTable(), "table.json").predict, fastest=lambda member: None
+    )
     with pytest.raises(TableError, match="latency table table.json lacks"):
         SubnetSearchStage().work(found)
     found = context(tmp_path)
+    found.limits = [1.0, 0.01]
+    fastest = rf"= 0.01 ms: the fastest subnet of {MEMBER} takes .* ms on desk \({MEMBER.smallest}\)"
+    with pytest.raises(ConstraintError, match=fastest):
+        SubnetSearchStage().work(found)
+    assert not list(found.output.glob("evaluations_*"))
+    found.platform = Platform(1.0, at_hand=True, knows_all=False)
     found.limits = [0.01]
     with pytest.raises(ConstraintError, match=r"latency in \[0, 0.01\] ms on desk; .* \(smallest\) to .* \(largest\)"):
         SubnetSearchStage().work(found)

@@ -19,7 +19,8 @@ from spaceevo.export.divergence import (
     onnx_integers,
     tflite_integers,
 )
-from spaceevo.export.onnx import float_nodes, optimized_op_counts, to_onnx
+from spaceevo.export.flatbuffer import read_metadata
+from spaceevo.export.onnx import float_nodes, onnx_metadata, optimized_op_counts, to_onnx
 from spaceevo.export.parity import Tolerance, compare, run_onnx, run_tflite
 from spaceevo.export.preprocessing import Preprocessing
 from spaceevo.export.tflite import tflite_float_ops, tflite_op_counts, to_tflite
@@ -41,6 +42,7 @@ class FileForm:
         integers: program and images → the integers of every tensor, as the format's runtime has them.
         op_counts: operators of the file by type, as they are executed.
         float_ops: those that compute in float.
+        metadata: what a file says of itself.
     """
 
     write: Callable[[Program, Mapping[str, str], Preprocessing | None], bytes]
@@ -48,6 +50,7 @@ class FileForm:
     integers: Callable[[Program, Tensor], Integers]
     op_counts: Callable[[bytes], dict[str, int]]
     float_ops: Callable[[bytes], list[str]]
+    metadata: Callable[[bytes], dict[str, str]]
 
 
 def _write_onnx(program: Program, metadata: Mapping[str, str], preprocessing: Preprocessing | None) -> bytes:
@@ -64,14 +67,20 @@ def _run_unoptimized(file: bytes, images: Tensor) -> Tensor:
 
 FORMS: dict[str, FileForm] = {
     "onnx": FileForm(
-        _write_onnx, {"": run_onnx, "unoptimized_": _run_unoptimized}, onnx_integers, optimized_op_counts, float_nodes
+        write=_write_onnx,
+        runs={"": run_onnx, "unoptimized_": _run_unoptimized},
+        integers=onnx_integers,
+        op_counts=optimized_op_counts,
+        float_ops=float_nodes,
+        metadata=onnx_metadata,
     ),
     "tflite": FileForm(
-        _write_tflite,
-        {"": run_tflite},
-        tflite_integers,
-        tflite_op_counts,
-        lambda file: [f"{count} {kind}" for kind, count in tflite_float_ops(file).items()],
+        write=_write_tflite,
+        runs={"": run_tflite},
+        integers=tflite_integers,
+        op_counts=tflite_op_counts,
+        float_ops=lambda file: [f"{count} {kind}" for kind, count in tflite_float_ops(file).items()],
+        metadata=read_metadata,
     ),
 }
 

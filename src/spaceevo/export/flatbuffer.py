@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -83,6 +84,18 @@ class FlatbufferGraph:
     def constant(self, name: str, values: NDArray[np.generic], dtype: str, scale: ArrayLike | None = None) -> int:
         """Add a constant with zero point 0; return its index."""
         return self.tensor(name, values.shape, dtype, scale, values=values)
+
+    def adopt(self, tensor: Any, content: NDArray[np.uint8] | None) -> int:
+        """Add a copy of a tensor of another model; return its index.
+
+        Args:
+            tensor: as the schema has it.
+            content: its bytes, of a constant.
+        """
+        tensor = copy.copy(tensor)
+        tensor.buffer = 0 if content is None else self._buffer(content.tobytes())
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
 
     def _buffer(self, content: bytes) -> int:
         buffer = self.schema.BufferT()
@@ -162,3 +175,52 @@ def read_metadata(file: bytes) -> dict[str, str]:
             texts: dict[str, str] = json.loads(bytes(model.buffers[entry.buffer].data))
             return texts
     return {}
+
+
+class OperatorFile(NamedTuple):
+    """An operator as a LiteRT file of its own.
+
+    Attributes:
+        name: of the tensor it writes.
+        kind: its type, a name of the schema's `BuiltinOperator`.
+        file: takes what the operator is fed, constants apart, and returns what it writes.
+    """
+
+    name: str
+    kind: str
+    file: bytes
+
+
+def operator_kinds(model: Any) -> list[str]:
+    """Types of a model's operators, in order of execution."""
+    names = {value: name for name, value in vars(litert_schema().BuiltinOperator).items() if not name.startswith("_")}
+    return [names[model.operatorCodes[each.opcodeIndex].builtinCode] for each in model.subgraphs[0].operators]
+
+
+def operator_files(file: bytes) -> list[OperatorFile]:
+    """The operators of a file written here, each alone, in order of execution; padding goes with what reads it."""
+    model, found, together = read_model(file), list[OperatorFile](), list[Any]()
+    (graph,) = model.subgraphs
+    for kind, operator in zip(operator_kinds(model), graph.operators, strict=True):
+        together.append(operator)
+        if kind != "PAD":  # the runtime's convolutions pad as they read
+            name = graph.tensors[operator.outputs[0]].name.decode()
+            found.append(OperatorFile(name, kind, _alone(model, together)))
+            together = []
+    return found
+
+
+def _alone(model: Any, operators: Sequence[Any]) -> bytes:
+    """Operators in a row, of which each but the last is read by the next alone, as a file."""
+    (graph,), part = model.subgraphs, FlatbufferGraph()
+    read = dict.fromkeys(int(index) for each in operators for index in each.inputs)
+    written = [int(index) for each in operators for index in each.outputs]
+    contents = {index: model.buffers[graph.tensors[index].buffer].data for index in [*read, *written]}
+    moved = {index: part.adopt(graph.tensors[index], content) for index, content in contents.items()}
+    part.codes = model.operatorCodes
+    for operator in map(copy.copy, operators):
+        operator.inputs = np.array([moved[int(index)] for index in operator.inputs], np.int32)
+        operator.outputs = np.array([moved[int(index)] for index in operator.outputs], np.int32)
+        part.operators.append(operator)
+    fed = [moved[index] for index in read if contents[index] is None and index not in written]
+    return part.pack(fed, [moved[written[-1]]], "one operator", {})

@@ -214,6 +214,11 @@ def save_file(content: bytes, path: Path) -> None:
         raise ExportError(f"cannot write {path} ({reason}); set paths.output to a folder you may write to") from error
 
 
+def onnx_metadata(file: bytes) -> dict[str, str]:
+    """What a model says of itself (`metadata_props`)."""
+    return {entry.key: entry.value for entry in onnx.load_from_string(file).metadata_props}
+
+
 def _optimized_nodes(model: Model) -> list[onnx.NodeProto]:
     """Operators that ONNX Runtime executes for a model on this machine."""
     with tempfile.TemporaryDirectory() as folder:

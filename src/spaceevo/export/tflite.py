@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
-from spaceevo.export.flatbuffer import litert_schema, read_model
+from spaceevo.export.flatbuffer import litert_schema, operator_kinds, read_model
 from spaceevo.export.preprocessing import INSIDE_NAME, Preprocessing
 from spaceevo.export.tflite_layers import LayerGraph, Value, Weights
 from spaceevo.quant.program import Op, Program, TensorQuant
@@ -97,20 +97,15 @@ def to_tflite(
 
 def tflite_op_counts(file: bytes) -> dict[str, int]:
     """Operators, by type, of a LiteRT file."""
-    names = {value: name for name, value in vars(litert_schema().BuiltinOperator).items() if not name.startswith("_")}
-    model = read_model(file)
-    codes = [names[code.builtinCode] for code in model.operatorCodes]
-    return dict(Counter(codes[operator.opcodeIndex] for operator in model.subgraphs[0].operators))
+    return dict(Counter(operator_kinds(read_model(file))))
 
 
 def tflite_float_ops(file: bytes) -> dict[str, int]:
     """Operators, by type, that compute in float; conversions to and from integers, and the preprocessing, are none."""
-    names = {value: name for name, value in vars(litert_schema().BuiltinOperator).items() if not name.startswith("_")}
     model = read_model(file)
     (graph,), real = model.subgraphs, litert_schema().TensorType.FLOAT32
     found: Counter[str] = Counter()
-    for operator in graph.operators:
-        kind = names[model.operatorCodes[operator.opcodeIndex].builtinCode]
+    for kind, operator in zip(operator_kinds(model), graph.operators, strict=True):
         tensors = [graph.tensors[index] for index in (*operator.inputs, *operator.outputs)]
         is_border = any(tensor.name.startswith(INSIDE_NAME.encode()) for tensor in tensors)
         if kind not in ("QUANTIZE", "DEQUANTIZE") and not is_border and any(tensor.type == real for tensor in tensors):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.table import Table
 
 from spaceevo.artifacts import read_json
-from spaceevo.errors import MissingArtifactError
+from spaceevo.export.bundle import FORMS
 from spaceevo.latency.accuracy import PredictionError
 from spaceevo.latency.blocks import random_program, subnet_blocks
 from spaceevo.latency.measure import Model, machine_name, measure
@@ -22,36 +21,35 @@ from spaceevo.report.latency import draw_predictions
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.base import Context, Outcome, StageCallback, console, progress, write_csv
-from spaceevo.stages.export import FP32_FILE, INT8_FILE
+from spaceevo.stages.export import PRECISIONS, file_name
+from spaceevo.stages.front_files import FRONT_FILE
+from spaceevo.stages.platforms.base import Platform
 from spaceevo.stages.platforms.measuring import MeasuringPlatform
 
 Row = dict[str, Any]
 
 
 class BenchmarkStage(StageCallback):
-    """Measures subnets on the platform: those asked for, or the exported one and the found front.
+    """Measures subnets on the platform: those asked for, or the chosen one and the found front.
 
-    Latency does not depend on weights: but for the exported files, they are random.
+    Latency does not depend on weights: but for the exported subnet's files, they are random. A platform that is a table
+    measures nothing; there the exported ONNX files are measured in this machine's ONNX Runtime.
     """
 
     name = "benchmark"
     main_figure = "int8_latency_ms"
 
     def inputs(self, context: Context) -> dict[str, Path]:
-        """The exported files and the found front, unless subnets are asked for by a list."""
-        if _is_list(context):
-            return {}
+        """The exported files, and the found front unless subnets are asked for."""
         folder = Path(context.config.paths.exported)
-        return {"int8": folder / INT8_FILE, "fp32": folder / FP32_FILE, "front": _front_file(context)}
+        files = {f"{form}_{of}": folder / file_name(form, of) for form in FORMS for of in PRECISIONS}
+        return files if context.plain["subnet"] else {**files, "front": _front_file(context)}
 
     def work(self, context: Context) -> Outcome:
         """Predict, measure interleaved, compare."""
         specs, asked = _specs_and_asked(context)
-        exported = {} if _is_list(context) else self._exported(context)
         predicted = context.platform.subnets_ms(context.member, specs)
-        with TemporaryDirectory() as folder:
-            models = self._models(context, specs, exported, Path(folder))
-            found = self._measured(context, models)
+        found = self._measured(context, self._models(context, specs))
         rows: list[Row] = [
             {
                 "subnet": str(spec),
@@ -62,47 +60,32 @@ class BenchmarkStage(StageCallback):
             }
             for spec, predicted_ms in zip(specs, predicted, strict=True)
         ]
-        _print_rows(rows, context.platform.name)
+        _print_rows(rows, context.platform)
         write_csv(context.output / "benchmark.csv", rows)
         outputs = {"table": context.output / "benchmark.csv"}
-        compared = [row for row in rows if row["int8_ms"]]
-        figures = {"platform": context.platform.name, "machine": _machine(context), **_first(rows[0])}
-        if compared:
-            columns = [[row[name] for row in compared] for name in ("predicted_ms", "int8_ms")]
+        is_measured = isinstance(context.platform, MeasuringPlatform)
+        figures = {"platform": context.platform.name, "machine": _machine(context.platform), **_first(rows[0])}
+        if is_measured:
+            columns = [[row[name] for row in rows] for name in ("predicted_ms", "int8_ms")]
             figures |= PredictionError.of(columns[0], columns[1]).figures("predicted_")
             outputs["picture"] = context.output / "benchmark.png"
             draw_predictions(outputs["picture"], columns[0], columns[1], f"{context.member}, {context.platform.name}")
         figures["interpolated_blocks"] = len(context.platform.predictor.interpolated)
         return Outcome({**figures, "subnets": rows}, outputs)
 
-    def _exported(self, context: Context) -> dict[str, Path]:
-        files = self.inputs(context)
-        for name in ("int8", "fp32"):
-            if not files[name].exists():
-                command = context.command("export", "quant=deploy")
-                raise MissingArtifactError(f"the exported {name} file", files[name], command)
-        return {name: files[name] for name in ("int8", "fp32")}
-
-    def _models(
-        self, context: Context, specs: Sequence[SubnetSpec], exported: Mapping[str, Path], folder: Path
-    ) -> dict[str, Model]:
-        """`int8 <subnet>` and `fp32 <subnet>` → model; the first subnet's are the exported files, if there are any."""
-        platform, models = context.platform, dict[str, Model]()
-        takes_onnx = not isinstance(platform, MeasuringPlatform) or platform.suffix == ".onnx"
-        if takes_onnx:
-            models |= {f"{precision} {specs[0]}": path for precision, path in exported.items()}
+    def _models(self, context: Context, specs: Sequence[SubnetSpec]) -> dict[str, Model]:
+        """`int8 <subnet>` and `fp32 <subnet>` → model; exported files where there are any."""
+        platform = context.platform
+        models = {name: file for name, file in _exported(context).items() if name.split()[1] in map(str, specs)}
         if not isinstance(platform, MeasuringPlatform):
             return models
         with progress() as bar:
-            for number, spec in enumerate(bar.track(specs, description="writing subnets")):
-                if f"int8 {spec}" in models:
-                    continue
-                models[f"int8 {spec}"] = platform.compile(random_program(subnet_blocks(context.member, spec)))
-                network = random_network(context.member, spec)
-                shape = (context.superspace.input_channels, spec.resolution, spec.resolution)
-                fp32 = platform.compile_float(network, shape, folder / f"{number}{platform.suffix}")
-                if fp32 is not None:
-                    models[f"fp32 {spec}"] = fp32
+            for spec in bar.track(specs, description="writing subnets"):
+                if f"int8 {spec}" not in models:
+                    models[f"int8 {spec}"] = platform.compile(random_program(subnet_blocks(context.member, spec)))
+                if f"fp32 {spec}" not in models:
+                    shape = (context.superspace.input_channels, spec.resolution, spec.resolution)
+                    models[f"fp32 {spec}"] = platform.compile_float(random_network(context.member, spec), shape)
         return models
 
     def _measured(self, context: Context, models: Mapping[str, Model]) -> dict[str, float]:
@@ -120,29 +103,40 @@ def random_network(member: SpaceMember, spec: SubnetSpec) -> Network:
     return Network(stages, spec.resolution, None).eval()
 
 
-def _is_list(context: Context) -> bool:
-    return isinstance(context.plain["subnet"], list)
-
-
 def _front_file(context: Context) -> Path:
-    return context.layout.subnet_search(str(context.member)) / "front.json"
+    return context.layout.subnet_search(str(context.member)) / FRONT_FILE
+
+
+def _form(platform: Platform) -> str:
+    """Format of the files that can be measured: the platform's, or ONNX on a platform that is a table."""
+    return platform.suffix.removeprefix(".") if isinstance(platform, MeasuringPlatform) else "onnx"
+
+
+def _exported(context: Context) -> dict[str, Model]:
+    """`int8 <subnet>` and `fp32 <subnet>` → exported file, where there is one of a subnet of this space."""
+    form, found = _form(context.platform), dict[str, Model]()
+    for precision in PRECISIONS:
+        path = Path(context.config.paths.exported) / file_name(form, precision)
+        texts = FORMS[form].metadata(path.read_bytes()) if form in FORMS and path.exists() else {}
+        if texts.get("space") == str(context.member):
+            found[f"{precision} {texts['subnet']}"] = path
+    return found
 
 
 def _specs_and_asked(context: Context) -> tuple[list[SubnetSpec], dict[str, float]]:
-    """The subnets to measure, the exported one first, and the latency that was asked for, where one was."""
-    if _is_list(context):
+    """The subnets to measure, the chosen one first, and the latency that was asked for, where one was."""
+    if context.plain["subnet"] is not None:
         return context.subnets(), {}
-    specs, asked = [context.best_subnet()], dict[str, float]()
-    if context.plain["subnet"] is None:
-        found = read_json(_front_file(context))
-        specs += [SubnetSpec.parse(row["subnet"]) for row in found.get("front", [])]
-        limits = found.get("latency_constraints_ms", [])
-        asked = {str(specs[0]): limits[0]} if limits else {}
+    specs, found = [context.best_subnet()], read_json(_front_file(context))
+    specs += [SubnetSpec.parse(row["subnet"]) for row in found["front"]]
+    by_platform = found["chosen_by_limit"]
+    chosen = by_platform.get(context.platform.name) or next(iter(by_platform.values()))
+    # The same subnet may be the best of several limits; it was found for the lowest.
+    asked = {subnet: float(limit) for limit, subnet in sorted(chosen.items(), key=lambda item: -float(item[0]))}
     return list(dict.fromkeys(specs)), asked
 
 
-def _machine(context: Context) -> str:
-    platform = context.platform
+def _machine(platform: Platform) -> str:
     return platform.machine if isinstance(platform, MeasuringPlatform) else machine_name()
 
 
@@ -155,13 +149,15 @@ def _first(row: Row) -> dict[str, Any]:
     return figures
 
 
-def _print_rows(rows: Sequence[Row], platform: str) -> None:
-    table = Table(title=f"latency on {platform}, ms", title_justify="left")
-    for heading in ("asked", "predicted", "measured INT8", "measured fp32", "error %"):
+def _print_rows(rows: Sequence[Row], platform: Platform) -> None:
+    is_measured, machine = isinstance(platform, MeasuringPlatform), _machine(platform)
+    by = "measured on" if is_measured else "a table; exported files are measured in ONNX Runtime on"
+    table = Table(title=f"latency in ms: {platform.name}, {by} {machine}", title_justify="left")
+    for heading in ("asked", "predicted", "measured INT8", "measured fp32", *(["error %"] if is_measured else [])):
         table.add_column(heading, justify="right")
     table.add_column("subnet", overflow="fold")
     for row in rows:
         values = [row[name] for name in ("asked_ms", "predicted_ms", "int8_ms", "fp32_ms")]
-        error = f"{100 * (row['predicted_ms'] / row['int8_ms'] - 1):+.1f}" if row["int8_ms"] else ""
-        table.add_row(*("" if value is None else f"{value:.4g}" for value in values), error, row["subnet"])
+        error = [f"{100 * (row['predicted_ms'] / row['int8_ms'] - 1):+.1f}"] if is_measured else []
+        table.add_row(*("" if value is None else f"{value:.4g}" for value in values), *error, row["subnet"])
     console.print(table)

@@ -18,7 +18,7 @@ from spaceevo.export.onnx import save_file
 from spaceevo.export.parity import Tolerance, compare
 from spaceevo.export.plain import save_plain, to_plain
 from spaceevo.export.preprocessing import Preprocessing
-from spaceevo.export.profile import layer_of, least_ms, profile_onnx, runner
+from spaceevo.export.profile import OperatorTime, layer_of, least_ms, profile_onnx, profile_tflite, runner
 from spaceevo.latency.measure import machine_name
 from spaceevo.nn.checkpoint import Subnet, save_subnet
 from spaceevo.nn.deployable import make_deployable
@@ -34,7 +34,12 @@ from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.base import Context, Outcome, StageCallback, write_csv
 
-INT8_FILE, FP32_FILE = "subnet_int8.onnx", "subnet_fp32.onnx"
+PRECISIONS = ("int8", "fp32")
+
+
+def file_name(form: str, precision: str) -> str:
+    """Name of an exported file, e.g. `subnet_int8.onnx`."""
+    return f"subnet_{precision}.{form}"
 
 
 @dataclass(frozen=True)
@@ -192,16 +197,16 @@ def _written(context: Context, subject: Subject, asked: list[str], preprocessing
     folder, metadata = context.output, subject.metadata
     outputs = {}
     for form in asked:
-        outputs[f"{form}_int8"] = folder / f"subnet_int8.{form}"
+        outputs[f"{form}_int8"] = folder / file_name(form, "int8")
         save_file(FORMS[form].write(subject.program, metadata, preprocessing), outputs[f"{form}_int8"])
     plain, float_metadata = to_plain(subject.fp32, metadata), {**metadata, "quant": "off"}
     plain.config["metadata"] = float_metadata
     channels, *_ = shape = subject.program.input_shape
     if "onnx" in asked:
-        outputs["onnx_fp32"] = folder / FP32_FILE
+        outputs["onnx_fp32"] = folder / file_name("onnx", "fp32")
         export_float(subject.fp32, shape, outputs["onnx_fp32"], float_metadata)
     if "tflite" in asked:
-        outputs["tflite_fp32"] = folder / "subnet_fp32.tflite"
+        outputs["tflite_fp32"] = folder / file_name("tflite", "fp32")
         save_file(to_float_tflite(plain, channels, float_metadata), outputs["tflite_fp32"])
     outputs["plain_fp32"], *_ = save_plain(plain, folder / "subnet_fp32.json")
     outputs["program"] = folder / "program.safetensors"
@@ -212,17 +217,28 @@ def _written(context: Context, subject: Subject, asked: list[str], preprocessing
 
 
 def _costs(context: Context, outputs: dict[str, Path], asked: list[str]) -> dict[str, float]:
-    """Sizes and interleaved latencies of the files; where the INT8 ONNX file's time goes is drawn."""
-    names = [f"{form}_{precision}" for form in asked for precision in ("int8", "fp32")]
+    """Sizes and interleaved latencies of the files; where the INT8 files' time goes is drawn."""
+    names = [f"{form}_{precision}" for form in asked for precision in PRECISIONS]
     files = {name: outputs[name].read_bytes() for name in names}
     times = least_ms({name: runner(files[name], name.split("_")[0]) for name in names}, context.recipe["repeats"])
     figures = {f"{name}_file_kb": len(file) / 1e3 for name, file in files.items()}
     figures |= {f"{name}_latency_ms": ms for name, ms in times.items()}
     figures |= {f"{form}_int8_speedup": times[f"{form}_fp32"] / times[f"{form}_int8"] for form in asked}
     if "onnx" in asked:
-        outputs |= {"profile": context.output / "profile.csv", "profile_picture": context.output / "profile.png"}
-        rows = [(layer_of(op.name), op) for op in profile_onnx(files["onnx_int8"], context.recipe["repeats"])]
-        write_csv(outputs["profile"], [{"stage": stage, **op._asdict()} for stage, op in rows])
-        drawn = [(stage, op.kind, op.least_ms) for stage, op in rows]
-        draw_operators(outputs["profile_picture"], f"INT8 ONNX on {machine_name()}", drawn)
+        operators = profile_onnx(files["onnx_int8"], context.recipe["repeats"])
+        outputs |= _profiled(context, "onnx", operators, "INT8 ONNX")
+    if "tflite" in asked:
+        operators, whole_ms = profile_tflite(files["tflite_int8"])
+        figures["tflite_operators_alone_ms"] = sum(op.least_ms for op in operators)
+        title = f"INT8 TFLite, whole {whole_ms:.3f} ms, operators one by one"
+        outputs |= _profiled(context, "tflite", operators, title)
     return figures
+
+
+def _profiled(context: Context, form: str, operators: Sequence[OperatorTime], title: str) -> dict[str, Path]:
+    """Write and draw the times of a file's operators; return what was written."""
+    table, drawing = (context.output / f"profile_{form}.{kind}" for kind in ("csv", "png"))
+    rows = [(layer_of(op.name), op) for op in operators]
+    write_csv(table, [{"stage": stage, **op._asdict()} for stage, op in rows])
+    draw_operators(drawing, f"{machine_name()}\n{title}", [(stage, op.kind, op.least_ms) for stage, op in rows])
+    return {f"{form}_profile": table, f"{form}_profile_picture": drawing}

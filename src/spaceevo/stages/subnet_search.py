@@ -54,7 +54,8 @@ class SubnetSearchStage(StageCallback):
             stamp = fingerprint([context.plain["data"], context.plain["quant"], supernet_hash])
             fitness = Fitness(evaluator, context.output / f"evaluations_{stamp}.jsonl", ranks)
             platforms = _platforms(context)
-            found = [_Search(context, fitness, *platform).run() for platform in platforms.items()]
+            searches = [_Search(context, fitness, *platform) for platform in platforms.items()]
+            found = [search.run() for search in searches]
             return write_fronts(context, supernet, found, platforms)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -81,6 +82,16 @@ class _Search:
         self.latency = Latencies(platform, context.member)
         self.limits = context.constraints_ms(name) or _searched_constraints(context)
         self.evaluations: dict[SubnetSpec, Evaluation] = {}
+        self._check_limits(platform)
+
+    def _check_limits(self, platform: Any) -> None:
+        """Raise before anything is evaluated where it is known that no subnet meets the lowest limit."""
+        lowest, fastest = min(self.limits), platform.fastest(self.context.member)
+        if fastest is not None and self.latency(fastest) > lowest:
+            raise ConstraintError(
+                f"latency_constraint = {lowest:g} ms: the fastest subnet of {self.context.member} takes "
+                f"{self.latency(fastest):.4g} ms on {self.name} ({fastest}); set it higher, or take another space"
+            )
 
     def run(self) -> Found:
         """Search once for all limits, or as published once for each."""

@@ -13,6 +13,7 @@ from spaceevo.errors import ConfigError, TableError, choices
 from spaceevo.latency.blocks import PlacedBlock
 from spaceevo.latency.predictor import BlockLatency, FixedLatency
 from spaceevo.latency.table import LatencyTable
+from spaceevo.search.fastest import fastest_subnet
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember, Superspace
 
@@ -89,6 +90,14 @@ class Platform:
         found = self.predictor.predict_many(member, specs)
         self._warn()
         return found
+
+    def fastest(self, member: SpaceMember) -> SubnetSpec | None:
+        """The subnet of the least predicted latency; None where some blocks of the space are not known yet."""
+        known = BlockLatency(self.predictor.table, interpolate=self.predictor.interpolate)
+        try:
+            return fastest_subnet(member, lambda spec, hw: known.blocks_ms([(spec, hw)]))
+        except TableError:
+            return None
 
     def fixed_ms(self, superspace: Superspace) -> dict[int, float]:
         """Latency in ms of the stages that are not searched, at their smallest, by block resolution.

@@ -74,14 +74,14 @@ class MeasuringPlatform(Platform):
         """A program as the runtime takes it."""
 
     @abstractmethod
+    def compile_float(self, network: Network, shape: tuple[int, int, int]) -> bytes:
+        """An fp32 network for images of `shape` `(C, H, W)` as the runtime takes it."""
+
+    @abstractmethod
     def time_models(
         self, models: Mapping[str, Model], repeats: int, on_progress: Callable[[int, int], None] | None = None
     ) -> dict[str, Timing]:
         """Time models side by side."""
-
-    def compile_float(self, network: Network, shape: tuple[int, int, int], path: Path) -> Model | None:
-        """An fp32 network for images of `shape` `(C, H, W)` as the runtime takes it, at `path`; None if it cannot."""
-        return None
 
     def compile_block(self, block: PlacedBlock) -> bytes:
         """A block with random weights, as near as can be to how it runs within a network."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import onnx
 
@@ -30,10 +31,12 @@ class OrtCpu(MeasuringPlatform):
         """The program as ONNX."""
         return bytes(to_onnx(program).SerializeToString())
 
-    def compile_float(self, network: Network, shape: tuple[int, int, int], path: Path) -> Model:
+    def compile_float(self, network: Network, shape: tuple[int, int, int]) -> bytes:
         """The network as ONNX."""
-        export_float(network, shape, path)
-        return path
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "fp32.onnx"
+            export_float(network, shape, path)
+            return path.read_bytes()
 
     def compile_block(self, block: PlacedBlock) -> bytes:
         """A block with integer ends; the stem, with which a network begins, takes real images."""

@@ -7,10 +7,13 @@ from functools import cached_property
 from importlib.util import find_spec
 
 from spaceevo.errors import MissingExtraError
+from spaceevo.export.float_tflite import to_float_tflite
+from spaceevo.export.plain import to_plain
 from spaceevo.export.tflite import to_tflite
 from spaceevo.latency.blocks import PlacedBlock, place
 from spaceevo.latency.measure import Model, Timing, provenance, time_models
 from spaceevo.latency.tflite import PACKAGE, LiteRtRunner
+from spaceevo.nn.supernet import Network
 from spaceevo.quant.convert import ProgramBuilder
 from spaceevo.quant.program import Program, TensorQuant
 from spaceevo.stages.platforms.measuring import BLOCK_REPEATS, MeasuringPlatform, less
@@ -33,6 +36,10 @@ class TflitePlatform(MeasuringPlatform):
     def compile(self, program: Program) -> bytes:
         """The program as a TFLite file."""
         return to_tflite(program)
+
+    def compile_float(self, network: Network, shape: tuple[int, int, int]) -> bytes:
+        """The network as a TFLite file."""
+        return to_float_tflite(to_plain(network), input_channels=shape[0])
 
     def net_ms(self, block: PlacedBlock, measured_ms: float) -> float:
         """A block's latency less half of converting both its ends to and fro."""

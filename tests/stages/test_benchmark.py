@@ -1,0 +1,69 @@
+"""Stage benchmark on a table of made-up latencies: what is measured, and from which files."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import spaceevo
+from spaceevo.artifacts import write_json
+from spaceevo.export.onnx import save_onnx, to_onnx
+from spaceevo.latency.blocks import block_key, random_program, subnet_blocks
+from spaceevo.latency.table import LatencyTable
+from tests.stages.conftest import RunStage
+
+MEMBER = spaceevo.parse_space("digits-012-000")
+BLOCKS = {spec: subnet_blocks(MEMBER, spec) for spec in (MEMBER.largest, MEMBER.smallest)}
+LISTED = ("superspace=digits", f"space={MEMBER}", "subnet=[max,min]", "recipe.benchmark.repeats=2")
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """A table of all blocks, half a millisecond each."""
+    entries = {block_key(*block): 0.5 for blocks in BLOCKS.values() for block in blocks}
+    LatencyTable(entries).save(tmp_path / "table.json")
+    return tmp_path / "table.json"
+
+
+def export(tmp_path: Path, space: str) -> None:
+    """Leave an INT8 file of the smallest subnet, said to be of this space, where an export would."""
+    texts = {"space": space, "subnet": str(MEMBER.smallest)}
+    model = to_onnx(random_program(BLOCKS[MEMBER.smallest]), texts)
+    save_onnx(model, tmp_path / "runs/export/subnet_int8.onnx")
+
+
+@pytest.mark.skipif(not find_spec("ai_edge_litert"), reason="needs the extra tflite")
+def test_int8_and_fp32_are_measured(run_stage: RunStage, table: Path) -> None:
+    found = run_stage("benchmark", *LISTED, "platform=tflite_cpu", f"platform.table={table}")
+    largest, smallest = found.figures["subnets"]
+    assert largest["predicted_ms"] == 0.5 * len(BLOCKS[MEMBER.largest])
+    for precision in ("int8_ms", "fp32_ms"):
+        assert 0 < smallest[precision] < largest[precision] < 100
+    assert found.figures["predicted_mape_percent"] > 0
+
+
+def test_a_table_measures_the_exported_subnet_alone(
+    run_stage: RunStage, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = (*LISTED, "platform=vnni", f"platform.table={table}")
+    export(tmp_path, str(MEMBER))
+    found = run_stage("benchmark", *settings)
+    largest, smallest = found.figures["subnets"]
+    assert smallest["int8_ms"] > 0
+    assert [largest["int8_ms"], largest["fp32_ms"], smallest["fp32_ms"]] == [None] * 3
+    assert "predicted_mape_percent" not in found.figures
+    assert "error %" not in capsys.readouterr().out
+    export(tmp_path, "digits-012-110")
+    assert [row["int8_ms"] for row in run_stage("benchmark", *settings).figures["subnets"]] == [None, None]
+
+
+def test_limits_that_were_asked_for_stand_beside_their_subnets(
+    run_stage: RunStage, table: Path, tmp_path: Path
+) -> None:
+    largest, smallest = map(str, BLOCKS)
+    chosen = {"pixel4": {"9": largest}, "vnni": {"7": smallest, "12": largest, "15": largest}}
+    front = {"chosen": largest, "front": [{"subnet": smallest}, {"subnet": largest}], "chosen_by_limit": chosen}
+    write_json(tmp_path / f"runs/checkpoints/search_subnet/{MEMBER}/front.json", front)
+    found = run_stage("benchmark", *LISTED[:2], "platform=vnni", f"platform.table={table}")
+    asked = [(row["subnet"], row["asked_ms"]) for row in found.figures["subnets"]]
+    assert asked == [(largest, 12.0), (smallest, 7.0)]
