@@ -55,10 +55,21 @@ def test_network_computes_what_was_trained(network: Network, program: Program, i
     torch.testing.assert_close(run_tflite(file, images, batch_size=5), runtime, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("packed_channels", [8, 64])
+def test_packed_files_compute_the_same_integers(program: Program, images: Tensor, packed_channels: int) -> None:
+    plain, packed = (to_tflite(program, packed_channels=channels) for channels in (1, packed_channels))
+    assert tflite_op_counts(packed)["RESHAPE"] >= 4
+    assert "RESHAPE" not in tflite_op_counts(plain)
+    assert not tflite_float_ops(packed)
+    torch.testing.assert_close(run_tflite(packed, images), run_tflite(plain, images), rtol=0, atol=0)
+    assert len(packed) < len(plain) + 300_000
+
+
 def test_file_is_int8_inside_and_small(program: Program) -> None:
-    file = to_tflite(program, {"space": "digits-012-000"})
-    counts = tflite_op_counts(file)
-    assert (counts["QUANTIZE"], counts["DEQUANTIZE"], counts["FULLY_CONNECTED"]) == (1, 1, 1)
+    file = to_tflite(program, {"space": "digits-012-000"}, packed_channels=1)
+    counts, shapes = tflite_op_counts(file), program.shapes()
+    vectors = sum(op.weights is not None and shapes[op.inputs[0]][1:] in ((), (1, 1)) for op in program.ops)
+    assert (counts["QUANTIZE"], counts["DEQUANTIZE"], counts["FULLY_CONNECTED"]) == (1, 1, vectors)
     assert not tflite_float_ops(file)
     assert read_metadata(file) == {"space": "digits-012-000"}
     assert read_model(file).description.startswith(b"spaceevo")

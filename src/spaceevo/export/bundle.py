@@ -37,7 +37,7 @@ class FileForm:
     """One file format.
 
     Attributes:
-        write: program, metadata and preprocessing → the file.
+        write: program, metadata, preprocessing and the channels that narrow convolutions are packed to → the file.
         runs: ways to run a file: name → (file and images → logits). The first, nameless one is how it is deployed.
         integers: program and images → the integers of every tensor, as the format's runtime has them.
         op_counts: operators of the file by type, as they are executed.
@@ -45,7 +45,7 @@ class FileForm:
         metadata: what a file says of itself.
     """
 
-    write: Callable[[Program, Mapping[str, str], Preprocessing | None], bytes]
+    write: Callable[[Program, Mapping[str, str], Preprocessing | None, int | None], bytes]
     runs: Mapping[str, Callable[[bytes, Tensor], Tensor]]
     integers: Callable[[Program, Tensor], Integers]
     op_counts: Callable[[bytes], dict[str, int]]
@@ -53,12 +53,16 @@ class FileForm:
     metadata: Callable[[bytes], dict[str, str]]
 
 
-def _write_onnx(program: Program, metadata: Mapping[str, str], preprocessing: Preprocessing | None) -> bytes:
+def _write_onnx(
+    program: Program, metadata: Mapping[str, str], preprocessing: Preprocessing | None, packed_channels: int | None
+) -> bytes:
     return bytes(to_onnx(program, metadata, preprocessing=preprocessing).SerializeToString())
 
 
-def _write_tflite(program: Program, metadata: Mapping[str, str], preprocessing: Preprocessing | None) -> bytes:
-    return to_tflite(program, metadata, preprocessing=preprocessing)
+def _write_tflite(
+    program: Program, metadata: Mapping[str, str], preprocessing: Preprocessing | None, packed_channels: int | None
+) -> bytes:
+    return to_tflite(program, metadata, preprocessing=preprocessing, packed_channels=packed_channels)
 
 
 def _run_unoptimized(file: bytes, images: Tensor) -> Tensor:
@@ -105,10 +109,13 @@ class Bundle:
         network: an extracted network under `deploy`, in eval mode.
         program: its integer program.
         batches: test images of any size and their labels.
+        packed_channels: of TFLite files; as for `to_tflite`.
     """
 
-    def __init__(self, network: Network, program: Program, batches: Sequence[Batch]) -> None:
-        self.network, self.program = network, program
+    def __init__(
+        self, network: Network, program: Program, batches: Sequence[Batch], packed_channels: int | None = None
+    ) -> None:
+        self.network, self.program, self.packed_channels = network, program, packed_channels
         self.images = torch.cat([resize(images, network.resolution) for images, _ in batches])
         self.trained, self.labels = logits_of(network, batches)
         self.exact = _batched(Executor(program), self.images)
@@ -121,7 +128,7 @@ class Bundle:
             ExportError: it differs from the trained network by more than the tolerance, or computes in float.
         """
         kind, where = FORMS[form], self._where(form)
-        file = kind.write(self.program, {}, None)
+        file = kind.write(self.program, {}, None, self.packed_channels)
         float_ops, op_counts = kind.float_ops(file), kind.op_counts(file)
         figures: dict[str, Any] = {}
         for way, run in kind.runs.items():
@@ -153,8 +160,8 @@ class Bundle:
         gain, shift = (torch.from_numpy(factor).view(1, -1, 1, 1) for factor in preprocessing.factors())
         pixels = ((self.images - shift) / gain).round().clamp(0, 255)
         run = FORMS[form].runs[""]
-        outside = run(FORMS[form].write(self.program, {}, None), pixels * gain + shift)
-        inside = run(FORMS[form].write(self.program, {}, preprocessing), pixels.to(torch.uint8))
+        outside = run(FORMS[form].write(self.program, {}, None, self.packed_channels), pixels * gain + shift)
+        inside = run(FORMS[form].write(self.program, {}, preprocessing, self.packed_channels), pixels.to(torch.uint8))
         Tolerance(99.0, 0.02).check(f"the {form} file on pixels", compare(outside, inside), "its preprocessing")
 
     def _bit_equal(self, logits: Tensor) -> float:

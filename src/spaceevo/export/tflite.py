@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from spaceevo.export.flatbuffer import litert_schema, operator_kinds, read_model
+from spaceevo.export.packing import native_channels
 from spaceevo.export.preprocessing import INSIDE_NAME, Preprocessing
 from spaceevo.export.tflite_layers import LayerGraph, Value, Weights
 from spaceevo.quant.program import Op, Program, TensorQuant
@@ -60,6 +61,7 @@ def to_tflite(
     metadata: Mapping[str, str] | None = None,
     *,
     preprocessing: Preprocessing | None = None,
+    packed_channels: int | None = None,
     watch: Sequence[str] = (),
 ) -> bytes:
     """Write a program as a LiteRT file: float input `images` `(1, H, W, C)`, float output `logits`; N can be resized.
@@ -70,12 +72,15 @@ def to_tflite(
         program: the program.
         metadata: kept in the file as JSON (`flatbuffer.read_metadata`).
         preprocessing: done in the file where it says `inside`: the input then is `pixels`, uint8 `(1, H, W, C)`.
+        packed_channels: pixels of narrow convolutions are packed to this many channels (`export.packing`): the same
+            integers, fast where matrix units are wide. None fills this machine's units; 1 packs none, for phones.
         watch: tensors of the program whose real values are outputs too, after the logits.
 
     Raises:
         MissingExtraError: `ai-edge-litert` is not installed.
     """
-    graph, name = LayerGraph(), program.input_name
+    graph = LayerGraph(native_channels() if packed_channels is None else packed_channels)
+    name = program.input_name
     channels, height, width = program.input_shape
     shape = (1, height, width, channels)
     if preprocessing is None or not preprocessing.inside:

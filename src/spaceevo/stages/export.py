@@ -35,6 +35,7 @@ from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.base import Context, Outcome, StageCallback, write_csv
 
 PRECISIONS = ("int8", "fp32")
+PHONES = ("adb", "pixel4")
 
 
 def file_name(form: str, precision: str) -> str:
@@ -166,11 +167,21 @@ def _preprocessing(context: Context) -> Preprocessing:
     )
 
 
+def _packed_channels(context: Context) -> int | None:
+    """Channels that narrow convolutions of TFLite files are packed to; phones have no use for it."""
+    asked = context.recipe["packed_channels"]
+    if asked is None and context.plain["platform"]["name"] in PHONES:
+        return 1
+    if asked is not None and (not isinstance(asked, int) or asked < 1):
+        raise ConfigError(f"recipe.export.packed_channels = {asked}; allowed: null, or a positive integer")
+    return asked if asked is None else int(asked)
+
+
 def _checked(context: Context, subject: Subject, asked: list[str], preprocessing: Preprocessing) -> dict[str, Any]:
     """Figures of parity of every INT8 file; raises where one is not the trained network."""
     recipe = context.recipe
     batches = list(context.data.test())
-    bundle = Bundle(subject.int8, subject.program, batches)
+    bundle = Bundle(subject.int8, subject.program, batches, _packed_channels(context))
     figures: dict[str, Any] = bundle.figures()
     tolerance = Tolerance(recipe["min_agreement"], recipe["max_mean_difference"])
     if subject.trained is not subject.int8:
@@ -198,7 +209,10 @@ def _written(context: Context, subject: Subject, asked: list[str], preprocessing
     outputs = {}
     for form in asked:
         outputs[f"{form}_int8"] = folder / file_name(form, "int8")
-        save_file(FORMS[form].write(subject.program, metadata, preprocessing), outputs[f"{form}_int8"])
+        save_file(
+            FORMS[form].write(subject.program, metadata, preprocessing, _packed_channels(context)),
+            outputs[f"{form}_int8"],
+        )
     plain, float_metadata = to_plain(subject.fp32, metadata), {**metadata, "quant": "off"}
     plain.config["metadata"] = float_metadata
     channels, *_ = shape = subject.program.input_shape

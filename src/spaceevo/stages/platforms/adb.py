@@ -29,6 +29,8 @@ class Adb(TflitePlatform):
         unknown_blocks: likewise.
     """
 
+    packed_channels = 1
+
     def __init__(
         self,
         name: str,

@@ -27,6 +27,8 @@ class TflitePlatform(MeasuringPlatform):
     """
 
     suffix = ".tflite"
+    packed_channels: int | None = None
+    """As for `to_tflite`: this machine's."""
 
     @cached_property
     def converting_ms(self) -> dict[tuple[int, int, int], float]:
@@ -35,7 +37,7 @@ class TflitePlatform(MeasuringPlatform):
 
     def compile(self, program: Program) -> bytes:
         """The program as a TFLite file."""
-        return to_tflite(program)
+        return to_tflite(program, packed_channels=self.packed_channels)
 
     def compile_float(self, network: Network, shape: tuple[int, int, int]) -> bytes:
         """The network as a TFLite file."""
