@@ -7,6 +7,7 @@ import pytest
 
 import spaceevo
 from spaceevo.artifacts import write_json
+from spaceevo.errors import ConfigError
 from spaceevo.export.onnx import save_onnx, to_onnx
 from spaceevo.latency.blocks import block_key, random_program, subnet_blocks
 from spaceevo.latency.table import LatencyTable
@@ -55,6 +56,13 @@ def test_a_table_measures_the_exported_subnet_alone(
     assert "error %" not in capsys.readouterr().out
     export(tmp_path, "digits-012-110")
     assert [row["int8_ms"] for row in run_stage("benchmark", *settings).figures["subnets"]] == [None, None]
+
+
+def test_faults_are_named(run_stage: RunStage, table: Path) -> None:
+    with pytest.raises(ConfigError, match=r"recipe\.benchmark\.repeats = 0; allowed: whole numbers from 1"):
+        run_stage("benchmark", *LISTED, "recipe.benchmark.repeats=0")
+    with pytest.raises(ConfigError, match=r"subnet = \[\]; allowed"):
+        run_stage("benchmark", *LISTED, "subnet=[]", "platform=vnni", f"platform.table={table}")
 
 
 def test_limits_that_were_asked_for_stand_beside_their_subnets(

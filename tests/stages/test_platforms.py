@@ -113,6 +113,35 @@ def test_another_machines_table_warns_with_both_names_and_is_not_measured_into(
     assert platform.timed == []
 
 
+def test_a_table_of_something_else_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table = tmp_path / "table.json"
+    fake(tmp_path, table=str(table)).subnet_ms(MEMBER, MEMBER.smallest)
+    with caplog.at_level(logging.WARNING):
+        fake(tmp_path, table=str(table))
+        assert not caplog.text
+        Fake("fake", "onnxw", str(tmp_path), table=str(table))
+        assert "table.json was made for superspace digits, not onnxw" in caplog.text
+        other = Fake("other", "digits", str(tmp_path), table=str(table))
+        Platform("vnni", str(table))
+    assert "table.json is of platform fake, not other" in caplog.text
+    assert "table.json is of platform fake, not vnni" in caplog.text
+    with pytest.raises(TableError, match=r"table\.json lacks"):
+        other.subnet_ms(MEMBER, MEMBER.largest)
+
+
+def test_predictions_change_with_the_stamp_and_not_with_what_is_measured_on_demand(tmp_path: Path) -> None:
+    platform = fake(tmp_path)
+    before = platform.stamp
+    platform.subnet_ms(MEMBER, MEMBER.smallest)
+    assert platform.stamp == before == fake(tmp_path).stamp
+    LatencyTable(platform.predictor.table.entries, model=model_of(BLOCKS)).save(platform.path)
+    assert fake(tmp_path).stamp != before
+    table = Platform("fake", str(platform.path))
+    changed = {**platform.predictor.table.entries, block_key(*BLOCKS[0]): 9.0}
+    LatencyTable(changed, model=model_of(BLOCKS)).save(platform.path)
+    assert Platform("fake", str(platform.path)).stamp != table.stamp
+
+
 def test_a_table_alone_predicts_and_says_what_it_lacks(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"platform vnni has no latency table at .*fit_latency platform=vnni source="):
         Platform("vnni", str(tmp_path / "absent.json"))

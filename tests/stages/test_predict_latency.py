@@ -20,7 +20,7 @@ DIGITS = ("superspace=digits", "space=digits-012-010")
 class Desk:
     """A platform whose latency is the cost."""
 
-    name = "desk"
+    name, stamp = "desk", ""
 
     def subnets_ms(self, member: SpaceMember, specs: list[SubnetSpec]) -> list[float]:
         return [subnet_cost(member, spec).mmacs for spec in specs]

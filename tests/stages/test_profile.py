@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 import spaceevo
+from spaceevo.errors import ConfigError
 from spaceevo.latency.blocks import subnet_blocks
 from spaceevo.latency.roofline import family_of
-from spaceevo.stages.profile import _Measurements, sample_blocks, sample_networks
+from spaceevo.stages.profile import _check_families, _Measurements, sample_blocks, sample_networks
 from tests.stages.test_platforms import Fake, fake
 
 
@@ -23,6 +24,14 @@ def test_every_family_has_its_share_of_blocks() -> None:
 
 def _blocks_of(member: Any) -> Any:
     return subnet_blocks(member, member.smallest)
+
+
+def test_too_few_blocks_are_said() -> None:
+    space = spaceevo.superspace("digits")
+    networks = sample_networks(space, Random(0), 20).values()
+    _check_families(sample_blocks(space, Random(0), 60), networks)
+    with pytest.raises(ConfigError, match=r"recipe\.profile\.blocks = 2 leaves out .*; set it higher"):
+        _check_families(sample_blocks(space, Random(0), 2), networks)
 
 
 def test_unseen_networks_are_of_other_spaces() -> None:

@@ -117,6 +117,17 @@ class Context:
         """The platform latencies come from."""
         return instantiate(self.config.platform)
 
+    def count(self, name: str) -> int:
+        """A number of the stage's recipe that must be positive.
+
+        Raises:
+            ConfigError: it is not.
+        """
+        value = self.recipe[name]
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"recipe.{self.stage}.{name} = {value!r}; allowed: whole numbers from 1")
+        return value
+
     def shared(self, folder: Path) -> Path:
         """Where later stages look for a result; a job of a sweep keeps its own to itself."""
         return self.output if self.is_sweep else folder
@@ -140,12 +151,14 @@ class Context:
 
         Raises:
             EncodingError: one is not a subnet of the space.
-            ConfigError: one is no published name.
+            ConfigError: one is no published name, or the list is empty.
         """
         asked = self.plain["subnet"]
         if asked is None:
             return list(defaults)
         texts = [asked] if isinstance(asked, str) else list(asked)
+        if not texts:
+            raise ConfigError("subnet = []; allowed: a subnet, max, min, a published name, or a list of them")
         found = [self._subnet(str(text)) for text in texts]
         for spec in found:
             self.member.validate(spec)
@@ -250,6 +263,10 @@ class StageCallback(Callback):
         """Upstream files whose change makes the result out of date."""
         return {}
 
+    def stamp(self, context: Context) -> str:
+        """What else makes the result out of date, besides settings and files."""
+        return ""
+
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Run the stage; Hydra would turn an exception here into a warning, so the job is failed by hand."""
         if job_return.status is not JobStatus.COMPLETED or not (self.is_parallel or is_first()):
@@ -267,7 +284,7 @@ class StageCallback(Callback):
         context, started = Context(config, self.name), time.monotonic()
         hashes = {name: file_hash(path) for name, path in self.inputs(context).items() if path.exists()}
         settings = {key: context.plain[key] for key in SETTINGS}
-        expected = fingerprint([self.name, settings, context.recipe, hashes])
+        expected = fingerprint([self.name, settings, context.recipe, hashes, self.stamp(context)])
         previous = StageResult.load(context.output)
         if previous is not None and previous.is_current(expected):
             console.print(f"{self.name}: unchanged, skipped ({shown(context.output)})")

@@ -45,11 +45,15 @@ class BenchmarkStage(StageCallback):
         files = {f"{form}_{of}": folder / file_name(form, of) for form in FORMS for of in PRECISIONS}
         return files if context.plain["subnet"] else {**files, "front": _front_file(context)}
 
+    def stamp(self, context: Context) -> str:
+        """Of what the platform predicts by."""
+        return str(context.platform.stamp)
+
     def work(self, context: Context) -> Outcome:
         """Predict, measure interleaved, compare."""
-        specs, asked = _specs_and_asked(context)
+        repeats, (specs, asked) = context.count("repeats"), _specs_and_asked(context)
         predicted = context.platform.subnets_ms(context.member, specs)
-        found = self._measured(context, self._models(context, specs))
+        found = self._measured(context, self._models(context, specs), repeats)
         rows: list[Row] = [
             {
                 "subnet": str(spec),
@@ -88,8 +92,7 @@ class BenchmarkStage(StageCallback):
                     models[f"fp32 {spec}"] = platform.compile_float(random_network(context.member, spec), shape)
         return models
 
-    def _measured(self, context: Context, models: Mapping[str, Model]) -> dict[str, float]:
-        repeats = int(context.recipe["repeats"])
+    def _measured(self, context: Context, models: Mapping[str, Model], repeats: int) -> dict[str, float]:
         if isinstance(context.platform, MeasuringPlatform):
             return context.platform.measured_ms(models, repeats)
         return measure(models, repeats)  # exported files only, in this machine's ONNX Runtime
@@ -129,9 +132,8 @@ def _specs_and_asked(context: Context) -> tuple[list[SubnetSpec], dict[str, floa
         return context.subnets(), {}
     specs, found = [context.best_subnet()], read_json(_front_file(context))
     specs += [SubnetSpec.parse(row["subnet"]) for row in found["front"]]
-    by_platform = found["chosen_by_limit"]
-    chosen = by_platform.get(context.platform.name) or next(iter(by_platform.values()))
-    # The same subnet may be the best of several limits; it was found for the lowest.
+    chosen = found["chosen_by_limit"].get(context.platform.name, {})
+    # A subnet may be the best of several limits; the lowest says most.
     asked = {subnet: float(limit) for limit, subnet in sorted(chosen.items(), key=lambda item: -float(item[0]))}
     return list(dict.fromkeys(specs)), asked
 
@@ -153,7 +155,7 @@ def _print_rows(rows: Sequence[Row], platform: Platform) -> None:
     is_measured, machine = isinstance(platform, MeasuringPlatform), _machine(platform)
     by = "measured on" if is_measured else "a table; exported files are measured in ONNX Runtime on"
     table = Table(title=f"latency in ms: {platform.name}, {by} {machine}", title_justify="left")
-    for heading in ("asked", "predicted", "measured INT8", "measured fp32", *(["error %"] if is_measured else [])):
+    for heading in ("asked", "predicted", "INT8", "fp32", *(["error %"] if is_measured else [])):
         table.add_column(heading, justify="right")
     table.add_column("subnet", overflow="fold")
     for row in rows:

@@ -87,6 +87,7 @@ class ExportStage(StageCallback):
         """Extract, convert, compare; then write."""
         if not context.int8:
             raise ExportError("quant=off has no INT8 weights to export; use quant=deploy or quant=published")
+        context.count("repeats")  # checked before anything takes long
         asked, preprocessing = forms(context.recipe["format"]), _preprocessing(context)
         given = context.given_subnet
         subject = _given(context, given, preprocessing) if given else _found(context, preprocessing)
@@ -234,16 +235,16 @@ def _costs(context: Context, outputs: dict[str, Path], asked: list[str]) -> dict
     """Sizes and interleaved latencies of the files; where the INT8 files' time goes is drawn."""
     names = [f"{form}_{precision}" for form in asked for precision in PRECISIONS]
     files = {name: outputs[name].read_bytes() for name in names}
-    times = least_ms({name: runner(files[name], name.split("_")[0]) for name in names}, context.recipe["repeats"])
+    times = least_ms({name: runner(files[name], name.split("_")[0]) for name in names}, context.count("repeats"))
     figures = {f"{name}_file_kb": len(file) / 1e3 for name, file in files.items()}
     figures |= {f"{name}_latency_ms": ms for name, ms in times.items()}
     figures |= {f"{form}_int8_speedup": times[f"{form}_fp32"] / times[f"{form}_int8"] for form in asked}
     if "onnx" in asked:
-        operators = profile_onnx(files["onnx_int8"], context.recipe["repeats"])
+        operators = profile_onnx(files["onnx_int8"], context.count("repeats"))
         outputs |= _profiled(context, "onnx", operators, "INT8 ONNX")
     if "tflite" in asked:
         operators, whole_ms = profile_tflite(files["tflite_int8"])
-        figures["tflite_operators_alone_ms"] = sum(op.least_ms for op in operators)
+        figures |= {"tflite_operators_ms": sum(op.least_ms for op in operators), "tflite_operators_whole_ms": whole_ms}
         title = f"INT8 TFLite, whole {whole_ms:.3f} ms, operators one by one"
         outputs |= _profiled(context, "tflite", operators, title)
     return figures

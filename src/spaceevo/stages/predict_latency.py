@@ -22,6 +22,10 @@ class PredictLatencyStage(StageCallback):
     name = "predict_latency"
     main_figure = "latency_ms"
 
+    def stamp(self, context: Context) -> str:
+        """Of what the platform predicts by."""
+        return str(context.platform.stamp)
+
     def work(self, context: Context) -> Outcome:
         """Predict, print, draw."""
         member, platform = context.member, context.platform

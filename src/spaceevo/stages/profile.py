@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from spaceevo.artifacts import atomic_path, fingerprint, read_json, write_json
-from spaceevo.errors import ConfigError
+from spaceevo.errors import ConfigError, choices
 from spaceevo.latency.accuracy import PredictionError
 from spaceevo.latency.blocks import PlacedBlock, block_key, random_program, subnet_blocks
 from spaceevo.latency.kernels import fit_kernels, kernels_ms
@@ -56,6 +56,13 @@ def sample_blocks(superspace: Superspace, rng: Random, count: int) -> dict[str, 
     rounds = itertools.zip_longest(*pools)
     drawn = [item for row in rounds for item in row if item is not None]
     return dict(drawn[:count])
+
+
+def _check_families(blocks: Mapping[str, PlacedBlock], networks: Iterable[Network]) -> None:
+    """Raise where networks have blocks of families that no sampled block tells anything of."""
+    needed = {family_of(spec) for network in networks for spec, _ in subnet_blocks(*network)}
+    if missing := sorted(needed - {family_of(spec) for spec, _ in blocks.values()}):
+        raise ConfigError(f"recipe.profile.blocks = {len(blocks)} leaves out {choices(missing)}; set it higher")
 
 
 class _Measurements:
@@ -158,12 +165,13 @@ class ProfileStage(StageCallback):
         if not isinstance(platform, MeasuringPlatform):
             raise ConfigError(f"platform = {platform.name} cannot be measured; allowed: ort_cpu, tflite_cpu, adb")
         rng = Random(context.seed)
-        blocks = sample_blocks(superspace, rng, int(recipe["blocks"]))
-        known = sample_networks(superspace, rng, int(recipe["networks"]))
-        unseen = sample_networks(superspace, rng, int(recipe["unseen"]), besides=known.values())
+        blocks = sample_blocks(superspace, rng, context.count("blocks"))
+        known = sample_networks(superspace, rng, context.count("networks"))
+        unseen = sample_networks(superspace, rng, context.count("unseen"), besides=known.values())
+        _check_families(blocks, [*known.values(), *unseen.values()])
         mark = fingerprint([platform.provenance | {"date": ""}, context.plain["superspace"], recipe, context.seed])
-        measured = _Measurements(platform, context.output / "timings.json", mark, int(recipe["passes"]))
-        measured.measure({"blocks": blocks, "networks": known, "unseen networks": unseen}, int(recipe["repeats"]))
+        measured = _Measurements(platform, context.output / "timings.json", mark, context.count("passes"))
+        measured.measure({"blocks": blocks, "networks": known, "unseen networks": unseen}, context.count("repeats"))
         table = self._fit(platform, measured, blocks, known)
         rows, error = self._check(table, measured, unseen)
         table.provenance = {**platform.provenance, "dispersion": measured.dispersion("blocks"), **error.figures()}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spaceevo.artifacts import fingerprint
 from spaceevo.errors import ConfigError, TableError, choices
 from spaceevo.latency.blocks import PlacedBlock
 from spaceevo.latency.predictor import BlockLatency, FixedLatency
@@ -46,6 +48,13 @@ class Platform:
             self.known_table(), str(self.path), fixed_latency_ms, interpolate=unknown_blocks == "fitted"
         )
         self.has_warned = False
+        if self.measured_for != name:
+            log.warning(f"latency table {self.path} is of platform {self.measured_for}, not {name}")
+
+    @property
+    def measured_for(self) -> str:
+        """The platform whose latencies the table says it has; a published table says nothing."""
+        return str(self.predictor.table.provenance.get("platform", self.name))
 
     def known_table(self) -> LatencyTable:
         """The table as it is now.
@@ -60,6 +69,16 @@ class Platform:
                 "or set platform.table"
             )
         return LatencyTable.load(self.path)
+
+    @property
+    def stamp(self) -> str:
+        """Changes where predictions may."""
+        return fingerprint([self.predictor.table.entries, *self._model])
+
+    @property
+    def _model(self) -> list[object]:
+        table = self.predictor.table
+        return [table.model.costs if table.model else None, asdict(table.correction)]
 
     def ensure(self, blocks: Iterable[PlacedBlock]) -> None:
         """Get ready to predict these blocks: a table has what it has."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from spaceevo.artifacts import fingerprint
 from spaceevo.errors import TableError
 from spaceevo.latency.blocks import PlacedBlock, random_block_program, subnet_blocks
 from spaceevo.latency.measure import Model, Timing
@@ -52,18 +53,20 @@ class MeasuringPlatform(Platform):
         fixed_latency_ms: FixedLatency = None,
         unknown_blocks: str = "auto",
     ) -> None:
-        self.provenance = self.describe(name)
+        self.provenance = {**self.describe(name), "superspace": superspace}
         machine = hashlib.sha256(str(self.provenance | {"date": ""}).encode()).hexdigest()[:8]
         path = table or str(Path(cache) / f"{name}-{superspace}-{machine}.json")
         super().__init__(name, path, fixed_latency_ms, unknown_blocks)
         self.predictor.interpolate = unknown_blocks != "measure"
         measured_on = self.predictor.table.provenance.get("machine", self.machine)
-        self.is_local = measured_on == self.machine
-        if not self.is_local:
+        self.is_local = measured_on == self.machine and self.measured_for == name
+        if measured_on != self.machine:
             log.warning(
                 f"latency table {self.path} was measured on {measured_on}, this machine is {self.machine}: latencies "
                 f"are the former's; +stage=profile platform.table=null measures this one"
             )
+        if (fitted_on := self.predictor.table.provenance.get("superspace", superspace)) != superspace:
+            log.warning(f"latency table {self.path} was made for superspace {fitted_on}, not {superspace}")
 
     @abstractmethod
     def describe(self, name: str) -> dict[str, str]:
@@ -91,6 +94,11 @@ class MeasuringPlatform(Platform):
     def machine(self) -> str:
         """Name of the machine that is measured."""
         return self.provenance["machine"]
+
+    @property
+    def stamp(self) -> str:
+        """Changes where predictions may; not when more blocks are measured."""
+        return fingerprint([self.machine, *self._model])
 
     def known_table(self) -> LatencyTable:
         """The table as it is now; empty before the first measurement."""
