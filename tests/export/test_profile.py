@@ -47,7 +47,7 @@ def test_operators_alone_compute_what_they_compute_in_the_file(program: Program)
     images = torch.randn(1, *program.input_shape, generator=torch.Generator().manual_seed(0))
     expected = tflite_integers(program, images)
     value = images.numpy().transpose(0, 2, 3, 1)
-    to_integers, *convolutions = operator_files(to_tflite(program))[:3]
+    to_integers, *convolutions = operator_files(to_tflite(program, packed_channels=1))[:3]
     for op in (to_integers, *convolutions):
         interpreter = tflite_interpreter(op.file)
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], value)
