@@ -60,9 +60,18 @@ def test_a_killed_profile_goes_on_and_measures_nothing_twice(tmp_path: Path) -> 
     second = fake(tmp_path)
     resumed = _Measurements(second, tmp_path / "timings.json", "mark", passes=3)
     resumed.measure(collections, repeats=2)
-    assert len(first.timed) + len(second.timed) == 3 * 75
+    assert len(first.timed) + len(second.timed) == 2 * 70 + 3 * 5  # blocks take part in every second pass
     assert resumed.latency_ms("networks").keys() == networks.keys()
     assert resumed.cpu_seconds("blocks") > 0
     assert resumed.dispersion("blocks") == 1.0
     other = _Measurements(second, tmp_path / "timings.json", "other settings", passes=3)
     assert "blocks" not in other.state
+
+
+@pytest.mark.parametrize(("budget_s", "passes"), [(None, 12), (0.0, 3), (1e6, 12)])
+def test_no_pass_is_begun_beyond_the_budget(tmp_path: Path, budget_s: float | None, passes: int) -> None:
+    networks = sample_networks(spaceevo.superspace("digits"), Random(1), 3)
+    platform = fake(tmp_path)
+    measured = _Measurements(platform, tmp_path / "timings.json", "mark", passes=12, budget_s=budget_s)
+    measured.measure({"blocks": {}, "networks": networks}, repeats=1)
+    assert len(platform.timed) == passes * len(networks)

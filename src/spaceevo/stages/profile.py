@@ -7,7 +7,7 @@ import shutil
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,6 +29,8 @@ from spaceevo.stages.base import Context, Outcome, StageCallback, progress, writ
 from spaceevo.stages.platforms.measuring import MeasuringPlatform
 
 BLOCKS_A_GROUP, NETWORKS_A_GROUP = 60, 12
+BLOCKS_EVERY = 2
+"""Blocks take part in every second pass: a model is fitted to many of them, which evens their errors out."""
 Network = tuple[SpaceMember, SubnetSpec]
 
 
@@ -69,10 +71,19 @@ class _Measurements:
     """Timings in a file, pass by pass, so that a killed run goes on; the least of the passes counts.
 
     A pass goes through blocks and networks alike, so that what disturbs the machine for a while disturbs one pass only.
+
+    Args:
+        platform: what measures.
+        path: file of the timings.
+        mark: fingerprint of all that decides them; timings of another are not taken up.
+        passes: at most so many.
+        budget_s: CPU time of all but the unseen networks that a further pass would not exceed; None sets no limit.
     """
 
-    def __init__(self, platform: MeasuringPlatform, path: Path, mark: str, passes: int) -> None:
-        self.platform, self.path, self.passes = platform, path, passes
+    def __init__(
+        self, platform: MeasuringPlatform, path: Path, mark: str, passes: int, budget_s: float | None = None
+    ) -> None:
+        self.platform, self.path, self.passes, self.budget_s = platform, path, passes, budget_s
         saved = read_json(path) if path.exists() else {}
         self.state: dict[str, Any] = saved if saved.get("mark") == mark else {"mark": mark}
 
@@ -85,14 +96,31 @@ class _Measurements:
         """
         for what in collections:
             self.state.setdefault(what, {"cpu_seconds": 0.0, "timings": {}})
-        todo = [part for number in range(self.passes) for part in self._parts(collections, number)]
+        todo = [self._parts(collections, number) for number in range(self.passes)]
         with progress() as bar:
-            task = bar.add_task(f"profiling {self.platform.machine}", total=len(todo))
-            for what, part in todo:
-                bar.update(task, description=f"{what} on {self.platform.machine}")
-                self._measure(self.state[what], part, repeats)
-                bar.advance(task)
+            task = bar.add_task(f"profiling {self.platform.machine}", total=sum(map(len, todo)))
+            costs_s: list[float] = []
+            for parts in todo:
+                before_s = self.profiling_s
+                for what, part in parts:
+                    bar.update(task, description=f"{what} on {self.platform.machine}")
+                    self._measure(self.state[what], part, repeats)
+                    bar.advance(task)
+                costs_s.append(self.profiling_s - before_s)
+                if self._is_spent(costs_s):
+                    break
         shutil.rmtree(self.path.parent / "models", ignore_errors=True)
+
+    @property
+    def profiling_s(self) -> float:
+        """CPU time spent on all but the check, making the models included."""
+        return self.cpu_seconds("blocks") + self.cpu_seconds("networks")
+
+    def _is_spent(self, costs_s: Sequence[float]) -> bool:
+        """Whether another pass like the last but one might exceed the budget; the first one made the models besides."""
+        if self.budget_s is None or len(costs_s) <= BLOCKS_EVERY:
+            return False
+        return self.profiling_s + costs_s[-BLOCKS_EVERY] > self.budget_s
 
     def _measure(self, state: dict[str, Any], part: Mapping[str, Any], repeats: int) -> None:
         started = time.process_time()
@@ -106,8 +134,12 @@ class _Measurements:
         """What misses this pass, in groups that are timed side by side, in random order."""
         rng, parts = Random(number), list[tuple[str, dict[str, Any]]]()
         for what, models in collections.items():
-            timings = self.state[what]["timings"]
-            names = [name for name in models if len(timings.get(name, ())) <= number]
+            timings, done = self.state[what]["timings"], number
+            if what == "blocks":
+                if number % BLOCKS_EVERY:
+                    continue
+                done //= BLOCKS_EVERY
+            names = [name for name in models if len(timings.get(name, ())) <= done]
             rng.shuffle(names)
             size = BLOCKS_A_GROUP if what == "blocks" else NETWORKS_A_GROUP
             parts += [(what, {n: models[n] for n in names[i : i + size]}) for i in range(0, len(names), size)]
@@ -138,7 +170,7 @@ class _Models(Mapping[str, bytes]):
         path = self.folder / f"{fingerprint(name)}{self.platform.suffix}"
         if not path.exists():
             with atomic_path(path) as temporary:
-                temporary.write_bytes(self._compile(self.items_by_name[name]))
+                temporary.write_bytes(self.platform.prepare(self._compile(self.items_by_name[name])))
         return path.read_bytes()
 
     def _compile(self, item: Any) -> bytes:
@@ -170,7 +202,8 @@ class ProfileStage(StageCallback):
         unseen = sample_networks(superspace, rng, context.count("unseen"), besides=known.values())
         _check_families(blocks, [*known.values(), *unseen.values()])
         mark = fingerprint([platform.provenance | {"date": ""}, context.plain["superspace"], recipe, context.seed])
-        measured = _Measurements(platform, context.output / "timings.json", mark, context.count("passes"))
+        budget_s = recipe["cpu_seconds"]
+        measured = _Measurements(platform, context.output / "timings.json", mark, context.count("passes"), budget_s)
         measured.measure({"blocks": blocks, "networks": known, "unseen networks": unseen}, context.count("repeats"))
         table = self._fit(platform, measured, blocks, known)
         rows, error = self._check(table, measured, unseen)
@@ -184,7 +217,7 @@ class ProfileStage(StageCallback):
         kernel_error, outputs["nn_meter"] = self._write_kernels(context, table, blocks)
         figures = {
             **error.figures(),
-            "profiling_cpu_seconds": round(measured.cpu_seconds("blocks") + measured.cpu_seconds("networks"), 1),
+            "profiling_cpu_seconds": round(measured.profiling_s, 1),
             "checking_cpu_seconds": round(measured.cpu_seconds("unseen networks"), 1),
             "measured_blocks": len(blocks),
             "measured_networks": len(known),

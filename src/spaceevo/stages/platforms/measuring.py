@@ -86,6 +86,10 @@ class MeasuringPlatform(Platform):
     ) -> dict[str, Timing]:
         """Time models side by side."""
 
+    def prepare(self, model: bytes) -> bytes:
+        """The model as it is loaded soonest, where it is to be loaded many times."""
+        return model
+
     def compile_block(self, block: PlacedBlock) -> bytes:
         """A block with random weights, as near as can be to how it runs within a network."""
         return self.compile(random_block_program(*block))

@@ -11,7 +11,7 @@ import onnx
 from spaceevo.export.float_onnx import export_float
 from spaceevo.export.onnx import to_onnx
 from spaceevo.latency.blocks import PlacedBlock, random_block_program
-from spaceevo.latency.measure import Model, Timing, provenance, time_models
+from spaceevo.latency.measure import Model, Timing, provenance, session_of, time_models
 from spaceevo.latency.onnx_block import open_end, open_start
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.program import Program
@@ -36,6 +36,13 @@ class OrtCpu(MeasuringPlatform):
         with TemporaryDirectory() as folder:
             path = Path(folder) / "fp32.onnx"
             export_float(network, shape, path)
+            return path.read_bytes()
+
+    def prepare(self, model: bytes) -> bytes:
+        """The model as ONNX Runtime optimised it."""
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "optimized.onnx"
+            session_of(model, optimized_file=path)
             return path.read_bytes()
 
     def compile_block(self, block: PlacedBlock) -> bytes:
