@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from spaceevo.errors import ConfigError, DataError, choices
+from spaceevo.lit.decoded import DecodedCache
 from spaceevo.lit.tars import TarImage
 
 Transform = Callable[[Image.Image], Tensor]
@@ -152,18 +153,20 @@ class Images(Dataset[tuple[Tensor, int]]):
     Args:
         samples: Path, or place in a tar file, and label of each image.
         transform: Applied to the decoded image.
+        cache: Keeps decoded images; None decodes them anew each time.
     """
 
-    def __init__(self, samples: Sequence[Sample], transform: Transform) -> None:
+    def __init__(self, samples: Sequence[Sample], transform: Transform, cache: DecodedCache | None = None) -> None:
         self.samples = samples
         self.transform = transform
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def load(self, path: str | TarImage) -> Image.Image:
         """Decode an image as RGB."""
-        return load_image(path)
+        return load_image(path) if self.cache is None else self.cache.load(path, load_image)
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int]:
         """Load one image `(C, H, W)` and its label; the second number of a pair seeds the transform's random draws.
