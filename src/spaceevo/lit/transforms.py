@@ -125,6 +125,7 @@ class ImageTransform:
 class PublishedAutoAugment:
     """AutoAugment's policy v0 of the TF implementation, as timm has it: magnitudes vary with standard deviation 0.5.
 
+    As published, posterising keeps 4 to 8 bits: timm's own 0 to 4 can make an image black, and Pillow refuses 0 bits.
     timm draws from Python's global generator; here it is seeded from torch's, and left as it was.
 
     Args:
@@ -132,9 +133,12 @@ class PublishedAutoAugment:
     """
 
     def __init__(self, fill: Sequence[int]) -> None:
-        from timm.data.auto_augment import auto_augment_transform
+        from timm.data.auto_augment import LEVEL_TO_ARG, auto_augment_transform
 
         self.policy = auto_augment_transform("v0-mstd0.5", {"img_mean": tuple(fill)})
+        for operation in (operation for pair in self.policy.policy for operation in pair):
+            if operation.name == "Posterize":
+                operation.level_fn = LEVEL_TO_ARG["PosterizeOriginal"]
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """Apply a sub-policy drawn at random."""
