@@ -126,15 +126,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stages", nargs="+", default=[f"stage{index}" for index in range(2, 7)])
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--int8", action="store_true")
+    parser.add_argument("--quant", choices=("off", "deploy"), default="off", help="fp32, or INT8 as deployed")
     parser.add_argument("--ours-only", action="store_true")
     asked = parser.parse_args()
-    print(
-        f"block-KD step of mobilew's candidates, batch {asked.batch}, {'INT8' if asked.int8 else 'fp32'}; {machine()}"
-    )
+    print(f"block-KD step of mobilew's candidates, batch {asked.batch}, quant={asked.quant}; {machine()}")
     teacher_ratios, step_ratios = [], []
     for stage in asked.stages:
-        plain_teacher, plain, our_teacher, ours = measure(stage, asked.batch, asked.int8, not asked.ours_only)
+        plain_teacher, plain, our_teacher, ours = measure(stage, asked.batch, asked.quant != "off", not asked.ours_only)
         teacher_ratios.append(plain_teacher / our_teacher)
         step_ratios.append(plain / ours)
         print(

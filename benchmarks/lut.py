@@ -66,13 +66,12 @@ def main() -> None:
     parser.add_argument("--stages", nargs="+", default=[f"stage{index}" for index in range(1, 7)])
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rows", type=int, default=2)
-    parser.add_argument("--int8", action="store_true")
+    parser.add_argument("--quant", choices=("off", "deploy"), default="off", help="fp32, or INT8 as deployed")
     asked = parser.parse_args()
-    precision = "INT8" if asked.int8 else "fp32"
-    print(f"look-up table rows, mobilew at {RESOLUTION} px, batch {asked.batch}, {precision}; {machine()}")
+    print(f"look-up table rows, mobilew at {RESOLUTION} px, batch {asked.batch}, quant={asked.quant}; {machine()}")
     ratios = []
     for stage in asked.stages:
-        plain, ours, preparation = measure(stage, asked.batch, asked.rows, asked.int8)
+        plain, ours, preparation = measure(stage, asked.batch, asked.rows, asked.quant != "off")
         with_features = ours + preparation / 7000  # a stage has seven candidates, each at least 1,000 rows
         ratios.append(plain / with_features)
         print(f"{stage}: plain {plain:.3f} s a row  ours {with_features:.3f}  {ratios[-1]:.1f}x", flush=True)

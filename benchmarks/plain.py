@@ -89,18 +89,20 @@ def clock() -> float:
     return time.process_time()
 
 
-def seconds_of(form: Callable[[], object]) -> float:
-    """How long a call takes, by `clock`."""
-    started = clock()
+def seconds_of(form: Callable[[], object], timer: Callable[[], float] = clock) -> float:
+    """How long a call takes, by `timer`."""
+    started = timer()
     form()
-    return clock() - started
+    return timer() - started
 
 
-def alternate(forms: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def alternate(
+    forms: dict[str, Callable[[], object]], rounds: int, timer: Callable[[], float] = clock
+) -> dict[str, float]:
     """Least seconds of each form, the forms taking turns; one turn each to warm up."""
     for form in forms.values():
         form()
-    turns = [{name: seconds_of(form) for name, form in forms.items()} for _ in range(rounds)]
+    turns = [{name: seconds_of(form, timer) for name, form in forms.items()} for _ in range(rounds)]
     return {name: min(turn[name] for turn in turns) for name in forms}
 
 

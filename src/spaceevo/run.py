@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import warnings
 from pathlib import Path
@@ -13,13 +14,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from spaceevo.artifacts import Layout, StageResult, fingerprint
-from spaceevo.errors import ConfigError
+from spaceevo.errors import ConfigError, choices
 from spaceevo.space.description import parse_description
 from spaceevo.stages.base import console, package_versions, plain, report
 from spaceevo.stages.processes import is_first
 
 WHERE = ("accelerator", "devices", "num_nodes", "strategy")
 """Settings of a trainer that say where it runs; they leave artefacts current."""
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 def run(config: DictConfig) -> StageResult | None:
@@ -99,9 +101,25 @@ def make_trainer(config: DictConfig, folder: Path, epochs: int, callbacks: list[
     bars = [RichProgressBar(leave=False)] if console.is_terminal else []
     trainer = instantiate(config.trainer, max_epochs=min(epochs, config.max_epochs or epochs), logger=logger)
     try:
-        return trainer(default_root_dir=str(folder), callbacks=[*callbacks, *bars], enable_progress_bar=bool(bars))
+        made = trainer(default_root_dir=str(folder), callbacks=[*callbacks, *bars], enable_progress_bar=bool(bars))
     except (MisconfigurationException, ValueError) as error:  # more processes than devices, an unknown precision, …
         raise ConfigError(f"trainer: {' '.join(str(error).split())}; set trainer.*") from error
+    _check_trainer(made, str(config.trainer.precision))
+    return made
+
+
+def _check_trainer(trainer: Any, precision: str) -> None:
+    """Refuse what Lightning lets pass: half precision it would replace, and processes that would not work together."""
+    if trainer.precision not in PRECISIONS or (precision in ("16", "16-mixed") and trainer.precision != "16-mixed"):
+        on = trainer.strategy.root_device.type
+        allowed = choices(name for name in PRECISIONS if name != "16-mixed" or on == "cuda")
+        raise ConfigError(f"trainer.precision = {precision} on device {on}; allowed: {allowed}; set trainer.precision")
+    started = int(os.environ.get("WORLD_SIZE", trainer.world_size))
+    if started != trainer.world_size:
+        raise ConfigError(
+            f"torchrun started {started} processes, the trainer is set for {trainer.world_size}; add trainer=ddp, "
+            "or set trainer.devices (processes on a machine) and trainer.num_nodes (machines)"
+        )
 
 
 def run_stage(overrides: list[str]) -> StageResult:

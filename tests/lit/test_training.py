@@ -193,3 +193,28 @@ def test_wrong_guards(settings: dict[str, Any], words: str) -> None:
 def test_wrong_recipes(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"recipe: {next(iter(settings))} = "):
         replace(RECIPE, **settings)
+
+
+def test_half_precision_clips_gradients_without_their_scale(digits: Path, tmp_path: Path) -> None:
+    from pytorch_lightning.plugins.precision import MixedPrecision
+
+    recipe = replace(RECIPE, epochs=1, clip_value=0.01)
+    found = []
+    for plugins in ([], [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**14))]):
+        module = Toy(recipe)
+        before = module.layer.weight.detach().clone()
+        trainer = Trainer(
+            max_epochs=1,
+            limit_train_batches=2,
+            accelerator="cpu",
+            plugins=plugins,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+        )
+        trainer.fit(module, make_run(digits, tmp_path).data)
+        found.append(module.layer.weight.detach() - before)
+    assert found[0].abs().max() > 1e-4
+    assert torch.allclose(found[1], found[0], rtol=0.02, atol=2e-5)

@@ -62,6 +62,19 @@ def test_auto_augment_is_the_published_policy() -> None:
     assert not any(isinstance(step, PublishedAutoAugment) for step in ImageTransform().train().transforms)  # type: ignore[attr-defined]
 
 
+def test_every_operation_of_auto_augment_runs_and_posterising_keeps_4_to_8_bits() -> None:
+    augment, kept = PublishedAutoAugment([124, 116, 104]), set()
+    for operation in (operation for pair in augment.policy.policy for operation in pair):
+        operation.prob = 1.0
+        for seed in range(20):
+            random.seed(seed)
+            changed = operation(noise())
+            if operation.name == "Posterize":
+                common = int(np.bitwise_or.reduce(np.asarray(changed), axis=None))
+                kept.add(8 - (common & -common).bit_length() + 1)
+    assert {4, 6} <= kept <= {4, 5, 6, 7, 8}
+
+
 def test_auto_augment_depends_on_torchs_generator_alone() -> None:
     augment, image = PublishedAutoAugment([124, 116, 104]), noise()
     random.seed(1)

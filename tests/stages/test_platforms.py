@@ -165,3 +165,14 @@ def test_programs_and_models_are_measured(tmp_path: Path) -> None:
 
     program = random_program(BLOCKS)
     assert fake(tmp_path).measured_ms({"p": program, "m": bytes(4)}) == {"p": 1.0 + len(program.ops), "m": 5.0}
+
+
+def test_what_another_job_measured_in_the_meantime_stays_and_counts(tmp_path: Path) -> None:
+    first, second = fake(tmp_path), fake(tmp_path)
+    first.ensure(BLOCKS[:2])
+    shared, other = block_key(*BLOCKS[1]), block_key(*BLOCKS[2])
+    first.predictor.table.entries[shared] = 77.0
+    first.predictor.table.save(first.path)
+    second.ensure(BLOCKS[1:3])
+    assert second.predictor.table.entries[shared] == 77.0
+    assert set(fake(tmp_path).predictor.table.entries) == {block_key(*BLOCKS[0]), shared, other}

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from spaceevo.errors import ConfigError
+from spaceevo.stages.processes import own_device
 from spaceevo.stages.ranks import Ranks
 
 PROGRAM = """
@@ -48,3 +50,17 @@ def test_processes_share_the_work(tmp_path: Path, processes: int) -> None:
     shares = [(tmp_path / f"rank{rank}").read_text().split() for rank in range(processes)]
     assert sorted(int(number) for share in shares for number in share) == list(range(20))
     assert all(shares)
+
+
+def test_a_process_has_a_gpu_of_its_own_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert own_device() == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert own_device() == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(
+        ConfigError, match=r"^torchrun started 3 processes on a machine with 2 GPUs; allowed: one a GPU"
+    ):
+        own_device()

@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
-from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from spaceevo.errors import ConfigError, DataError, choices
-from spaceevo.lit.tars import TRAIN_TAR, VAL_TAR, read_tar
+from spaceevo.errors import ConfigError
+from spaceevo.lit.decoded import DecodedCache
+from spaceevo.lit.splits import Splits, read_splits
 from spaceevo.lit.transforms import Images, ImageTransform, Sample, Transform
 
 Batch = tuple[Tensor, Tensor]
-
-LAYOUT = (
-    "<root>/train/<class>/<image>, and <root>/val/<class>/<image> for the test images, "
-    f"or <root>/{TRAIN_TAR} and {VAL_TAR} with members x/<class>/<image>"
-)
-
-
-@dataclass(frozen=True)
-class Splits:
-    """The files of each split with their labels; `test` is `held_out` where the folder has no `val`."""
-
-    classes: tuple[str, ...]
-    train: Sequence[Sample]
-    held_out: Sequence[Sample]
-    test: Sequence[Sample]
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -89,12 +72,15 @@ class ImageFolderDataModule(LightningDataModule):
         batch_size: Images a training batch, in each process.
         eval_batch_size: Images a batch of the held-out and test splits.
         num_workers: Loader processes; 0 loads in this one.
+        prefetch_factor: Batches that each of them loads ahead.
         holdout: Held-out images: a count, or a share between 0 and 1 (at least one image).
         split_seed: Seed of the permutation that decides which are held out.
         seed: Seed of the training order and augmentation.
         calibration_batches: Number of batches that `calibration_images` gives.
         calibration_batch_size: Images in each of them, that is, in one forward pass of a calibration.
-        cache_mib: Largest split that `held_out` and `test` keep decoded, in MiB.
+        cache_mib: Largest split that `held_out` and `test` keep in memory, transformed, in MiB.
+        decoded_cache: Folder that keeps images decoded (`DecodedCache`); None decodes them anew each time.
+        decoded_cache_gib: Most GiB that it takes.
         prepare: Called with `root` before it is read; writes the images if they are absent.
 
     Raises:
@@ -112,16 +98,19 @@ class ImageFolderDataModule(LightningDataModule):
         batch_size: int = 64,
         eval_batch_size: int = 256,
         num_workers: int = 0,
+        prefetch_factor: int = 2,
         holdout: int | float = 0.04,
         split_seed: int = 2147483647,
         seed: int = 0,
         calibration_batches: int = 20,
         calibration_batch_size: int = 64,
         cache_mib: int = 2048,
+        decoded_cache: str | Path | None = None,
+        decoded_cache_gib: float = 200.0,
         prepare: Callable[[Path], object] | None = None,
     ) -> None:
         super().__init__()
-        _at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
+        _at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size, prefetch_factor=prefetch_factor)
         _at_least(1, calibration_batches=calibration_batches, calibration_batch_size=calibration_batch_size)
         _at_least(0, num_workers=num_workers, split_seed=split_seed, seed=seed, cache_mib=cache_mib)
         self.root = Path(root).expanduser()
@@ -129,14 +118,17 @@ class ImageFolderDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
+        self.prefetch_factor = prefetch_factor
         self.holdout = holdout
         self.split_seed = split_seed
         self.seed = seed
         self.calibration_batches = calibration_batches
         self.calibration_batch_size = calibration_batch_size
         self.cache_mib = cache_mib
+        self.decoded = None if decoded_cache is None else DecodedCache(decoded_cache, decoded_cache_gib)
         self._prepare = prepare
-        self._decoded: dict[str, Sequence[Batch]] = {}
+        self._kept: dict[str, Sequence[Batch]] = {}
+        self._training: dict[tuple[int, int], DataLoader[Any]] = {}
 
     @cached_property
     def splits(self) -> Splits:
@@ -147,7 +139,7 @@ class ImageFolderDataModule(LightningDataModule):
             ConfigError: `holdout` leaves no image to train on.
         """
         self.prepare_data()
-        return _read_splits(self.root, self.holdout, self.split_seed)
+        return read_splits(self.root, self.holdout, self.split_seed)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -178,17 +170,25 @@ class ImageFolderDataModule(LightningDataModule):
         epoch, rank, world_size = (
             (trainer.current_epoch, trainer.global_rank, trainer.world_size) if trainer else (self.epoch, 0, 1)
         )
-        samples = self.splits.train
-        sampler = EpochSampler(len(samples), seed=self.seed, epoch=epoch, rank=rank, world_size=world_size)
-        return self._loader(samples, self.transform.train(), self.batch_size, sampler)
+        if (rank, world_size) not in self._training:
+            samples = self.splits.train
+            sampler = EpochSampler(len(samples), seed=self.seed, rank=rank, world_size=world_size)
+            batching = {"sampler": sampler, "batch_size": self.batch_size, "drop_last": len(sampler) >= self.batch_size}
+            # A trainer asks anew every epoch; the workers stay, since starting them takes as long as many a batch.
+            keep = self.num_workers > 0
+            loader = self._loader(samples, self.transform.train(), persistent_workers=keep, **batching)
+            self._training[rank, world_size] = loader
+        loader = self._training[rank, world_size]
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        return loader
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Batches of the held-out images, in a fixed order."""
-        return self._loader(self.splits.held_out, self.transform.evaluate(), self.eval_batch_size)
+        return self._evaluation(self.splits.held_out, batch_size=self.eval_batch_size)
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Batches of the test images in a fixed order; of the held-out ones where the folder has no `val`."""
-        return self._loader(self.splits.test, self.transform.evaluate(), self.eval_batch_size)
+        return self._evaluation(self.splits.test, batch_size=self.eval_batch_size)
 
     def held_out(self) -> Iterable[Batch]:
         """The batches of `val_dataloader`, decoded once and kept, for callers that evaluate many networks.
@@ -206,9 +206,8 @@ class ImageFolderDataModule(LightningDataModule):
         """This process's share of `test`: every `world_size`-th batch, from `rank` on, just as one process has it."""
         if world_size == 1:
             return self.test()
-        whole = self.test_dataloader()
         batches = list(BatchSampler(SequentialSampler(self.splits.test), self.eval_batch_size, drop_last=False))
-        share = DataLoader(whole.dataset, batch_sampler=batches[rank::world_size], num_workers=self.num_workers)
+        share = self._evaluation(self.splits.test, batch_sampler=batches[rank::world_size])
         return self._keep(f"test {rank}/{world_size}", share)
 
     def calibration_images(self) -> Sequence[Tensor]:
@@ -218,92 +217,36 @@ class ImageFolderDataModule(LightningDataModule):
         seeds calibrate alike. A small training split gives fewer.
         """
         samples = self.splits.train[: self.calibration_batches * self.calibration_batch_size]
-        loader = self._loader(samples, self.transform.evaluate(), self.calibration_batch_size)
-        if "calibration" not in self._decoded:
-            self._decoded["calibration"] = list(loader)
-        return [images for images, _ in self._decoded["calibration"]]
+        loader = self._evaluation(samples, batch_size=self.calibration_batch_size)
+        if "calibration" not in self._kept:
+            self._kept["calibration"] = list(loader)
+        return [images for images, _ in self._kept["calibration"]]
 
     def _keep(self, name: str, loader: DataLoader[Any]) -> Iterable[Batch]:
-        if name not in self._decoded:
+        if name not in self._kept:
             images: Any = loader.dataset
             mib = len(images) * 3 * self.transform.size**2 * 4 / 2**20
             if mib > self.cache_mib:
                 return loader
-            self._decoded[name] = [(images, labels) for images, labels in loader]
-        return self._decoded[name]
+            self._kept[name] = [(images, labels) for images, labels in loader]
+        return self._kept[name]
 
     def _images(self, samples: Sequence[Sample], transform: Transform) -> Images:
-        return Images(samples, transform)
+        return Images(samples, transform, self.decoded)
 
-    def _loader(
-        self, samples: Sequence[Sample], transform: Transform, batch_size: int, sampler: EpochSampler | None = None
-    ) -> DataLoader[Any]:
+    def _evaluation(self, samples: Sequence[Sample], **batching: Any) -> DataLoader[Any]:
+        return self._loader(samples, self.transform.evaluate(), **batching)
+
+    def _loader(self, samples: Sequence[Sample], transform: Transform, **batching: Any) -> DataLoader[Any]:
         return DataLoader(
             self._images(samples, transform),
-            batch_size=batch_size,
-            sampler=sampler,
-            drop_last=sampler is not None and len(sampler) >= batch_size,
             num_workers=self.num_workers,
+            prefetch_factor=self.prefetch_factor if self.num_workers else None,
             pin_memory=torch.cuda.is_available(),
             # without its own generator a loader draws from the global one, and what follows depends on how often it ran
             generator=torch.Generator().manual_seed(self.seed),
+            **batching,
         )
-
-
-class _Part(NamedTuple):
-    """The images of one split, and where they lie."""
-
-    source: Path
-    classes: list[str]
-    samples: Sequence[Sample]
-
-
-def _read_splits(root: Path, holdout: int | float, split_seed: int) -> Splits:
-    if not root.is_dir():
-        raise DataError(f"data.root {root} is not a folder; expected {LAYOUT}; set data.root")
-    val = _read_part(root, "val", VAL_TAR)
-    whole = _read_part(root, "train", TRAIN_TAR) or _read_folder(root if val is None else root / "train")
-    order = torch.randperm(len(whole.samples), generator=torch.Generator().manual_seed(split_seed)).tolist()
-    samples = [whole.samples[index] for index in order]
-    count = _held_out_count(holdout, len(samples))
-    held_out = samples[:count]
-    if val is not None and val.classes != whole.classes:
-        differing = sorted(set(val.classes) ^ set(whole.classes))
-        raise DataError(f"classes of {val.source} are not those of {whole.source}; only in one: {choices(differing)}")
-    return Splits(tuple(whole.classes), samples[count:], held_out, held_out if val is None else val.samples)
-
-
-def _read_part(root: Path, folder: str, tar: str) -> _Part | None:
-    """A split from its folder or, without one, from its tar file; None where there is neither."""
-    if (root / folder).is_dir():
-        return _read_folder(root / folder)
-    return _Part(root / tar, *read_tar(root / tar)) if (root / tar).is_file() else None
-
-
-def _read_folder(folder: Path) -> _Part:
-    if not folder.is_dir() or not any(entry.is_dir() for entry in folder.iterdir()):
-        raise DataError(f"{folder} holds no class folders; expected {LAYOUT}")
-    found = ImageFolder(folder, allow_empty=True)
-    filled = set(found.targets)
-    empty = [name for name, label in found.class_to_idx.items() if label not in filled]
-    if empty:
-        raise DataError(
-            f"{folder} holds no image of class {choices(empty)}; allowed: files named {choices(IMG_EXTENSIONS)};"
-            " add some or remove the class's folder"
-        )
-    return _Part(folder, found.classes, found.samples)
-
-
-def _held_out_count(holdout: int | float, total: int) -> int:
-    if isinstance(holdout, float):
-        if not 0 < holdout < 1:
-            raise ConfigError(f"data.holdout is {holdout}; allowed: a share between 0 and 1, or a count of images")
-        holdout = min(max(1, round(holdout * total)), total - 1)
-    if not 0 < holdout < total:
-        raise ConfigError(
-            f"data.holdout is {holdout} of {total} images; allowed: at least 1, fewer than all; set data.holdout"
-        )
-    return holdout
 
 
 def _at_least(low: int, **settings: int) -> None:

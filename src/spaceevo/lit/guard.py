@@ -55,7 +55,7 @@ class DivergenceError(SpaceEvoError):
         super().__init__(
             f"{name} loss is {loss:.4g}{was} at step {step}; set recipe.guard.action=rollback and run "
             "the same command again: it resumes at the last finished epoch with a smaller learning rate; or start anew "
-            "with a lower recipe.<stage>.<precision>.optimizer.lr"
+            "with a lower recipe.<stage>.<precision>.optimizer.lr, or without trainer.precision=16-mixed"
         )
 
 

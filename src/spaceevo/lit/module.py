@@ -138,10 +138,13 @@ class MultiPassModule(LightningModule):
         self.watch.check(named, self.global_step)
         self.log_dict({f"train/{name}_loss": value for name, value in named.items()})
         self.log("loss", sum(named.values()) / len(named), prog_bar=True, logger=False)
-        self.clip_gradients(optimizer, self.recipe.clip_value, "value")  # type: ignore[arg-type]
-        self.clip_gradients(optimizer, self.recipe.clip_norm, "norm")  # type: ignore[arg-type]
         optimizer.step()  # type: ignore[union-attr]
         self.lr_schedulers().step()  # type: ignore[union-attr]
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip gradients here, where under `16-mixed` their scale has been taken off again."""
+        self.clip_gradients(optimizer, self.recipe.clip_value, "value")
+        self.clip_gradients(optimizer, self.recipe.clip_norm, "norm")
 
     def _keep_gradients_here(self) -> None:
         """Let the next backward add to this process's gradients only.

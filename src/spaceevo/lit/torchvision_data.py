@@ -11,7 +11,8 @@ from PIL import Image
 from torchvision import datasets
 
 from spaceevo.errors import ConfigError, DataError, choices
-from spaceevo.lit.datamodule import ImageFolderDataModule, Splits
+from spaceevo.lit.datamodule import ImageFolderDataModule
+from spaceevo.lit.splits import Splits
 from spaceevo.lit.tars import TarImage
 from spaceevo.lit.transforms import BrokenImageError, Images, Sample, Transform
 
@@ -84,6 +85,11 @@ class TorchvisionDataModule(ImageFolderDataModule):
         super().__init__(**settings)
         if dataset not in SOURCES:
             raise ConfigError(f"data.dataset = {dataset!r}; allowed: {choices(SOURCES)}")
+        if self.decoded is not None:
+            raise ConfigError(
+                f"data.decoded_cache is {self.decoded.folder}, but torchvision reads {dataset}; allowed: a folder for "
+                "image folders and tars, else null; set data.decoded_cache=null"
+            )
         self.dataset = dataset
         self.download = download
 

@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from spaceevo.errors import ConfigError, DataError, choices
+from spaceevo.lit.decoded import DecodedCache
 from spaceevo.lit.tars import TarImage
 
 Transform = Callable[[Image.Image], Tensor]
@@ -124,6 +125,7 @@ class ImageTransform:
 class PublishedAutoAugment:
     """AutoAugment's policy v0 of the TF implementation, as timm has it: magnitudes vary with standard deviation 0.5.
 
+    As published, posterising keeps 4 to 8 bits: timm's own 0 to 4 can make an image black, and Pillow refuses 0 bits.
     timm draws from Python's global generator; here it is seeded from torch's, and left as it was.
 
     Args:
@@ -131,9 +133,12 @@ class PublishedAutoAugment:
     """
 
     def __init__(self, fill: Sequence[int]) -> None:
-        from timm.data.auto_augment import auto_augment_transform
+        from timm.data.auto_augment import LEVEL_TO_ARG, auto_augment_transform
 
         self.policy = auto_augment_transform("v0-mstd0.5", {"img_mean": tuple(fill)})
+        for operation in (operation for pair in self.policy.policy for operation in pair):
+            if operation.name == "Posterize":
+                operation.level_fn = LEVEL_TO_ARG["PosterizeOriginal"]
 
     def __call__(self, image: Image.Image) -> Image.Image:
         """Apply a sub-policy drawn at random."""
@@ -152,18 +157,20 @@ class Images(Dataset[tuple[Tensor, int]]):
     Args:
         samples: Path, or place in a tar file, and label of each image.
         transform: Applied to the decoded image.
+        cache: Keeps decoded images; None decodes them anew each time.
     """
 
-    def __init__(self, samples: Sequence[Sample], transform: Transform) -> None:
+    def __init__(self, samples: Sequence[Sample], transform: Transform, cache: DecodedCache | None = None) -> None:
         self.samples = samples
         self.transform = transform
+        self.cache = cache
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def load(self, path: str | TarImage) -> Image.Image:
         """Decode an image as RGB."""
-        return load_image(path)
+        return load_image(path) if self.cache is None else self.cache.load(path, load_image)
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int]:
         """Load one image `(C, H, W)` and its label; the second number of a pair seeds the transform's random draws.

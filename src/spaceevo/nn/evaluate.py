@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from spaceevo.errors import ConfigError
 from spaceevo.nn.calibrate import recalibrate
+from spaceevo.nn.memory import images_last
 from spaceevo.nn.supernet import Supernet
 from spaceevo.space.encoding import SubnetSpec
 
@@ -24,7 +25,7 @@ def logits_of(network: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Ten
     """Logits `(N, classes)` and labels `(N,)` of all images, in eval mode."""
     network.eval()
     device = next(chain(network.parameters(), network.buffers())).device
-    pairs = [(network(images.to(device)).cpu(), labels) for images, labels in batches]
+    pairs = [(network(images_last(images, device)).cpu(), labels) for images, labels in batches]
     return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
 
 
@@ -35,7 +36,7 @@ def count_correct(network: nn.Module, batches: Iterable[Batch]) -> tuple[int, in
     device = next(network.parameters()).device
     counts = torch.zeros(2, dtype=torch.int64, device=device)
     for images, labels in batches:
-        hits = (network(images.to(device, non_blocking=True)).argmax(1) == labels.to(device)).sum()
+        hits = (network(images_last(images, device)).argmax(1) == labels.to(device)).sum()
         counts += torch.stack([hits, torch.tensor(len(labels), device=device)])
     if dist.is_available() and dist.is_initialized():
         dist.all_reduce(counts)
@@ -52,7 +53,7 @@ def calibrate_subnet(supernet: Supernet, spec: SubnetSpec, calibration: Sequence
     """Put a subnet in force with batch-norm statistics of its own; leaves eval mode."""
     supernet.activate(spec)
     device = next(supernet.parameters()).device
-    recalibrate(supernet, calibration, lambda images: supernet(images.to(device)))
+    recalibrate(supernet, calibration, lambda images: supernet(images_last(images, device)))
 
 
 def subnet_top1(supernet: Supernet, spec: SubnetSpec, calibration: Sequence[Tensor], batches: Iterable[Batch]) -> float:
@@ -102,11 +103,11 @@ class SubnetEvaluator:
         if stop_z is not None and stop_z <= 0:
             raise ConfigError(f"recipe.subnet_search.stop_z = {stop_z}; allowed: null, or a positive number")
         self.supernet = supernet.to(device)
-        self.calibration = [images.to(device) for images in calibration]
+        self.calibration = [images_last(images, device) for images in calibration]
         self.chunks: list[Batch] = []
         for images, labels in batches:
             self.chunks += zip(
-                torch.split(images.to(device), chunk), torch.split(labels.to(device), chunk), strict=True
+                torch.split(images_last(images, device), chunk), torch.split(labels.to(device), chunk), strict=True
             )
         self.total = sum(len(labels) for _, labels in self.chunks)
         self.stop_z = stop_z

@@ -56,6 +56,9 @@ SETTINGS = (
 )
 """Settings whose change makes a stage's result out of date, besides its own recipe."""
 
+LOADING = ("num_workers", "prefetch_factor", "cache_mib", "decoded_cache", "decoded_cache_gib")
+"""Settings of `data` that say how images are loaded, not which; their change leaves artefacts current."""
+
 
 @dataclass
 class Outcome:
@@ -67,11 +70,14 @@ class Outcome:
 
 
 def plain(config: DictConfig, *keys: str) -> dict[str, Any]:
-    """These settings as plain values, interpolations resolved."""
-    return {
+    """These settings as plain values, interpolations resolved; those of `data` that decide what the images are."""
+    found: dict[str, Any] = {
         key: OmegaConf.to_container(config[key], resolve=True) if OmegaConf.is_config(config[key]) else config[key]
         for key in keys
     }
+    if "data" in found:
+        found["data"] = {name: value for name, value in found["data"].items() if name not in LOADING}
+    return found
 
 
 class Context:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
+from spaceevo.errors import ConfigError
+
 
 class Processes(NamedTuple):
     """This process's number, and how many there are."""
@@ -23,16 +25,33 @@ def is_first() -> bool:
     return next((int(os.environ[key]) for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ), 0) == 0
 
 
+def own_device() -> torch.device:
+    """This process's GPU, by its number on this machine; the CPU where there is no GPU.
+
+    Raises:
+        ConfigError: more processes were started here than there are GPUs.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    started, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if started > gpus:
+        raise ConfigError(
+            f"torchrun started {started} processes on a machine with {gpus} GPUs; allowed: one a GPU; "
+            f"set --nproc-per-node {gpus}, or CUDA_VISIBLE_DEVICES= for processes without a GPU"
+        )
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
 @contextmanager
 def process_group() -> Iterator[Processes]:
     """Join the processes that torchrun started (NCCL on GPUs, else gloo); without torchrun there is one process."""
     if "WORLD_SIZE" not in os.environ:
         yield Processes(0, 1)
         return
-    on_gpu = torch.cuda.is_available()
-    if on_gpu:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    device = own_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Processes(dist.get_rank(), dist.get_world_size())
     finally:

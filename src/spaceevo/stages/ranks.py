@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import torch
 from torch.distributed.rendezvous import rendezvous
 
+from spaceevo.stages.processes import own_device
+
 Result = TypeVar("Result")
 PATIENCE = timedelta(days=7)
 
@@ -34,9 +36,7 @@ class Ranks:
     @property
     def device(self) -> torch.device:
         """This process's GPU, or the CPU where there is none."""
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return own_device()
 
     @contextmanager
     def leading(self, work: Callable[..., Any]) -> Iterator[None]:

@@ -125,7 +125,8 @@ class MeasuringPlatform(Platform):
             task = bar.add_task(f"measuring {len(keys)} blocks on {self.machine}", total=len(keys))
             for start in range(0, len(keys), SAVE_EVERY):
                 part = {key: missing[key] for key in keys[start : start + SAVE_EVERY]}
-                self.predictor.table.entries |= self.alone_ms(part)
+                # what other jobs measured meanwhile stays, and counts: a block has one latency for all of them
+                self.predictor.table.entries |= self.alone_ms(part) | self.known_table().entries
                 self.predictor.table.save(self.path)
                 bar.advance(task, len(part))
 

@@ -1,0 +1,129 @@
+"""Decoded images on disk: what was decoded once is read back instead, pixel by pixel the same."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from spaceevo.artifacts import atomic_path
+from spaceevo.errors import ConfigError
+from spaceevo.lit.tars import TarImage
+
+log = logging.getLogger(__name__)
+HEADER = struct.Struct("<QQII")
+"""Size in bytes and time in ns of the source file, width and height in pixels; the RGB bytes follow."""
+LEDGER = "used_bytes"
+
+
+class DecodedCache:
+    """A folder of decoded RGB images, filled as they are first read; a file each, by the source's path.
+
+    A source whose size or time has changed is decoded again. Any number of workers and processes of one machine may
+    share the folder: files appear whole, and what they take is booked before they are written. The ledger is only ever
+    appended to, which needs no lock: whoever finds its own entry within the limit may write.
+
+    Args:
+        folder: made where it is absent; remove it as a whole, the ledger with it.
+        limit_gib: most GiB that the files take; further images are decoded as they would be without a cache.
+
+    Raises:
+        ConfigError: the limit is not positive, or the folder cannot be made.
+    """
+
+    def __init__(self, folder: str | Path, limit_gib: float) -> None:
+        if not limit_gib > 0:
+            raise ConfigError(f"data.decoded_cache_gib is {limit_gib}; allowed: more than 0")
+        self.folder = Path(folder).expanduser()
+        self.limit_bytes = int(limit_gib * 2**30)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"data.decoded_cache {folder} is no folder that can be made ({error})") from error
+        self._used_bytes = self._read_bytes = 0
+        self._can_write = True
+
+    def load(self, source: str | TarImage, decode: Callable[[str | TarImage], Image.Image]) -> Image.Image:
+        """The RGB image of a file, from the cache or from `decode`.
+
+        Raises:
+            whatever `decode` raises.
+        """
+        try:
+            state = Path(source.tar if isinstance(source, TarImage) else source).stat()
+        except OSError:
+            return decode(source)  # it has the words for an absent file
+        path, mark = self._path(source), (state.st_size, state.st_mtime_ns)
+        if (found := _read(path, mark)) is not None:
+            return found
+        image = decode(source)
+        if self._can_write:
+            try:
+                self._write(path, HEADER.pack(*mark, *image.size) + image.tobytes())
+            except OSError as error:
+                self._can_write = False
+                log.warning("data.decoded_cache %s is not filled any further: %s", self.folder, error)
+        return image
+
+    def _path(self, source: str | TarImage) -> Path:
+        where = (
+            [str(Path(source.tar).absolute()), source.name, str(source.offset)] if isinstance(source, TarImage) else []
+        )
+        key = sha256("\0".join(where or [str(Path(str(source)).absolute())]).encode()).hexdigest()
+        return self.folder / key[:2] / f"{key[2:34]}.rgb"
+
+    def _write(self, path: Path, content: bytes) -> None:
+        if not self._book(len(content)):
+            return
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(content)
+            replaced = path.stat().st_size if path.exists() else 0  # by another process meanwhile, or out of date
+        self._append(-replaced)
+
+    def _book(self, size: int) -> bool:
+        """Whether `size` more bytes are within the limit; they then count as used."""
+        if self._used() + size > self.limit_bytes:
+            return False
+        mine = self._append(size)
+        if self._used(mine) <= self.limit_bytes:
+            return True
+        self._append(-size)  # others booked in the meantime
+        return False
+
+    def _append(self, size: int) -> int:
+        """Book bytes; the ledger's length with this entry."""
+        if size == 0:
+            return 0
+        with (self.folder / LEDGER).open("ab", buffering=0) as ledger:
+            ledger.write(struct.pack("<q", size))
+            return ledger.tell()
+
+    def _used(self, until: int | None = None) -> int:
+        """Bytes booked, up to a length of the ledger."""
+        path = self.folder / LEDGER
+        if not path.exists():
+            return 0
+        with path.open("rb") as ledger:
+            ledger.seek(self._read_bytes)
+            entries = ledger.read(-1 if until is None else max(0, until - self._read_bytes))
+        whole = len(entries) // 8 * 8
+        self._read_bytes += whole
+        self._used_bytes += int(np.frombuffer(entries[:whole], "<i8").sum())
+        return self._used_bytes
+
+
+def _read(path: Path, mark: tuple[int, int]) -> Image.Image | None:
+    """The cached image; None where there is none, or one of another source file."""
+    try:
+        content = path.read_bytes()
+        *found, width, height = HEADER.unpack_from(content)
+    except (OSError, struct.error):
+        return None
+    if tuple(found) != mark or len(content) != HEADER.size + width * height * 3:
+        return None
+    return Image.frombytes("RGB", (width, height), memoryview(content)[HEADER.size :])
