@@ -21,6 +21,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def impatient() -> Iterator[None]:
+    """Tests look at no latency so closely that they would wait for still moments."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("spaceevo.latency.measure.PATIENCE", 0.0)
+        patch.setattr("spaceevo.latency.measure.SLACK_S", 0.0)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from spaceevo.latency import measure as module
 from spaceevo.latency.measure import (
+    Stillness,
     Timing,
     has_vnni,
     instruction_sets,
@@ -135,11 +136,49 @@ def test_each_timing_follows_a_run_that_warms_the_caches() -> None:
     class Runner:
         def run(self) -> None:
             calls.append("run")
-            sum(range(100_000))  # longer than the least timing
+            sum(range(400_000))  # long enough that the model is warm after one timing
 
     timings = time_models({"a": b"a"}, repeats=5, load=lambda _: Runner())
     assert timings["a"].latency_ms > 0.2
-    assert len(calls) == (3 + 5) * 2  # one untimed and one timed, to set the loops and then five times
+    assert len(calls) == (1 + 5) * 2  # one untimed and one timed, to set the loops and then five times
+
+
+class FakeClock:
+    """A core that is slowed down in the moments told, a nap each."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, busy: list[bool]) -> None:
+        self.now_s, self.naps, self.busy = 0.0, 0, busy
+        monkeypatch.setattr(module.time, "monotonic", lambda: self.now_s)
+        monkeypatch.setattr(module.time, "sleep", self.sleep)
+        monkeypatch.setattr(
+            Stillness, "_probe_ns", lambda _: 1500 if any(self.busy[self.naps : self.naps + 1]) else 1000
+        )
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.naps += 1
+
+
+def test_timings_wait_for_a_still_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock(monkeypatch, [False])
+    stillness = Stillness()
+    stillness.wait()
+    assert clock.naps == 0
+    clock.busy = [True] * 7 + [False]
+    stillness.wait()
+    assert clock.naps == 7
+    assert stillness.is_still()
+
+
+def test_waiting_ends_when_out_of_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock(monkeypatch, [False])
+    stillness = Stillness(patience=2.0, slack_s=0.5)
+    clock.busy = [True] * 1000
+    stillness.wait()
+    assert clock.now_s == pytest.approx(0.5)
+    clock.now_s += 1.0  # a second of measuring earns two of waiting
+    stillness.wait()
+    assert clock.now_s == pytest.approx(3.5)
 
 
 def test_instruction_sets_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

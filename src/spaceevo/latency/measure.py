@@ -23,6 +23,9 @@ Model = bytes | Path
 CLOCK = "time.thread_time_ns"
 TIMING_NS = 200_000
 """One timing lasts at least this long, and a hundred ticks of the clock."""
+PATIENCE, SLACK_S = 3.0, 1.0
+"""Seconds of waiting for a still moment: for each second measured, and besides."""
+NAP_S, STILL = 0.05, 1.2
 WARM_UPS = 3
 SLOW_NS = 1_000_000
 """A model that takes longer is warm after one timing."""
@@ -90,6 +93,46 @@ class _Clocked:
         return (time.thread_time_ns() - started) / self.loops
 
 
+class Stillness:
+    """Waits for moments in which nothing else slows this core down, such as another program on its twin.
+
+    A small product of matrices takes longer then, by half on shared cores, as models do; what else runs comes and goes
+    within seconds. Waiting costs no CPU time. It ends when, in all, too much of it was done.
+
+    Args:
+        patience: seconds waited for each second measured, at most.
+        slack_s: seconds that may be waited besides.
+    """
+
+    def __init__(self, patience: float | None = None, slack_s: float | None = None) -> None:
+        self.patience = PATIENCE if patience is None else patience
+        self.slack_s = SLACK_S if slack_s is None else slack_s
+        self.factor = np.random.default_rng(0).random((64, 64), np.float32)
+        self.least_ns = min(self._probe_ns() for _ in range(100))
+        self.started, self.waited_s = time.monotonic(), 0.0
+
+    def wait(self) -> None:
+        """Return at a still moment, or when out of patience."""
+        while not self.is_still() and self.waited_s < self.slack_s + self.patience * self._measured_s():
+            time.sleep(NAP_S)
+            self.waited_s += NAP_S
+
+    def is_still(self) -> bool:
+        """Whether the core runs about as fast as it ever did."""
+        now_ns = min(self._probe_ns() for _ in range(2))
+        self.least_ns = min(self.least_ns, now_ns)
+        return now_ns < STILL * self.least_ns
+
+    def _measured_s(self) -> float:
+        return time.monotonic() - self.started - self.waited_s
+
+    def _probe_ns(self) -> int:
+        started = time.thread_time_ns()
+        for _ in range(4):
+            self.factor @ self.factor
+        return time.thread_time_ns() - started
+
+
 def session_of(
     model: Model, *, optimize: bool = True, optimized_file: Path | None = None
 ) -> onnxruntime.InferenceSession:
@@ -133,20 +176,23 @@ def time_models(
         group: models held in memory, and shuffled together, at a time.
         load: makes a model ready to run, in ONNX Runtime unless told otherwise.
     """
-    names, rng, timings = list(models), Random(seed), dict[str, Timing]()
+    names, rng, timings, stillness = list(models), Random(seed), dict[str, Timing](), Stillness()
     for start in range(0, len(names), group):
         runners = {name: _Clocked(load(models[name])) for name in names[start : start + group]}
-        timings.update(_time_group(runners, repeats, rng))
+        timings.update(_time_group(runners, repeats, rng, stillness))
         if on_progress is not None:
             on_progress(len(timings), len(names))
     return timings
 
 
-def _time_group(runners: Mapping[str, _Clocked], repeats: int, rng: Random) -> Iterator[tuple[str, Timing]]:
+def _time_group(
+    runners: Mapping[str, _Clocked], repeats: int, rng: Random, stillness: Stillness
+) -> Iterator[tuple[str, Timing]]:
     taken: dict[str, list[float]] = {name: [] for name in runners}
     order = [name for name in runners for _ in range(repeats)]
     rng.shuffle(order)
     for name in order:
+        stillness.wait()
         taken[name].append(runners[name].time_ns())
     for name, times_ns in taken.items():
         least = min(times_ns)
