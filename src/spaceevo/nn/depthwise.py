@@ -54,15 +54,32 @@ def weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, stride: int) -> Ten
     kernel = weight.shape[-1]
     if kernel <= 3:
         return _gradients(grad, x, weight, stride, kernel // 2, (False, True))[1]
-    padded = functional.pad(x, [kernel // 2] * 4)
+    margin = kernel // 2
     height, width = ((size - 1) * stride + 3 for size in grad.shape[-2:])
     found, small = torch.empty_like(weight), weight[:, :, :3, :3].contiguous()
     for top in range(0, kernel - 2, 2):
         for left in range(0, kernel - 2, 2):
-            shifted = padded[:, :, top : top + height, left : left + width]
+            shifted = _window(x, top - margin, left - margin, height, width)
             part = _gradients(grad, shifted, small, stride, 0, (False, True))[1]
             found[:, :, top : top + 3, left : left + 3] = part
     return found
+
+
+def _window(x: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
+    """A part of `x` `(N, C, H, W)` that may begin before it and end behind it, zeros there; written once."""
+    order = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    window = torch.empty((*x.shape[:2], height, width), dtype=x.dtype, device=x.device, memory_format=order)
+    rows, columns = (
+        (max(start, 0), min(start + size, whole))
+        for start, size, whole in ((top, height, x.shape[2]), (left, width, x.shape[3]))
+    )
+    for edge in (window[:, :, : rows[0] - top], window[:, :, rows[1] - top :]):
+        edge.zero_()
+    for edge in (window[:, :, :, : columns[0] - left], window[:, :, :, columns[1] - left :]):
+        edge.zero_()
+    inside = window[:, :, rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
+    inside.copy_(x[:, :, slice(*rows), slice(*columns)])
+    return window
 
 
 def _gradients(

@@ -20,12 +20,12 @@ BN_MOMENTUM = 0.1
 
 
 def activate(x: Tensor, act: Activation) -> Tensor:
-    """Apply an activation in floating point."""
+    """Apply an activation in floating point; to a tensor of its own, for relu and relu6 are done in place."""
     match act:
         case "relu":
-            return functional.relu(x)
+            return functional.relu(x, inplace=True)
         case "relu6":
-            return functional.relu6(x)
+            return functional.relu6(x, inplace=True)
         case "hswish":
             return functional.hardswish(x)
         case "swish":
