@@ -7,7 +7,7 @@ import shutil
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -99,28 +99,19 @@ class _Measurements:
         todo = [self._parts(collections, number) for number in range(self.passes)]
         with progress() as bar:
             task = bar.add_task(f"profiling {self.platform.machine}", total=sum(map(len, todo)))
-            costs_s: list[float] = []
-            for parts in todo:
-                before_s = self.profiling_s
+            for number, parts in enumerate(todo, start=1):
                 for what, part in parts:
                     bar.update(task, description=f"{what} on {self.platform.machine}")
                     self._measure(self.state[what], part, repeats)
                     bar.advance(task)
-                costs_s.append(self.profiling_s - before_s)
-                if self._is_spent(costs_s):
-                    break
+                if self.budget_s is not None and self.profiling_s * (number + 1) / number > self.budget_s:
+                    break  # another pass of the mean cost would exceed it; a run that goes on decides as one undisturbed
         shutil.rmtree(self.path.parent / "models", ignore_errors=True)
 
     @property
     def profiling_s(self) -> float:
         """CPU time spent on all but the check, making the models included."""
         return self.cpu_seconds("blocks") + self.cpu_seconds("networks")
-
-    def _is_spent(self, costs_s: Sequence[float]) -> bool:
-        """Whether another pass like the last but one might exceed the budget; the first one made the models besides."""
-        if self.budget_s is None or len(costs_s) <= BLOCKS_EVERY:
-            return False
-        return self.profiling_s + costs_s[-BLOCKS_EVERY] > self.budget_s
 
     def _measure(self, state: dict[str, Any], part: Mapping[str, Any], repeats: int) -> None:
         started = time.process_time()
