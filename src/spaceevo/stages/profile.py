@@ -99,19 +99,23 @@ class _Measurements:
         todo = [self._parts(collections, number) for number in range(self.passes)]
         with progress() as bar:
             task = bar.add_task(f"profiling {self.platform.machine}", total=sum(map(len, todo)))
-            for number, parts in enumerate(todo, start=1):
+            for done, parts in enumerate(todo):
+                if parts and self._is_spent(done):
+                    break
                 for what, part in parts:
                     bar.update(task, description=f"{what} on {self.platform.machine}")
                     self._measure(self.state[what], part, repeats)
                     bar.advance(task)
-                if self.budget_s is not None and self.profiling_s * (number + 1) / number > self.budget_s:
-                    break  # another pass of the mean cost would exceed it; a run that goes on decides as one undisturbed
         shutil.rmtree(self.path.parent / "models", ignore_errors=True)
 
     @property
     def profiling_s(self) -> float:
         """CPU time spent on all but the check, making the models included."""
         return self.cpu_seconds("blocks") + self.cpu_seconds("networks")
+
+    def _is_spent(self, done: int) -> bool:
+        """Whether a pass of the mean cost of those done would exceed the budget."""
+        return bool(done) and self.budget_s is not None and self.profiling_s * (done + 1) / done > self.budget_s
 
     def _measure(self, state: dict[str, Any], part: Mapping[str, Any], repeats: int) -> None:
         started = time.process_time()
