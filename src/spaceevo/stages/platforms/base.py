@@ -75,6 +75,12 @@ class Platform:
         """Changes where predictions may."""
         return fingerprint([self.predictor.table.entries, *self._model])
 
+    def table_state(self, entries: int | None = None) -> dict[str, object]:
+        """Return the number of entries and a hash of the first of them, with the model and the correction."""
+        items = list(self.predictor.table.entries.items())
+        first = items if entries is None else items[:entries]
+        return {"entries": len(first), "digest": fingerprint([first, *self._model])}
+
     @property
     def _model(self) -> list[object]:
         table = self.predictor.table

@@ -9,30 +9,30 @@ from typing import Any
 
 import yaml
 from omegaconf import DictConfig
-from rich.table import Table
 
-from spaceevo.artifacts import RESULT_FILE, StageResult, fingerprint
+from spaceevo.artifacts import RESULT_FILE, StageResult, fingerprint, write_csv
+from spaceevo.jobs.runner import package_versions, shown
+from spaceevo.jobs.tracking import is_tracked, track
 from spaceevo.report.spaces import draw_sweep
-from spaceevo.stages.base import console, package_versions, shown, write_csv
-from spaceevo.stages.tracking import is_tracked, track
+from spaceevo.terminal import console, print_rows
 
-Job = tuple[dict[str, Any], StageResult]
-"""Overrides and result of a job."""
+Swept = tuple[dict[str, Any], StageResult]
+"""Overrides and result of one job of a sweep."""
 CLOCK_SLACK_S = 1.0
 """File times may lag behind the clock; two sweeps are always further apart."""
 
 
-def compare_jobs(config: DictConfig, stage: str, started_s: float, drawn: Sequence[str]) -> None:
+def compare_jobs(config: DictConfig, job: str, started_s: float, drawn: Sequence[str]) -> None:
     """Write and print the figures of every job of a sweep, in order.
 
     Args:
         config: the sweep's config.
-        stage: the stage that was swept.
+        job: what was swept.
         started_s: when the sweep began, in seconds since the epoch.
         drawn: the figures to draw.
     """
     folder = Path(config.hydra.sweep.dir).absolute()
-    jobs = [job for job in _jobs(folder, started_s) if job[1].stage == stage]
+    jobs = [found for found in _jobs(folder, started_s) if found[1].stage == job]
     if not jobs:
         return
     rows, swept = _rows(jobs)
@@ -40,10 +40,10 @@ def compare_jobs(config: DictConfig, stage: str, started_s: float, drawn: Sequen
     setting = swept[0] if len(swept) == 1 else "job"
     values = [row[setting] if len(swept) == 1 else number for number, row in enumerate(rows)]
     draw_sweep(folder / "sweep.png", setting, values, {name: [row[name] for row in rows] for name in drawn})
-    console.print(_table(f"{stage} · {len(rows)} jobs", [*swept, "space", *drawn], rows))
+    print_rows(rows, {name: name for name in (*swept, "space", *drawn)}, f"{job} · {len(rows)} jobs")
     result = StageResult(
-        stage=f"{stage}_sweep",
-        fingerprint=fingerprint([job.fingerprint for _, job in jobs]),
+        stage=f"{job}_sweep",
+        fingerprint=fingerprint([found.fingerprint for _, found in jobs]),
         seed=int(config.seed),
         figures={"jobs": rows},
         outputs={"table": str(folder / "sweep.csv"), "picture": str(folder / "sweep.png")},
@@ -57,7 +57,7 @@ def compare_jobs(config: DictConfig, stage: str, started_s: float, drawn: Sequen
         track(config, result, folder)
 
 
-def _rows(jobs: Sequence[Job]) -> tuple[list[dict[str, Any]], list[str]]:
+def _rows(jobs: Sequence[Swept]) -> tuple[list[dict[str, Any]], list[str]]:
     """What was set and found in every job, and which settings differ."""
     names = dict.fromkeys(name for settings, _ in jobs for name in settings)
     swept = [name for name in names if len({str(settings.get(name)) for settings, _ in jobs}) > 1]
@@ -68,16 +68,7 @@ def _rows(jobs: Sequence[Job]) -> tuple[list[dict[str, Any]], list[str]]:
     return rows, swept
 
 
-def _table(title: str, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for name in names:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(f"{row[n]:.4g}" if isinstance(row[n], float) else str(row[n]) for n in names))
-    return table
-
-
-def _jobs(folder: Path, started_s: float) -> list[Job]:
+def _jobs(folder: Path, started_s: float) -> list[Swept]:
     """Overrides and result of every job since the sweep began."""
     files = [path for path in folder.glob("*/.hydra/overrides.yaml") if path.parents[1].name.isdecimal()]
     jobs = []

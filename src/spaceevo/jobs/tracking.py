@@ -1,4 +1,4 @@
-"""Results of stages that do not train, sent to W&B where that logger is on; Lightning logs the others itself."""
+"""Results of jobs, sent to W&B where that logger is on; Lightning logs the steps of training itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spaceevo.torchvision_shim import ensure_torchvision
 
 
 def is_tracked(config: DictConfig) -> bool:
-    """Whether results go to W&B.
+    """Return whether results go to W&B.
 
     Raises:
         MissingExtraError: they should, and the package is not installed.
@@ -30,8 +30,8 @@ def track(config: DictConfig, result: StageResult, folder: Path) -> None:
 
     Args:
         config: the job's config.
-        result: what the stage made.
-        folder: where the run's files are kept, in `wandb/`.
+        result: what the job made.
+        folder: the run's files are kept below it, in `wandb/`.
     """
     ensure_torchvision()  # Lightning's loggers are imported now
     logger = instantiate(config.logger, save_dir=str(folder), name=config.logger.name or result.stage)
