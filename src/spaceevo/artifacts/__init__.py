@@ -3,6 +3,7 @@
 from spaceevo.artifacts.files import (
     Plain,
     atomic_path,
+    cache_folder,
     file_hash,
     fingerprint,
     read_json,
@@ -28,6 +29,7 @@ __all__ = [
     "SpaceChoice",
     "StageResult",
     "atomic_path",
+    "cache_folder",
     "differences",
     "file_hash",
     "fingerprint",

@@ -18,6 +18,15 @@ Plain = Any
 """A tree of what JSON can hold: null, booleans, numbers, texts, lists and mappings from texts."""
 
 
+CACHE_VARIABLE = "SPACEEVO_CACHE"
+"""Environment variable naming the folder of everything that can be made again."""
+
+
+def cache_folder(name: str) -> Path:
+    """Return the folder of one kind of kept files; it need not exist."""
+    return Path(os.environ.get(CACHE_VARIABLE, "~/.cache/spaceevo")).expanduser() / name
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`, else remove it."""
