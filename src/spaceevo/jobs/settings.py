@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 from pydantic_core import ErrorDetails
 
-from spaceevo.artifacts import Component, Plain
+from spaceevo.artifacts import Plain
 from spaceevo.errors import ConfigError, choices
 
 S = TypeVar("S")
@@ -48,8 +48,7 @@ def read_settings(cls: type[S], config: DictConfig) -> S:
         settings = _adapter(cls).validate_json(json.dumps(plain), strict=True)
     except ValidationError as error:
         faults += [_told(detail, cls) for detail in error.errors()]
-    if settings is not None:
-        faults += list(_component_faults(settings, ()))
+    faults += list(_component_faults(plain, ()))
     if faults or settings is None:
         raise ConfigError(" | ".join(dict.fromkeys(_named(path, names) + text for path, text in faults)))
     return settings
@@ -129,16 +128,14 @@ def _shown(value: Plain) -> str:
     return text.strip('"') if len(text) <= 80 else f"{text[:77]}…"
 
 
-def _component_faults(value: object, path: tuple[str, ...]) -> Iterator[Fault]:
-    """Faults in the arguments of components, wherever they stand in settings."""
-    if isinstance(value, Component):
-        yield from _argument_faults(value.node, path)
-    elif is_dataclass(value):
-        for field in fields(value):
-            yield from _component_faults(getattr(value, field.name), (*path, field.name))
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _component_faults(item, (*path, str(key)))
+def _component_faults(node: Mapping[str, Plain], path: tuple[str, ...]) -> Iterator[Fault]:
+    """Faults in the arguments of components, wherever they stand."""
+    if isinstance(node.get("_target_"), str):
+        yield from _argument_faults(node, path)
+        return
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _component_faults(value, (*path, str(key)))
 
 
 def _argument_faults(node: Mapping[str, Plain], path: tuple[str, ...]) -> Iterator[Fault]:
