@@ -83,7 +83,7 @@ def test_a_kernel_without_predictor_is_an_error() -> None:
 def test_a_registered_package_gives_our_latencies(tmp_path: Path) -> None:
     if find_spec("nn_meter") is None:  # importing it here would make it write into the user's home
         pytest.skip("nn-meter is not installed (extra nn-meter)")
-    from spaceevo.stages.platforms.nn_meter import NnMeter
+    from spaceevo.platforms.nn_meter import NnMeter
 
     home = os.environ["HOME"]
     blocks = blocks_of("onnxw", 30) | blocks_of("mobilew", 30)
