@@ -9,8 +9,9 @@ import spaceevo
 from spaceevo.artifacts import write_json
 from spaceevo.errors import ConfigError
 from spaceevo.export.onnx import save_onnx, to_onnx
-from spaceevo.latency.blocks import block_key, random_program, subnet_blocks
+from spaceevo.latency.blocks import random_program
 from spaceevo.latency.table import LatencyTable
+from spaceevo.space.placement import block_key, subnet_blocks
 from tests.stages.conftest import RunStage
 
 MEMBER = spaceevo.parse_space("digits-012-000")

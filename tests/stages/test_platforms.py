@@ -6,12 +6,13 @@ import pytest
 
 import spaceevo
 from spaceevo.errors import ConfigError, TableError
-from spaceevo.latency.blocks import block_key, random_program, subnet_blocks
+from spaceevo.latency.blocks import random_program
 from spaceevo.latency.measure import Model, Timing
 from spaceevo.latency.roofline import Correction, Roofline, block_work, mparams_of
 from spaceevo.latency.table import LatencyTable
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.program import Program
+from spaceevo.space.placement import block_key, subnet_blocks
 from spaceevo.stages.platforms.base import Platform, fixed_blocks
 from spaceevo.stages.platforms.measuring import MeasuringPlatform
 

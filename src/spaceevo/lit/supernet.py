@@ -12,7 +12,7 @@ from torch.nn import functional
 from spaceevo.artifacts import file_hash
 from spaceevo.errors import ConfigError
 from spaceevo.lit.base import MultiPassModule, Recipe, TrainingRun
-from spaceevo.nn.block import Block
+from spaceevo.nn.block import zero_last_norms
 from spaceevo.nn.checkpoint import load_state, read_checkpoint
 from spaceevo.nn.evaluate import subnet_top1
 from spaceevo.nn.losses import adaptive_alpha_divergence
@@ -53,15 +53,6 @@ class SupernetModule(MultiPassModule):
         self.supernet.activate(spec)
         y: Tensor = self.supernet(images)
         return y
-
-
-def zero_last_norms(supernet: Supernet) -> None:
-    """Let every residual block start as its shortcut: the norm before the sum starts at 0 (projections only)."""
-    for block in supernet.modules():
-        if isinstance(block, Block) and block.block_type.is_residual and "add" in block.layers:
-            norm = block.layers["project"].norm
-            assert isinstance(norm, nn.BatchNorm2d)
-            nn.init.zeros_(norm.weight)
 
 
 def train_supernet(

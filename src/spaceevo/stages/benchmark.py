@@ -11,7 +11,7 @@ from rich.table import Table
 from spaceevo.artifacts import read_json
 from spaceevo.export.bundle import FORMS
 from spaceevo.latency.accuracy import PredictionError
-from spaceevo.latency.blocks import random_program, subnet_blocks
+from spaceevo.latency.blocks import random_program
 from spaceevo.latency.measure import Model, machine_name, measure
 from spaceevo.nn.block import Block
 from spaceevo.nn.stage import Stage
@@ -19,6 +19,7 @@ from spaceevo.nn.supernet import Network
 from spaceevo.quant.quantizer import quant_scheme
 from spaceevo.report.latency import draw_predictions
 from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.base import Context, Outcome, StageCallback, console, progress, write_csv
 from spaceevo.stages.export import PRECISIONS, file_name

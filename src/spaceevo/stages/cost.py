@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from spaceevo.latency.blocks import subnet_blocks
 from spaceevo.space.cost import stage_costs, subnet_cost
 from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.published import published_names
 from spaceevo.space.superspace import SpaceMember
+from spaceevo.space.walk import output_hw
 from spaceevo.stages.base import Context, Outcome, StageCallback, console, write_csv
 from spaceevo.stages.tables import print_rows
 
@@ -54,9 +55,9 @@ class CostStage(StageCallback):
 def stage_rows(member: SpaceMember, spec: SubnetSpec) -> list[dict[str, Any]]:
     """Each stage's blocks, output shape `C×H×W` and cost."""
     costs, rows = stage_costs(member, spec), []
-    output_hws = iter([hw for _, hw in subnet_blocks(member, spec)][1:] + [1])
+    blocks_left = iter(subnet_blocks(member, spec))
     for name, blocks in member.block_specs(spec).items():
-        hw = [next(output_hws) for _ in blocks][-1]
+        hw = output_hw(*[next(blocks_left) for _ in blocks][-1])
         described = " ".join(f"{block.kernel}#{block.cout}#{block.expand}" for block in blocks)
         cost = {"mmacs": costs[name].mmacs, "mparams": costs[name].mparams}
         shape = f"{blocks[-1].cout}×{hw}×{hw}"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spaceevo.artifacts import fingerprint
 from spaceevo.errors import TableError
-from spaceevo.latency.blocks import PlacedBlock, random_block_program, subnet_blocks
+from spaceevo.latency.blocks import random_block_program
 from spaceevo.latency.measure import Model, Timing
 from spaceevo.latency.predictor import FixedLatency
 from spaceevo.latency.table import LatencyTable
@@ -21,6 +21,7 @@ from spaceevo.nn.supernet import Network
 from spaceevo.quant.convert import ProgramBuilder
 from spaceevo.quant.program import Program, TensorQuant
 from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.placement import PlacedBlock, subnet_blocks
 from spaceevo.space.superspace import SpaceMember, Superspace
 from spaceevo.stages.base import progress
 from spaceevo.stages.platforms.base import Platform, log

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spaceevo.errors import ConfigError
-from spaceevo.latency.blocks import PlacedBlock, subnet_blocks
 from spaceevo.latency.nn_meter import blocks_ms, load_predictors, register_package
 from spaceevo.latency.predictor import FixedLatency
 from spaceevo.latency.table import LatencyTable
 from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.placement import PlacedBlock, subnet_blocks
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.platforms.base import Platform
 

@@ -10,11 +10,12 @@ import onnx
 
 from spaceevo.export.float_onnx import export_float
 from spaceevo.export.onnx import to_onnx
-from spaceevo.latency.blocks import PlacedBlock, random_block_program
+from spaceevo.latency.blocks import random_block_program
 from spaceevo.latency.measure import Model, Timing, provenance, session_of, time_models
 from spaceevo.latency.onnx_block import open_end, open_start
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.program import Program
+from spaceevo.space.placement import PlacedBlock
 from spaceevo.stages.platforms.measuring import MeasuringPlatform
 
 

@@ -10,12 +10,13 @@ from spaceevo.errors import MissingExtraError
 from spaceevo.export.float_tflite import to_float_tflite
 from spaceevo.export.plain import to_plain
 from spaceevo.export.tflite import to_tflite
-from spaceevo.latency.blocks import PlacedBlock, place
 from spaceevo.latency.measure import Model, Timing, provenance, time_models
 from spaceevo.latency.tflite import PACKAGE, LiteRtRunner
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.convert import ProgramBuilder
 from spaceevo.quant.program import Program, TensorQuant
+from spaceevo.space.placement import PlacedBlock
+from spaceevo.space.walk import output_hw
 from spaceevo.stages.platforms.measuring import BLOCK_REPEATS, MeasuringPlatform, less
 
 
@@ -57,8 +58,8 @@ class TflitePlatform(MeasuringPlatform):
 def _end_shapes(block: PlacedBlock) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     """Shapes `(C, H, W)` of a block's input and output."""
     spec, hw = block
-    _, (_, output_hw) = place([spec, spec], hw)
-    return (spec.cin, hw, hw), (spec.cout, output_hw, output_hw)
+    end = output_hw(spec, hw)
+    return (spec.cin, hw, hw), (spec.cout, end, end)
 
 
 class TfliteCpu(TflitePlatform):
