@@ -79,6 +79,11 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def cache_folder(name: str) -> Path:
+    """Find the folder `name` for what can be made again, below `SPACEEVO_CACHE` or else `~/.cache/spaceevo`."""
+    return Path(os.environ.get("SPACEEVO_CACHE") or "~/.cache/spaceevo").expanduser() / name
+
+
 @dataclass(frozen=True)
 class StageResult:
     """What a stage leaves in `result.json`.

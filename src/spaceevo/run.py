@@ -14,10 +14,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from spaceevo.artifacts import Layout, StageResult, fingerprint
+from spaceevo.collectives.processes import is_first
 from spaceevo.errors import ConfigError, choices
 from spaceevo.space.description import parse_description
 from spaceevo.stages.base import console, package_versions, plain, report
-from spaceevo.stages.processes import is_first
 
 WHERE = ("accelerator", "devices", "num_nodes", "strategy")
 """Settings of a trainer that say where it runs; they leave artefacts current."""

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from spaceevo.artifacts import file_hash
+from spaceevo.collectives.averaging import average_, world
 from spaceevo.lit.base import Job, MultiPassModule, Recipe, TrainingRun
 from spaceevo.lit.module import decay_groups
 from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.checkpoint import load_state, read_checkpoint
 from spaceevo.nn.losses import VarianceOf, channel_variance, noise_to_signal
 from spaceevo.nn.memory import channels_last, images_last
-from spaceevo.nn.ranks import average_, world
 from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import resize
 from spaceevo.quant.prepare import float_state, set_quant
