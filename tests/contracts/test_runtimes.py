@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from spaceevo.errors import MissingExtraError
 from spaceevo.export.gate import Gate, asked_formats
 from spaceevo.export.parity import Tolerance
-from spaceevo.latency.blocks import PlacedBlock
 from spaceevo.nn.block import Block
 from spaceevo.nn.stage import Stage
 from spaceevo.nn.supernet import Network
@@ -25,6 +24,7 @@ from spaceevo.runtimes.random_program import random_block_program
 from spaceevo.runtimes.registry import RUNTIMES, formats, runtime_for, runtime_named
 from spaceevo.runtimes.timing import time_models
 from spaceevo.space.blocks import block_types
+from spaceevo.space.placement import PlacedBlock
 from spaceevo.space.spec import Activation, BlockSpec
 from tests.contracts.test_blocks import ACTS
 from tests.runtimes.conftest import irregular, steps_apart

@@ -4,10 +4,10 @@ from random import Random
 import pytest
 
 import spaceevo
-from spaceevo.latency.blocks import block_key, subnet_blocks
 from spaceevo.latency.fastest import fastest_subnet
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_subnet
+from spaceevo.space.placement import block_key, subnet_blocks
 from spaceevo.space.spec import BlockChoice, BlockSpec
 from spaceevo.space.superspace import SpaceMember, StageSpace
 

@@ -8,12 +8,12 @@ import yaml
 
 import spaceevo
 from spaceevo.errors import ConfigError, TableError
-from spaceevo.latency.blocks import PlacedBlock, block_key, subnet_blocks
 from spaceevo.latency.kernels import Kernel, fit_kernels, kernels_ms, kernels_of
 from spaceevo.latency.nn_meter import blocks_ms, write_package
 from spaceevo.latency.roofline import block_work
 from spaceevo.space.blocks import block_types
 from spaceevo.space.operators import sample_member, sample_subnet
+from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
 from spaceevo.space.spec import BlockSpec
 
 

@@ -6,15 +6,15 @@ import pytest
 
 import spaceevo
 from spaceevo.errors import ConfigError, TableError
-from spaceevo.latency.blocks import block_key, subnet_blocks
 from spaceevo.latency.roofline import Correction, Roofline, block_work, mparams_of
 from spaceevo.latency.table import LatencyTable
 from spaceevo.nn.supernet import Network
-from spaceevo.platforms.base import Platform, fixed_blocks
+from spaceevo.platforms.base import Platform
 from spaceevo.platforms.measuring import MeasuringPlatform
 from spaceevo.quant.program import Program
 from spaceevo.runtimes.random_program import random_program
 from spaceevo.runtimes.timing import Model, Timing
+from spaceevo.space.placement import block_key, fixed_blocks, subnet_blocks
 
 MEMBER = spaceevo.parse_space("digits-012-000")
 BLOCKS = subnet_blocks(MEMBER, MEMBER.smallest)

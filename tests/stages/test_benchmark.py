@@ -8,10 +8,10 @@ import pytest
 import spaceevo
 from spaceevo.artifacts import write_bytes, write_json
 from spaceevo.errors import ConfigError
-from spaceevo.latency.blocks import block_key, subnet_blocks
 from spaceevo.latency.table import LatencyTable
 from spaceevo.runtimes.random_program import random_program
 from spaceevo.runtimes.registry import runtime_for
+from spaceevo.space.placement import block_key, subnet_blocks
 from tests.stages.conftest import RunStage
 
 MEMBER = spaceevo.parse_space("digits-012-000")

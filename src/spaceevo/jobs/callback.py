@@ -10,6 +10,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import SpaceEvoError
 
 
@@ -27,7 +28,7 @@ class JobCallback(Callback):
 
         try:
             job = job_type(config)
-            if not job.trains:
+            if not job.trains and (job.is_parallel or is_first()):
                 job_return.return_value = run(config).figures.get(job.main_figure)
         except Exception as error:  # every fault, so that the command ends with it
             job_return.status = JobStatus.FAILED

@@ -17,11 +17,11 @@ from omegaconf import DictConfig
 
 from spaceevo import __version__
 from spaceevo.artifacts import RESULT_FILE, Component, Layout, Plain, StageResult
+from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import CheckpointError
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import is_tracked, track
 from spaceevo.stages.job import Commands, Job, Outcome, Workspace
-from spaceevo.stages.processes import is_first
 from spaceevo.terminal import console, figure_table
 
 JobType = type[Job[Any]]
@@ -95,7 +95,8 @@ def _settings_type(cls: JobType) -> type[Any]:
 
 def hydra_node(config: DictConfig) -> DictConfig:
     """Return Hydra's own part of the config; Hydra takes it out of what it hands to a task."""
-    return config.hydra if "hydra" in config else HydraConfig.get()
+    node: DictConfig = config.hydra if "hydra" in config else HydraConfig.instance().cfg.hydra  # type: ignore[union-attr]
+    return node
 
 
 def _workspace(config: DictConfig) -> Workspace:

@@ -1,7 +1,7 @@
 """From Hydra's config to a job's typed settings: OmegaConf ends here.
 
-Every leaf is checked against the type where it is declared — a dataclass's field or an argument of a component — and all
-faults are told at once, by the names that the user may set.
+Every leaf is checked against the type where it is declared, a dataclass's field or an argument of a component; all faults
+are told at once, by the names that the user may set.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def read_settings(cls: type[S], config: DictConfig) -> S:
         ConfigError: a setting is missing, unknown or wrong; names all such, each with its value and what is allowed.
     """
     node = config.stage.settings
-    names = {key: _origin(text, key) for key, text in OmegaConf.to_container(node, resolve=False).items()}
-    plain = {str(key): value for key, value in OmegaConf.to_container(node, resolve=True).items()}
+    names = {key: _origin(text, key) for key, text in _plain(node, resolve=False).items()}
+    plain = _plain(node, resolve=True)
     faults = list(_unknown_fields(cls, plain, ()))
     settings: S | None = None
     try:
-        settings = _adapter(cls).validate_json(json.dumps(plain), strict=True)
+        settings = TypeAdapter(cls).validate_json(json.dumps(plain), strict=True)
     except ValidationError as error:
         faults += [_told(detail, cls) for detail in error.errors()]
     faults += list(_component_faults(plain, ()))
@@ -54,12 +54,14 @@ def read_settings(cls: type[S], config: DictConfig) -> S:
     return settings
 
 
+def _plain(node: DictConfig, *, resolve: bool) -> dict[str, Plain]:
+    content = OmegaConf.to_container(node, resolve=resolve)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
 Fault = tuple[tuple[str, ...], str]
 """Where a fault lies in the settings, and what follows its name in the message."""
-
-
-def _adapter(cls: type[S]) -> TypeAdapter[S]:
-    return TypeAdapter(cls)
 
 
 def _origin(value: Plain, key: str) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import NamedTuple
 
-from spaceevo.latency.blocks import place
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.spec import BlockChoice, BlockSpec
 from spaceevo.space.superspace import SpaceMember, StageSpace
+from spaceevo.space.walk import output_hw
 
 BlockMs = Callable[[BlockSpec, int], float]
 """Latency in ms of a block by its specification and the height and width of its input."""
@@ -37,7 +37,7 @@ def _fastest(member: SpaceMember, hw: int, block_ms: BlockMs) -> _Path:
     paths = {member.superspace.input_channels: _Path(0.0, ())}
     for stage in member.stages.values():
         first = stage.candidate.spec(stage.largest[0], next(iter(paths)), stage.stride)
-        inner_hw = place([first, first], hw)[1][1]
+        inner_hw = output_hw(first, hw)
         paths = _through(stage, paths, (hw, inner_hw), block_ms)
         hw = inner_hw
     return min(paths.values(), key=lambda path: path.ms)

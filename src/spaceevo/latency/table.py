@@ -22,7 +22,7 @@ class LatencyTable:
     Attributes:
         entries: block key → ms, of the block by itself.
         provenance: platform, machine, instructions, runtime, version, threads, clock, date
-            (`latency.measure.provenance`) and, where it has them, dispersion and error; a published table has none.
+            (`runtimes.machine`) and, where it has them, dispersion and error; a published table has none.
         counts: block key → occurrences in the stage tables that an entry was recovered from.
         model: predicts blocks that have no entry.
         correction: from blocks by themselves to blocks within a network; holds for entries and model.

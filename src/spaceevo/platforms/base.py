@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from spaceevo.artifacts import fingerprint
 from spaceevo.errors import ConfigError, TableError, choices
-from spaceevo.latency.blocks import PlacedBlock
 from spaceevo.latency.fastest import fastest_subnet
 from spaceevo.latency.predictor import BlockLatency, FixedLatency
 from spaceevo.latency.table import LatencyTable
 from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.placement import PlacedBlock, fixed_blocks
 from spaceevo.space.superspace import SpaceMember, Superspace
 
 log = logging.getLogger(__name__)
@@ -170,16 +170,3 @@ class Platform:
             self._warned = True
             source = self.predictor.source
             log.warning(f"platform {self.name}: blocks that {source} lacks are interpolated by its fitted model")
-
-
-def fixed_blocks(superspace: Superspace, resolution: int) -> list[PlacedBlock]:
-    """List first convolution, stage0 and head as the smallest subnet has them."""
-    placed = []
-    for template in superspace.stages:
-        if template.is_searched:
-            continue
-        space, hw = superspace.stage_space(template.name), superspace.input_hw(template.name, resolution)
-        for spec in space.specs(space.smallest, min(space.cins)):
-            placed.append((spec, 1 if spec.type == "Logits" else hw))
-            hw = (hw + spec.stride - 1) // spec.stride
-    return placed

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spaceevo.errors import TableError
-from spaceevo.latency.blocks import PlacedBlock, subnet_blocks
 from spaceevo.latency.predictor import FixedLatency
 from spaceevo.latency.table import LatencyTable
 from spaceevo.platforms.base import Platform, log
@@ -22,6 +21,7 @@ from spaceevo.runtimes.random_program import empty_program
 from spaceevo.runtimes.registry import runtime_named
 from spaceevo.runtimes.timing import CLOCK, Timing, time_models
 from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.placement import PlacedBlock, subnet_blocks
 from spaceevo.space.superspace import SpaceMember, Superspace
 from spaceevo.terminal import progress
 

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spaceevo.errors import ConfigError
-from spaceevo.latency.blocks import PlacedBlock, subnet_blocks
 from spaceevo.latency.nn_meter import blocks_ms, load_predictors, register_package
 from spaceevo.latency.predictor import FixedLatency
 from spaceevo.latency.table import LatencyTable
 from spaceevo.platforms.base import Platform
 from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.placement import PlacedBlock, subnet_blocks
 from spaceevo.space.superspace import SpaceMember
 
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from spaceevo.errors import MissingExtraError
-from spaceevo.latency.blocks import PlacedBlock
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.program import Program
 from spaceevo.runtimes.preprocessing import Preprocessing
 from spaceevo.runtimes.random_program import random_block_program
+from spaceevo.space.placement import PlacedBlock
 
 Shape = tuple[int, int, int]
 """Channels, height and width `(C, H, W)` of one image or feature map."""

@@ -1,4 +1,4 @@
-"""Integer programs with random weights: latency does not depend on weights, so blocks are measured untrained."""
+"""Integer programs of blocks with random weights, on which latency does not depend."""
 
 from __future__ import annotations
 
@@ -6,15 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from spaceevo.latency.blocks import PlacedBlock
 from spaceevo.quant.convert import FoldedConv, ProgramBuilder, lower_layer, random_recipe_quants
 from spaceevo.quant.program import ConvWeights, Op, Program, TensorQuant
-from spaceevo.space.blocks import block_type
-from spaceevo.space.cost import recipe_of
+from spaceevo.space.placement import PlacedBlock
 from spaceevo.space.spec import BlockSpec, Layer
-
-IMAGES = TensorQuant(0.02, 128)
-"""Grid of the input of random programs."""
+from spaceevo.space.walk import recipe_of, walk
 
 
 class _RandomBuilder(ProgramBuilder):
@@ -28,13 +24,13 @@ class _RandomBuilder(ProgramBuilder):
 
 
 def random_program(blocks: Sequence[PlacedBlock]) -> Program:
-    """Make the integer program of blocks in a row with random weights.
+    """The integer program of blocks in a row with random weights, on which latency does not depend.
 
     Args:
         blocks: the blocks; the first one's input is `(N, Cin, hw, hw)`, hw being 1 for the classifier.
     """
     (first, hw), *_ = blocks
-    builder = _RandomBuilder((first.cin, hw, hw), IMAGES)
+    builder = _RandomBuilder((first.cin, hw, hw), TensorQuant(0.02, 128))
     x = builder.program.input_name
     for index, (spec, _) in enumerate(blocks):
         x = _lower(builder, spec, f"{index}.", x)
@@ -42,22 +38,19 @@ def random_program(blocks: Sequence[PlacedBlock]) -> Program:
 
 
 def _lower(builder: ProgramBuilder, spec: BlockSpec, prefix: str, x: str) -> str:
-    recipe = recipe_of(spec)
-    quants = random_recipe_quants(recipe)
+    quants = random_recipe_quants(recipe_of(spec))
 
-    def run(name: str, /, *inputs: str) -> str:
-        if name not in recipe:
-            return inputs[0]
-        return lower_layer(builder, f"{prefix}{name}", recipe[name], quants[name], inputs)
+    def lower(name: str, layer: Layer, inputs: tuple[str, ...]) -> str:
+        return lower_layer(builder, f"{prefix}{name}", layer, quants[name], inputs)
 
-    return block_type(spec.type).forward(run, x)
+    return walk(spec, x, lower)
 
 
 def random_block_program(spec: BlockSpec, hw: int) -> Program:
-    """Make the integer program of one block with random weights; `hw` as in `random_program`."""
+    """The integer program of one block with random weights; `hw` as in `random_program`."""
     return random_program([(spec, hw)])
 
 
 def empty_program(shape: tuple[int, int, int]) -> Program:
     """Make a program without operations: it quantises a tensor `(C, H, W)` and dequantises it again."""
-    return ProgramBuilder(shape, IMAGES).program
+    return ProgramBuilder(shape, TensorQuant(0.02, 128)).program

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from spaceevo import __version__
 from spaceevo.artifacts import RESULT_FILE, Layout, StageResult, atomic_path, file_hash, fingerprint, read_json
+from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import ConfigError, MissingArtifactError, choices
 from spaceevo.nn.checkpoint import Subnet, read_subnet
 from spaceevo.nn.supernet import Supernet
@@ -31,7 +32,6 @@ from spaceevo.space.description import found_space, parse_description
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.published import published_model, published_models
 from spaceevo.space.superspace import SpaceMember, Superspace
-from spaceevo.stages.processes import is_first
 from spaceevo.stages.tracking import is_tracked, track
 from spaceevo.terminal import console as console
 from spaceevo.terminal import progress as progress

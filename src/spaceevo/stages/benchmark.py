@@ -11,7 +11,6 @@ from rich.table import Table
 from spaceevo.artifacts import fingerprint, read_json
 from spaceevo.export.bundle import PRECISIONS, file_name
 from spaceevo.latency.accuracy import PredictionError
-from spaceevo.latency.blocks import subnet_blocks
 from spaceevo.nn.block import Block
 from spaceevo.nn.stage import Stage
 from spaceevo.nn.supernet import Network
@@ -24,6 +23,7 @@ from spaceevo.runtimes.machine import machine_name
 from spaceevo.runtimes.random_program import random_program
 from spaceevo.runtimes.registry import formats, runtime_named
 from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.base import Context, Outcome, StageCallback, write_csv
 from spaceevo.stages.front_files import FRONT_FILE

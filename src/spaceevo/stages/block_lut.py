@@ -14,7 +14,6 @@ from torch import Tensor
 
 from spaceevo.artifacts import file_hash, fingerprint, write_text
 from spaceevo.errors import ConfigError
-from spaceevo.latency.blocks import place
 from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.checkpoint import load_state, read_checkpoint
 from spaceevo.nn.losses import VarianceOf, noise_to_signal
@@ -26,6 +25,7 @@ from spaceevo.search.lut import LutKey, LutRow, lut_file_name, lut_keys, write_l
 from spaceevo.space.cost import blocks_cost
 from spaceevo.space.encoding import format_substage
 from spaceevo.space.operators import sample_substage
+from spaceevo.space.placement import place
 from spaceevo.space.selection import parse_blocks, parse_windows
 from spaceevo.space.spec import BlockChoice
 from spaceevo.space.superspace import StageSpace, Superspace

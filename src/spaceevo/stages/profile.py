@@ -15,7 +15,6 @@ from typing import Any
 from spaceevo.artifacts import atomic_path, fingerprint, read_json, write_json
 from spaceevo.errors import ConfigError, choices
 from spaceevo.latency.accuracy import PredictionError
-from spaceevo.latency.blocks import PlacedBlock, block_key, subnet_blocks
 from spaceevo.latency.kernels import fit_kernels, kernels_ms
 from spaceevo.latency.nn_meter import write_package
 from spaceevo.latency.predictor import BlockLatency
@@ -26,6 +25,7 @@ from spaceevo.report.latency import draw_predictions
 from spaceevo.runtimes.random_program import random_program
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_member, sample_subnet
+from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
 from spaceevo.space.superspace import SpaceMember, Superspace
 from spaceevo.stages.base import Context, Outcome, StageCallback, write_csv
 from spaceevo.terminal import progress

@@ -13,7 +13,8 @@ from annotated_types import Ge, Lt
 
 from spaceevo.errors import ConfigError
 from spaceevo.lit.module import MultiPassModule
-from spaceevo.lit.supernet import SupernetModule, zero_last_norms
+from spaceevo.lit.supernet import SupernetModule
+from spaceevo.nn.block import zero_last_norms
 from spaceevo.nn.checkpoint import load_state, read_checkpoint
 from spaceevo.nn.evaluate import subnet_top1
 from spaceevo.nn.supernet import Supernet
@@ -84,7 +85,12 @@ class SupernetJob(TrainingJob[SupernetSettings]):
         )
         found = self.training.fit(trainee, self._make_module, self._measure, anew=self.workspace.force)
         figures = {f"supernet_{name}_{self.precision}_top1": found[f"{name}_top1"] for name in ("max", "min")}
-        return Outcome({"space": str(member), "top1": found["max_top1"], **figures}, self.training.made, self._next(), self.training.device)
+        return Outcome(
+            {"space": str(member), "top1": found["max_top1"], **figures},
+            self.training.made,
+            self._next(),
+            self.training.device,
+        )
 
     def _next(self) -> str:
         commands, space = self.workspace.commands, f"space={self.member}"

@@ -13,7 +13,7 @@ from typing import Annotated, Any, TypeVar
 from annotated_types import Ge
 
 from spaceevo.artifacts import Component, Neutral, Plain
-from spaceevo.stages.processes import is_first
+from spaceevo.collectives.launcher import is_first
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.module import Callback, Recipe, Trainer
 from spaceevo.lit.training import Trainee, Training

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from spaceevo.latency.blocks import PlacedBlock, place
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.program import Program
 from spaceevo.runtimes.base import Profile, Runtime, Shape
@@ -17,6 +16,7 @@ from spaceevo.runtimes.litert.session import LiteRtSession
 from spaceevo.runtimes.litert.writer import to_tflite
 from spaceevo.runtimes.plain import to_plain
 from spaceevo.runtimes.preprocessing import Preprocessing
+from spaceevo.space.placement import PlacedBlock, place
 
 
 class LiteRt(Runtime):

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
-from spaceevo.latency.blocks import PlacedBlock
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.program import Program
 from spaceevo.runtimes.base import Profile, Runtime, Shape
@@ -18,6 +17,7 @@ from spaceevo.runtimes.onnx.session import OnnxSession
 from spaceevo.runtimes.onnx.writer import to_onnx
 from spaceevo.runtimes.preprocessing import Preprocessing
 from spaceevo.runtimes.random_program import random_block_program
+from spaceevo.space.placement import PlacedBlock
 
 
 class OnnxRuntime(Runtime):

@@ -1,4 +1,4 @@
-"""What the processes of one run share: averages over all of them, and each one's part of the work."""
+"""Sums and averages over the processes of a distributed run; a process alone keeps what it has."""
 
 from __future__ import annotations
 
@@ -15,16 +15,32 @@ BUCKET_ELEMENTS = 2**23
 
 
 def world() -> tuple[int, int]:
-    """This process's rank and the number of processes; `(0, 1)` outside a distributed run."""
+    """Tell this process's rank and the number of processes; `(0, 1)` outside a distributed run."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
 def share(items: Sequence[Item]) -> Sequence[Item]:
-    """This process's part: every `world_size`-th item, starting at its rank; all of them outside a distributed run."""
+    """Take this process's part: every `world_size`-th item from its rank on; all of them outside a distributed run."""
     rank, size = world()
     return items[rank::size] if size > 1 else items
+
+
+@torch.no_grad()
+def sum_(tensor: Tensor) -> Tensor:
+    """Replace a tensor by its sum over the processes, in place; return it."""
+    if world()[1] > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+@torch.no_grad()
+def least_(tensor: Tensor) -> Tensor:
+    """Replace a tensor by the least of each element over the processes, in place; return it."""
+    if world()[1] > 1:
+        dist.all_reduce(tensor, dist.ReduceOp.MIN)
+    return tensor
 
 
 @torch.no_grad()

@@ -7,16 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from spaceevo.collectives.launcher import is_first
+from spaceevo.collectives.processes import own_device
+from spaceevo.collectives.sharing import Ranks
 from spaceevo.errors import ConfigError
-from spaceevo.stages.processes import own_device
-from spaceevo.stages.ranks import Ranks
 
 PROGRAM = """
-import os, sys, time
+import json, os, sys, time
 from pathlib import Path
-from spaceevo.stages.ranks import Ranks
+from spaceevo.collectives.sharing import Ranks
 
-def work(number, letter):
+def work(item):
+    number, letter = json.loads(item)
     time.sleep(0.02 * (number % 3))
     with open(Path(sys.argv[1]) / f"rank{os.environ['RANK']}", "a") as file:
         file.write(f"{number} ")
@@ -25,7 +27,8 @@ def work(number, letter):
 ranks = Ranks()
 with ranks.leading(work):
     for start in (0, 10):
-        print(*ranks.map(work, [(number, "ab"[number % 2]) for number in range(start, start + 10)]))
+        items = [json.dumps([number, "ab"[number % 2]]) for number in range(start, start + 10)]
+        print(*ranks.map(work, items))
     print(*ranks.map(work, []))
 print("led by", ranks.rank)
 """
@@ -33,8 +36,8 @@ print("led by", ranks.rank)
 
 def test_alone_it_is_a_map() -> None:
     ranks = Ranks()
-    with ranks.leading(max):
-        assert list(ranks.map(max, [(1, 2), (4, 3)])) == [2, 4]
+    with ranks.leading(str.upper):
+        assert list(ranks.map(str.upper, ["a", "b"])) == ["A", "B"]
     assert ranks.device == torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
@@ -50,6 +53,21 @@ def test_processes_share_the_work(tmp_path: Path, processes: int) -> None:
     shares = [(tmp_path / f"rank{rank}").read_text().split() for rank in range(processes)]
     assert sorted(int(number) for share in shares for number in share) == list(range(20))
     assert all(shares)
+
+
+def test_the_first_process_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(variable, raising=False)
+    assert is_first()
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    assert not is_first()
+    monkeypatch.setenv("RANK", "0")
+    assert is_first()
+    monkeypatch.setenv("RANK", "abc")
+    with pytest.raises(ConfigError, match=r"^environment variable RANK = 'abc'; allowed: a whole number from 0 on; un"):
+        is_first()
+    with pytest.raises(ConfigError, match="RANK = 'abc'"):
+        Ranks()
 
 
 def test_a_process_has_a_gpu_of_its_own_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

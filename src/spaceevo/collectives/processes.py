@@ -1,4 +1,4 @@
-"""Several processes of one run, as torchrun starts them."""
+"""Who this process is among those of one run, by what its launcher (torchrun, Slurm) says."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
+from spaceevo.collectives.launcher import launched
 from spaceevo.errors import ConfigError
 
 
@@ -20,26 +21,22 @@ class Processes(NamedTuple):
     world_size: int
 
 
-def is_first() -> bool:
-    """Whether this is the process that writes and prints, by what its launcher says; one alone is."""
-    return next((int(os.environ[key]) for key in ("RANK", "LOCAL_RANK", "SLURM_PROCID") if key in os.environ), 0) == 0
-
-
 def own_device() -> torch.device:
-    """This process's GPU, by its number on this machine; the CPU where there is no GPU.
+    """Choose this process's GPU, by its number on this machine; the CPU where there is no GPU.
 
     Raises:
         ConfigError: more processes were started here than there are GPUs.
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    started, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    started = launched("LOCAL_WORLD_SIZE", 1)
+    gpus = torch.cuda.device_count()
     if started > gpus:
         raise ConfigError(
             f"torchrun started {started} processes on a machine with {gpus} GPUs; allowed: one a GPU; "
             f"set --nproc-per-node {gpus}, or CUDA_VISIBLE_DEVICES= for processes without a GPU"
         )
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return torch.device("cuda", launched("LOCAL_RANK", 0))
 
 
 @contextmanager
