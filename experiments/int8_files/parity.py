@@ -24,9 +24,9 @@ from spaceevo.export.onnx import to_onnx
 from spaceevo.export.parity import run_onnx, run_tflite
 from spaceevo.export.tensorflow_route import to_tflite_by_tensorflow
 from spaceevo.export.tflite import to_tflite
-from spaceevo.nn.checkpoint import load_state, read_checkpoint
 from spaceevo.nn.evaluate import calibrate_subnet
 from spaceevo.nn.folded import FoldedNetwork
+from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.supernet import Supernet, resize
 from spaceevo.quant.program import execute
 from spaceevo.space.description import conf_folder
@@ -65,8 +65,7 @@ def main() -> None:
     for seed in range(int(sys.argv[1]) if len(sys.argv) > 1 else 5):
         path = Layout(RUNS / f"seed{seed}" / "deploy" / Path("checkpoints")).supernet(SPACE, int8=True)
         supernet = Supernet(spaceevo.parse_space(SPACE))
-        load_state(supernet, read_checkpoint(path, "supernet", "compare_schemes.py").state, path)
-        spaceevo.set_quant(supernet, True)
+        read_checkpoint(path, "supernet", "compare_schemes.py").load_into(supernet, int8=True)
         for name, text in SUBNETS.items():
             compare(f"seed {seed}, {name}", text, supernet, calibration, images)
 

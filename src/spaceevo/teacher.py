@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from spaceevo.artifacts import Layout
 from spaceevo.errors import ConfigError, choices
-from spaceevo.nn.checkpoint import load_state, read_checkpoint
-from spaceevo.quant.prepare import prepare, set_quant
+from spaceevo.nn.loading import read_checkpoint
+from spaceevo.quant.prepare import prepare
 from spaceevo.torchvision_shim import ensure_torchvision
 
 ensure_torchvision()
@@ -135,6 +135,5 @@ def load_teacher(config: TeacherConfig, layout: Layout, num_classes: int, int8: 
     teacher = make_teacher(config, num_classes)
     if int8:
         prepare(teacher.model)
-    load_state(teacher, read_checkpoint(path, f"teacher {config.name}", command).state, path)
-    set_quant(teacher, int8)
+    read_checkpoint(path, f"teacher {config.name}", command).load_into(teacher, int8=int8)
     return teacher.eval()

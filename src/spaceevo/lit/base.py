@@ -22,7 +22,8 @@ from spaceevo.artifacts import Layout, fingerprint, read_json, write_json  # noq
 from spaceevo.lit.datamodule import ImageFolderDataModule  # noqa: E402
 from spaceevo.lit.guard import DivergenceError  # noqa: E402
 from spaceevo.lit.module import MultiPassModule, Recipe, Trainer  # noqa: E402
-from spaceevo.nn.checkpoint import read_checkpoint, save_checkpoint  # noqa: E402
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint  # noqa: E402
+from spaceevo.nn.loading import read_checkpoint  # noqa: E402
 from spaceevo.quant.quantizer import DEPLOY, Scheme, quant_scheme  # noqa: E402
 from spaceevo.space.superspace import Superspace  # noqa: E402
 from spaceevo.teacher import TeacherConfig  # noqa: E402
@@ -146,10 +147,10 @@ class TrainingRun:
         for job in jobs:
             expected = fingerprint([job.name, dict(self.describe), dict(job.inputs), dict(job.meta)])
             self.made[job.name] = job.target
-            known = read_checkpoint(job.target, job.name, "").meta if job.target.exists() else {}
-            if known.get("fingerprint") == expected:
+            known = read_checkpoint(job.target, job.name).meta if job.target.exists() else CheckpointMeta()
+            if known.fingerprint == expected:
                 self.announce(f"{job.name}: unchanged, skipped ({job.target})")
-                found[job.name] = dict(known["figures"])
+                found[job.name] = dict(known.figures)
             else:
                 due[job.name] = (job, expected)
         if not due:
@@ -161,7 +162,7 @@ class TrainingRun:
         for name, (job, expected) in due.items():
             found[name] = {**measured[name], "seconds": seconds}
             if trainer.is_global_zero:
-                meta = {**job.meta, "fingerprint": expected, "figures": found[name]}
+                meta = CheckpointMeta.from_plain({**job.meta, "fingerprint": expected, "figures": found[name]})
                 save_checkpoint(job.target, module.parts.get(name, module.network), meta)
             shown = ", ".join(f"{k} {v:.4g}" for k, v in found[name].items())
             self.announce(f"{name}: {shown} → {job.target}")

@@ -17,12 +17,12 @@ from spaceevo.collectives.averaging import average_, world
 from spaceevo.lit.base import Job, MultiPassModule, Recipe, TrainingRun
 from spaceevo.lit.module import decay_groups
 from spaceevo.nn.calibrate import recalibrate
-from spaceevo.nn.checkpoint import load_state, read_checkpoint
+from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.losses import VarianceOf, channel_variance, noise_to_signal
 from spaceevo.nn.memory import channels_last, images_last
 from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import resize
-from spaceevo.quant.prepare import float_state, set_quant
+from spaceevo.quant.prepare import set_quant
 from spaceevo.space.operators import sample_substage
 from spaceevo.space.selection import parse_blocks
 from spaceevo.space.spec import BlockChoice
@@ -217,8 +217,8 @@ def train_blocks(
         student = BlockStudent(space, (channels[source], channels[target]), run.quant.scheme)
         if int8:
             path = fp32_file(name)
-            state = read_checkpoint(path, f"fp32 block {name}", run.command("block_kd", f"block={name}")).state
-            load_state(student, float_state(state), path, strict=False)
+            checkpoint = read_checkpoint(path, f"fp32 block {name}", run.command("block_kd", f"block={name}"))
+            checkpoint.load_into(student, int8=False)
             set_quant(student, True)
         return Pupil(student, taps, (lr_by_stage or {}).get(stage))
 

@@ -13,8 +13,9 @@ from torch.nn import functional
 from spaceevo.artifacts import file_hash, read_json
 from spaceevo.errors import ConfigError, MissingArtifactError, choices
 from spaceevo.lit.base import MultiPassModule, Recipe, TrainingRun
-from spaceevo.nn.checkpoint import Subnet, load_state, read_checkpoint, read_subnet, subnet_meta
 from spaceevo.nn.evaluate import top1
+from spaceevo.nn.loading import load_state, read_checkpoint
+from spaceevo.nn.subnets import Subnet, read_subnet
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.prepare import float_state, prepare, set_quant
 from spaceevo.space.description import found_space
@@ -60,8 +61,8 @@ def train_teacher(run: TrainingRun, recipe: Recipe, label_smoothing: float = 0.1
         teacher: Teacher = make_teacher(config, run.data.num_classes, pretrained=needs_library)
         if int8:
             if not needs_library:
-                state = read_checkpoint(source, f"teacher {config.name}", run.command("teacher")).state
-                load_state(teacher, state, source)
+                checkpoint = read_checkpoint(source, f"teacher {config.name}", run.command("teacher"))
+                checkpoint.load_into(teacher, int8=False)
             prepare(teacher.model)
             set_quant(teacher, True)
         return FinetuneModule(teacher, recipe, run.seed, label_smoothing)
@@ -117,7 +118,7 @@ def train_subnet(
         return FinetuneModule(network, recipe, run.seed, label_smoothing, frozen)
 
     target = run.layout.finetuned(str(member), str(start.spec), data, run.quant.int8)
-    meta = subnet_meta(member, start.spec, classes, run.quant.name)
+    meta = {"space": str(member), "subnet": str(start.spec), "classes": list(classes), "quant": run.quant.name}
     precision = "int8" if run.quant.int8 else "fp32"
     found = run.fit(
         f"finetune_{data}_{precision}",

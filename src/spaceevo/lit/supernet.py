@@ -13,11 +13,11 @@ from spaceevo.artifacts import file_hash
 from spaceevo.errors import ConfigError
 from spaceevo.lit.base import MultiPassModule, Recipe, TrainingRun
 from spaceevo.nn.block import zero_last_norms
-from spaceevo.nn.checkpoint import load_state, read_checkpoint
 from spaceevo.nn.evaluate import subnet_top1
+from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.losses import adaptive_alpha_divergence
 from spaceevo.nn.supernet import Supernet
-from spaceevo.quant.prepare import float_state, set_quant
+from spaceevo.quant.prepare import set_quant
 from spaceevo.space.description import found_space
 from spaceevo.space.encoding import SubnetSpec
 
@@ -73,8 +73,8 @@ def train_supernet(
         torch.manual_seed(run.seed)
         supernet = Supernet(member, run.quant.scheme.name)
         if int8:
-            state = read_checkpoint(source, f"fp32 supernet {member}", run.command("supernet", f"space={member}")).state
-            load_state(supernet, float_state(state), source, strict=False)
+            command = run.command("supernet", f"space={member}")
+            read_checkpoint(source, f"fp32 supernet {member}", command).load_into(supernet, int8=False)
             set_quant(supernet, True)
         else:
             zero_last_norms(supernet)

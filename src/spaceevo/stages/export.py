@@ -20,9 +20,9 @@ from spaceevo.export.plain import save_plain, to_plain
 from spaceevo.export.preprocessing import Preprocessing
 from spaceevo.export.profile import OperatorTime, layer_of, least_ms, profile_onnx, profile_tflite, runner
 from spaceevo.latency.measure import machine_name
-from spaceevo.nn.checkpoint import Subnet, save_subnet
 from spaceevo.nn.deployable import make_deployable
 from spaceevo.nn.evaluate import calibrate_subnet, logits_of
+from spaceevo.nn.subnets import Subnet, save_subnet
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.prepare import set_quant
