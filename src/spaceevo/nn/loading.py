@@ -19,7 +19,7 @@ from spaceevo.quant.prepare import float_state, set_quant
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights that were read, and what is known of them.
+    """Holds weights that were read, and what is known of them.
 
     Attributes:
         path: the file, for messages.

@@ -1,6 +1,6 @@
 """Released checkpoints of the published system → our networks: names, shapes, quantisers.
 
-Known forms: supernets and extracted subnets (`state_dict`), students of block-wise distillation (`model`), and the
+Known formats: supernets and extracted subnets (`state_dict`), students of block-wise distillation (`model`), and the
 EfficientNet teacher (`model`, names of the package `efficientnet_pytorch`); each in fp32 or with LSQ+ scales.
 """
 
@@ -62,7 +62,7 @@ _LEAVES = {
 
 
 class Released(NamedTuple):
-    """Content of a released checkpoint.
+    """Holds the content of a released checkpoint.
 
     Attributes:
         kind: what it is of, judged by its names.
@@ -87,7 +87,7 @@ class Released(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What loading a released checkpoint did.
+    """Says what loading a released checkpoint did.
 
     Attributes:
         epochs: finished epochs of the file; None where it does not say.
@@ -108,7 +108,7 @@ def parse_released(content: Mapping[str, object], path: Path) -> Released:
     """Recognise the content of a released checkpoint by the names of its tensors.
 
     Raises:
-        CheckpointError: it is in no known form.
+        CheckpointError: it has no known format.
     """
     holders = (content.get(key) for key in ("state_dict", "model"))
     tensors = next((holder for holder in holders if isinstance(holder, Mapping)), content)
@@ -117,7 +117,7 @@ def parse_released(content: Mapping[str, object], path: Path) -> Released:
     kind = next((kinds[p] for p in kinds if any(key.startswith(p) for key in state)), None)
     if kind is None:
         raise CheckpointError(
-            f"checkpoint {path} is in no known form; expected names that start with {choices(kinds)}; "
+            f"checkpoint {path} is in no known format; expected names that start with {choices(kinds)}; "
             f"it has {choices(state, limit=3) or 'no tensors'}"
         )
     epoch = content.get("epoch")

@@ -17,7 +17,7 @@ from spaceevo.space.superspace import SpaceMember, Superspace
 
 
 class Subnet(NamedTuple):
-    """A network that stands alone, and what it is.
+    """Holds a network that stands alone, and what it is.
 
     Attributes:
         network: in eval mode, quantisers on unless `quant` is `off`.
