@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import spaceevo
-from spaceevo.nn.released import read_released
+from spaceevo.nn.loading import read_released
 from spaceevo.quant.lsq import lsq_plus_activation, lsq_plus_weight
 from spaceevo.quant.prepare import prepare, quantizers, set_quant
 from spaceevo.torchvision_shim import ensure_torchvision
