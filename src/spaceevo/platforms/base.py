@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from spaceevo.artifacts import fingerprint
 from spaceevo.errors import ConfigError, TableError, choices
-from spaceevo.latency.blocks import PlacedBlock
+from spaceevo.latency.blocks import PlacedBlock, subnet_blocks
 from spaceevo.latency.fastest import fastest_subnet
 from spaceevo.latency.predictor import BlockLatency, FixedLatency
 from spaceevo.latency.table import LatencyTable
@@ -134,7 +134,11 @@ class Platform:
             EncodingError: one is not a subnet of `member`.
             TableError: blocks are unknown.
         """
-        found = self.predictor.predict_many(member, specs)
+        try:
+            found = self.predictor.predict_many(member, specs)
+        except TableError:  # rare, so that predictions need not look for unknown blocks each time
+            self.ensure(block for spec in specs for block in subnet_blocks(member, spec))
+            found = self.predictor.predict_many(member, specs)
         self._warn_of_interpolated()
         return found
 
