@@ -10,7 +10,7 @@ from spaceevo.latency.roofline import Correction, Roofline, block_work, mparams_
 from spaceevo.latency.table import LatencyTable
 from spaceevo.platforms.base import Platform
 from spaceevo.runtimes.random_program import random_program
-from spaceevo.space.placement import fixed_blocks, subnet_blocks
+from spaceevo.space.placement import block_key, fixed_blocks, subnet_blocks
 from tests.platforms.conftest import Fake
 
 MEMBER = spaceevo.parse_space("digits-012-000")
