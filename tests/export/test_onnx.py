@@ -1,6 +1,5 @@
 import time
 from collections import Counter
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -17,10 +16,10 @@ from spaceevo.export.parity import compare, run_onnx
 from spaceevo.latency.blocks import random_block_program
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
-from spaceevo.quant.program import ConvWeights, Program, TensorQuant, execute
-from spaceevo.quant.quantizer import GATE_SCALE
+from spaceevo.quant.program import Program, execute
 from spaceevo.space.blocks import block_types
 from spaceevo.space.spec import BlockSpec
+from tests.export.conftest import RANGED, irregular, steps_apart
 
 INTEGER_OPS = {
     "QLinearConv",
@@ -36,39 +35,11 @@ INTEGER_OPS = {
 }
 
 
-def irregular(program: Program, seed: int = 0) -> Program:
-    """The program with scales, zero points and biases as training leaves them.
-
-    The round numbers of random programs put many sums exactly half-way between two integers, where float32 and exact
-    arithmetic may round apart.
-    """
-    rng = np.random.default_rng(seed)
-    tensors = {
-        name: quant
-        if quant.scale == GATE_SCALE
-        else TensorQuant(quant.scale * rng.uniform(0.8, 1.25), quant.zero_point and int(rng.integers(100, 156)))
-        for name, quant in program.tensors.items()
-    }
-    ops = []
-    for op in program.ops:
-        if (weights := op.weights) is not None:
-            scale = (weights.scale * rng.uniform(0.5, 2, len(weights.scale))).astype(np.float32)
-            bias = rng.integers(-3000, 3000, len(scale), dtype=np.int32)
-            op = replace(op, weights=ConvWeights(weights.weight, scale, bias))
-        ops.append(op)
-    return replace(program, tensors=tensors, ops=ops)
-
-
-def steps_apart(program: Program, one: Tensor, other: Tensor) -> Tensor:
-    """Difference of two outputs in integers."""
-    return ((one - other) / program.tensors[program.output_name].scale).round().abs()
-
-
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("name", block_types())
 def test_blocks_run_in_integers_as_the_executor_says(name: str, stride: int) -> None:
     cout, hw = 16 if stride == 1 else 24, 1 if name == "Logits" else 9
-    for act, (kernel, expand) in product(("relu6", "hswish", "swish"), ((3, 1.0), (5, 3.0))):
+    for act, (kernel, expand) in product(RANGED, ((3, 1.0), (5, 3.0))):
         ratio = expand if block_types()[name].has_expand else None
         program = irregular(random_block_program(BlockSpec(name, 16, cout, kernel, ratio, stride, act), hw))
         model = to_onnx(program).SerializeToString()

@@ -14,7 +14,7 @@ from spaceevo.export.tflite import tflite_float_ops, to_tflite
 from spaceevo.latency.blocks import random_block_program
 from spaceevo.quant.program import Program, execute
 from spaceevo.space.spec import BlockSpec
-from tests.export.test_onnx import irregular, steps_apart
+from tests.export.conftest import irregular, steps_apart
 
 needs_tensorflow = pytest.mark.skipif(find_spec("tensorflow") is None, reason="the extra `tensorflow` is not installed")
 

@@ -22,9 +22,8 @@ from spaceevo.quant.program import Program, execute
 from spaceevo.quant.quantizer import DEPLOY
 from spaceevo.space.blocks import block_types
 from spaceevo.space.spec import BlockSpec
-from tests.contracts.test_blocks import ACTS
-from tests.export.test_onnx import irregular, steps_apart
-from tests.nn.conftest import SEARCHED
+from tests.export.conftest import RANGED, irregular, steps_apart
+from tests.nn.conftest import ACTS, SEARCHED
 
 
 @pytest.mark.slow
@@ -32,7 +31,7 @@ from tests.nn.conftest import SEARCHED
 @pytest.mark.parametrize("name", block_types())
 def test_blocks_run_as_the_executor_says(name: str, stride: int, hw: int) -> None:
     cout, hw = 16 if stride == 1 else 24, 1 if name == "Logits" else hw
-    for act, (kernel, expand) in product(("relu6", "hswish", "swish"), ((3, 1.0), (5, 3.0))):
+    for act, (kernel, expand) in product(RANGED, ((3, 1.0), (5, 3.0))):
         ratio = expand if block_types()[name].has_expand else None
         program = irregular(random_block_program(BlockSpec(name, 16, cout, kernel, ratio, stride, act), hw))
         file = to_tflite(program)

@@ -1,3 +1,4 @@
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -148,8 +149,8 @@ class FakeClock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, busy: list[bool]) -> None:
         self.now_s, self.naps, self.busy = 0.0, 0, busy
-        monkeypatch.setattr(module.time, "monotonic", lambda: self.now_s)
-        monkeypatch.setattr(module.time, "sleep", self.sleep)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now_s)
+        monkeypatch.setattr(time, "sleep", self.sleep)
         monkeypatch.setattr(
             Stillness, "_probe_ns", lambda _: 1500 if any(self.busy[self.naps : self.naps + 1]) else 1000
         )

@@ -40,7 +40,7 @@ class Fake(MeasuringPlatform):
         self, models: Mapping[str, Model], repeats: int, on_progress: Callable[[int, int], None] | None = None
     ) -> dict[str, Timing]:
         self.timed += models
-        return {name: Timing(1.0 + len(bytes(model)), 1.0) for name, model in models.items()}  # type: ignore[arg-type]
+        return {name: Timing(1.0 + len(bytes(model)), 1.0) for name, model in models.items()}
 
 
 def fake(cache: Path, **settings: object) -> Fake:
