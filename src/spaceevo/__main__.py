@@ -36,13 +36,15 @@ def _print_stages() -> None:
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")
-def _job(config: DictConfig) -> object:
+def _task(config: DictConfig) -> object:
+    """Train where the job trains; the others do their work as Hydra's callback, when this returns."""
     if config.stage.name is None:
         _print_stages()
         return None
-    from spaceevo.run import run
+    from spaceevo.jobs.runner import job_type, run
 
-    return run(config)
+    job = job_type(config)
+    return run(config).figures.get(job.main_figure) if job.trains else None
 
 
 def _quoted(argument: str) -> str:
@@ -81,7 +83,7 @@ def main() -> None:
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing, and the line is ours to write
     try:
         with nullcontext() if show_all else _only_our_line():
-            _job()
+            _task()
     except (SpaceEvoError, HydraException, OmegaConfBaseException) as error:
         if show_all:
             raise

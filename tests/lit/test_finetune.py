@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from spaceevo.artifacts import Layout, write_json
 from spaceevo.errors import ConfigError, MissingArtifactError
-from spaceevo.lit.base import QuantConfig, TrainingRun
 from spaceevo.lit.finetune import FinetuneModule, train_subnet
 from spaceevo.lit.module import MultiPassModule, Recipe
 from spaceevo.nn.checkpoint import read_subnet, save_subnet

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -13,12 +14,16 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
 
-from spaceevo.errors import ConfigError
+from spaceevo.artifacts import Neutral, fingerprint
+from spaceevo.errors import ConfigError, DataError
+from spaceevo.lit.content import file_digests
 from spaceevo.lit.decoded import DecodedCache
 from spaceevo.lit.splits import Splits, read_splits
+from spaceevo.lit.tars import TarImage
 from spaceevo.lit.transforms import Images, ImageTransform, Sample, Transform
 
 Batch = tuple[Tensor, Tensor]
+LOADING = Neutral("says how images are loaded, not which")
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -93,20 +98,20 @@ class ImageFolderDataModule(LightningDataModule):
     def __init__(
         self,
         *,
-        root: str | Path,
+        root: Annotated[str | Path, Neutral("the images count by their content, wherever they lie")],
         transform: ImageTransform | Mapping[str, Any],
         batch_size: int = 64,
-        eval_batch_size: int = 256,
-        num_workers: int = 0,
-        prefetch_factor: int = 2,
+        eval_batch_size: Annotated[int, Neutral("networks in eval mode treat each image by itself")] = 256,
+        num_workers: Annotated[int, LOADING] = 0,
+        prefetch_factor: Annotated[int, LOADING] = 2,
         holdout: int | float = 0.04,
         split_seed: int = 2147483647,
         seed: int = 0,
         calibration_batches: int = 20,
         calibration_batch_size: int = 64,
-        cache_mib: int = 2048,
-        decoded_cache: str | Path | None = None,
-        decoded_cache_gib: float = 200.0,
+        cache_mib: Annotated[int, LOADING] = 2048,
+        decoded_cache: Annotated[str | Path | None, LOADING] = None,
+        decoded_cache_gib: Annotated[float, LOADING] = 200.0,
         prepare: Callable[[Path], object] | None = None,
     ) -> None:
         super().__init__()
@@ -150,6 +155,36 @@ class ImageFolderDataModule(LightningDataModule):
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """A hash of the images with their splits, labels and class names; it does not depend on where they lie.
+
+        Raises:
+            DataError: the images are not there, or cannot be read.
+        """
+        splits = self.splits
+        parts = {"train": splits.train, "held_out": splits.held_out, "test": splits.test}
+        files = self.content_files()
+        try:
+            digests = file_digests(files.values())
+        except OSError as error:
+            raise DataError(
+                f"image {error.filename} cannot be read ({error.strerror}); replace or remove it"
+            ) from error
+        told = {name: digests[str(path)] for name, path in files.items()}
+        named = {part: [(self.content_name(image), label) for image, label in found] for part, found in parts.items()}
+        return fingerprint([splits.classes, named, told])
+
+    def content_files(self) -> dict[str, Path]:
+        """Return the files that hold the images, by names that do not depend on where `root` lies."""
+        images = (image for part in (self.splits.train, self.splits.held_out, self.splits.test) for image, _ in part)
+        files = dict.fromkeys(Path(image.tar if isinstance(image, TarImage) else image) for image in images)
+        return {os.path.relpath(file, self.root): file for file in files}
+
+    def content_name(self, image: str | TarImage) -> str:
+        """Return an image's name within its dataset."""
+        return image.name if isinstance(image, TarImage) else os.path.relpath(image, self.root)
 
     def prepare_data(self) -> None:
         """Let `prepare` write the images if they are absent."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from spaceevo.artifacts import atomic_path, fingerprint
+from spaceevo.artifacts import atomic_path, cache_folder, fingerprint
 from spaceevo.errors import DataError, choices
 
 KEPT_FROM = 10_000
@@ -76,7 +76,7 @@ def _members(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Names, offsets and sizes of all files in a tar; those of large ones, which take minutes to walk, are kept."""
     state = path.stat()
     stamp = fingerprint([str(path.resolve()), state.st_size, state.st_mtime_ns])
-    kept = Path(os.environ.get("SPACEEVO_CACHE", "~/.cache/spaceevo")).expanduser() / "tars" / f"{stamp}.npz"
+    kept = cache_folder("tars") / f"{stamp}.npz"
     if kept.is_file():
         with np.load(kept) as content:
             return content["names"].tobytes().decode().split("\n"), content["offsets"], content["sizes"]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 from PIL import Image
 from torchvision import datasets
 
+from spaceevo.artifacts import Neutral
 from spaceevo.errors import ConfigError, DataError, choices
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.splits import Splits
@@ -81,7 +84,13 @@ class TorchvisionDataModule(ImageFolderDataModule):
         ConfigError: the dataset is unknown, or a setting out of its range.
     """
 
-    def __init__(self, *, dataset: str, download: bool = True, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        dataset: str,
+        download: Annotated[bool, Neutral("fetches files, which count by their content")] = True,
+        **settings: Any,
+    ) -> None:
         super().__init__(**settings)
         if dataset not in SOURCES:
             raise ConfigError(f"data.dataset = {dataset!r}; allowed: {choices(SOURCES)}")
@@ -126,6 +135,15 @@ class TorchvisionDataModule(ImageFolderDataModule):
             for part, dataset in (("train", train), ("test", test))
         ]
         return Splits(_classes(train), samples[0], samples[1], samples[1])
+
+    def content_files(self) -> dict[str, Path]:
+        """Return every file of the dataset, by its name below `root`."""
+        _ = self._parts
+        return {os.path.relpath(file, self.root): file for file in sorted(self.root.rglob("*")) if file.is_file()}
+
+    def content_name(self, image: str | TarImage) -> str:
+        """Return an image's part and number, `train/17`."""
+        return str(image)
 
     def _images(self, samples: Sequence[Sample], transform: Transform) -> Images:
         train, test = self._parts

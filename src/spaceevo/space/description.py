@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from spaceevo.artifacts import Layout, read_json
+from spaceevo.artifacts import Layout, SpaceChoice
 from spaceevo.errors import ConfigError, EncodingError, MissingArtifactError, choices
 from spaceevo.space.blocks import block_types
 from spaceevo.space.encoding import parse_indices
@@ -99,10 +99,10 @@ def found_space(layout: Layout, within: Superspace, text: str | None, command: s
     """
     if text is not None:
         return parse_space(text, within=within)
-    path = layout.space_search(within.name) / "best.json"
+    path = layout.space_choice(within.name)
     if not path.exists():
         raise MissingArtifactError("a space (space=…, or the best one found)", path, command)
-    return parse_space(read_json(path)["space"], within=within)
+    return parse_space(SpaceChoice.read(path).space, within=within)
 
 
 class _Faults:

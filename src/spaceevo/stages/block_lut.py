@@ -14,7 +14,6 @@ from torch import Tensor
 
 from spaceevo.artifacts import file_hash, fingerprint, write_text
 from spaceevo.errors import ConfigError
-from spaceevo.latency.blocks import place
 from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.checkpoint import load_state, read_checkpoint
 from spaceevo.nn.losses import VarianceOf, noise_to_signal
@@ -26,12 +25,14 @@ from spaceevo.search.lut import LutKey, LutRow, lut_file_name, lut_keys, write_l
 from spaceevo.space.cost import blocks_cost
 from spaceevo.space.encoding import format_substage
 from spaceevo.space.operators import sample_substage
+from spaceevo.space.placement import place
 from spaceevo.space.selection import parse_blocks, parse_windows
 from spaceevo.space.spec import BlockChoice
 from spaceevo.space.superspace import StageSpace, Superspace
-from spaceevo.stages.base import Context, Outcome, StageCallback, progress
+from spaceevo.stages.base import Context, Outcome, StageCallback
 from spaceevo.stages.features import Features, TeacherFeatures, TensorStore
 from spaceevo.teacher import Teacher, load_teacher
+from spaceevo.terminal import progress
 
 
 class Drawn(NamedTuple):
@@ -203,14 +204,13 @@ class _LutBuilder:
         seed = f"{self.context.seed}-{lut_file_name(self.superspace, key)}"
         drawn = draw_rows(space, self.superspace.block_resolutions, int(recipe["samples"]), seed)
         placed = [place(space.specs(d.blocks, d.cin), self.superspace.input_hw(stage, d.resolution)) for d in drawn]
-        self.context.platform.ensure(block for blocks in placed for block in blocks)
+        latencies = self.context.platform.rows_ms(placed)
         student, done = self._load(stage, key), len(table.rows)
         bar.update(task, advance=done)
-        for draw, blocks in zip(drawn[done:], placed[done:], strict=True):
+        for draw, blocks, latency in list(zip(drawn, placed, latencies, strict=True))[done:]:
             features = self.features.of(stage, draw.resolution)
             loss = substage_loss(student, draw.blocks, draw.cin, features, recipe["variance_of"])
             cost, hw = blocks_cost([spec for spec, _ in blocks], blocks[0][1]), blocks[0][1]
-            latency = self.context.platform.predictor.blocks_ms(blocks)
             table.append(LutRow(format_substage(draw.blocks), draw.cin, hw, loss, cost.mmacs, cost.mparams, latency))
             bar.update(task, advance=1)
 

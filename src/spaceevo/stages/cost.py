@@ -1,16 +1,21 @@
-"""Stage cost: multiply-accumulates and parameters of subnets, stage by stage."""
+"""Job cost: multiply-accumulates and parameters of subnets, stage by stage."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from spaceevo.latency.blocks import subnet_blocks
+from spaceevo.artifacts import write_csv
 from spaceevo.space.cost import stage_costs, subnet_cost
 from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.published import published_names
 from spaceevo.space.superspace import SpaceMember
-from spaceevo.stages.base import Context, Outcome, StageCallback, console, write_csv
-from spaceevo.stages.tables import print_rows
+from spaceevo.space.walk import output_hw
+from spaceevo.stages.job import Input, Job, Outcome
+from spaceevo.stages.selection import Selection, Texts, read_superspace
+from spaceevo.terminal import print_rows
 
 COLUMNS = {
     "stage": "stage",
@@ -20,43 +25,68 @@ COLUMNS = {
     "mmacs": "MMACs",
     "mparams": "MParams",
 }
+Row = dict[str, Any]
 
 
-class CostStage(StageCallback):
+@dataclass(frozen=True)
+class CostSettings:
+    """Says whose cost is counted.
+
+    Attributes:
+        superspace: description of the superspace.
+        space: encoding of the space; None takes the best found.
+        subnet: the subnets; None takes the largest and the smallest.
+    """
+
+    superspace: Mapping[str, Any]
+    space: str | None
+    subnet: Texts
+
+
+class CostJob(Job[CostSettings]):
     """Counts the largest and the smallest subnet of a space, or `subnet=…`; builds no network."""
 
     name = "cost"
     main_figure = "mmacs"
 
-    def work(self, context: Context) -> Outcome:
+    @property
+    def selection(self) -> Selection:
+        """The space and subnets asked for."""
+        settings = self.settings
+        return Selection(read_superspace(settings.superspace), self.workspace, settings.space, settings.subnet)
+
+    def inputs(self) -> Mapping[str, Input]:
+        """Return what decides the space where none is asked for."""
+        return self.selection.input()
+
+    def work(self) -> Outcome:
         """Count and print."""
-        member = context.member
-        names, rows, totals = published_names(member), list[dict[str, Any]](), list[dict[str, Any]]()
-        for spec in context.subnets(member.largest, member.smallest):
+        selection = self.selection
+        member = selection.member
+        names = published_names(member)
+        rows: list[Row] = []
+        totals: list[Row] = []
+        for spec in selection.subnets(member.largest, member.smallest):
             cost = subnet_cost(member, spec)
             stages = stage_rows(member, spec)
             total = {"subnet": str(spec), "mmacs": cost.mmacs, "mparams": cost.mparams}
             title = f"{names.get(spec, '')} {spec}".strip()
-            whole = {"stage": "all", "type": "", "blocks": "", "output": "", **total}
-            print_rows(console, [*stages, whole], COLUMNS, title)
+            print_rows([*stages, {"stage": "all", **total}], COLUMNS, title)
             totals.append({"name": names.get(spec), **total})
             rows += [{"subnet": str(spec), **row} for row in stages]
-        write_csv(context.output / "stages.csv", rows)
-        figures = {
-            "space": str(member),
-            "mmacs": totals[0]["mmacs"],
-            "mparams": totals[0]["mparams"],
-            "subnets": totals,
-        }
-        return Outcome(figures, {"stages": context.output / "stages.csv"})
+        table = self.workspace.output / "stages.csv"
+        write_csv(table, rows)
+        first = {"mmacs": totals[0]["mmacs"], "mparams": totals[0]["mparams"]}
+        return Outcome({"space": str(member), **first, "subnets": totals}, {"stages": table})
 
 
-def stage_rows(member: SpaceMember, spec: SubnetSpec) -> list[dict[str, Any]]:
-    """Each stage's blocks, output shape `C×H×W` and cost."""
-    costs, rows = stage_costs(member, spec), []
-    output_hws = iter([hw for _, hw in subnet_blocks(member, spec)][1:] + [1])
+def stage_rows(member: SpaceMember, spec: SubnetSpec) -> list[Row]:
+    """Return each stage's blocks, output shape `C×H×W` and cost in MMACs and MParams."""
+    costs = stage_costs(member, spec)
+    blocks_left = iter(subnet_blocks(member, spec))
+    rows = []
     for name, blocks in member.block_specs(spec).items():
-        hw = [next(output_hws) for _ in blocks][-1]
+        hw = output_hw(*[next(blocks_left) for _ in blocks][-1])
         described = " ".join(f"{block.kernel}#{block.cout}#{block.expand}" for block in blocks)
         cost = {"mmacs": costs[name].mmacs, "mparams": costs[name].mparams}
         shape = f"{blocks[-1].cout}×{hw}×{hw}"

@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
+from spaceevo.collectives.launcher import is_first
+from spaceevo.collectives.processes import process_group
 from spaceevo.errors import ConfigError
 from spaceevo.nn.evaluate import calibrate_subnet, count_correct
 from spaceevo.nn.folded import FoldedNetwork
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.published import published_names
 from spaceevo.stages.base import Context, Outcome, StageCallback, console, write_csv
-from spaceevo.stages.processes import is_first, process_group
 from spaceevo.stages.tables import print_rows
 
 

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
+from spaceevo.artifacts import fingerprint
+from spaceevo.platforms.measuring import MeasuringPlatform
 from spaceevo.report.latency_cdf import draw_latency_cdf
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_subnet
 from spaceevo.space.published import published_names
-from spaceevo.stages.base import Context, Outcome, StageCallback, console, write_csv
+from spaceevo.stages.base import Context, Outcome, StageCallback, write_csv
 from spaceevo.stages.tables import print_rows
+from spaceevo.terminal import console
 
 QUANTILES = (5, 50, 95)
 
@@ -23,8 +26,9 @@ class PredictLatencyStage(StageCallback):
     main_figure = "latency_ms"
 
     def stamp(self, context: Context) -> str:
-        """Of what the platform predicts by."""
-        return str(context.platform.stamp)
+        """Of what the platform predicts by; blocks that it measured since do not count."""
+        is_measured = isinstance(context.platform, MeasuringPlatform)
+        return fingerprint(context.platform.table_state(0 if is_measured else None))
 
     def work(self, context: Context) -> Outcome:
         """Predict, print, draw."""

@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from spaceevo.artifacts import file_hash, fingerprint, read_json, write_json
+from spaceevo.collectives.sharing import Ranks
 from spaceevo.errors import ConfigError, ConstraintError, choices
 from spaceevo.nn.evaluate import Evaluation, SubnetEvaluator
 from spaceevo.search.evolution import GenerationalEvolution, SearchState, Strategy, evolve
@@ -20,9 +21,8 @@ from spaceevo.search.problems import SubnetProblem
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.base import Context, Outcome, StageCallback, progress
-from spaceevo.stages.fitness import Fitness
+from spaceevo.stages.fitness import Fitness, by_text
 from spaceevo.stages.front_files import Found, merge_jobs, write_fronts
-from spaceevo.stages.ranks import Ranks
 
 METHODS = ("front", "published")
 
@@ -49,7 +49,7 @@ class SubnetSearchStage(StageCallback):
             device=ranks.device,
             stop_z=context.recipe["stop_z"],
         )
-        with ranks.leading(evaluator):
+        with ranks.leading(by_text(evaluator)):
             supernet_hash = file_hash(context.supernet_file(context.int8))
             stamp = fingerprint([context.plain["data"], context.plain["quant"], supernet_hash])
             fitness = Fitness(evaluator, context.output / f"evaluations_{stamp}.jsonl", ranks)

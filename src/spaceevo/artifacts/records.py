@@ -1,0 +1,199 @@
+"""The JSON files that one job leaves for another, as typed values with a schema number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from spaceevo.artifacts.files import Plain, read_json, write_json
+from spaceevo.errors import CheckpointError
+
+RESULT_FILE = "result.json"
+FRONT_FILE = "front.json"
+SCHEMA = 2
+"""Version 1 wrote the same names without some fields; later versions are refused."""
+R = TypeVar("R")
+
+
+def parse_record(cls: type[R], content: Plain, source: Path) -> R:
+    """Check the content of a JSON file against a record's types.
+
+    Raises:
+        CheckpointError: a field is missing or of another type, or a later version wrote the file.
+    """
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{source} holds no record, but {type(content).__name__}; make it again")
+    schema = content.get("schema", 1)
+    if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
+        raise CheckpointError(
+            f"{source} has schema {schema!r}; allowed: 1…{SCHEMA}; make it again, or upgrade spaceevo"
+        )
+    try:
+        return TypeAdapter(cls).validate_python(content)
+    except ValidationError as error:
+        first, *_ = error.errors()
+        name = ".".join(map(str, first["loc"]))
+        raise CheckpointError(f"{source}: {name}: {first['msg']}; make it again") from error
+
+
+@dataclass(frozen=True)
+class SpaceChoice:
+    """Says which space the last space search chose (`best.json`).
+
+    Attributes:
+        space: its encoding.
+        latency_constraints_ms: what it was searched for, in ms.
+        score: its Q-T score.
+        probability: share of its subnets within the constraint.
+        loss: mean of the smallest losses among those.
+        schema: version of this record.
+    """
+
+    space: str
+    latency_constraints_ms: tuple[float, ...]
+    score: float
+    probability: float
+    loss: float
+    schema: int = SCHEMA
+
+    def write(self, path: Path) -> None:
+        """Write the record, atomically."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> SpaceChoice:
+        """Read the record.
+
+        Raises:
+            CheckpointError: the file is broken.
+        """
+        return parse_record(cls, read_json(path), path)
+
+
+@dataclass(frozen=True)
+class FrontSubnet:
+    """Describes one subnet of a front.
+
+    Attributes:
+        platform: whose front it is on.
+        subnet: its encoding.
+        asked_ms: latency limits it is the best within, separated by spaces.
+        latency_ms: predicted.
+        measured_ms: measured, where the device was at hand.
+        held_out_top1: in percent.
+        top1: on the test images, in percent.
+        mmacs: multiply-accumulates in millions.
+        mparams: parameters in millions.
+        file: number of its checkpoints.
+        int8_file: its INT8 checkpoint.
+        fp32_file: its fp32 checkpoint.
+    """
+
+    platform: str
+    subnet: str
+    asked_ms: str
+    latency_ms: float
+    measured_ms: float | None
+    held_out_top1: float
+    top1: float
+    mmacs: float
+    mparams: float
+    file: str = ""
+    int8_file: str | None = None
+    fp32_file: str | None = None
+
+
+@dataclass(frozen=True)
+class Front:
+    """Says what the last subnet search in a space found (`front.json`).
+
+    Attributes:
+        space: encoding of the space.
+        chosen: encoding of the best subnet within the first limit.
+        front: the subnets, platform by platform, the fastest first.
+        latency_constraints_ms: limits of the first platform, in ms.
+        limits_ms: limits of each platform, in ms.
+        chosen_by_limit: platform → limit in ms as a text → the best subnet.
+        schema: version of this record.
+    """
+
+    space: str
+    chosen: str
+    front: tuple[FrontSubnet, ...]
+    latency_constraints_ms: tuple[float, ...]
+    limits_ms: Mapping[str, tuple[float, ...]]
+    chosen_by_limit: Mapping[str, Mapping[str, str]]
+    schema: int = SCHEMA
+
+    def write(self, path: Path) -> None:
+        """Write the record, atomically."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> Front:
+        """Read the record.
+
+        Raises:
+            CheckpointError: the file is broken.
+        """
+        return parse_record(cls, read_json(path), path)
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """Says what a job made of what (`result.json`).
+
+    Attributes:
+        stage: the job, as `+stage=` names it.
+        fingerprint: hash of the job and of `settings`.
+        seed: seed of everything random; None where nothing is.
+        figures: what was found, the unit in each name (`latency_ms`, `int8_top1`); top-level keys of the file.
+        settings: every setting that decides the result, by dotted name.
+        inputs: state of everything read besides settings: hashes of files, of images, of latency tables.
+        outputs: paths of the files made, by name.
+        versions: of the packages that decide a result.
+        device: where networks ran.
+        made: when, ISO 8601.
+        seconds: how long it took.
+        schema: version of this record.
+    """
+
+    stage: str
+    fingerprint: str
+    seed: int | None
+    figures: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+    made: str = ""
+    seconds: float = 0.0
+    schema: int = SCHEMA
+
+    def save(self, folder: Path) -> None:
+        """Write `result.json` into `folder`, figures at the top level."""
+        record = asdict(self)
+        figures = record.pop("figures")
+        write_json(folder / RESULT_FILE, {**record, "figures": sorted(figures), **figures})
+
+    @classmethod
+    def load(cls, folder: Path) -> StageResult | None:
+        """Read `result.json` of `folder`; None where there is none.
+
+        Raises:
+            CheckpointError: the file is broken.
+        """
+        path = folder / RESULT_FILE
+        if not path.exists():
+            return None
+        content = read_json(path)
+        names = content.pop("figures", None) if isinstance(content, dict) else None
+        if not isinstance(names, list) or not all(name in content for name in names):
+            raise CheckpointError(f"{path} does not list its figures; delete it and run its stage again")
+        figures = {name: content.pop(name) for name in names}
+        return parse_record(cls, {**content, "figures": figures}, path)

@@ -1,0 +1,104 @@
+"""Job pipeline: the whole chain, one job after the other; what is done is skipped, what was interrupted resumes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import hydra
+from omegaconf import DictConfig
+
+from spaceevo.artifacts import Neutral
+from spaceevo.errors import ConfigError
+from spaceevo.jobs.runner import run
+from spaceevo.stages.job import Job, Outcome
+from spaceevo.terminal import console, print_rows
+
+SUMMARY = (
+    "teacher_top1",
+    "teacher_int8_top1",
+    "space",
+    "score",
+    "latency_constraint_ms",
+    "supernet_max_fp32_top1",
+    "supernet_min_fp32_top1",
+    "supernet_max_int8_top1",
+    "supernet_min_int8_top1",
+    "chosen_subnet",
+    "chosen_predicted_latency_ms",
+    "int8_top1",
+    "onnx_int8_top1",
+    "onnx_agreement",
+    "onnx_float_layers",
+    "fp32_latency_ms",
+    "int8_latency_ms",
+    "onnx_fp32_file_kb",
+    "onnx_int8_file_kb",
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Names one job of the pipeline.
+
+    Attributes:
+        title: shown above what it prints.
+        stage: the job, as `+stage=` names it.
+        quant: scheme of quantisation, or `off`.
+    """
+
+    title: str
+    stage: str
+    quant: str
+
+
+@dataclass(frozen=True)
+class PipelineSettings:
+    """Lists the jobs.
+
+    Attributes:
+        steps: the jobs in order.
+        force: whether all are made anew.
+    """
+
+    steps: tuple[Step, ...]
+    force: Annotated[bool, Neutral("says whether to run, not what")]
+
+
+class PipelineJob(Job[PipelineSettings]):
+    """Runs the jobs of `recipe.pipeline.steps` with the overrides of this command line."""
+
+    name = "pipeline"
+    main_figure = "onnx_int8_top1"
+    always_works = True
+
+    def work(self) -> Outcome:
+        """Run every step; gather the figures.
+
+        Raises:
+            ConfigError: several processes were started; jobs that do not train run in one.
+        """
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            raise ConfigError("stage=pipeline runs in one process; start its stages one by one under torchrun")
+        given = [text for text in self.workspace.commands.given if not text.startswith("quant=")]
+        given += ["force=true"] if self.settings.force else []
+        steps = self.settings.steps
+        figures: dict[str, Any] = {}
+        for number, step in enumerate(steps, start=1):
+            console.rule(f"{number}/{len(steps)} {step.title}", align="left")
+            result = run(_compose([*given, f"+stage={step.stage}", f"quant={step.quant}"]))
+            figures |= result.figures
+            figures[f"{step.stage}_{step.quant}_seconds"] = result.seconds
+        pareto = [{**row, "top1": f"{row['top1']:.2f}"} for row in figures.get("pareto_subnets", [])]
+        columns = {"top1": "top-1 %", "latency_ms": "predicted ms", "subnet": "subnet"}
+        print_rows(pareto, columns, "Pareto subnets (INT8)")
+        return Outcome(figures, summary=SUMMARY)
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    """The config of one step; its output folder is the one that the job has by itself."""
+    config = hydra.compose("config", overrides=overrides, return_hydra_config=True)
+    folder = Path(config.paths.root) / config.stage.folder
+    return hydra.compose("config", overrides=[*overrides, f"paths.output={folder}"], return_hydra_config=True)

@@ -1,0 +1,182 @@
+"""The one way to run a job: resolve, skip or work, save, report, track."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any, get_args
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from spaceevo import __version__
+from spaceevo.artifacts import RESULT_FILE, Component, Layout, Plain, StageResult
+from spaceevo.collectives.launcher import is_first
+from spaceevo.errors import CheckpointError
+from spaceevo.jobs.settings import read_settings
+from spaceevo.jobs.tracking import is_tracked, track
+from spaceevo.stages.job import Commands, Job, Outcome, Workspace
+from spaceevo.terminal import console, figure_table
+
+JobType = type[Job[Any]]
+PACKAGES = ("torch", "pytorch-lightning", "onnxruntime", "numpy")
+"""Besides this one, the packages that decide a result."""
+UNREPEATED = ("stage", "force", "paths.output", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+"""Overrides that say which job runs, or where one run's own files go: no following command repeats them."""
+
+
+def run(config: DictConfig) -> StageResult:
+    """Run the job that a composed config describes, or skip it where nothing that decides its result changed.
+
+    Raises:
+        SpaceEvoError: a setting, an input or the work itself is at fault; nothing half-made is left as whole.
+    """
+    job = make_job(config)
+    output = job.workspace.output
+    previous = _previous(job, output)
+    states = job.states({} if previous is None else previous.inputs)
+    if previous is not None and not (config.force or job.always_works):
+        changed = job.changes(previous, states)
+        if not changed:
+            _say_skipped(job, previous)
+            return previous
+        console.print(f"{job.name}: runs again, since {changed}")
+    _use_threads(job.settings)
+    tracked = is_tracked(config)
+    started = time.monotonic()
+    outcome = job.work()
+    result = _result(job, outcome, states, time.monotonic() - started)
+    if is_first():
+        result.save(output)
+        _report(result, output, outcome)
+        if tracked:
+            track(config, list(hydra_node(config).overrides.task), result, output)
+    return result
+
+
+def _use_threads(settings: object) -> None:
+    """Let torch compute with as many threads as a job is told to."""
+    threads = getattr(settings, "threads", None)
+    if threads is not None:
+        import torch  # jobs that build no network start without it
+
+        torch.set_num_threads(threads)
+
+
+def make_job(config: DictConfig) -> Job[Any]:
+    """Make the job of a composed config, its settings checked.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    cls = job_type(config)
+    settings = read_settings(_settings_type(cls), config)
+    return cls(settings, _workspace(config))
+
+
+def job_type(config: DictConfig) -> JobType:
+    """Return the class of the job that a composed config describes."""
+    found: JobType = resolve_name(str(config.stage.job))
+    return found
+
+
+def _settings_type(cls: JobType) -> type[Any]:
+    """The dataclass that a job's class is generic over: `class CostJob(Job[CostSettings])`."""
+    settings: type[Any]
+    (settings,) = next(get_args(base) for base in getattr(cls, "__orig_bases__", ()) if get_args(base))
+    return settings
+
+
+def hydra_node(config: DictConfig) -> DictConfig:
+    """Return Hydra's own part of the config; Hydra takes it out of what it hands to a task."""
+    node: DictConfig = config.hydra if "hydra" in config else HydraConfig.instance().cfg.hydra  # type: ignore[union-attr]
+    return node
+
+
+def _workspace(config: DictConfig) -> Workspace:
+    def make(component: Component[Any]) -> Any:
+        return instantiate(dict(component.node))
+
+    return Workspace(
+        layout=Layout(Path(config.paths.checkpoints)),
+        output=Path(config.paths.output),
+        lut=Path(config.paths.lut),
+        exported=Path(config.paths.exported),
+        commands=commands(config),
+        make=make,
+        is_sweep=hydra_node(config).mode is RunMode.MULTIRUN,
+        force=bool(config.force),
+        accelerator=str(config.trainer.accelerator),
+    )
+
+
+def commands(config: DictConfig) -> Commands:
+    """Return what writes following commands: it repeats this command line's options and overrides."""
+    node = hydra_node(config)
+    sources = [source for source in node.runtime.config_sources if source.provider == "command-line"]
+    options = tuple(word for source in sources for word in ("--config-dir", str(source.path)))
+    given = [text for text in node.overrides.task if text.lstrip("+~").partition("=")[0] not in UNREPEATED]
+    return Commands(options, tuple(given))
+
+
+def _previous(job: Job[Any], output: Path) -> StageResult | None:
+    """The result of an earlier run of the job in this folder; one that cannot be read counts as none, and is told."""
+    try:
+        found = StageResult.load(output)
+    except CheckpointError as error:
+        console.print(f"{error}; {job.name} runs again")
+        return None
+    return found if found is not None and found.stage == job.name else None
+
+
+def _say_skipped(job: Job[Any], previous: StageResult) -> None:
+    made_by = previous.versions.get("spaceevo", "an unknown version")
+    by = "" if made_by == __version__ else f" by spaceevo {made_by}, this is {__version__}; force=true makes it anew"
+    where = shown(job.workspace.output / RESULT_FILE)
+    console.print(f"{job.name}: unchanged, skipped ({where}, made {previous.made or 'at an unknown time'}{by})")
+
+
+def _result(job: Job[Any], outcome: Outcome, states: Mapping[str, Plain], seconds: float) -> StageResult:
+    grown = {name: read.state(None) for name, read in job.inputs().items() if read.grows}
+    return StageResult(
+        stage=job.name,
+        fingerprint=job.fingerprint,
+        seed=getattr(job.settings, "seed", None),
+        figures=outcome.figures,
+        settings=job.identity,
+        inputs={**states, **grown},
+        outputs={name: str(path) for name, path in outcome.outputs.items()},
+        versions=package_versions(),
+        device=outcome.device,
+        made=datetime.now(UTC).astimezone().isoformat(timespec="seconds"),
+        seconds=round(seconds, 1),
+    )
+
+
+def _report(result: StageResult, output: Path, outcome: Outcome) -> None:
+    """Print what a job made, where, and the next command."""
+    names = outcome.summary or [name for name, value in result.figures.items() if not isinstance(value, list | dict)]
+    figures = {name: result.figures[name] for name in names if name in result.figures}
+    console.print(figure_table(f"{result.stage} · {result.seconds:.0f} s", figures))
+    for name, path in result.outputs.items():
+        console.print(f"  {name}: {shown(Path(path))}")
+    console.print(f"  result: {shown(output / RESULT_FILE)}")
+    if outcome.next_command:
+        console.print(f"Next: {outcome.next_command}")
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of what decides a result."""
+    return {name: version(name) for name in PACKAGES} | {"spaceevo": __version__}
+
+
+def shown(path: Path) -> Path:
+    """Return a path as a user would type it here: relative where it lies below the working folder."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

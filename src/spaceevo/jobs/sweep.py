@@ -1,0 +1,88 @@
+"""What a sweep found: one table and one picture over its jobs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig
+
+from spaceevo.artifacts import RESULT_FILE, StageResult, fingerprint, write_csv
+from spaceevo.jobs.runner import package_versions, shown
+from spaceevo.jobs.tracking import is_tracked, track
+from spaceevo.report.spaces import draw_sweep
+from spaceevo.terminal import console, print_rows
+
+Swept = tuple[dict[str, Any], StageResult]
+"""Overrides and result of one job of a sweep."""
+CLOCK_SLACK_S = 1.0
+"""File times may lag behind the clock; two sweeps are always further apart."""
+
+
+def compare_jobs(config: DictConfig, job: str, started_s: float, drawn: Sequence[str]) -> None:
+    """Write and print the figures of every job of a sweep, in order.
+
+    Args:
+        config: the sweep's config.
+        job: what was swept.
+        started_s: when the sweep began, in seconds since the epoch.
+        drawn: the figures to draw.
+    """
+    folder = Path(config.hydra.sweep.dir).absolute()
+    jobs = [found for found in _jobs(folder, started_s) if found[1].stage == job]
+    if not jobs:
+        return
+    rows, swept = _rows(jobs)
+    write_csv(folder / "sweep.csv", rows)
+    setting = swept[0] if len(swept) == 1 else "job"
+    values = [row[setting] if len(swept) == 1 else number for number, row in enumerate(rows)]
+    draw_sweep(folder / "sweep.png", setting, values, {name: [row[name] for row in rows] for name in drawn})
+    print_rows(rows, {name: name for name in (*swept, "space", *drawn)}, f"{job} · {len(rows)} jobs")
+    result = StageResult(
+        stage=f"{job}_sweep",
+        fingerprint=fingerprint([found.fingerprint for _, found in jobs]),
+        seed=int(config.seed),
+        figures={"jobs": rows},
+        outputs={"table": str(folder / "sweep.csv"), "picture": str(folder / "sweep.png")},
+        versions=package_versions(),
+        seconds=round(time.time() - started_s, 1),
+    )
+    result.save(folder)
+    for name, path in {**result.outputs, "result": str(folder / RESULT_FILE)}.items():
+        console.print(f"  {name}: {shown(Path(path))}")
+    if is_tracked(config):
+        track(config, list(config.hydra.overrides.task), result, folder)
+
+
+def _rows(jobs: Sequence[Swept]) -> tuple[list[dict[str, Any]], list[str]]:
+    """What was set and found in every job, and which settings differ."""
+    names = dict.fromkeys(name for settings, _ in jobs for name in settings)
+    swept = [name for name in names if len({str(settings.get(name)) for settings, _ in jobs}) > 1]
+    rows = []
+    for settings, result in jobs:
+        figures = {name: value for name, value in result.figures.items() if not isinstance(value, list | dict)}
+        rows.append({**{name: settings.get(name) for name in swept}, **figures})
+    return rows, swept
+
+
+def _jobs(folder: Path, started_s: float) -> list[Swept]:
+    """Overrides and result of every job since the sweep began."""
+    files = [path for path in folder.glob("*/.hydra/overrides.yaml") if path.parents[1].name.isdecimal()]
+    jobs = []
+    for file in sorted(files, key=lambda path: int(path.parents[1].name)):
+        result = StageResult.load(file.parents[1])
+        if result is not None and file.stat().st_mtime >= started_s - CLOCK_SLACK_S:
+            pairs = (text.lstrip("+").partition("=") for text in yaml.safe_load(file.read_text(encoding="utf-8")))
+            jobs.append(({name: _value(value) for name, _, value in pairs}, result))
+    return jobs
+
+
+def _value(text: str) -> Any:
+    """A number where the text is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

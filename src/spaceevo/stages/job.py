@@ -1,0 +1,201 @@
+"""What a job is: settings, inputs, work. How it is run — skipped, resumed, reported — is `jobs/runner`."""
+
+from __future__ import annotations
+
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+from spaceevo.artifacts import Component, Layout, Plain, StageResult, differences, file_hash, fingerprint, identity
+
+if TYPE_CHECKING:
+    import torch
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Input:
+    """Describes something that a job reads.
+
+    Attributes:
+        state: gives its present state, a plain value that changes where the job's result may. It is called with the
+            state recorded beside an earlier result, or None.
+        grows: whether the job itself may add to it without making its own result out of date, as measured blocks are
+            added to a latency table; its state is then recorded after the work.
+    """
+
+    state: Callable[[Plain], Plain]
+    grows: bool = False
+
+
+def file_input(path: Path) -> Input:
+    """Return a file as an input: its state is a hash of its content, empty where it does not exist."""
+    return Input(lambda _: file_hash(path) if path.is_file() else "")
+
+
+def value_input(value: Plain) -> Input:
+    """Return a plain value that stands outside the settings as an input."""
+    return Input(lambda _: value)
+
+
+class Maker(Protocol):
+    """Makes the object that a component of the settings describes."""
+
+    def __call__(self, component: Component[T]) -> T:
+        """Make it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Writes the commands that follow this one: they repeat what the user gave.
+
+    Attributes:
+        options: Hydra's own options, e.g. `--config-dir conf`.
+        given: overrides of this command line, as typed, less those that say which job runs and how.
+    """
+
+    options: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+
+    def __call__(self, job: str, *changes: str, without: tuple[str, ...] = ()) -> str:
+        """Return a command line, quoted so that it can be copied to a shell.
+
+        Args:
+            job: what `+stage=` names.
+            changes: overrides that replace or join those given, e.g. `quant=deploy`.
+            without: keys of given overrides that do not concern that job.
+        """
+        dropped = {_key(text) for text in changes} | set(without)
+        kept = [text for text in self.given if _key(text) not in dropped]
+        words = ["python", "-m", "spaceevo", *self.options, f"+stage={job}", *kept, *changes]
+        return shlex.join(words)
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Says where a job works and with what.
+
+    Attributes:
+        layout: names of shared artefacts.
+        output: folder for what only this job leaves.
+        lut: folder of the block look-up tables.
+        exported: folder of the exported files.
+        commands: writes the commands that follow.
+        make: makes the objects that components describe.
+        is_sweep: whether this is one of several jobs of a multirun.
+        force: whether everything is made anew, though nothing changed.
+        accelerator: `cpu` keeps networks off a GPU that is there.
+    """
+
+    layout: Layout
+    output: Path
+    lut: Path
+    exported: Path
+    commands: Commands
+    make: Maker
+    is_sweep: bool = False
+    force: bool = False
+    accelerator: str = "auto"
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The GPU of this process where there is one and it is wanted, else the CPU."""
+        import torch  # jobs that build no network start without it
+
+        from spaceevo.collectives.processes import own_device
+
+        return torch.device("cpu") if self.accelerator == "cpu" else own_device()
+
+    def shared(self, path: Path) -> Path:
+        """Return where later jobs look for a result; a job of a sweep keeps its own to itself."""
+        return self.output / path.name if self.is_sweep else path
+
+
+@dataclass
+class Outcome:
+    """Holds what a job found.
+
+    Attributes:
+        figures: unit in the name; rows of a table as a list.
+        outputs: files made, by name.
+        next_command: what the user would run next.
+        device: where networks ran.
+        summary: figures to show at the end; None shows all that are no tables.
+    """
+
+    figures: dict[str, Any]
+    outputs: Mapping[str, Path] = field(default_factory=dict)
+    next_command: str = ""
+    device: str = "cpu"
+    summary: tuple[str, ...] | None = None
+
+
+class Job(ABC, Generic[S]):
+    """Does one of the things that `+stage=` names, from typed settings; subclasses declare, `jobs/runner` runs.
+
+    Args:
+        settings: every setting that the job is given.
+        workspace: where it works and with what.
+    """
+
+    name: ClassVar[str]
+    """What `+stage=` names."""
+    main_figure: ClassVar[str]
+    """The figure a sweep compares and a sweeper optimises."""
+    trains: ClassVar[bool] = False
+    """Whether it trains networks: it then runs as Hydra's task, all others as Hydra's callback at the job's end."""
+    is_parallel: ClassVar[bool] = False
+    """Whether several processes share the work; else the first does it alone."""
+    always_works: ClassVar[bool] = False
+    """Whether there is nothing of its own to skip."""
+    sweep_figures: ClassVar[tuple[str, ...]] = ()
+    """Figures by which the jobs of a sweep are compared in a table and a picture; none are without these."""
+
+    def __init__(self, settings: S, workspace: Workspace) -> None:
+        self.settings = settings
+        self.workspace = workspace
+
+    def inputs(self) -> Mapping[str, Input]:
+        """Return what the job reads besides its settings; a change makes its result out of date."""
+        return {}
+
+    @abstractmethod
+    def work(self) -> Outcome:
+        """Do the work."""
+
+    @classmethod
+    def merge_sweep(cls, folder: Path) -> None:
+        """Join what the jobs of a sweep left in the numbered folders below `folder`; most jobs have nothing to join."""
+
+    @cached_property
+    def identity(self) -> dict[str, Plain]:
+        """Every setting that decides the result, by dotted name."""
+        return identity(self.settings)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the job's name and of its identity."""
+        return fingerprint([self.name, self.identity])
+
+    def states(self, known: Mapping[str, Plain]) -> dict[str, Plain]:
+        """Return the present state of every input; `known` are the states recorded beside an earlier result."""
+        return {name: read.state(known.get(name)) for name, read in self.inputs().items()}
+
+    def changes(self, result: StageResult, states: Mapping[str, Plain]) -> str:
+        """Say what differs from the settings, inputs and files of an earlier result; nothing if it is current."""
+        found = [differences(result.settings, self.identity), differences(result.inputs, states)]
+        missing = [path for path in result.outputs.values() if not Path(path).exists()]
+        found += [f"{missing[0]} is gone"] if missing else []
+        told = "; ".join(text for text in found if text)
+        return told or ("" if result.fingerprint == self.fingerprint else "an earlier version recorded less")

@@ -1,0 +1,197 @@
+"""Which space, subnets and supernet a job works on: those asked for, else what earlier jobs found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from spaceevo.artifacts import FRONT_FILE, Front
+from spaceevo.errors import ConfigError, MissingArtifactError
+from spaceevo.space.description import found_space, parse_description
+from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.published import published_model, published_models
+from spaceevo.space.superspace import SpaceMember, Superspace
+from spaceevo.stages.job import Input, Workspace, file_input
+
+if TYPE_CHECKING:  # jobs that build no network start without torch
+    from spaceevo.nn.checkpoint import Subnet
+    from spaceevo.nn.supernet import Supernet
+
+Quant = Literal["off", "deploy", "published"]
+Texts = str | tuple[str, ...] | None
+"""One text, several, or none."""
+
+
+def read_superspace(description: Mapping[str, Any]) -> Superspace:
+    """Turn the superspace of a job's settings into one.
+
+    Raises:
+        ConfigError: lists every fault of the description.
+    """
+    return parse_description(description, source=str(description.get("name")))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Finds a space and subnets of it.
+
+    Attributes:
+        superspace: whose space.
+        workspace: where earlier jobs left what they found.
+        space: encoding of the space; None takes the best of the last space search.
+        subnet: encodings, `max`, `min` or published names; None takes what the last subnet search chose.
+    """
+
+    superspace: Superspace
+    workspace: Workspace
+    space: str | None = None
+    subnet: Texts = None
+
+    @cached_property
+    def member(self) -> SpaceMember:
+        """The space asked for, or the best of the last space search.
+
+        Raises:
+            MissingArtifactError: neither is there.
+            EncodingError: the text is no space of the superspace.
+        """
+        command = self.workspace.commands("space_search")
+        return found_space(self.workspace.layout, self.superspace, self.space, command)
+
+    def input(self) -> dict[str, Input]:
+        """Return the files that decide the choice, where none is made by settings."""
+        found: dict[str, Input] = {}
+        if self.space is None:
+            found["space"] = file_input(self.workspace.layout.space_choice(self.superspace.name))
+        return found
+
+    def subnets(self, *defaults: SubnetSpec) -> list[SubnetSpec]:
+        """Return the subnets asked for, or the defaults.
+
+        Raises:
+            EncodingError: one is not a subnet of the space.
+            ConfigError: one is no published name, or the list is empty.
+        """
+        if self.subnet is None:
+            return list(defaults)
+        texts = [self.subnet] if isinstance(self.subnet, str) else list(self.subnet)
+        if not texts:
+            raise ConfigError("subnet = []; allowed: a subnet, max, min, a published name, or a list of them")
+        found = [self._parse(text) for text in texts]
+        for spec in found:
+            self.member.validate(spec)
+        return found
+
+    def _parse(self, text: str) -> SubnetSpec:
+        corners = {"max": self.member.largest, "min": self.member.smallest}
+        if text in corners:
+            return corners[text]
+        known = published_model(text).spec if "@" in text or text in published_models() else None
+        return known or SubnetSpec.parse(text)
+
+    @property
+    def front_file(self) -> Path:
+        """The file in which the last subnet search of the space left its front."""
+        return self.workspace.layout.subnet_search(str(self.member)) / FRONT_FILE
+
+    def front(self) -> Front:
+        """Read the front of the last subnet search of the space.
+
+        Raises:
+            MissingArtifactError: there is none.
+            CheckpointError: its file is broken.
+        """
+        if not self.front_file.exists():
+            command = self.workspace.commands("subnet_search", f"space={self.member}")
+            raise MissingArtifactError("a subnet (subnet=…, or a found one)", self.front_file, command)
+        return Front.read(self.front_file)
+
+    def best_subnet(self) -> SubnetSpec:
+        """Return the first subnet asked for, or what the last subnet search chose.
+
+        Raises:
+            MissingArtifactError: neither is there.
+        """
+        if self.subnet is not None:
+            return self.subnets()[0]
+        spec = SubnetSpec.parse(self.front().chosen)
+        self.member.validate(spec)
+        return spec
+
+
+@dataclass(frozen=True)
+class SupernetSource:
+    """Finds the weights of a space's supernet.
+
+    Attributes:
+        selection: the space.
+        quant: scheme of its INT8 weights, or `off`.
+        checkpoint: file of the weights, ours or released; None takes what was trained here.
+        weights: `random` builds a network that was never trained.
+        model: name of the published supernet that a released file may stand for.
+        seed: seed of random weights.
+    """
+
+    selection: Selection
+    quant: Quant
+    checkpoint: Path | None = None
+    weights: Literal["trained", "random"] = "trained"
+    model: str | None = None
+    seed: int = 0
+
+    @property
+    def int8(self) -> bool:
+        """Whether the job works on INT8 weights."""
+        return self.quant != "off"
+
+    def file(self, int8: bool) -> Path:
+        """Return the supernet's checkpoint: the one asked for, else the one trained here, else a released one."""
+        if self.checkpoint is not None:
+            return self.checkpoint
+        layout = self.selection.workspace.layout
+        trained = layout.supernet(str(self.selection.member), int8)
+        if self.model is not None and not trained.exists():
+            released = layout.released_supernet(self.model, int8)
+            return released if released.exists() else trained
+        return trained
+
+    def input(self, *precisions: bool) -> dict[str, Input]:
+        """Return the checkpoints of these precisions (`True` is INT8) as inputs; random weights have none."""
+        if self.weights == "random":
+            return {}
+        return {f"supernet_{'int8' if int8 else 'fp32'}": file_input(self.file(int8)) for int8 in precisions}
+
+    def supernet(self, int8: bool) -> Supernet:
+        """Build the supernet with its weights, in eval mode, quantisers on if `int8`.
+
+        Raises:
+            MissingArtifactError: it has not been trained; names the command.
+            CheckpointError: its file is broken or belongs to another network.
+            ConfigError: its INT8 weights were trained under another scheme.
+        """
+        from spaceevo.nn.weights import random_supernet, trained_supernet
+
+        member, scheme = self.selection.member, self.quant if int8 and self.int8 else "deploy"
+        if self.weights == "random":
+            return random_supernet(member, scheme, int8=int8, seed=self.seed)
+        changes = [f"space={member}", f"quant={scheme if int8 else 'off'}"]
+        command = self.selection.workspace.commands("supernet", *changes)
+        return trained_supernet(member, scheme, self.file(int8), int8=int8, command=command)
+
+    def given_subnet(self) -> Subnet | None:
+        """Read the subnet whose own checkpoint is `checkpoint`; None without one, or where it is a supernet's.
+
+        Raises:
+            MissingArtifactError: the file is not there.
+            CheckpointError: it is broken, or no subnet's.
+        """
+        from spaceevo.nn.checkpoint import read_subnet
+        from spaceevo.nn.weights import holds_subnet
+
+        path = self.checkpoint
+        if path is None or (path.is_file() and not holds_subnet(path)):
+            return None
+        return read_subnet(path, self.selection.superspace, self.selection.workspace.commands("subnet_search"))

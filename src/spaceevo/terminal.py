@@ -1,0 +1,48 @@
+"""What the program shows on the terminal: lines, tables and progress bars, all by one console."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def progress() -> Progress:
+    """Make a progress bar with the time left; it is silent where the output is no terminal."""
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
+def figure_table(title: str, figures: Mapping[str, object]) -> Table:
+    """Make a table of names and values; long values are folded, not cut, so that they can be copied."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for name, value in figures.items():
+        table.add_row(name, _text(value))
+    return table
+
+
+def print_rows(rows: Iterable[Mapping[str, object]], columns: Mapping[str, str], title: str = "") -> None:
+    """Print these columns of rows as a table.
+
+    Args:
+        rows: key → value; floats are shown with four significant digits, long texts folded, None as nothing.
+        columns: key → heading, in order.
+        title: the line above the table.
+    """
+    table = Table(title=title or None, title_justify="left")
+    for heading in columns.values():
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(row.get(key)) for key in columns))
+    console.print(table)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
