@@ -5,11 +5,11 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from spaceevo.lit.base import QuantConfig, TrainingRun
-from torch import Tensor
+from torch import Tensor, nn
 
 from spaceevo.artifacts import Layout, write_json
 from spaceevo.errors import ConfigError, MissingArtifactError
@@ -54,23 +54,24 @@ class Run(TrainingRun):
 
 
 def run(root: Path, quant: str = "deploy", said: list[str] | None = None) -> Run:
-    data = SimpleNamespace(setup=lambda: None, classes=("even", "odd"), root=Path("data/odd_even"))
+    data: Any = SimpleNamespace(setup=lambda: None, classes=("even", "odd"), root=Path("data/odd_even"))
+    unused: Any = None
     said = [] if said is None else said
     return Run(
         data,
         DIGITS,
-        None,
+        unused,
         QuantConfig(quant),
         Layout(root),
         root,
         0,
-        lambda *_: None,
+        unused,
         {},
-        said.append,  # type: ignore[arg-type]
+        said.append,
     )
 
 
-def classifier_keys(net: Network) -> list[str]:
+def classifier_keys(net: nn.Module) -> list[str]:
     return [key for key in net.state_dict() if key.startswith("stages.logits.")]
 
 
@@ -96,8 +97,10 @@ def test_the_body_computes_what_it_did(images: Tensor, tmp_path: Path) -> None:
     train_subnet(made, Recipe(1, SGD), str(tmp_path / "start.pth"), None, None)
     features = []
     for net in (start, made.module.classifier.eval()):
-        x = net.image_quantizer(images)  # type: ignore[operator,union-attr]
-        for stage in list(net.stages.values())[:-1]:  # type: ignore[union-attr,operator]
+        assert isinstance(net, Network)
+        assert net.image_quantizer is not None
+        x = net.image_quantizer(images)
+        for stage in list(net.stages.values())[:-1]:
             x = stage(x)
         features.append(x)
     assert torch.equal(*features)

@@ -12,8 +12,8 @@ from spaceevo.quant.prepare import quantizers
 from spaceevo.quant.quantizer import DEPLOY, PUBLISHED
 from spaceevo.space.description import superspace
 from spaceevo.teacher import TeacherConfig, load_teacher
-from tests.nn.test_released import published, trained
-from tests.nn.test_released_teacher import b5_blocks, reference_teacher, teacher_state
+from tests.nn.published import published, trained
+from tests.nn.published_teacher import b5_blocks, reference_teacher, teacher_state
 from tests.stages.conftest import RunStage
 
 

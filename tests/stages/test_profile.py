@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -52,7 +53,7 @@ def test_a_killed_profile_goes_on_and_measures_nothing_twice(tmp_path: Path) -> 
     space = spaceevo.superspace("digits")
     blocks = sample_blocks(space, Random(0), 70)
     networks = sample_networks(space, Random(1), 5)
-    collections = {"blocks": blocks, "networks": networks}
+    collections: dict[str, Mapping[str, Any]] = {"blocks": blocks, "networks": networks}
 
     class Killed(Fake):
         def time_models(self, models: Any, repeats: int) -> Any:
