@@ -16,7 +16,7 @@ from spaceevo.artifacts import Layout, write_json
 from spaceevo.errors import ConfigError, MissingArtifactError
 from spaceevo.lit.finetune import FinetuneModule, train_subnet
 from spaceevo.lit.module import Recipe
-from spaceevo.nn.checkpoint import read_subnet, save_subnet
+from spaceevo.nn.subnets import read_subnet, save_subnet
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.prepare import quantizers, set_quant
 from spaceevo.quant.quantizer import quant_scheme

@@ -19,7 +19,7 @@ from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.digits import write_digits
 from spaceevo.lit.guard import DivergenceError, Guard, LossWatch
 from spaceevo.lit.module import MultiPassModule, Recipe, Trainer
-from spaceevo.nn.checkpoint import read_checkpoint
+from spaceevo.nn.loading import read_checkpoint
 from spaceevo.space.description import superspace
 from spaceevo.teacher import TeacherConfig
 

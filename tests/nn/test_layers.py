@@ -3,7 +3,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spaceevo.nn.layers import AddLayer, ConvLayer, MulLayer, PoolLayer, QuantizedActivation, activate, make_layer
+from spaceevo.nn.activation import QuantizedActivation, activate
+from spaceevo.nn.layers import AddLayer, ConvLayer, MulLayer, PoolLayer, make_layer
 from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.quantizer import DEPLOY, PUBLISHED, Scheme
 from spaceevo.space.spec import ACTIVATIONS, Activation, Layer

@@ -13,7 +13,8 @@ from torch import nn
 import spaceevo
 from spaceevo.errors import CheckpointError
 from spaceevo.nn.block import Block
-from spaceevo.nn.released import _candidates, _renamer, read_released
+from spaceevo.nn.loading import read_released
+from spaceevo.nn.released import _candidates, _renamer
 from spaceevo.nn.stage import Stage
 from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import Network, Supernet

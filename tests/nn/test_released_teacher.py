@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 import spaceevo
-from spaceevo.nn.released import read_released
+from spaceevo.nn.loading import read_released
 from spaceevo.quant.prepare import prepare, quantizers, set_quant
 from spaceevo.torchvision_shim import ensure_torchvision
 from tests.nn.published_teacher import b5_blocks, reference_teacher, teacher_state
