@@ -69,13 +69,8 @@ class LatencyTable:
             raise TableError(f"latency table {path}: correction: {error}; {REMEDY}") from error
 
     def save(self, path: Path) -> None:
-<<<<<<< HEAD
         """Write the table atomically, its entries in the order in which they came."""
         parts: dict[str, object] = {"provenance": dict(self.provenance)}
-=======
-        """Write the table atomically."""
-        parts: dict[str, object] = {"provenance": dict(self.provenance)}
->>>>>>> house-a
         if self.model is not None:
             parts |= {"correction": asdict(self.correction), "model": self.model.costs}
         if self.counts:
