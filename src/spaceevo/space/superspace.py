@@ -224,7 +224,7 @@ class Superspace:
 
 @dataclass(frozen=True)
 class SpaceMember:
-    """Describes a space of a superspace: block types, width windows, and whether (`align`) a stage's blocks share choices."""
+    """Describes a space of a superspace: block types, width windows, and whether a stage's blocks share choices."""
 
     superspace: Superspace
     blocks: tuple[int, ...]
