@@ -83,7 +83,7 @@ class SubnetEvaluator:
         supernet: in the mode to evaluate, fp32 or INT8; it is moved to `device`.
         calibration: batches `(N, C, H, W)` for the batch-norm statistics of each subnet.
         batches: images and labels that decide.
-        device: where to compute.
+        device: the device that computes.
         chunk: images between two looks at whether a subnet is hopeless.
         stop_z: a subnet is hopeless when this many standard errors above its top-1 so far still lie below the asked
             one; None evaluates all images always.
