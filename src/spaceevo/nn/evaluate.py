@@ -20,11 +20,16 @@ from spaceevo.space.encoding import SubnetSpec
 Batch = tuple[Tensor, Tensor]
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Tell where a network computes; a folded one has no parameters, only buffers."""
+    return next(chain(network.parameters(), network.buffers())).device
+
+
 @torch.no_grad()
 def logits_of(network: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
     """Compute logits `(N, classes)` and labels `(N,)` of all images, in eval mode."""
     network.eval()
-    device = next(chain(network.parameters(), network.buffers())).device
+    device = device_of(network)
     pairs = [(network(images_last(images, device)).cpu(), labels) for images, labels in batches]
     return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
 
@@ -33,7 +38,7 @@ def logits_of(network: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Ten
 def count_correct(network: nn.Module, batches: Iterable[Batch]) -> tuple[int, int]:
     """Count images whose largest logit is their label's, and all images, over every process of the group there is."""
     network.eval()
-    device = next(network.parameters()).device
+    device = device_of(network)
     counts = torch.zeros(2, dtype=torch.int64, device=device)
     for images, labels in batches:
         hits = (network(images_last(images, device)).argmax(1) == labels.to(device)).sum()
