@@ -7,10 +7,10 @@ import pytest
 
 import spaceevo
 from spaceevo.errors import EncodingError, TableError
-from spaceevo.latency.predictor import BlockLatency, nearest_keys, subnet_keys
+from spaceevo.latency.predictor import BlockLatency, nearest_keys
 from spaceevo.latency.roofline import Correction, Roofline, block_work, mparams_of
 from spaceevo.latency.table import LatencyTable
-from spaceevo.space.encoding import parse_substage
+from spaceevo.space.encoding import SubnetSpec, parse_substage
 from spaceevo.space.operators import sample_subnet
 from spaceevo.space.placement import block_key, place, subnet_blocks
 from spaceevo.space.superspace import SpaceMember
@@ -21,6 +21,10 @@ ONNXW_SMALLEST = spaceevo.parse_space("onnxw-000000").smallest
 @pytest.fixture
 def member() -> SpaceMember:
     return spaceevo.parse_space("digits-012-000")
+
+
+def subnet_keys(member: SpaceMember, spec: SubnetSpec) -> list[str]:
+    return [block_key(*placed) for placed in subnet_blocks(member, spec)]
 
 
 def full_table(member: SpaceMember) -> LatencyTable:
@@ -39,7 +43,7 @@ def test_subnet_is_the_sum_of_its_blocks(member: SpaceMember) -> None:
 def test_stages_add_up_to_the_subnet(member: SpaceMember) -> None:
     predictor, hw, total = BlockLatency(full_table(member)), member.largest.resolution, 0.0
     for specs in member.block_specs(member.largest).values():
-        total += predictor.stage_ms(specs, hw)
+        total += predictor.blocks_ms(place(specs, hw))
         hw = place([*specs, specs[-1]], hw)[-1][1]
     assert total == pytest.approx(predictor.predict(member, member.largest))
 
@@ -55,7 +59,7 @@ def test_missing_blocks_are_named(member: SpaceMember) -> None:
     assert keys[3] not in text
     assert "platform=ort_cpu" in text
     with pytest.raises(TableError, match="lacks"):
-        predictor.stage_ms(member.block_specs(member.smallest)["stage1"], 12)
+        predictor.blocks_ms(place(member.block_specs(member.smallest)["stage1"], 12))
     missing = predictor.missing(subnet_blocks(member, member.smallest))
     assert list(missing) == list(dict.fromkeys(keys))
 
@@ -166,5 +170,5 @@ def test_published_table_explains_published_rows(reference: Path) -> None:
                 specs = space.stage_space(stage, int(block)).specs(parse_substage(text), cin)
                 if not predictor.missing(place(specs, hw)):
                     covered += 1
-                    assert predictor.stage_ms(specs, hw) == pytest.approx(float(latency_ms), abs=1e-3)
+                    assert predictor.blocks_ms(place(specs, hw)) == pytest.approx(float(latency_ms), abs=1e-3)
     assert covered > 1000

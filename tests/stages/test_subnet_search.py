@@ -15,7 +15,8 @@ from spaceevo.artifacts import Layout
 from spaceevo.errors import ConfigError, ConstraintError, TableError
 from spaceevo.latency.predictor import BlockLatency
 from spaceevo.latency.table import LatencyTable
-from spaceevo.nn.checkpoint import read_subnet, save_checkpoint
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
+from spaceevo.nn.subnets import read_subnet
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import set_quant
 from spaceevo.space.cost import subnet_cost
@@ -88,7 +89,7 @@ def context(folder: Path, **recipe: Any) -> Any:
     found.command = lambda stage, *overrides: f"python -m spaceevo +stage={stage} {' '.join(overrides)}"
     found.supernet_file = lambda int8: found.layout.supernet(str(MEMBER), int8)
     found.supernet = lambda int8: supernet.eval()
-    save_checkpoint(found.supernet_file(True), supernet, {"quant": "deploy"})
+    save_checkpoint(found.supernet_file(True), supernet, CheckpointMeta(quant="deploy"))
     return found
 
 

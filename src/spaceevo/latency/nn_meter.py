@@ -30,7 +30,7 @@ SYNONYMS = {"global-avgpool": ("gap", "global-pool"), "addrelu": ("add-relu",)}
 
 
 def import_nn_meter(state: Path) -> Any:
-    """nn-Meter, keeping its settings and data in `state`.
+    """Import nn-Meter, keeping its settings and data in `state`.
 
     Raises:
         MissingExtraError: it, or what it needs, is not installed.
@@ -83,7 +83,7 @@ def register_package(meta_file: Path, state: Path) -> str:
 
 
 def load_predictors(name: str, state: Path) -> dict[str, Any]:
-    """The kernel predictors of a registered package by kernel.
+    """Load the kernel predictors of a registered package by kernel.
 
     Raises:
         ConfigError: no such package is registered, or its files are not where it says.
@@ -103,7 +103,7 @@ def load_predictors(name: str, state: Path) -> dict[str, Any]:
 
 
 def blocks_ms(predictors: Mapping[str, Any], blocks: Mapping[str, PlacedBlock], package: str) -> dict[str, float]:
-    """Latency in ms of blocks by key, each the sum of its kernels.
+    """Predict the latency in ms of blocks by key, each the sum of its kernels.
 
     Raises:
         TableError: the package has no predictor of a kernel; names kernel and block.

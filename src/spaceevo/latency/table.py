@@ -17,7 +17,7 @@ REMEDY = "delete it or set platform.table"
 
 @dataclass
 class LatencyTable:
-    """Latency in ms of every block by its key (`BlockType.key`).
+    """Holds the latency in ms of every block by its key (`BlockType.key`).
 
     Attributes:
         entries: block key → ms, of the block by itself.

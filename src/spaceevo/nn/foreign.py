@@ -123,7 +123,7 @@ def _load(file: BinaryIO, **settings: Any) -> Any:
 
 
 def read_foreign(path: Path) -> Mapping[str, Any]:
-    """Content of a file that `torch.save` wrote: tensors and plain values as they are, foreign objects as stand-ins.
+    """Read a file that `torch.save` wrote: tensors and plain values as they are, foreign objects as stand-ins.
 
     Raises:
         CheckpointError: the file is missing, truncated, no checkpoint, or holds code; nothing has been executed.

@@ -1,6 +1,6 @@
 """Released checkpoints of the published system → our networks: names, shapes, quantisers.
 
-Known forms: supernets and extracted subnets (`state_dict`), students of block-wise distillation (`model`), and the
+Known formats: supernets and extracted subnets (`state_dict`), students of block-wise distillation (`model`), and the
 EfficientNet teacher (`model`, names of the package `efficientnet_pytorch`); each in fp32 or with LSQ+ scales.
 """
 
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from spaceevo.errors import CheckpointError, choices
 from spaceevo.nn.block import Block
-from spaceevo.nn.foreign import read_foreign
 from spaceevo.nn.stage import Stage
 from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import Network
@@ -63,7 +62,7 @@ _LEAVES = {
 
 
 class Released(NamedTuple):
-    """Content of a released checkpoint.
+    """Holds the content of a released checkpoint.
 
     Attributes:
         kind: what it is of, judged by its names.
@@ -88,7 +87,7 @@ class Released(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What `load_released` did.
+    """Says what loading a released checkpoint did.
 
     Attributes:
         epochs: finished epochs of the file; None where it does not say.
@@ -105,33 +104,20 @@ def _ran(state: Mapping[str, Tensor], site: str) -> bool:
     return any(state[f"{site}.{leaf}"].item() != start for leaf, start in _START.items() if f"{site}.{leaf}" in state)
 
 
-def is_released(content: Mapping[str, Any]) -> bool:
-    """Whether a file's content is a released checkpoint rather than one of ours."""
-    return not {"state_dict", "meta"} <= content.keys()
-
-
-def read_released(path: Path) -> Released:
-    """Read a released checkpoint.
+def parse_released(content: Mapping[str, object], path: Path) -> Released:
+    """Recognise the content of a released checkpoint by the names of its tensors.
 
     Raises:
-        CheckpointError: truncated, with code in it, or in no known form.
+        CheckpointError: it has no known format.
     """
-    return parse_released(read_foreign(path), path)
-
-
-def parse_released(content: Mapping[str, Any], path: Path) -> Released:
-    """Recognise what `read_foreign` read.
-
-    Raises:
-        CheckpointError: it is in no known form.
-    """
-    tensors = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content)
+    holders = (content.get(key) for key in ("state_dict", "model"))
+    tensors = next((holder for holder in holders if isinstance(holder, Mapping)), content)
     state = {str(k).removeprefix("module."): v.detach() for k, v in tensors.items() if isinstance(v, Tensor)}
     kinds: dict[str, Kind] = {"stages.": "supernet", "stage.": "block", "_conv_stem.": "teacher"}
     kind = next((kinds[p] for p in kinds if any(key.startswith(p) for key in state)), None)
     if kind is None:
         raise CheckpointError(
-            f"checkpoint {path} is in no known form; expected names that start with {choices(kinds)}; "
+            f"checkpoint {path} is in no known format; expected names that start with {choices(kinds)}; "
             f"it has {choices(state, limit=3) or 'no tensors'}"
         )
     epoch = content.get("epoch")
@@ -139,25 +125,8 @@ def parse_released(content: Mapping[str, Any], path: Path) -> Released:
     return Released(kind, state, finished)
 
 
-def load_released(network: nn.Module, path: str | Path) -> Loaded:
-    """Load a released checkpoint into one of our networks.
-
-    A network under `quant="published"` takes the quantisers' values; those of layers that never ran in INT8 stay
-    uninitialised. One under `quant="deploy"` takes the weights alone: its quantisers are others.
-
-    Args:
-        network: a supernet, an extracted subnet, a student, or a teacher (timm's EfficientNet, prepared or not).
-        path: the file.
-
-    Raises:
-        CheckpointError: the file is broken, holds code, or belongs to another network; names what does not fit.
-    """
-    released = read_released(Path(path))
-    return load_parsed(network, released, Path(path))
-
-
 def load_parsed(network: nn.Module, released: Released, path: Path) -> Loaded:
-    """As `load_released`, from a file that has been read already.
+    """Load a released checkpoint that has been read; see `nn.loading.load_released`.
 
     Raises:
         CheckpointError: it belongs to another network; names what does not fit.

@@ -18,7 +18,7 @@ from spaceevo.latency.fastest import fastest_subnet
 from spaceevo.latency.predictor import BlockLatency, FixedLatency
 from spaceevo.latency.table import LatencyTable
 from spaceevo.space.encoding import SubnetSpec
-from spaceevo.space.placement import PlacedBlock, fixed_blocks
+from spaceevo.space.placement import PlacedBlock, fixed_blocks, subnet_blocks
 from spaceevo.space.superspace import SpaceMember, Superspace
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,11 @@ class Platform:
             EncodingError: one is not a subnet of `member`.
             TableError: blocks are unknown.
         """
-        found = self.predictor.predict_many(member, specs)
+        try:
+            found = self.predictor.predict_many(member, specs)
+        except TableError:  # rare, so that predictions need not look for unknown blocks each time
+            self.ensure(block for spec in specs for block in subnet_blocks(member, spec))
+            found = self.predictor.predict_many(member, specs)
         self._warn_of_interpolated()
         return found
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from spaceevo.errors import TableError
 from spaceevo.latency.predictor import FixedLatency
 from spaceevo.latency.table import LatencyTable
 from spaceevo.platforms.base import Platform, log
@@ -20,9 +16,8 @@ from spaceevo.runtimes.machine import instruction_sets, machine_name, provenance
 from spaceevo.runtimes.random_program import empty_program
 from spaceevo.runtimes.registry import runtime_named
 from spaceevo.runtimes.timing import CLOCK, Timing, time_models
-from spaceevo.space.encoding import SubnetSpec
-from spaceevo.space.placement import PlacedBlock, subnet_blocks
-from spaceevo.space.superspace import SpaceMember, Superspace
+from spaceevo.space.placement import PlacedBlock
+from spaceevo.space.superspace import Superspace
 from spaceevo.terminal import progress
 
 BLOCK_REPEATS = 10
@@ -205,16 +200,3 @@ class MeasuringPlatform(Platform):
         if self.predictor.fixed_latency_ms is not None:  # a wish, not a stopgap: here the blocks could be measured
             return self.predictor.fixed_ms(resolution)
         return super()._fixed_ms(superspace, resolution)
-
-    def subnets_ms(self, member: SpaceMember, specs: Sequence[SubnetSpec]) -> NDArray[np.float64]:
-        """Predict the latency of subnets in ms, `(N,)`; unknown blocks are measured first.
-
-        Raises:
-            EncodingError: one is not a subnet of `member`.
-            TableError: the table is another machine's and lacks blocks.
-        """
-        try:
-            return super().subnets_ms(member, specs)
-        except TableError:  # rare, so that predictions need not look for unknown blocks each time
-            self.ensure(block for spec in specs for block in subnet_blocks(member, spec))
-        return super().subnets_ms(member, specs)

@@ -16,7 +16,7 @@ Pad = Callable[[Tensor], Tensor]
 
 
 def quantizers(module: nn.Module) -> dict[str, Quantizer]:
-    """All quantisers below `module` by name."""
+    """List all quantisers below `module` by name."""
     return {name: child for name, child in module.named_modules() if isinstance(child, Quantizer)}
 
 
@@ -27,7 +27,7 @@ def set_quant(module: nn.Module, on: bool) -> None:
 
 
 def float_state(state: dict[str, Any]) -> dict[str, Any]:
-    """The part of a state dict that no quantiser owns: what INT8 training takes over from fp32."""
+    """Take the part of a state dict that no quantiser owns: what INT8 training takes over from fp32."""
     return {key: value for key, value in state.items() if not _is_quantizer_key(key)}
 
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save
 from torch import Tensor
@@ -16,7 +15,7 @@ from spaceevo.nn.layers import ElasticLayer
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.prepare import float_state
 from spaceevo.runtimes import plain_network
-from spaceevo.runtimes.plain_network import FORMAT, PlainNetwork
+from spaceevo.runtimes.plain_network import FORMAT, Description, PlainNetwork
 
 READER = "plain_network.py"
 
@@ -26,7 +25,7 @@ class _Describer:
 
     def __init__(self, network: Network) -> None:
         self.paths = {module: path for path, module in network.named_modules()}
-        self.layers: list[dict[str, Any]] = []
+        self.layers: list[Description] = []
 
     def layer(self, name: str, leaf: ElasticLayer, inputs: Sequence[str], /) -> str:
         description = {"name": name, "inputs": list(inputs), "module": self.paths[leaf], **asdict(leaf.active)}

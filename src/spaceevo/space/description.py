@@ -23,14 +23,14 @@ CONF_VARIABLE = "SPACEEVO_CONF"
 
 
 def conf_folder() -> Path:
-    """Folder of the shipped Hydra configs: inside the installed package, or beside `src` in a checkout."""
+    """Find the folder of the shipped Hydra configs: inside the installed package, or beside `src` in a checkout."""
     package = Path(__file__).resolve().parents[1]
     packed = package / "conf"
     return packed if packed.is_dir() else package.parents[1] / "conf"
 
 
 def conf_files(group: str) -> dict[str, Path]:
-    """Files of a config group by name: shipped ones and those of the folder in `SPACEEVO_CONF`."""
+    """List the files of a config group by name: shipped ones and those of the folder in `SPACEEVO_CONF`."""
     folders = [conf_folder()]
     if extra := os.environ.get(CONF_VARIABLE):
         folders.append(Path(extra))
@@ -38,7 +38,7 @@ def conf_files(group: str) -> dict[str, Path]:
 
 
 def superspaces() -> list[str]:
-    """Names of all superspaces, shipped ones and those of the folder in `SPACEEVO_CONF`."""
+    """List the names of all superspaces, shipped ones and those of the folder in `SPACEEVO_CONF`."""
     return sorted(conf_files("superspace"))
 
 
@@ -91,7 +91,7 @@ def parse_space(text: str, within: Superspace | None = None) -> SpaceMember:
 
 
 def found_space(layout: Layout, within: Superspace, text: str | None, command: str) -> SpaceMember:
-    """The member that `text` encodes or, without, the best of the last space search.
+    """Find the member that `text` encodes or, without a text, the best one of the last space search.
 
     Raises:
         MissingArtifactError: neither is there; names `command`, which searches.

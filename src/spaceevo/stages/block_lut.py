@@ -15,11 +15,11 @@ from torch import Tensor
 from spaceevo.artifacts import file_hash, fingerprint, write_text
 from spaceevo.errors import ConfigError
 from spaceevo.nn.calibrate import recalibrate
-from spaceevo.nn.checkpoint import load_state, read_checkpoint
+from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.losses import VarianceOf, noise_to_signal
 from spaceevo.nn.memory import channels_last
 from spaceevo.nn.student import BlockStudent
-from spaceevo.quant.prepare import quantizers, set_quant
+from spaceevo.quant.prepare import quantizers
 from spaceevo.quant.quantizer import quant_scheme
 from spaceevo.search.lut import LutKey, LutRow, lut_file_name, lut_keys, write_lut_file
 from spaceevo.space.cost import blocks_cost
@@ -222,8 +222,7 @@ class _LutBuilder:
             source, target = self.taps[stage]
             space = self.superspace.stage_space(stage, key.block)
             student = BlockStudent(space, (self.channels[source], self.channels[target]), scheme)
-            load_state(student, read_checkpoint(path, f"block {name}", "").state, path, strict=context.int8)
-            set_quant(student, context.int8)
+            read_checkpoint(path, f"block {name}").load_into(student, int8=context.int8)
             self.student = name, channels_last(student).to(self.device).eval()
         return self.student[1]
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
 
 from spaceevo.errors import CheckpointError, ConfigError, MissingArtifactError
-from spaceevo.nn.checkpoint import save_checkpoint
-from spaceevo.nn.released import Released, load_parsed, read_released
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
+from spaceevo.nn.loading import read_released
+from spaceevo.nn.released import Released, load_parsed
 from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import prepare
@@ -37,7 +39,7 @@ class ConvertStage(StageCallback):
         make = {"supernet": _supernet, "block": _block, "teacher": _teacher}[released.kind]
         network, target, meta = make(context, released, path)
         loaded = load_parsed(network, released, path)
-        meta |= {"quant": "published" if released.int8 else "off", "epochs": loaded.epochs}
+        meta = replace(meta, quant="published" if released.int8 else "off", epochs=loaded.epochs)
         save_checkpoint(target, network, meta)
         figures = {
             "kind": released.kind,
@@ -47,9 +49,9 @@ class ConvertStage(StageCallback):
             "quantised_layers": loaded.quantised,
             "epochs": loaded.epochs,
         }
-        quant = f"quant={meta['quant']}"
+        quant = f"quant={meta.quant}"
         following = {
-            "supernet": context.command("evaluate", *(f"{k}={meta[k]}" for k in ("space",) if k in meta), quant),
+            "supernet": context.command("evaluate", f"space={meta.space}", quant),
             "block": context.command("block_lut", quant),
             "teacher": context.command("block_kd", quant),
         }
@@ -62,7 +64,7 @@ def _source(context: Context) -> Path:
     return Path(context.plain["checkpoint"])
 
 
-Made = tuple[nn.Module, Path, dict[str, object]]
+Made = tuple[nn.Module, Path, CheckpointMeta]
 
 
 def _scheme(released: Released) -> str:
@@ -73,7 +75,7 @@ def _scheme(released: Released) -> str:
 def _supernet(context: Context, released: Released, path: Path) -> Made:
     member = context.member
     target = context.layout.supernet(str(member), released.int8)
-    return Supernet(member, _scheme(released)), target, {"space": str(member)}
+    return Supernet(member, _scheme(released)), target, CheckpointMeta(space=str(member))
 
 
 def _block(context: Context, released: Released, path: Path) -> Made:
@@ -85,7 +87,7 @@ def _block(context: Context, released: Released, path: Path) -> Made:
     space, index = context.superspace.stage_space(match[1], int(match[2])), int(match[2])
     channels = _projected(released, "in_proj", 1, path), _projected(released, "out_proj", 0, path)
     target = context.layout.block(context.superspace.name, match[1], index, released.int8)
-    return BlockStudent(space, channels, quant_scheme(_scheme(released))), target, {"block": asked}
+    return BlockStudent(space, channels, quant_scheme(_scheme(released))), target, CheckpointMeta(block=str(asked))
 
 
 def _projected(released: Released, name: str, axis: int, path: Path) -> int:
@@ -102,4 +104,4 @@ def _teacher(context: Context, released: Released, path: Path) -> Made:
     if released.int8:
         prepare(teacher.model)
     target = context.layout.teacher(context.teacher.name, released.int8)
-    return teacher, target, {"teacher": context.teacher.name, "num_classes": classes}
+    return teacher, target, CheckpointMeta(teacher=context.teacher.name, settings={"num_classes": classes})

@@ -14,9 +14,9 @@ from spaceevo.errors import ConfigError, ExportError, choices
 from spaceevo.export.bundle import PRECISIONS, Bundle
 from spaceevo.export.gate import Gate, asked_formats, top1
 from spaceevo.export.parity import Tolerance, compare
-from spaceevo.nn.checkpoint import Subnet, save_subnet
 from spaceevo.nn.deployable import make_deployable
 from spaceevo.nn.evaluate import calibrate_subnet, logits_of
+from spaceevo.nn.subnets import Subnet, save_subnet
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.prepare import set_quant

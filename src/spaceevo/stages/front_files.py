@@ -11,8 +11,8 @@ from typing import Any
 from rich.table import Table
 
 from spaceevo.artifacts import read_json, write_json
-from spaceevo.nn.checkpoint import save_subnet
 from spaceevo.nn.evaluate import Evaluation, calibrate_subnet, top1
+from spaceevo.nn.subnets import save_subnet
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
 from spaceevo.report.front import Drawn, draw_fronts

@@ -17,7 +17,7 @@ from spaceevo.space.superspace import SpaceMember, Superspace
 from spaceevo.stages.job import Input, Workspace, file_input
 
 if TYPE_CHECKING:  # jobs that build no network start without torch
-    from spaceevo.nn.checkpoint import Subnet
+    from spaceevo.nn.subnets import Subnet
     from spaceevo.nn.supernet import Supernet
 
 Quant = Literal["off", "deploy", "published"]
@@ -188,8 +188,7 @@ class SupernetSource:
             MissingArtifactError: the file is not there.
             CheckpointError: it is broken, or no subnet's.
         """
-        from spaceevo.nn.checkpoint import read_subnet
-        from spaceevo.nn.weights import holds_subnet
+        from spaceevo.nn.subnets import holds_subnet, read_subnet
 
         path = self.checkpoint
         if path is None or (path.is_file() and not holds_subnet(path)):

@@ -17,6 +17,8 @@ PACKAGE = "ai-edge-litert"
 EXTRA = "tflite"
 FILE_IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
+Table = Any
+"""An object of the generated schema, which has no types."""
 METADATA_NAME = b"spaceevo"
 """Name of the metadata entry that holds our texts, as JSON."""
 
@@ -39,11 +41,11 @@ class FlatbufferGraph:
     """One LiteRT subgraph under construction; tensors are known by their index."""
 
     def __init__(self) -> None:
-        self.schema: Any = litert_schema()
-        self.buffers: list[Any] = [self.schema.BufferT()]
-        self.tensors: list[Any] = []
-        self.operators: list[Any] = []
-        self.codes: list[Any] = []
+        self.schema: Table = litert_schema()
+        self.buffers: list[Table] = [self.schema.BufferT()]
+        self.tensors: list[Table] = []
+        self.operators: list[Table] = []
+        self.codes: list[Table] = []
         self.code_indices: dict[tuple[str, int], int] = {}
 
     def tensor(
@@ -86,7 +88,7 @@ class FlatbufferGraph:
         """Add a constant with zero point 0; return its index."""
         return self.tensor(name, values.shape, dtype, scale, values=values)
 
-    def adopt(self, tensor: Any, content: NDArray[np.uint8] | None) -> int:
+    def adopt(self, tensor: Table, content: NDArray[np.uint8] | None) -> int:
         """Add a copy of a tensor of another model; return its index.
 
         Args:
@@ -165,7 +167,7 @@ class FlatbufferGraph:
         return bytes(builder.Output())
 
 
-def read_model(file: bytes) -> Any:
+def read_model(file: bytes) -> Table:
     """A LiteRT file as the schema's objects."""
     return litert_schema().ModelT.InitFromPackedBuf(file, 0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,8 +38,8 @@ class Value:
 class Weights(NamedTuple):
     """Weight `(Cout, Cin/groups, K, K)` and bias `(Cout,)`: int8 and int32 with a scale per channel, or float32."""
 
-    weight: NDArray[Any]
-    bias: NDArray[Any]
+    weight: NDArray[np.generic]
+    bias: NDArray[np.generic]
     scale: NDArray[np.float32] | None = None
 
 
@@ -193,7 +193,7 @@ class LayerGraph(FlatbufferGraph):
         self.operator("FULLY_CONNECTED", [x.index, *operands], y.index, version, options, keepNumDims=keeps_shape)
         return y
 
-    def _operands(self, name: str, x: Value, weights: Weights, weight: NDArray[Any], axis: int) -> list[int]:
+    def _operands(self, name: str, x: Value, weights: Weights, weight: NDArray[np.generic], axis: int) -> list[int]:
         """Add a convolution's weight, already in LiteRT's layout, and bias."""
         weight = np.ascontiguousarray(weight)
         if weights.scale is None or x.quant is None:

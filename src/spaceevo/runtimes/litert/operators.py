@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from spaceevo.runtimes.base import OperatorTime, Profile
-from spaceevo.runtimes.litert.flatbuffer import FlatbufferGraph, litert_schema, read_model
+from spaceevo.runtimes.litert.flatbuffer import FlatbufferGraph, Table, litert_schema, read_model
 from spaceevo.runtimes.litert.session import LiteRtSession
 from spaceevo.runtimes.preprocessing import INSIDE_NAME
 from spaceevo.runtimes.timing import time_models
@@ -30,7 +30,7 @@ class OperatorFile(NamedTuple):
     file: bytes
 
 
-def operator_kinds(model: Any) -> list[str]:
+def operator_kinds(model: Table) -> list[str]:
     """Types of a model's operators, in order of execution."""
     names = {value: name for name, value in vars(litert_schema().BuiltinOperator).items() if not name.startswith("_")}
     return [names[model.operatorCodes[each.opcodeIndex].builtinCode] for each in model.subgraphs[0].operators]
@@ -38,7 +38,9 @@ def operator_kinds(model: Any) -> list[str]:
 
 def operator_files(file: bytes) -> list[OperatorFile]:
     """The operators of a file written here, each alone, in order of execution; padding goes with what reads it."""
-    model, found, together = read_model(file), list[OperatorFile](), list[Any]()
+    model = read_model(file)
+    found: list[OperatorFile] = []
+    together: list[Table] = []
     (graph,) = model.subgraphs
     for kind, operator in zip(operator_kinds(model), graph.operators, strict=True):
         together.append(operator)
@@ -49,7 +51,7 @@ def operator_files(file: bytes) -> list[OperatorFile]:
     return found
 
 
-def _alone(model: Any, operators: Sequence[Any]) -> bytes:
+def _alone(model: Table, operators: Sequence[Table]) -> bytes:
     """Operators in a row, of which each but the last is read by the next alone, as a file."""
     (graph,), part = model.subgraphs, FlatbufferGraph()
     read = dict.fromkeys(int(index) for each in operators for index in each.inputs)

@@ -6,7 +6,7 @@ The same products and sums, and zeros besides; every result is the same integer.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ class PackedKernel(NamedTuple):
         right: packed pixels to pad on the right.
     """
 
-    weight: NDArray[Any]
+    weight: NDArray[np.generic]
     pixels: int
     left: int
     right: int
@@ -47,7 +47,7 @@ def packed_pixels(channels: int, width: int, stride: int, packed_channels: int) 
     return pixels if pixels * stride > 1 else 0
 
 
-def pack_kernel(weight: NDArray[Any], stride: int, pixels: int) -> PackedKernel:
+def pack_kernel(weight: NDArray[np.generic], stride: int, pixels: int) -> PackedKernel:
     """The kernel of a convolution padded by half of it, for packed pixels.
 
     Args:
