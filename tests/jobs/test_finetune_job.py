@@ -17,7 +17,7 @@ from spaceevo.jobs.runner import make_job
 from spaceevo.lit.finetune import FinetuneModule
 from spaceevo.lit.module import MultiPassModule
 from spaceevo.lit.training import Figures, Trainee, Training
-from spaceevo.nn.checkpoint import read_subnet, save_subnet
+from spaceevo.nn.subnets import read_subnet, save_subnet
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.prepare import quantizers, set_quant
 from spaceevo.quant.quantizer import quant_scheme

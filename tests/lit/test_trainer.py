@@ -44,9 +44,13 @@ def test_processes_that_would_each_train_alone_are_refused(tmp_path: Path, monke
         {"accelerator": "abacus"},
         {"precision": "12-true"},
         {"strategy": "alone"},
-        {"no_such_setting": 1},
     ],
 )
 def test_what_lightning_refuses_is_one_line(tmp_path: Path, settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"^trainer: .*; set trainer\.\*$"):
         trainer_precision(tmp_path, **settings)
+
+
+def test_a_misspelt_setting_is_named_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^trainer\.bench_mark is not a setting; allowed: benchmark$"):
+        trainer_precision(tmp_path, bench_mark=True)
