@@ -107,9 +107,9 @@ def main(kind: str, folder: Path, images: int) -> None:
     )
     trainer.fit(module, data)
     weights = torch.cat([p.detach().flatten() for p in module.network.parameters()])
-    rate = module.lr_schedulers().base_lrs[0]  # type: ignore[union-attr]
+    rate = module.lr_schedulers().base_lrs[0]
     found = {
-        "losses": losses,
+        "losses": seen,
         "weights": weights[::97].tolist(),
         "rate": rate,
         "sampled": getattr(module, "sampled", []),
