@@ -157,8 +157,8 @@ def test_what_was_trained_is_written_down(
     made = finetune(f"checkpoint={start('deploy')}")
     target = made.trainee.target
     assert target.is_relative_to(tmp_path / "runs/checkpoints/finetune/images")
-    assert made.trainee.meta["classes"] == list(CLASSES)
-    assert SubnetSpec.parse(str(made.trainee.meta["subnet"])) == SPEC
+    assert made.trainee.meta.classes == CLASSES
+    assert SubnetSpec.parse(made.trainee.meta.subnet) == SPEC
     words = shlex.split(made.outcome.next_command)
     assert {"+stage=export", f"checkpoint={target}", f"data.root={images}", "quant=deploy"} < set(words)
     save_subnet(target, made.network, MEMBER, SPEC, CLASSES, "deploy")
@@ -185,4 +185,4 @@ def test_faults_are_named(tmp_path: Path, start: Callable[[str], Path], finetune
     with pytest.raises(ConfigError, match="was not extracted by the last search") as caught:
         finetune(space, f"subnet='{MEMBER.largest}'")
     assert "subnet=" not in str(caught.value).partition("run:")[2]
-    assert finetune(space, "quant=published").trainee.meta["subnet"] == str(SPEC)
+    assert finetune(space, "quant=published").trainee.meta.subnet == str(SPEC)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image, ImageOps
-from pytorch_lightning import Trainer
 
 from spaceevo.artifacts import StageResult
 from spaceevo.errors import ConfigError
-from spaceevo.nn.checkpoint import read_checkpoint
+from spaceevo.lit.module import Trainer
+from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.subnets import save_subnet
 from spaceevo.nn.supernet import Supernet
 from spaceevo.space.description import parse_space

@@ -18,7 +18,8 @@ from spaceevo.lit.digits import write_digits
 from spaceevo.lit.guard import DivergenceError, Guard, LossWatch
 from spaceevo.lit.module import Callback, MultiPassModule, Recipe, Trainer
 from spaceevo.lit.training import Trainee, Training
-from spaceevo.nn.checkpoint import read_checkpoint
+from spaceevo.nn.checkpoint import CheckpointMeta
+from spaceevo.nn.loading import read_checkpoint
 
 RECIPE = Recipe(3, lambda groups: torch.optim.SGD(groups, lr=0.1, weight_decay=0.01))
 
@@ -80,7 +81,7 @@ class Bench:
         self.training = Training(make_data(digits), folder / "run", 0, make_trainer, self.said.append)
 
     def trainee(self, file: str, **identity: object) -> Trainee:
-        return Trainee("toy", self.folder / file, {"lr": 0.1, **identity}, {})
+        return Trainee("toy", self.folder / file, {"lr": 0.1, **identity}, CheckpointMeta())
 
     def fit(self, file: str, make_module: Callable[[], MultiPassModule], **identity: object) -> Tensor:
         """Train; return the weights that were saved."""

@@ -100,8 +100,8 @@ def _joined(faults: Iterable[str]) -> Iterator[str]:
     for fault in faults:
         wrong, _, may_be = fault.partition(ALLOWED)
         allowed.setdefault(wrong, []).append(may_be)
-    for wrong, may_be in allowed.items():
-        yield ALLOWED.join([wrong, " or ".join(dict.fromkeys(filter(None, may_be)))]).removesuffix(ALLOWED)
+    for wrong, values in allowed.items():
+        yield ALLOWED.join([wrong, " or ".join(dict.fromkeys(filter(None, values)))]).removesuffix(ALLOWED)
 
 
 def _told(detail: ErrorDetails, plain: Plain) -> Fault:
