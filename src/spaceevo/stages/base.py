@@ -26,6 +26,7 @@ from rich.table import Table
 from spaceevo import __version__
 from spaceevo.artifacts import RESULT_FILE, Layout, StageResult, atomic_path, file_hash, fingerprint, read_json
 from spaceevo.errors import ConfigError, MissingArtifactError, choices
+from spaceevo.jobs.tracking import is_tracked, track
 from spaceevo.nn.checkpoint import Subnet, read_subnet
 from spaceevo.nn.supernet import Supernet
 from spaceevo.nn.weights import holds_subnet, random_supernet, trained_supernet
@@ -34,7 +35,6 @@ from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.published import published_model, published_models
 from spaceevo.space.superspace import SpaceMember, Superspace
 from spaceevo.stages.processes import is_first
-from spaceevo.stages.tracking import is_tracked, track
 
 log = logging.getLogger(__name__)
 console = Console(highlight=False, soft_wrap=True)
@@ -292,7 +292,7 @@ class StageCallback(Callback):
         settings = {key: context.plain[key] for key in SETTINGS}
         expected = fingerprint([self.name, settings, context.recipe, hashes, self.stamp(context)])
         previous = StageResult.load(context.output)
-        if previous is not None and previous.is_current(expected):
+        if previous is not None and previous.fingerprint == expected:
             console.print(f"{self.name}: unchanged, skipped ({shown(context.output)})")
             return previous
         tracked = is_tracked(config)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from spaceevo.artifacts import read_json
+from spaceevo.artifacts import FRONT_FILE, read_json
 from spaceevo.export.bundle import FORMS
 from spaceevo.latency.accuracy import PredictionError
 from spaceevo.latency.blocks import random_program, subnet_blocks
@@ -22,7 +22,6 @@ from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.base import Context, Outcome, StageCallback, console, progress, write_csv
 from spaceevo.stages.export import PRECISIONS, file_name
-from spaceevo.stages.front_files import FRONT_FILE
 from spaceevo.stages.platforms.base import Platform
 from spaceevo.stages.platforms.measuring import MeasuringPlatform
 

@@ -22,8 +22,8 @@ from spaceevo.quant.convert import ProgramBuilder
 from spaceevo.quant.program import Program, TensorQuant
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember, Superspace
-from spaceevo.stages.base import progress
 from spaceevo.stages.platforms.base import Platform, log
+from spaceevo.terminal import progress
 
 BLOCK_REPEATS = 10
 SAVE_EVERY = 128
