@@ -26,15 +26,21 @@ class Neutral:
     reason: str
 
 
-@dataclass(frozen=True)
 class Component(Generic[T]):
     """Describes an object that is made when it is needed: `_target_` names its class, the rest are its arguments.
 
-    Attributes:
+    Args:
         node: the description, as Hydra's `instantiate` takes it.
     """
 
-    node: Mapping[str, Plain]
+    def __init__(self, node: Mapping[str, Plain]) -> None:
+        self.node = node
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Component) and self.node == other.node
+
+    def __hash__(self) -> int:
+        return hash(str(self.node))
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:

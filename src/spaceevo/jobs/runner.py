@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, get_args
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -46,15 +47,26 @@ def run(config: DictConfig) -> StageResult:
             _say_skipped(job, previous)
             return previous
         console.print(f"{job.name}: runs again, since {changed}")
-    tracked, started = is_tracked(config), time.monotonic()
+    _use_threads(job.settings)
+    tracked = is_tracked(config)
+    started = time.monotonic()
     outcome = job.work()
     result = _result(job, outcome, states, time.monotonic() - started)
     if is_first():
         result.save(output)
         _report(result, output, outcome)
         if tracked:
-            track(config, result, output)
+            track(config, list(hydra_node(config).overrides.task), result, output)
     return result
+
+
+def _use_threads(settings: object) -> None:
+    """Let torch compute with as many threads as a job is told to."""
+    threads = getattr(settings, "threads", None)
+    if threads is not None:
+        import torch  # jobs that build no network start without it
+
+        torch.set_num_threads(threads)
 
 
 def make_job(config: DictConfig) -> Job[Any]:
@@ -76,9 +88,14 @@ def job_type(config: DictConfig) -> JobType:
 
 def _settings_type(cls: JobType) -> type[Any]:
     """The dataclass that a job's class is generic over: `class CostJob(Job[CostSettings])`."""
-    (base,) = (base for base in cls.__orig_bases__ if getattr(base, "__origin__", None) is Job)  # type: ignore[attr-defined]
-    (settings,) = base.__args__
-    return settings  # type: ignore[no-any-return]
+    settings: type[Any]
+    (settings,) = next(get_args(base) for base in getattr(cls, "__orig_bases__", ()) if get_args(base))
+    return settings
+
+
+def hydra_node(config: DictConfig) -> DictConfig:
+    """Return Hydra's own part of the config; Hydra takes it out of what it hands to a task."""
+    return config.hydra if "hydra" in config else HydraConfig.get()
 
 
 def _workspace(config: DictConfig) -> Workspace:
@@ -92,16 +109,18 @@ def _workspace(config: DictConfig) -> Workspace:
         exported=Path(config.paths.exported),
         commands=commands(config),
         make=make,
-        is_sweep=config.hydra.mode is RunMode.MULTIRUN,
+        is_sweep=hydra_node(config).mode is RunMode.MULTIRUN,
+        force=bool(config.force),
         accelerator=str(config.trainer.accelerator),
     )
 
 
 def commands(config: DictConfig) -> Commands:
     """Return what writes following commands: it repeats this command line's options and overrides."""
-    sources = [source for source in config.hydra.runtime.config_sources if source.provider == "command-line"]
+    node = hydra_node(config)
+    sources = [source for source in node.runtime.config_sources if source.provider == "command-line"]
     options = tuple(word for source in sources for word in ("--config-dir", str(source.path)))
-    given = [text for text in config.hydra.overrides.task if text.lstrip("+~").partition("=")[0] not in UNREPEATED]
+    given = [text for text in node.overrides.task if text.lstrip("+~").partition("=")[0] not in UNREPEATED]
     return Commands(options, tuple(given))
 
 

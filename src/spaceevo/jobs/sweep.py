@@ -54,7 +54,7 @@ def compare_jobs(config: DictConfig, job: str, started_s: float, drawn: Sequence
     for name, path in {**result.outputs, "result": str(folder / RESULT_FILE)}.items():
         console.print(f"  {name}: {shown(Path(path))}")
     if is_tracked(config):
-        track(config, result, folder)
+        track(config, list(config.hydra.overrides.task), result, folder)
 
 
 def _rows(jobs: Sequence[Swept]) -> tuple[list[dict[str, Any]], list[str]]:

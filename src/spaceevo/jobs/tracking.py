@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,17 +26,18 @@ def is_tracked(config: DictConfig) -> bool:
     return tracked
 
 
-def track(config: DictConfig, result: StageResult, folder: Path) -> None:
+def track(config: DictConfig, overrides: Sequence[str], result: StageResult, folder: Path) -> None:
     """Send a result as a W&B run of its own: numbers and texts as its summary, rows as tables, PNG files as images.
 
     Args:
         config: the job's config.
+        overrides: what the command line set.
         result: what the job made.
         folder: the run's files are kept below it, in `wandb/`.
     """
     ensure_torchvision()  # Lightning's loggers are imported now
     logger = instantiate(config.logger, save_dir=str(folder), name=config.logger.name or result.stage)
-    logger.log_hyperparams({"seed": result.seed, "overrides": list(config.hydra.overrides.task)})
+    logger.log_hyperparams({"seed": result.seed, "overrides": list(overrides)})
     for name, value in result.figures.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             columns = list(value[0])

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from spaceevo.torchvision_shim import ensure_torchvision
 ensure_torchvision()
 from pytorch_lightning import Callback, LightningModule, Trainer  # noqa: E402  torchmetrics imports torchvision
 
-from spaceevo.artifacts import fingerprint  # noqa: E402
+from spaceevo.artifacts import Neutral, fingerprint  # noqa: E402
 from spaceevo.errors import ConfigError  # noqa: E402
 from spaceevo.lit.guard import Guard, LossWatch  # noqa: E402
 from spaceevo.nn.memory import channels_last, images_last  # noqa: E402
@@ -59,7 +59,7 @@ class Recipe:
     lr_batch_size: int | None = None
     schedule_every: int = 1
     ema_decay: float | None = None
-    guard: Guard = Guard()
+    guard: Annotated[Guard, Neutral("acts where a loss diverges; until then training is the same")] = Guard()
 
     def __post_init__(self) -> None:
         """Check the settings.

@@ -1,4 +1,4 @@
-"""Weight-sharing training of a whole space: the sandwich rule, fp32 and INT8."""
+"""Weight-sharing training of a whole space: the sandwich rule."""
 
 from __future__ import annotations
 
@@ -9,16 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spaceevo.artifacts import file_hash
-from spaceevo.errors import ConfigError
-from spaceevo.lit.base import MultiPassModule, Recipe, TrainingRun
+from spaceevo.lit.module import MultiPassModule, Recipe
 from spaceevo.nn.block import Block
-from spaceevo.nn.checkpoint import load_state, read_checkpoint
-from spaceevo.nn.evaluate import subnet_top1
 from spaceevo.nn.losses import adaptive_alpha_divergence
 from spaceevo.nn.supernet import Supernet
-from spaceevo.quant.prepare import float_state, set_quant
-from spaceevo.space.description import found_space
 from spaceevo.space.encoding import SubnetSpec
 
 
@@ -62,44 +56,3 @@ def zero_last_norms(supernet: Supernet) -> None:
             norm = block.layers["project"].norm
             assert isinstance(norm, nn.BatchNorm2d)
             nn.init.zeros_(norm.weight)
-
-
-def train_supernet(
-    run: TrainingRun, space: str | None, recipe: Recipe, label_smoothing: float = 0.1, dropout: float = 0.2
-) -> None:
-    """Train the supernet of `space` (or of the best space found): fp32 from scratch, INT8 from its fp32 checkpoint."""
-    member, int8 = found_space(run.layout, run.superspace, space, run.command("space_search")), run.quant.int8
-    run.data.setup()
-    if run.data.num_classes > run.superspace.num_classes:
-        raise ConfigError(
-            f"data {run.data.root} has {run.data.num_classes} classes, superspace {run.superspace.name} has "
-            f"{run.superspace.num_classes}; set superspace.stages.logits.widths=[{run.data.num_classes}]"
-        )
-    source = run.layout.supernet(str(member), int8=False)
-    inputs = {"fp32": file_hash(source)} if int8 and source.exists() else {}
-
-    def make_module() -> SupernetModule:
-        torch.manual_seed(run.seed)
-        supernet = Supernet(member, run.quant.scheme.name)
-        if int8:
-            state = read_checkpoint(source, f"fp32 supernet {member}", run.command("supernet", f"space={member}")).state
-            load_state(supernet, float_state(state), source, strict=False)
-            set_quant(supernet, True)
-        else:
-            zero_last_norms(supernet)
-        return SupernetModule(supernet, recipe, run.seed, label_smoothing, dropout)
-
-    def figures(module: MultiPassModule) -> dict[str, float]:
-        supernet = module.network
-        assert isinstance(supernet, Supernet)
-        cached = run.data.calibration_images(), run.data.test()
-        return {
-            f"{name}_top1": subnet_top1(supernet, spec, *cached)
-            for name, spec in (("max", member.largest), ("min", member.smallest))
-        }
-
-    precision = "int8" if int8 else "fp32"
-    target = run.layout.supernet(str(member), int8)
-    meta = {"space": str(member), "quant": run.quant.name}
-    found = run.fit(f"supernet_{precision}", target, make_module, figures, inputs, meta)
-    run.figures |= {f"supernet_{name}_{precision}_top1": found[f"{name}_top1"] for name in ("max", "min")}

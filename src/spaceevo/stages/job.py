@@ -94,6 +94,7 @@ class Workspace:
         commands: writes the commands that follow.
         make: makes the objects that components describe.
         is_sweep: whether this is one of several jobs of a multirun.
+        force: whether everything is made anew, though nothing changed.
         accelerator: `cpu` keeps networks off a GPU that is there.
     """
 
@@ -104,6 +105,7 @@ class Workspace:
     commands: Commands
     make: Maker
     is_sweep: bool = False
+    force: bool = False
     accelerator: str = "auto"
 
     @cached_property
@@ -111,7 +113,7 @@ class Workspace:
         """The GPU of this process where there is one and it is wanted, else the CPU."""
         import torch  # jobs that build no network start without it
 
-        from spaceevo.collectives import own_device
+        from spaceevo.stages.processes import own_device
 
         return torch.device("cpu") if self.accelerator == "cpu" else own_device()
 

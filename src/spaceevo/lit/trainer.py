@@ -1,0 +1,105 @@
+"""A Lightning trainer, its settings checked, with progress on the terminal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from spaceevo.torchvision_shim import ensure_torchvision
+
+ensure_torchvision()
+from lightning_fabric.utilities.exceptions import MisconfigurationException  # noqa: E402  it imports torchvision
+from pytorch_lightning import Callback, Trainer  # noqa: E402
+from pytorch_lightning.callbacks import RichProgressBar  # noqa: E402
+from pytorch_lightning.loggers import Logger  # noqa: E402
+
+from spaceevo.artifacts import Neutral  # noqa: E402
+from spaceevo.errors import ConfigError, choices  # noqa: E402
+from spaceevo.terminal import console  # noqa: E402
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+PLACE = Neutral("says where the same arithmetic runs")
+SHOWN = Neutral("says what is shown and logged")
+Devices = int | str | Sequence[int]
+
+
+def make_trainer(
+    *,
+    folder: Path,
+    epochs: int,
+    callbacks: Sequence[Callback] = (),
+    logger: Logger | None = None,
+    accelerator: Annotated[str, PLACE] = "auto",
+    strategy: Annotated[str, PLACE] = "auto",
+    devices: Devices = 1,
+    num_nodes: int = 1,
+    precision: str | int = "32-true",
+    deterministic: bool | Literal["warn"] = "warn",
+    enable_model_summary: Annotated[bool, SHOWN] = False,
+    log_every_n_steps: Annotated[int, SHOWN] = 10,
+    num_sanity_val_steps: Annotated[int, Neutral("nothing is validated while training")] = 0,
+    limit_val_batches: Annotated[int | float, Neutral("nothing is validated while training")] = 0,
+    **settings: Any,
+) -> Trainer:
+    """Make a trainer; further settings are Lightning's own.
+
+    Args:
+        folder: what the run leaves goes there.
+        epochs: passes over the training images.
+        callbacks: Lightning's, besides the progress bar.
+        logger: takes the losses; None logs nothing.
+        accelerator: `auto`, `cpu`, `cuda`, …
+        strategy: `auto`, or `ddp` for several processes.
+        devices: processes on each machine, or the numbers of their devices.
+        num_nodes: machines.
+        precision: one of `PRECISIONS`.
+        deterministic: whether algorithms that vary from run to run are refused, or warned of.
+        enable_model_summary: whether Lightning lists the layers.
+        log_every_n_steps: steps between two logged losses.
+        num_sanity_val_steps: validation steps before training.
+        limit_val_batches: validation batches.
+        **settings: of `pytorch_lightning.Trainer`.
+
+    Raises:
+        ConfigError: Lightning refuses a setting, or would silently replace it.
+    """
+    bars = [RichProgressBar(leave=False)] if console.is_terminal else []
+    try:
+        trainer = Trainer(
+            default_root_dir=folder,
+            max_epochs=epochs,
+            callbacks=[*callbacks, *bars],
+            logger=logger or False,
+            enable_progress_bar=bool(bars),
+            accelerator=accelerator,
+            strategy=strategy,
+            devices=devices,  # type: ignore[arg-type]  # any sequence does
+            num_nodes=num_nodes,
+            precision=precision,  # type: ignore[arg-type]  # checked below
+            deterministic=deterministic,
+            enable_model_summary=enable_model_summary,
+            log_every_n_steps=log_every_n_steps,
+            num_sanity_val_steps=num_sanity_val_steps,
+            limit_val_batches=limit_val_batches,
+            **settings,
+        )
+    except (MisconfigurationException, ValueError, TypeError) as error:  # more processes than devices, a misspelt word
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}; set trainer.*") from error
+    _check(trainer, str(precision))
+    return trainer
+
+
+def _check(trainer: Trainer, precision: str) -> None:
+    """Refuse what Lightning lets pass: half precision it would replace, and processes that would not work together."""
+    if trainer.precision not in PRECISIONS or (precision in ("16", "16-mixed") and trainer.precision != "16-mixed"):
+        on = trainer.strategy.root_device.type
+        allowed = choices(name for name in PRECISIONS if name != "16-mixed" or on == "cuda")
+        raise ConfigError(f"trainer.precision = {precision} on device {on}; allowed: {allowed}; set trainer.precision")
+    started = int(os.environ.get("WORLD_SIZE", trainer.world_size))
+    if started != trainer.world_size:
+        raise ConfigError(
+            f"torchrun started {started} processes, the trainer is set for {trainer.world_size}; add trainer=ddp, "
+            "or set trainer.devices (processes on a machine) and trainer.num_nodes (machines)"
+        )

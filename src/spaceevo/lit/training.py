@@ -1,0 +1,235 @@
+"""Training of networks into checkpoints: those that are current are skipped, a killed run goes on."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spaceevo import __version__
+from spaceevo.artifacts import Plain, differences, fingerprint, read_json, write_json
+from spaceevo.lit.datamodule import ImageFolderDataModule
+from spaceevo.lit.guard import DivergenceError
+from spaceevo.lit.module import Callback, MultiPassModule, Trainer
+from spaceevo.nn.checkpoint import read_checkpoint, save_checkpoint
+from spaceevo.torchvision_shim import ensure_torchvision
+
+ensure_torchvision()
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint  # noqa: E402  torchmetrics needs torchvision
+
+Figures = dict[str, float]
+IDENTITY_FILE, ROLLBACKS_FILE, RESUME_FILE = "identity.json", "rollbacks.json", "last.ckpt"
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """Describes one network to train.
+
+    Attributes:
+        name: shown to the user; a key of the module's `parts`.
+        target: the checkpoint it ends in.
+        identity: everything that decides its weights, by dotted name: settings, hashes of upstream files and of images.
+        meta: plain values to keep beside the weights.
+    """
+
+    name: str
+    target: Path
+    identity: Mapping[str, Plain]
+    meta: Mapping[str, Plain]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the name and of everything that decides the weights."""
+        return fingerprint([self.name, self.identity, self.meta])
+
+
+@dataclass
+class Training:
+    """Trains networks with one data module.
+
+    Args:
+        data: the images.
+        output: folder for what only this run needs: logs, and the state a killed run goes on from.
+        seed: seed of everything random.
+        make_trainer: makes a trainer from its folder, the epochs and extra callbacks.
+        say: shows a line to the user.
+
+    Attributes:
+        made: checkpoint of each network, by name.
+        device: where networks were trained.
+    """
+
+    data: ImageFolderDataModule
+    output: Path
+    seed: int
+    make_trainer: Callable[[Path, int, Sequence[Callback]], Trainer]
+    say: Callable[[str], None]
+    made: dict[str, Path] = field(default_factory=dict)
+    device: str = "cpu"
+
+    def fit(
+        self,
+        trainee: Trainee,
+        make_module: Callable[[], MultiPassModule],
+        figures: Callable[[MultiPassModule], Figures],
+        *,
+        anew: bool = False,
+    ) -> Figures:
+        """Train one network, or skip it if its checkpoint came from the same settings and inputs; return its figures.
+
+        Args:
+            trainee: the network.
+            make_module: builds what is trained, weights loaded.
+            figures: measures the trained module.
+            anew: whether a current one is trained too.
+        """
+        name = trainee.name
+        measured = self.fit_together(
+            name, [trainee], lambda _: make_module(), lambda module: {name: figures(module)}, anew=anew
+        )
+        return measured[name]
+
+    def fit_together(
+        self,
+        label: str,
+        trainees: Sequence[Trainee],
+        make_module: Callable[[Sequence[str]], MultiPassModule],
+        figures: Callable[[MultiPassModule], Mapping[str, Figures]],
+        *,
+        anew: bool = False,
+    ) -> dict[str, Figures]:
+        """Train networks in company, one pass over the data for all; those whose checkpoints are current are skipped.
+
+        Args:
+            label: folder of the run below `output`.
+            trainees: the networks.
+            make_module: builds the module that trains the networks of these names, weights loaded.
+            figures: measures each network of the trained module.
+            anew: whether current ones are trained too.
+        """
+        self.made |= {trainee.name: trainee.target for trainee in trainees}
+        found = {} if anew else self._current(trainees)
+        due = {trainee.name: trainee for trainee in trainees if trainee.name not in found}
+        if not due:
+            return found
+        started = time.monotonic()
+        state = _State(self.output / label, list(due.values()))
+        for line in state.begin():
+            self.say(f"{label}: {line}")
+        module, trainer = self._train(label, state, lambda: make_module(list(due)))
+        self.device = str(trainer.strategy.root_device)
+        measured = figures(module)
+        seconds = time.monotonic() - started
+        for name, trainee in due.items():
+            found[name] = dict(measured[name])
+            if trainer.is_global_zero:
+                kept = {"fingerprint": trainee.fingerprint, "figures": found[name], "version": __version__}
+                save_checkpoint(trainee.target, module.parts.get(name, module.network), {**trainee.meta, **kept})
+            shown = ", ".join(f"{key} {value:.4g}" for key, value in found[name].items())
+            self.say(f"{name}: {shown} · {seconds:.0f} s → {trainee.target}")
+        if trainer.is_global_zero:
+            state.remove()
+        trainer.strategy.barrier()  # no process may look for a checkpoint before it is written
+        return found
+
+    def _current(self, trainees: Sequence[Trainee]) -> dict[str, Figures]:
+        """Figures of the networks whose checkpoints came from the same settings and inputs."""
+        found: dict[str, Figures] = {}
+        for trainee in trainees:
+            if not trainee.target.exists():
+                continue
+            meta: dict[str, Any] = read_checkpoint(trainee.target, trainee.name, "").meta
+            if meta.get("fingerprint") == trainee.fingerprint:
+                found[trainee.name] = dict(meta["figures"])
+                made = datetime.fromtimestamp(trainee.target.stat().st_mtime).isoformat(" ", "seconds")
+                by = "" if meta.get("version") == __version__ else f" by spaceevo {meta.get('version', 'before 0.2')}"
+                self.say(f"{trainee.name}: unchanged, skipped ({trainee.target}, made {made}{by})")
+        return found
+
+    def _train(
+        self, label: str, state: _State, make_module: Callable[[], MultiPassModule]
+    ) -> tuple[MultiPassModule, Trainer]:
+        """Train from the last finished epoch that `state` keeps; after a divergence, as the recipe's guard says."""
+        while True:
+            torch.manual_seed(self.seed)  # what a library initialises draws from the global generator
+            module = make_module()
+            guard = module.recipe.guard
+            module.rate_factor = guard.rate_factor**state.rollbacks
+            trainer = self.make_trainer(self.output / label, module.recipe.epochs, _callbacks(module, state))
+            if state.resume is not None:
+                self.say(f"{label}: resumes from {state.resume}")
+            try:
+                trainer.fit(module, self.data, ckpt_path=state.resume)
+            except DivergenceError as error:
+                if guard.action == "stop" or state.rollbacks >= guard.attempts:
+                    raise
+                state.roll_back(writes=trainer.is_global_zero)
+                rate = guard.rate_factor**state.rollbacks
+                self.say(f"{label}: {error}; rolled back, rates now times {rate:.4g}")
+                continue
+            if trainer.interrupted:
+                raise KeyboardInterrupt
+            return module, trainer
+
+
+def _callbacks(module: MultiPassModule, state: _State) -> list[Callback]:
+    # Without `monitor` the one checkpoint kept is the latest: of the last finished epoch.
+    name = RESUME_FILE.removesuffix(".ckpt")
+    callbacks: list[Callback] = [ModelCheckpoint(state.folder, name, save_top_k=1, enable_version_counter=False)]
+    if module.recipe.ema_decay is not None:
+        callbacks.append(EMAWeightAveraging(decay=module.recipe.ema_decay, use_buffers=False))
+    return callbacks
+
+
+class _State:
+    """What a killed run goes on from: a folder that belongs to the settings and inputs it began with.
+
+    Args:
+        parent: folder of the run.
+        trainees: what it trains.
+    """
+
+    def __init__(self, parent: Path, trainees: Sequence[Trainee]) -> None:
+        self.parent = parent
+        self.identity = {f"{t.name}.{key}": value for t in trainees for key, value in {**t.identity, **t.meta}.items()}
+        self.folder = parent / fingerprint([trainee.fingerprint for trainee in trainees])
+        self.rollbacks = int(read_json(self._rollbacks_file)) if self._rollbacks_file.exists() else 0
+
+    @property
+    def _rollbacks_file(self) -> Path:
+        return self.folder / ROLLBACKS_FILE
+
+    @property
+    def resume(self) -> str | None:
+        """The checkpoint to go on from; None where there is none."""
+        path = self.folder / RESUME_FILE
+        return str(path) if path.exists() else None
+
+    def begin(self) -> list[str]:
+        """Keep what the run began with; say which unfinished run cannot be gone on with, and why."""
+        lines = []
+        for file in self.parent.glob(f"*/{RESUME_FILE}"):
+            began = file.with_name(IDENTITY_FILE)
+            if file.parent != self.folder and began.exists():
+                changed = differences(read_json(began), self.identity)
+                lines.append(f"starts over, since an unfinished run began with other settings or inputs: {changed}")
+        if not (self.folder / IDENTITY_FILE).exists():
+            write_json(self.folder / IDENTITY_FILE, self.identity)
+        return lines
+
+    def roll_back(self, *, writes: bool) -> None:
+        """Count one more return to the last finished epoch."""
+        self.rollbacks += 1
+        if writes:
+            write_json(self._rollbacks_file, self.rollbacks)
+
+    def remove(self) -> None:
+        """Forget this run and unfinished ones with other settings: it has ended well."""
+        for file in self.parent.glob(f"*/{IDENTITY_FILE}"):
+            shutil.rmtree(file.parent, ignore_errors=True)

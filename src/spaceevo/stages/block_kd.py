@@ -1,0 +1,153 @@
+"""Job block_kd: distils the teacher, stage by stage, into every candidate block type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated
+
+import torch
+from annotated_types import Gt
+
+from spaceevo.artifacts import Component, Neutral, Plain
+from spaceevo.lit.block_kd import BlockKdModule, Student
+from spaceevo.lit.module import MultiPassModule
+from spaceevo.lit.training import Trainee
+from spaceevo.nn.checkpoint import load_state, read_checkpoint
+from spaceevo.nn.losses import VarianceOf
+from spaceevo.nn.student import BlockStudent
+from spaceevo.quant.prepare import float_state, set_quant
+from spaceevo.space.selection import BlockName, parse_blocks
+from spaceevo.space.superspace import Superspace
+from spaceevo.stages.job import Input, Outcome, file_input
+from spaceevo.stages.training import Positive, TrainingJob, TrainingSettings
+from spaceevo.teacher import Teacher, TeacherConfig, load_teacher
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockKdSettings(TrainingSettings):
+    """Says which students are trained, and how.
+
+    Attributes:
+        teacher: the teacher.
+        block: names of candidate blocks, of stages for all their candidates, or `all`.
+        lr_by_stage: learning rates of stages where they are not the recipe's.
+        variance_of: whose variance the loss divides by.
+        together: most students in one pass over the data; None trains all of them in one.
+    """
+
+    teacher: Component[TeacherConfig]
+    block: str | tuple[str, ...]
+    lr_by_stage: Mapping[str, Annotated[float, Gt(0)]]
+    variance_of: VarianceOf
+    together: Annotated[Positive | None, Neutral("students end as they would alone")]
+
+
+class BlockKdJob(TrainingJob[BlockKdSettings]):
+    """Distils fp32 students from the fp32 teacher, INT8 ones from those and the INT8 teacher."""
+
+    name = "block_kd"
+    main_figure = "mean_max_nsr"
+
+    @cached_property
+    def teacher_config(self) -> TeacherConfig:
+        """The teacher's description."""
+        return self.workspace.make(self.settings.teacher)
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The teacher with its weights."""
+        command = self.workspace.commands("teacher")
+        return load_teacher(self.teacher_config, self.workspace.layout, self.data.num_classes, self.int8, command)
+
+    @cached_property
+    def blocks(self) -> dict[str, BlockName]:
+        """Stage and index of every candidate block asked for, by name."""
+        return {f"{stage}_{index}": (stage, index) for stage, index in parse_blocks(self.superspace, self.settings.block)}
+
+    @cached_property
+    def channels(self) -> dict[str, int]:
+        """Channels of the teacher's features, by stage."""
+        stages = sorted({tap for stage, _ in self.blocks.values() for tap in teacher_taps(self.superspace, stage)})
+        return dict(zip(stages, self.teacher.channels(*stages), strict=True))
+
+    def _block_file(self, name: str, *, int8: bool) -> Path:
+        return self.workspace.layout.block(self.superspace.name, *self.blocks[name], int8=int8)
+
+    def inputs(self) -> Mapping[str, Input]:
+        """Return the images, the teacher's weights and, for INT8, those of the fp32 students."""
+        found = {**super().inputs(), "teacher": self._teacher_input()}
+        if self.int8:
+            found |= {f"{name}_fp32": file_input(self._block_file(name, int8=False)) for name in self.blocks}
+        return found
+
+    def _teacher_input(self) -> Input:
+        return file_input(self.workspace.layout.teacher(self.teacher_config.name, self.int8))
+
+    def work(self) -> Outcome:
+        """Train, then tell the NSR of every student's largest and smallest sub-stage.
+
+        Raises:
+            MissingArtifactError: the teacher or an fp32 student has not been trained.
+        """
+        trainees = [self._trainee(name) for name in self.blocks]
+        size = self.settings.together or len(trainees)
+        losses: dict[str, float] = {}
+        for start in range(0, len(trainees), size):
+            group = trainees[start : start + size]
+            label = group[0].name if len(group) == 1 else f"{group[0].name}-{group[-1].name}"
+            found = self.training.fit_together(
+                label, group, self._make_module, self._measure, anew=self.workspace.force
+            )
+            losses |= {f"{name}_max_nsr": values["max_nsr"] for name, values in found.items()}
+        commands = self.workspace.commands
+        following = commands("block_lut") if self.int8 else commands("block_kd", "quant=deploy")
+        figures = {"mean_max_nsr": fmean(losses.values()), **losses}
+        return Outcome(figures, self.training.made, following, self.training.device)
+
+    def _trainee(self, name: str) -> Trainee:
+        upstream: dict[str, Plain] = {"teacher": self._teacher_input().state(None)}
+        if self.int8:
+            upstream["fp32"] = file_input(self._block_file(name, int8=False)).state(None)
+        meta = {
+            "superspace": self.superspace.name,
+            "quant": self.settings.quant,
+            "block": name,
+            "lr": self.settings.lr_by_stage.get(self.blocks[name][0]),
+        }
+        target = self._block_file(name, int8=self.int8)
+        return self.trainee(name, target, upstream, meta, besides=("block", "lr_by_stage"))
+
+    def _make_module(self, names: Sequence[str]) -> MultiPassModule:
+        students = {name: self._student(name) for name in names}
+        settings = self.settings
+        resolutions = self.superspace.block_resolutions
+        return BlockKdModule(students, self.teacher, resolutions, self.recipe, settings.seed, settings.variance_of)
+
+    def _student(self, name: str) -> Student:
+        torch.manual_seed(self.settings.seed)
+        stage, index = self.blocks[name]
+        taps = teacher_taps(self.superspace, stage)
+        source, target = taps
+        space = self.superspace.stage_space(stage, index)
+        network = BlockStudent(space, (self.channels[source], self.channels[target]), self.scheme)
+        if self.int8:
+            path = self._block_file(name, int8=False)
+            command = self.workspace.commands("block_kd", "quant=off", f"block={name}")
+            state = read_checkpoint(path, f"fp32 block {name}", command).state
+            load_state(network, float_state(state), path, strict=False)
+            set_quant(network, True)
+        return Student(network, taps, self.settings.lr_by_stage.get(stage))
+
+    def _measure(self, module: MultiPassModule) -> dict[str, dict[str, float]]:
+        assert isinstance(module, BlockKdModule)
+        return module.evaluate(self.data.calibration_images(), self.data.held_out())
+
+
+def teacher_taps(superspace: Superspace, stage: str) -> tuple[str, str]:
+    """Return the stages whose features of the teacher a student reads and reproduces: the one before, and its own."""
+    names = [template.name for template in superspace.stages]
+    return names[names.index(stage) - 1], stage
