@@ -1,24 +1,31 @@
-"""Stages run in this process, on a composed configuration."""
+"""Jobs run in this process, on a composed configuration."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from pkgutil import resolve_name
 
 import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from spaceevo.artifacts import StageResult
+from spaceevo.jobs.runner import run
 from spaceevo.space.description import conf_folder
-from spaceevo.stages.base import Context
+from spaceevo.stages.base import StageCallback
 
 RunStage = Callable[..., StageResult]
+CALLBACKS = {
+    "benchmark": "spaceevo.stages.benchmark.BenchmarkStage",
+    "export": "spaceevo.stages.export.ExportStage",
+    "profile": "spaceevo.stages.profile.ProfileStage",
+}
+"""Not jobs yet."""
 
 
 @pytest.fixture
 def compose(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
-    """Compose the shipped configuration with `+stage=…` and overrides; outputs go to a folder of the stage's name."""
+    """Compose the shipped configuration with `+stage=…` and overrides; outputs go to a folder of the job's name."""
 
     def make(stage: str, *overrides: str) -> DictConfig:
         folders = [f"paths.root={tmp_path / 'runs'}", f"paths.output={tmp_path / 'runs' / stage}"]
@@ -32,18 +39,14 @@ def compose(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
 
 
 @pytest.fixture
-def context(compose: Callable[..., DictConfig]) -> Callable[..., Context]:
-    """The context of stage evaluate under these overrides."""
-    return lambda *overrides: Context(compose("evaluate", *overrides), "evaluate")
-
-
-@pytest.fixture
 def run_stage(compose: Callable[..., DictConfig]) -> RunStage:
-    """Run a stage that does not train; return its result."""
+    """Run a job; return its result."""
 
-    def run(stage: str, *overrides: str) -> StageResult:
+    def execute(stage: str, *overrides: str) -> StageResult:
         config = compose(stage, *overrides)
-        result: StageResult = instantiate(config.hydra.callbacks[stage]).execute(config)
-        return result
+        if stage in CALLBACKS:
+            callback: StageCallback = resolve_name(CALLBACKS[stage])()
+            return callback.execute(config)
+        return run(config)
 
-    return run
+    return execute

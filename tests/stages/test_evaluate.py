@@ -136,7 +136,7 @@ def test_faults(run_stage: RunStage, released: Path, folder: Path, tmp_path: Pat
         run_stage("evaluate", *given, f"space={SPACE}")
     with pytest.raises(CheckpointError, match="belongs to another network: stages.stage"):
         run_stage("evaluate", *given, "space=digits-000-000", "quant=published")
-    with pytest.raises(ConfigError, match="weights = 'none'; allowed: trained, random"):
+    with pytest.raises(ConfigError, match="weights = none; allowed: trained, random"):
         run_stage("evaluate", *given, f"space={SPACE}", "weights=none")
     with pytest.raises(MissingArtifactError, match="absent.pth does not exist"):
         run_stage("evaluate", *SETTINGS, f"data.root={folder}", f"space={SPACE}", "checkpoint=absent.pth")

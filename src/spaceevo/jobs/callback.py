@@ -24,10 +24,11 @@ class JobCallback(Callback):
         if config.stage.name is None or job_return.status is not JobStatus.COMPLETED:
             return
         from spaceevo.jobs.runner import job_type, run
+        from spaceevo.stages.processes import is_first
 
         try:
             job = job_type(config)
-            if not job.trains:
+            if not job.trains and (job.is_parallel or is_first()):
                 job_return.return_value = run(config).figures.get(job.main_figure)
         except Exception as error:  # every fault, so that the command ends with it
             job_return.status = JobStatus.FAILED

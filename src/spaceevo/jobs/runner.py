@@ -22,6 +22,7 @@ from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import is_tracked, track
 from spaceevo.stages.job import Commands, Job, Outcome, Workspace
 from spaceevo.stages.processes import is_first
+from spaceevo.stages.ranks import first_decides
 from spaceevo.terminal import console, figure_table
 
 JobType = type[Job[Any]]
@@ -41,12 +42,8 @@ def run(config: DictConfig) -> StageResult:
     output = job.workspace.output
     previous = _previous(job, output)
     states = job.states({} if previous is None else previous.inputs)
-    if previous is not None and not (config.force or job.always_works):
-        changed = job.changes(previous, states)
-        if not changed:
-            _say_skipped(job, previous)
-            return previous
-        console.print(f"{job.name}: runs again, since {changed}")
+    if _is_skipped(job, previous, states):
+        return previous or StageResult(job.name, job.fingerprint, None, {})
     _use_threads(job.settings)
     tracked = is_tracked(config)
     started = time.monotonic()
@@ -58,6 +55,19 @@ def run(config: DictConfig) -> StageResult:
         if tracked:
             track(config, list(hydra_node(config).overrides.task), result, output)
     return result
+
+
+def _is_skipped(job: Job[Any], previous: StageResult | None, states: Mapping[str, Plain]) -> bool:
+    """Whether nothing changed since an earlier result; says so, or what did. Of several processes the first decides."""
+    skipped = False
+    if previous is not None and not (job.workspace.force or job.always_works):
+        changed = job.changes(previous, states)
+        skipped = not changed
+        if is_first() and skipped:
+            _say_skipped(job, previous)
+        elif is_first():
+            console.print(f"{job.name}: runs again, since {changed}")
+    return first_decides(f"skip {job.name}", skipped) if job.is_parallel else skipped
 
 
 def _use_threads(settings: object) -> None:

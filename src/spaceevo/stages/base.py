@@ -311,7 +311,7 @@ class StageCallback(Callback):
             result.save(context.output)
             report(result, context.output, outcome.next_command)
             if tracked:
-                track(config, result, context.output)
+                track(config, list(config.hydra.overrides.task), result, context.output)
         return result
 
 

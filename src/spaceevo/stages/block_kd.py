@@ -66,7 +66,9 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
     @cached_property
     def blocks(self) -> dict[str, BlockName]:
         """Stage and index of every candidate block asked for, by name."""
-        return {f"{stage}_{index}": (stage, index) for stage, index in parse_blocks(self.superspace, self.settings.block)}
+        return {
+            f"{stage}_{index}": (stage, index) for stage, index in parse_blocks(self.superspace, self.settings.block)
+        }
 
     @cached_property
     def channels(self) -> dict[str, int]:

@@ -34,8 +34,7 @@ from spaceevo.stages.job import Input, Job, Outcome, file_input
 from spaceevo.stages.lut_files import LutFile, Sampled, first_batches, sample_rows, substage_loss
 from spaceevo.stages.platforms.base import Platform
 from spaceevo.stages.selection import read_superspace
-from spaceevo.stages.setting_types import Count, Numbers, Quant, Seed, Texts, Threads
-from spaceevo.stages.threads import use_threads
+from spaceevo.stages.setting_types import Count, Numbers, Quant, Seed, Texts
 from spaceevo.teacher import Teacher, TeacherConfig, load_teacher
 from spaceevo.terminal import progress
 
@@ -78,7 +77,7 @@ class BlockLutSettings:
         block: candidate blocks, e.g. `stage1_0`; `stage1` for all of a stage, or `all`.
         window: width windows; None for all.
         recipe: how much is tried.
-        threads: threads of torch.
+        threads: threads of torch; None leaves them to it.
     """
 
     superspace: Mapping[str, Any]
@@ -90,7 +89,7 @@ class BlockLutSettings:
     block: Texts
     window: Numbers
     recipe: BlockLutRecipe
-    threads: Threads
+    threads: Count | None
 
 
 class BlockLutJob(Job[BlockLutSettings]):
@@ -180,8 +179,9 @@ class BlockLutJob(Job[BlockLutSettings]):
         for name, path in self.students.items():
             if not path.is_file():
                 raise MissingArtifactError(f"block {name}", path, command)
-        use_threads(self.settings.threads)
         files = self._files()
+        for file in files.values() if self.workspace.force else ():
+            file.forget()
         due = {key: file for key, file in files.items() if not file.is_current()}
         if due:
             self._make(due)

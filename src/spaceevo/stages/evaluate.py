@@ -19,8 +19,7 @@ from spaceevo.stages.inputs import images_input
 from spaceevo.stages.job import Input, Job, Outcome
 from spaceevo.stages.processes import is_first, process_group
 from spaceevo.stages.selection import Selection, SupernetSource, read_superspace
-from spaceevo.stages.setting_types import Quant, Seed, Texts, Threads
-from spaceevo.stages.threads import use_threads
+from spaceevo.stages.setting_types import Count, Quant, Seed, Texts
 from spaceevo.terminal import print_rows
 
 COLUMNS = {"name": "", "top1": "top-1 %", "mmacs": "MMACs", "mparams": "MParams", "subnet": "subnet"}
@@ -52,7 +51,7 @@ class EvaluateSettings:
         data: the images.
         seed: seed of random weights.
         recipe: how.
-        threads: threads of torch.
+        threads: threads of torch; None leaves them to it.
     """
 
     superspace: Mapping[str, Any]
@@ -65,7 +64,7 @@ class EvaluateSettings:
     data: Component[ImageFolderDataModule]
     seed: Seed
     recipe: EvaluateRecipe
-    threads: Threads
+    threads: Count | None
 
 
 class EvaluateJob(Job[EvaluateSettings]):
@@ -103,7 +102,6 @@ class EvaluateJob(Job[EvaluateSettings]):
         Raises:
             ConfigError: the images have more classes than the space, or only networks under `deploy` can be folded.
         """
-        use_threads(self.settings.threads)
         self._check()
         member = self.source.selection.member
         device = self.workspace.device

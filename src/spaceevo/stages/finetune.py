@@ -60,10 +60,7 @@ class FinetuneJob(TrainingJob[FinetuneSettings]):
         if self.settings.checkpoint is not None:
             return self.settings.checkpoint
         selection = Selection(self.superspace, self.workspace, self.settings.space, self.settings.subnet)
-        files = {
-            row.subnet: row.int8_file if self.int8 else row.fp32_file
-            for row in selection.front().front
-        }
+        files = {row.subnet: row.int8_file if self.int8 else row.fp32_file for row in selection.front().front}
         wanted = str(selection.best_subnet())
         file = files.get(wanted)
         if file is None:

@@ -124,6 +124,11 @@ class LutFile:
         record = _parsed(self.made.read_text(encoding="utf-8"))
         return self._is_same(record) and record.get("table") == file_hash(self.path)
 
+    def forget(self) -> None:
+        """Make the table due, from its first row on."""
+        self.made.unlink(missing_ok=True)
+        self.unfinished.unlink(missing_ok=True)
+
     def _is_same(self, record: dict[str, Plain]) -> bool:
         known = record.get("latencies")
         return record.get("origin") == self.origin and known == self.latencies.state(known)

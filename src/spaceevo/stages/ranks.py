@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from spaceevo.stages.processes import own_device
@@ -91,3 +92,20 @@ class Ranks:
 
     def _result(self, number: int) -> Any:
         return pickle.loads(self.store.get(self._key(number)))
+
+
+def first_decides(question: str, own_answer: bool) -> bool:
+    """Return the first process's answer, in all processes of a torchrun; a process alone keeps its own.
+
+    Args:
+        question: a text that is the same in all processes, and asked once.
+        own_answer: what this process would answer.
+    """
+    if not dist.is_torchelastic_launched():
+        return own_answer
+    rank = int(os.environ["RANK"])
+    store, _, _ = next(rendezvous("env://", rank, int(os.environ["WORLD_SIZE"])))
+    if rank == 0:
+        store.set(question, str(own_answer))
+    answer: bytes = store.get(question)
+    return answer.decode() == str(True)

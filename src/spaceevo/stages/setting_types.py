@@ -9,13 +9,12 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt
 from pydantic import FiniteFloat, PlainValidator
 
-from spaceevo.artifacts import Neutral, Plain
+from spaceevo.artifacts import Plain
 from spaceevo.errors import ConfigError, choices
 
 Count = Annotated[int, Ge(1)]
 Seed = Annotated[int, Ge(0)]
 Positive = Annotated[FiniteFloat, Gt(0)]
-Threads = Annotated[Annotated[int, Ge(1)] | None, Neutral("says how many cores compute, not what")]
 Quant = Literal["off", "deploy", "published"]
 
 

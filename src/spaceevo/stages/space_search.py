@@ -212,7 +212,7 @@ class SpaceSearchJob(Job[SpaceSearchSettings]):
         """Search; goes on where the same search was interrupted."""
         strategy = self._strategy()
         file = self.workspace.output / "search.json"
-        resume = self._interrupted(file)
+        resume = None if self.workspace.force else self._interrupted(file)
         origin = {"fingerprint": self.fingerprint, "inputs": self.states({})}
         with progress() as bar:
             task = bar.add_task("spaces", total=strategy.total)

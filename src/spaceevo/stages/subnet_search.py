@@ -20,8 +20,7 @@ from spaceevo.stages.job import Input, Job, Outcome, file_input
 from spaceevo.stages.platforms.base import Platform
 from spaceevo.stages.ranks import Ranks
 from spaceevo.stages.selection import Selection, SupernetSource, read_superspace
-from spaceevo.stages.setting_types import LatencyConstraint, Quant, Seed, Threads, limits_for
-from spaceevo.stages.threads import use_threads
+from spaceevo.stages.setting_types import Count, LatencyConstraint, Quant, Seed, limits_for
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class SubnetSearchSettings:
         seed: decides what is sampled.
         latency_constraint: latency limits in ms.
         recipe: how to search.
-        threads: threads of torch.
+        threads: threads of torch; None leaves them to it.
     """
 
     superspace: Mapping[str, Any]
@@ -56,7 +55,7 @@ class SubnetSearchSettings:
     seed: Seed
     latency_constraint: LatencyConstraint
     recipe: SubnetSearchRecipe
-    threads: Threads
+    threads: Count | None
 
 
 class SubnetSearchJob(Job[SubnetSearchSettings]):
@@ -104,7 +103,6 @@ class SubnetSearchJob(Job[SubnetSearchSettings]):
 
     def work(self) -> Outcome:
         """Search on every platform; then test, extract and measure."""
-        use_threads(self.settings.threads)
         ranks, recipe, source = Ranks(), self.settings.recipe, self.source
         member, output = source.selection.member, self.workspace.output
         supernet = source.supernet(source.int8)
@@ -116,7 +114,10 @@ class SubnetSearchJob(Job[SubnetSearchSettings]):
             stop_z=recipe.stop_z,
         )
         with ranks.leading(evaluator):
-            fitness = Fitness(evaluator, output / f"evaluations_{self._evaluated}.jsonl", ranks)
+            evaluations = output / f"evaluations_{self._evaluated}.jsonl"
+            if self.workspace.force:
+                evaluations.unlink(missing_ok=True)
+            fitness = Fitness(evaluator, evaluations, ranks)
             searches = [
                 FrontSearch(member, name, platform, self._limits(name), recipe, self.settings.seed, fitness, output)
                 for name, platform in self.platforms.items()

@@ -84,7 +84,12 @@ class SupernetJob(TrainingJob[SupernetSettings]):
         )
         found = self.training.fit(trainee, self._make_module, self._measure, anew=self.workspace.force)
         figures = {f"supernet_{name}_{self.precision}_top1": found[f"{name}_top1"] for name in ("max", "min")}
-        return Outcome({"space": str(member), "top1": found["max_top1"], **figures}, self.training.made, self._next(), self.training.device)
+        return Outcome(
+            {"space": str(member), "top1": found["max_top1"], **figures},
+            self.training.made,
+            self._next(),
+            self.training.device,
+        )
 
     def _next(self) -> str:
         commands, space = self.workspace.commands, f"space={self.member}"
