@@ -11,13 +11,14 @@ from pkgutil import resolve_name
 from typing import Any, get_args
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from spaceevo import __version__
 from spaceevo.artifacts import RESULT_FILE, Component, Layout, Plain, StageResult
-from spaceevo.errors import CheckpointError
+from spaceevo.errors import CheckpointError, SpaceEvoError
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import is_tracked, track
 from spaceevo.stages.job import Commands, Job, Outcome, Workspace
@@ -110,7 +111,12 @@ def hydra_node(config: DictConfig) -> DictConfig:
 
 def _workspace(config: DictConfig) -> Workspace:
     def make(component: Component[Any]) -> Any:
-        return instantiate(dict(component.node))
+        try:
+            return instantiate(dict(component.node))
+        except InstantiationException as error:
+            if isinstance(error.__cause__, SpaceEvoError):
+                raise error.__cause__ from None
+            raise
 
     return Workspace(
         layout=Layout(Path(config.paths.checkpoints)),
