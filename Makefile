@@ -22,7 +22,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile $(if $(CONSTRAINTS)
 COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(VENV)/lib || true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-core format lint typecheck test test-slow bench demo check clean
+.PHONY: help setup setup-core format lint contracts typecheck test test-slow bench demo check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,12 +47,14 @@ format: $(DEV)  ## rewrite the code in the house format
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-lint: $(DEV)  ## format, ruff and the import contracts; changes nothing
+lint: $(DEV)  ## format and ruff; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+contracts: $(DEV)  ## who imports whom (docs/design.md)
 	$(BIN)/lint-imports
 
-typecheck: $(DEV)  ## mypy, strict, on src
+typecheck: $(DEV)  ## mypy, strict, on src and tests
 	$(BIN)/mypy
 
 test: $(DEV)  ## the tests that run in minutes, on two processes; PYTEST_ARGS="-n 0 -k lsq" is passed on
@@ -67,7 +69,7 @@ bench: $(CORE)  ## run every benchmarks/*.py
 demo: $(CORE)  ## the whole method on scikit-learn's digits: teacher to INT8 ONNX
 	env -u OMP_NUM_THREADS $(BIN)/python -m spaceevo +stage=pipeline experiment=digits
 
-check: lint typecheck test  ## everything a change must pass
+check: lint contracts typecheck test  ## everything a change must pass
 
 clean:  ## remove caches and built packages; keeps .venv, data and runs
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info

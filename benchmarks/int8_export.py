@@ -20,16 +20,14 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 import spaceevo
-from spaceevo.export.float_onnx import export_float
-from spaceevo.export.float_tflite import to_float_tflite
-from spaceevo.export.onnx import float_nodes, optimized_op_counts, to_onnx
-from spaceevo.export.plain import to_plain
-from spaceevo.export.profile import least_ms, runner
-from spaceevo.export.tflite import tflite_float_ops, to_tflite
-from spaceevo.latency.measure import machine_name
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.convert import to_program
+from spaceevo.runtimes.machine import machine_name
+from spaceevo.runtimes.onnx.runtime import OnnxRuntime
+from spaceevo.runtimes.registry import runtime_for
+from spaceevo.runtimes.timing import time_models
 
+ONNX = OnnxRuntime()
 FIRST = ("SEQnet@vnni-A0", "SEQnet@vnni-A2", "SEQnet@vnni-A4", "SEQnet@pixel4-A0")
 FLOORS = {"SEQnet@vnni-A0": 1.6, "SEQnet@vnni-A2": 1.85, "SEQnet@vnni-A4": 2.1}
 
@@ -68,32 +66,36 @@ def compare(name: str, folder: Path, repeats: int) -> None:
     assert isinstance(network, Network)
     size = network.resolution
     images = torch.randn(4, 3, size, size)
+    shape = (3, size, size)
     fp32 = folder / "fp32.onnx"
-    export_float(network, (3, size, size), fp32)
-    plain = to_plain(network)
+    fp32.write_bytes(ONNX.write_float(network, shape))
     spaceevo.set_quant(network, True)
     with torch.no_grad():
         network(images)  # ranges
-    program = to_program(network, (3, size, size))
-    int8 = to_onnx(program).SerializeToString()
+    program = to_program(network, shape)
+    int8 = ONNX.write(program)
     files = {"onnx int8": int8, "onnx fp32": fp32.read_bytes(), "onnx ptq": runtime_quantized(fp32, images)}
     if find_spec("ai_edge_litert"):
-        files |= {"tflite int8": to_tflite(program), "tflite fp32": to_float_tflite(plain)}
-    ms = least_ms({key: runner(file, key.split()[0]) for key, file in files.items()}, repeats)
-    counts = optimized_op_counts(int8)
+        litert = runtime_for("tflite")
+        files |= {"tflite int8": litert.write(program), "tflite fp32": litert.write_float(network, shape)}
+    sessions = {key: runtime_for(key.split()[0]).load(file) for key, file in files.items()}
+    timings = time_models(sessions, lambda session: session, repeats)
+    ms = {key: timing.latency_ms for key, timing in timings.items()}
+    counts = ONNX.op_counts(int8)
     parameters = sum(op.weights.weight.size + len(op.weights.bias) for op in program.ops if op.weights is not None)
     print(f"{name}: {parameters / 1e6:.2f} M parameters, {size} pixels")
     print(
         f"  onnx   int8 {ms['onnx int8']:.2f} ms  fp32 {ms['onnx fp32']:.2f} ms  ratio "
         f"{ms['onnx fp32'] / ms['onnx int8']:.2f} (floor {FLOORS.get(name, '-')})  "
         f"runtime's own PTQ {ms['onnx ptq']:.2f} ms, {ms['onnx ptq'] / ms['onnx int8']:.2f} of ours  "
-        f"QLinearConv {counts['QLinearConv']}, float operators {len(float_nodes(int8))}, {len(int8) / 1e6:.2f} MB"
+        f"QLinearConv {counts['QLinearConv']}, float operators {len(ONNX.float_ops(int8))}, {len(int8) / 1e6:.2f} MB"
     )
     if "tflite int8" in files:
         tflite = files["tflite int8"]
+        float_ops = runtime_for("tflite").float_ops(tflite)
         print(
             f"  tflite int8 {ms['tflite int8']:.2f} ms  fp32 {ms['tflite fp32']:.2f} ms  ratio "
-            f"{ms['tflite fp32'] / ms['tflite int8']:.2f}  float operators {sum(tflite_float_ops(tflite).values())}, "
+            f"{ms['tflite fp32'] / ms['tflite int8']:.2f}  float operators {', '.join(float_ops) or 'none'}, "
             f"{len(tflite) / 1e6:.2f} MB (bound {(1.1 * parameters + 3e5) / 1e6:.2f}), "
             f"fp32 {len(files['tflite fp32']) / 1e6:.2f} MB",
             flush=True,

@@ -14,6 +14,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 from zlib import crc32
 
+from spaceevo.collectives.sharing import Ranks
 from spaceevo.latency.predictor import BlockLatency
 from spaceevo.latency.table import LatencyTable
 from spaceevo.nn.evaluate import Evaluation
@@ -23,7 +24,6 @@ from spaceevo.search.problems import SubnetProblem
 from spaceevo.space.description import parse_space
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.stages.fitness import Fitness
-from spaceevo.stages.ranks import Ranks
 
 MEMBER = parse_space("mobilew-122222-155400")
 CHUNKS = 16

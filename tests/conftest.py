@@ -6,7 +6,12 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+import spaceevo
+from spaceevo.nn.supernet import Network, Supernet
+from spaceevo.quant.convert import to_program
+from spaceevo.quant.program import Program
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
@@ -25,8 +30,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def impatient() -> Iterator[None]:
     """Tests look at no latency so closely that they would wait for still moments."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spaceevo.latency.measure.PATIENCE", 0.0)
-        patch.setattr("spaceevo.latency.measure.SLACK_S", 0.0)
+        patch.setattr("spaceevo.runtimes.timing.PATIENCE", 0.0)
+        patch.setattr("spaceevo.runtimes.timing.SLACK_S", 0.0)
         yield
 
 
@@ -58,3 +63,29 @@ def randomize() -> Callable[[nn.Module], nn.Module]:
         return module
 
     return apply
+
+
+@pytest.fixture(scope="session")
+def images() -> Tensor:
+    """What it is run on."""
+    return torch.randn(64, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def network(images: Tensor, randomize: Callable[[nn.Module], nn.Module]) -> Network:
+    """A small quantised network of every digits block type."""
+    torch.manual_seed(0)
+    supernet = Supernet(spaceevo.parse_space("digits-012-000")).eval()
+    randomize(supernet)
+    smallest = supernet.member.smallest
+    supernet.activate(smallest)
+    spaceevo.set_quant(supernet, True)
+    with torch.no_grad():
+        supernet(images)
+    return supernet.extract(smallest)
+
+
+@pytest.fixture(scope="session")
+def program(network: Network) -> Program:
+    """Its integer program."""
+    return to_program(network, (3, 24, 24))

@@ -10,6 +10,7 @@ from spaceevo.artifacts import (
     Layout,
     StageResult,
     atomic_path,
+    cache_folder,
     file_hash,
     fingerprint,
     read_json,
@@ -147,3 +148,10 @@ def test_current_needs_fingerprint_and_outputs(result: StageResult, tmp_path: Pa
 )
 def test_layout_is_the_published_one(path: Path, expected: str) -> None:
     assert path == Path(expected)
+
+
+def test_everything_cached_lies_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path))
+    assert cache_folder("lut") == tmp_path / "lut"
+    monkeypatch.delenv("SPACEEVO_CACHE")
+    assert cache_folder("lut") == Path.home() / ".cache" / "spaceevo" / "lut"

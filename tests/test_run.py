@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from spaceevo.run import _next_command, make_trainer
 
 from spaceevo.errors import ConfigError
 from spaceevo.lit.module import Trainer
-from spaceevo.run import _next_command, make_trainer
 from spaceevo.space.description import conf_folder
 
 TRAINING = [f.stem for f in sorted((conf_folder() / "stage").glob("*.yaml")) if "  train:" in f.read_text()]

@@ -20,16 +20,20 @@ from torch import Tensor
 
 import spaceevo
 from spaceevo.artifacts import Layout
-from spaceevo.export.onnx import to_onnx
-from spaceevo.export.parity import run_onnx, run_tflite
-from spaceevo.export.tensorflow_route import to_tflite_by_tensorflow
-from spaceevo.export.tflite import to_tflite
 from spaceevo.nn.checkpoint import load_state, read_checkpoint
 from spaceevo.nn.evaluate import calibrate_subnet
 from spaceevo.nn.folded import FoldedNetwork
 from spaceevo.nn.supernet import Supernet, resize
 from spaceevo.quant.program import execute
+from spaceevo.runtimes.litert.runtime import LiteRt
+from spaceevo.runtimes.litert.tensorflow_route import to_tflite_by_tensorflow
+from spaceevo.runtimes.litert.writer import to_tflite
+from spaceevo.runtimes.onnx.runtime import OnnxRuntime
+from spaceevo.runtimes.onnx.writer import to_onnx
 from spaceevo.space.description import conf_folder
+
+ONNX = OnnxRuntime()
+LITERT = LiteRt()
 
 
 @torch.no_grad()
@@ -43,11 +47,11 @@ def compare(name: str, text: str, supernet: Supernet, calibration: list[Tensor],
     x, program = resize(images, spec.resolution), folded.program
     trained, reference, exact = network(x), folded(x), execute(program, x)
     onnx = to_onnx(program).SerializeToString()
-    routes = {"ONNX Runtime": run_onnx(onnx, x), "… unoptimised": run_onnx(onnx, x, optimize=False)}
+    routes = {"ONNX Runtime": ONNX.load(onnx).logits(x), "… unoptimised": ONNX.load(onnx, "unoptimized").logits(x)}
     if find_spec("ai_edge_litert"):
-        routes["LiteRT"] = run_tflite(to_tflite(program), x)
+        routes["LiteRT"] = LITERT.load(to_tflite(program)).logits(x)
     if find_spec("tensorflow"):
-        routes["TensorFlow's converter"] = run_tflite(to_tflite_by_tensorflow(program), x, batch_size=1)
+        routes["TensorFlow's converter"] = LITERT.load(to_tflite_by_tensorflow(program)).logits(x, batch_size=1)
     step = program.tensors[program.output_name].scale
     for route, logits in routes.items():
         other = [int((logits.argmax(1) != known.argmax(1)).sum()) for known in (trained, reference)]

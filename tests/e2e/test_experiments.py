@@ -9,10 +9,10 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from spaceevo.run import make_trainer
 
 from spaceevo.errors import ConfigError
 from spaceevo.lit.module import Recipe
-from spaceevo.run import make_trainer
 from spaceevo.space.description import conf_folder
 
 # experiment: (stage, precision, epochs, rate, images a process, processes, warm-up, weight decay)

@@ -2,9 +2,12 @@ import pytest
 import torch
 
 from spaceevo.errors import ExportError
-from spaceevo.export.onnx import to_onnx
-from spaceevo.export.parity import ParityReport, compare, run_onnx
+from spaceevo.export.parity import ParityReport, compare
 from spaceevo.quant.program import Program
+from spaceevo.runtimes.onnx.runtime import OnnxRuntime
+from spaceevo.runtimes.onnx.writer import to_onnx
+
+ONNX = OnnxRuntime()
 
 
 def test_comparison() -> None:
@@ -26,4 +29,6 @@ def test_other_shapes_are_refused() -> None:
 
 def test_batch_size_does_not_matter(program: Program, images: torch.Tensor) -> None:
     model = to_onnx(program).SerializeToString()
-    torch.testing.assert_close(run_onnx(model, images, batch_size=5), run_onnx(model, images), rtol=0, atol=0)
+    torch.testing.assert_close(
+        ONNX.load(model).logits(images, batch_size=5), ONNX.load(model).logits(images), rtol=0, atol=0
+    )

@@ -2,9 +2,10 @@ import pytest
 import torch
 
 import spaceevo
-from spaceevo.latency.blocks import block_key, place, random_block_program, subnet_blocks
 from spaceevo.quant.program import execute
+from spaceevo.runtimes.random_program import random_block_program
 from spaceevo.space.blocks import block_types
+from spaceevo.space.placement import block_key, place, subnet_blocks
 from spaceevo.space.spec import BlockSpec
 
 

@@ -8,12 +8,12 @@ import yaml
 
 import spaceevo
 from spaceevo.errors import ConfigError, TableError
-from spaceevo.latency.blocks import PlacedBlock, block_key, subnet_blocks
 from spaceevo.latency.kernels import Kernel, fit_kernels, kernels_ms, kernels_of
 from spaceevo.latency.nn_meter import blocks_ms, write_package
 from spaceevo.latency.roofline import block_work
 from spaceevo.space.blocks import block_types
 from spaceevo.space.operators import sample_member, sample_subnet
+from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
 from spaceevo.space.spec import BlockSpec
 
 
@@ -83,7 +83,7 @@ def test_a_kernel_without_predictor_is_an_error() -> None:
 def test_a_registered_package_gives_our_latencies(tmp_path: Path) -> None:
     if find_spec("nn_meter") is None:  # importing it here would make it write into the user's home
         pytest.skip("nn-meter is not installed (extra nn-meter)")
-    from spaceevo.stages.platforms.nn_meter import NnMeter
+    from spaceevo.platforms.nn_meter import NnMeter
 
     home = os.environ["HOME"]
     blocks = blocks_of("onnxw", 30) | blocks_of("mobilew", 30)

@@ -7,12 +7,12 @@ import pytest
 
 import spaceevo
 from spaceevo.errors import EncodingError, TableError
-from spaceevo.latency.blocks import block_key, place, subnet_blocks
 from spaceevo.latency.predictor import BlockLatency, nearest_keys, subnet_keys
 from spaceevo.latency.roofline import Correction, Roofline, block_work, mparams_of
 from spaceevo.latency.table import LatencyTable
 from spaceevo.space.encoding import parse_substage
 from spaceevo.space.operators import sample_subnet
+from spaceevo.space.placement import block_key, place, subnet_blocks
 from spaceevo.space.superspace import SpaceMember
 
 ONNXW_SMALLEST = spaceevo.parse_space("onnxw-000000").smallest

@@ -6,10 +6,10 @@ import pytest
 import spaceevo
 from spaceevo.errors import TableError
 from spaceevo.latency.accuracy import PredictionError
-from spaceevo.latency.blocks import PlacedBlock, block_key, subnet_blocks
 from spaceevo.latency.roofline import Correction, Roofline, block_work, family_of, mparams_of
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.operators import sample_member, sample_subnet
+from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
 from spaceevo.space.spec import BlockSpec
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import spaceevo
-from spaceevo.latency.blocks import PlacedBlock, block_key, place
 from spaceevo.latency.roofline import block_work
 from spaceevo.latency.stage_tables import StageRows, solve_blocks
 from spaceevo.space.operators import sample_substage
+from spaceevo.space.placement import PlacedBlock, block_key, place
 
 
 def truth_ms(block: PlacedBlock) -> float:

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from spaceevo.lit.base import QuantConfig, TrainingRun
 from torch import Tensor
 
 from spaceevo.artifacts import Layout, write_json
 from spaceevo.errors import ConfigError, MissingArtifactError
-from spaceevo.lit.base import QuantConfig, TrainingRun
 from spaceevo.lit.finetune import FinetuneModule, train_subnet
 from spaceevo.lit.module import MultiPassModule, Recipe
 from spaceevo.nn.checkpoint import read_subnet, save_subnet

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from spaceevo.lit.base import QuantConfig, TrainingRun
 from torch import Tensor, nn
 
 from spaceevo.artifacts import Layout
 from spaceevo.errors import ConfigError
-from spaceevo.lit.base import QuantConfig, TrainingRun
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.digits import write_digits
 from spaceevo.lit.guard import DivergenceError, Guard, LossWatch

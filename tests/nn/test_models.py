@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from spaceevo.errors import CheckpointError, ConfigError
-from spaceevo.export.onnx import float_nodes, to_onnx
 from spaceevo.nn.checkpoint import save_checkpoint
 from spaceevo.nn.deployable import make_deployable
 from spaceevo.nn.evaluate import calibrate_subnet
@@ -15,8 +14,12 @@ from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.prepare import quantizers, set_quant
 from spaceevo.quant.program import execute
+from spaceevo.runtimes.onnx.runtime import OnnxRuntime
+from spaceevo.runtimes.onnx.writer import to_onnx
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.published import published_model
+
+ONNX = OnnxRuntime()
 
 SMALL = """
 model: {name: tiny@test, supernet: spaceevo@test}
@@ -107,4 +110,4 @@ def test_released_weights_can_be_deployed(reference: Path, tmp_path: Path) -> No
     assert 0 < len(calibrated) < len(program.tensors)
     # Never trained, it amplifies every rounding, so that no logits are compared.
     assert torch.isfinite(execute(program, images)).all()
-    assert not float_nodes(to_onnx(program).SerializeToString())
+    assert not ONNX.float_ops(to_onnx(program).SerializeToString())

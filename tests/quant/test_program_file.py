@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from spaceevo.errors import CheckpointError
-from spaceevo.latency.blocks import random_block_program
 from spaceevo.quant.program import execute
 from spaceevo.quant.program_file import load_program, save_program
+from spaceevo.runtimes.random_program import random_block_program
 from spaceevo.space.spec import BlockSpec
 
 

@@ -18,7 +18,6 @@ from PIL import Image
 
 from spaceevo.artifacts import Layout, StageResult
 from spaceevo.jobs.runner import run
-from spaceevo.latency.blocks import block_key
 from spaceevo.latency.table import LatencyTable
 from spaceevo.nn.checkpoint import save_checkpoint
 from spaceevo.nn.student import BlockStudent
@@ -27,6 +26,8 @@ from spaceevo.quant.quantizer import DEPLOY
 from spaceevo.search.lut import LutRow, lut_file_name, lut_keys, write_lut_file
 from spaceevo.space.cost import blocks_cost
 from spaceevo.space.description import conf_folder, superspace
+from spaceevo.space.placement import block_key
+from spaceevo.space.walk import output_hw
 from spaceevo.stages.base import StageCallback
 from spaceevo.teacher import make_teacher
 
@@ -190,9 +191,10 @@ def _all_blocks_ms() -> dict[str, float]:
             for resolution in DIGITS.supernet_resolutions:
                 hw = DIGITS.input_hw(template.name, resolution)
                 for position in range(max(space.depths)):
-                    size = 1 if space.candidate.type == "Logits" else (hw if position == 0 else -(-hw // space.stride))
-                    for spec in space.block_specs(position):
-                        found[block_key(spec, size)] = round(0.01 + blocks_cost([spec], size).mmacs, 6)
+                    specs = list(space.block_specs(position))
+                    for spec in specs:
+                        found[block_key(spec, hw)] = round(0.01 + blocks_cost([spec], hw).mmacs, 6)
+                    hw = output_hw(specs[0], hw)
     return found
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 import spaceevo
-from spaceevo.artifacts import write_json
+from spaceevo.artifacts import write_bytes, write_json
 from spaceevo.errors import ConfigError
-from spaceevo.export.onnx import save_onnx, to_onnx
-from spaceevo.latency.blocks import block_key, random_program, subnet_blocks
 from spaceevo.latency.table import LatencyTable
+from spaceevo.runtimes.random_program import random_program
+from spaceevo.runtimes.registry import runtime_for
+from spaceevo.space.placement import block_key, subnet_blocks
 from tests.stages.conftest import RunStage
 
 MEMBER = spaceevo.parse_space("digits-012-000")
@@ -29,8 +30,8 @@ def table(tmp_path: Path) -> Path:
 def export(tmp_path: Path, space: str) -> None:
     """Leave an INT8 file of the smallest subnet, said to be of this space, where an export would."""
     texts = {"space": space, "subnet": str(MEMBER.smallest)}
-    model = to_onnx(random_program(BLOCKS[MEMBER.smallest]), texts)
-    save_onnx(model, tmp_path / "runs/export/subnet_int8.onnx")
+    file = runtime_for("onnx").write(random_program(BLOCKS[MEMBER.smallest]), texts)
+    write_bytes(tmp_path / "runs/export/subnet_int8.onnx", file)
 
 
 @pytest.mark.skipif(not find_spec("ai_edge_litert"), reason="needs the extra tflite")

@@ -12,15 +12,17 @@ from torch import nn
 
 from spaceevo.artifacts import Layout, StageResult
 from spaceevo.errors import ConfigError, EncodingError, ExportError, MissingArtifactError
-from spaceevo.export.plain_network import load
-from spaceevo.export.tflite import tflite_float_ops
 from spaceevo.nn.checkpoint import save_checkpoint
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import float_state, set_quant
 from spaceevo.quant.program_file import load_program
+from spaceevo.runtimes.litert.runtime import LiteRt
+from spaceevo.runtimes.plain_network import load
 from spaceevo.space.description import conf_folder, parse_space
 from spaceevo.stages.evaluate import EvaluateStage
 from spaceevo.stages.export import ExportStage
+
+LITERT = LiteRt()
 
 SPACE = "digits-012-110"
 
@@ -77,7 +79,7 @@ def test_every_file_is_there_and_proven(root: Path, scheme: str) -> None:
     assert (told["space"], told["quant"], told["resolution"]) == (SPACE, scheme, "24")
     assert told["classes"] == "0,1,2,3,4,5,6,7,8,9"
     assert ("ranges" in told) == (scheme == "published")
-    assert not tflite_float_ops((folder / "subnet_int8.tflite").read_bytes())
+    assert not LITERT.float_ops((folder / "subnet_int8.tflite").read_bytes())
     program, metadata = load_program(folder / "program.safetensors")
     assert metadata == told
     assert program.input_shape == (3, 24, 24)

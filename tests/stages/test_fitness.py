@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from spaceevo.collectives.sharing import Ranks
 from spaceevo.nn.evaluate import Evaluation
 from spaceevo.search.evolution import SearchState, evolve
 from spaceevo.search.front import FrontEvolution, Staircase
@@ -14,7 +15,6 @@ from spaceevo.space.cost import subnet_cost
 from spaceevo.space.description import parse_space
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.stages.fitness import Fitness
-from spaceevo.stages.ranks import Ranks
 
 MEMBER = parse_space("digits-012-110")
 SIZES = (10, 10, 5)

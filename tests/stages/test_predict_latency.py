@@ -20,7 +20,10 @@ DIGITS = ("superspace=digits", "space=digits-012-010")
 class Desk:
     """A platform whose latency is the cost."""
 
-    name, stamp = "desk", ""
+    name = "desk"
+
+    def table_state(self, entries: int | None = None) -> dict[str, object]:
+        return {}
 
     def subnets_ms(self, member: SpaceMember, specs: list[SubnetSpec]) -> list[float]:
         return [subnet_cost(member, spec).mmacs for spec in specs]

@@ -6,8 +6,8 @@ import pytest
 
 import spaceevo
 from spaceevo.errors import ConfigError
-from spaceevo.latency.blocks import subnet_blocks
 from spaceevo.latency.roofline import family_of
+from spaceevo.space.placement import subnet_blocks
 from spaceevo.stages.profile import _check_families, _Measurements, sample_blocks, sample_networks
 from tests.stages.test_platforms import Fake, fake
 

@@ -83,7 +83,7 @@ def _walk(path: tuple[str, ...], value: object, reason: str | None) -> Iterator[
     if isinstance(value, Component):
         yield from _walk_mapping(path, value.node, reason)
     elif is_dataclass(value):
-        reasons = neutral_reasons(type(value))
+        reasons = neutral_reasons(value.__class__)
         for field in fields(value):
             yield from _walk((*path, field.name), getattr(value, field.name), reason or reasons.get(field.name))
     elif isinstance(value, Mapping):

@@ -29,7 +29,9 @@ def parse_record(cls: type[R], content: Plain, source: Path) -> R:
         raise CheckpointError(f"{source} holds no record, but {type(content).__name__}; make it again")
     schema = content.get("schema", 1)
     if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
-        raise CheckpointError(f"{source} has schema {schema!r}; allowed: 1…{SCHEMA}; make it again, or upgrade spaceevo")
+        raise CheckpointError(
+            f"{source} has schema {schema!r}; allowed: 1…{SCHEMA}; make it again, or upgrade spaceevo"
+        )
     try:
         return TypeAdapter(cls).validate_python(content)
     except ValidationError as error:

@@ -1,1 +1,1 @@
-"""Networks as files that runtimes execute, and the proof that they compute the same."""
+"""Networks as files, and the proof that every file computes what was trained."""

@@ -1,4 +1,4 @@
-"""Where do two executions of one program part? Integers of every tensor, compared in order."""
+"""Finds where two executions of one program part: integers of every tensor, compared in order."""
 
 from __future__ import annotations
 
@@ -8,21 +8,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from spaceevo.export.onnx import to_onnx
-from spaceevo.export.parity import run_onnx_outputs, run_tflite_outputs
-from spaceevo.export.tflite import to_tflite
 from spaceevo.nn.supernet import Network
-from spaceevo.quant.program import Executor, Program
+from spaceevo.quant.program import Program
 
 Integers = Mapping[str, Tensor]
 
 
 class Divergence(NamedTuple):
-    """How the integers of one tensor differ.
+    """Says how the integers of one tensor differ.
 
     Attributes:
         tensor: its name.
-        share: of its integers that differ, in percent.
+        share: percent of its integers that differ.
         steps: the greatest difference.
     """
 
@@ -32,7 +29,7 @@ class Divergence(NamedTuple):
 
 
 def divergences(program: Program, reference: Integers, other: Integers) -> list[Divergence]:
-    """Differences of every tensor that both have, in the program's order."""
+    """Compare every tensor that both have, in the program's order."""
     found = []
     for name in program.tensors:
         if name in reference and name in other:
@@ -42,13 +39,13 @@ def divergences(program: Program, reference: Integers, other: Integers) -> list[
 
 
 def first_divergence(program: Program, reference: Integers, other: Integers, share: float = 1.0) -> Divergence | None:
-    """The first tensor of which more than `share` percent differ."""
+    """Find the first tensor of which more than `share` percent differ."""
     return next((found for found in divergences(program, reference, other) if found.share > share), None)
 
 
 @torch.no_grad()
 def network_integers(network: Network, program: Program, images: Tensor) -> dict[str, Tensor]:
-    """What the trained network's layers compute, on the program's grids."""
+    """Compute what the trained network's layers compute, on the program's grids."""
     found: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
@@ -70,29 +67,3 @@ def network_integers(network: Network, program: Program, images: Tensor) -> dict
         for handle in handles:
             handle.remove()
     return found
-
-
-def exact_integers(program: Program, images: Tensor) -> dict[str, Tensor]:
-    """What the exact executor computes."""
-    return Executor(program).integers(images)
-
-
-def onnx_integers(program: Program, images: Tensor, *, optimize: bool = True) -> dict[str, Tensor]:
-    """What ONNX Runtime computes, every tensor made an output."""
-    names = [op.output for op in program.ops]
-    model = to_onnx(program, watch=names).SerializeToString()
-    return dict(zip(names, run_onnx_outputs(model, images, optimize=optimize)[1:], strict=True))
-
-
-def tflite_integers(program: Program, images: Tensor) -> dict[str, Tensor]:
-    """What LiteRT computes, every tensor made an output.
-
-    Raises:
-        MissingExtraError: `ai-edge-litert` is not installed.
-    """
-    names = [op.output for op in program.ops]
-    values = run_tflite_outputs(to_tflite(program, watch=names), images)[1:]
-    return {
-        name: (real.double() / program.tensors[name].scale).round() + program.tensors[name].zero_point
-        for name, real in zip(names, values, strict=True)
-    }

@@ -1,0 +1,1 @@
+"""How any job is run: settings, the one runner, the Hydra callback, sweeps, tracking."""

@@ -10,6 +10,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import SpaceEvoError
 
 
@@ -24,7 +25,6 @@ class JobCallback(Callback):
         if config.stage.name is None or job_return.status is not JobStatus.COMPLETED:
             return
         from spaceevo.jobs.runner import job_type, run
-        from spaceevo.stages.processes import is_first
 
         try:
             job = job_type(config)

@@ -102,4 +102,3 @@ def _compose(overrides: list[str]) -> DictConfig:
     config = hydra.compose("config", overrides=overrides, return_hydra_config=True)
     folder = Path(config.paths.root) / config.stage.folder
     return hydra.compose("config", overrides=[*overrides, f"paths.output={folder}"], return_hydra_config=True)
-

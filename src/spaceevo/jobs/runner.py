@@ -18,12 +18,11 @@ from omegaconf import DictConfig
 
 from spaceevo import __version__
 from spaceevo.artifacts import RESULT_FILE, Component, Layout, Plain, StageResult
+from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import CheckpointError, SpaceEvoError
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import is_tracked, track
 from spaceevo.stages.job import Commands, Job, Outcome, Workspace
-from spaceevo.stages.processes import is_first
-from spaceevo.stages.ranks import first_decides
 from spaceevo.terminal import console, figure_table
 
 JobType = type[Job[Any]]
@@ -68,7 +67,11 @@ def _is_skipped(job: Job[Any], previous: StageResult | None, states: Mapping[str
             _say_skipped(job, previous)
         elif is_first():
             console.print(f"{job.name}: runs again, since {changed}")
-    return first_decides(f"skip {job.name}", skipped) if job.is_parallel else skipped
+    if not job.is_parallel:
+        return skipped
+    from spaceevo.collectives.sharing import first_decides  # jobs that build no network start without torch
+
+    return first_decides(f"skip {job.name}", skipped)
 
 
 def _use_threads(settings: object) -> None:
@@ -106,7 +109,8 @@ def _settings_type(cls: JobType) -> type[Any]:
 
 def hydra_node(config: DictConfig) -> DictConfig:
     """Return Hydra's own part of the config; Hydra takes it out of what it hands to a task."""
-    return config.hydra if "hydra" in config else HydraConfig.get()
+    node: DictConfig = config.hydra if "hydra" in config else HydraConfig.instance().cfg.hydra  # type: ignore[union-attr]
+    return node
 
 
 def _workspace(config: DictConfig) -> Workspace:

@@ -1,7 +1,7 @@
 """From Hydra's config to a job's typed settings: OmegaConf ends here.
 
-Every leaf is checked against the type where it is declared — a dataclass's field or an argument of a component — and all
-faults are told at once, by the names that the user may set.
+Every leaf is checked against the type where it is declared, a dataclass's field or an argument of a component; all faults
+are told at once, by the names that the user may set.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 from pydantic_core import ErrorDetails
 
-from spaceevo.artifacts import Component, Plain
+from spaceevo.artifacts import Plain
 from spaceevo.errors import ConfigError, choices
 
 S = TypeVar("S")
@@ -40,27 +40,28 @@ def read_settings(cls: type[S], config: DictConfig) -> S:
         ConfigError: a setting is missing, unknown or wrong; names all such, each with its value and what is allowed.
     """
     node = config.stage.settings
-    names = {key: _origin(text, key) for key, text in OmegaConf.to_container(node, resolve=False).items()}
-    plain = {str(key): value for key, value in OmegaConf.to_container(node, resolve=True).items()}
+    names = {key: _origin(text, key) for key, text in _plain(node, resolve=False).items()}
+    plain = _plain(node, resolve=True)
     faults = list(_unknown_fields(cls, plain, ()))
     settings: S | None = None
     try:
-        settings = _adapter(cls).validate_json(json.dumps(plain), strict=True)
+        settings = TypeAdapter(cls).validate_json(json.dumps(plain), strict=True)
     except ValidationError as error:
         faults += [_told(detail, cls) for detail in error.errors()]
-    if settings is not None:
-        faults += list(_component_faults(settings, ()))
+    faults += list(_component_faults(plain, ()))
     if faults or settings is None:
         raise ConfigError(" | ".join(dict.fromkeys(_named(path, names) + text for path, text in faults)))
     return settings
 
 
+def _plain(node: DictConfig, *, resolve: bool) -> dict[str, Plain]:
+    content = OmegaConf.to_container(node, resolve=resolve)
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
 Fault = tuple[tuple[str, ...], str]
 """Where a fault lies in the settings, and what follows its name in the message."""
-
-
-def _adapter(cls: type[S]) -> TypeAdapter[S]:
-    return TypeAdapter(cls)
 
 
 def _origin(value: Plain, key: str) -> str:
@@ -129,16 +130,14 @@ def _shown(value: Plain) -> str:
     return text.strip('"') if len(text) <= 80 else f"{text[:77]}…"
 
 
-def _component_faults(value: object, path: tuple[str, ...]) -> Iterator[Fault]:
-    """Faults in the arguments of components, wherever they stand in settings."""
-    if isinstance(value, Component):
-        yield from _argument_faults(value.node, path)
-    elif is_dataclass(value):
-        for field in fields(value):
-            yield from _component_faults(getattr(value, field.name), (*path, field.name))
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _component_faults(item, (*path, str(key)))
+def _component_faults(node: Mapping[str, Plain], path: tuple[str, ...]) -> Iterator[Fault]:
+    """Faults in the arguments of components, wherever they stand."""
+    if isinstance(node.get("_target_"), str):
+        yield from _argument_faults(node, path)
+        return
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _component_faults(value, (*path, str(key)))
 
 
 def _argument_faults(node: Mapping[str, Plain], path: tuple[str, ...]) -> Iterator[Fault]:

@@ -7,18 +7,19 @@ MParams]`, se, hswish, swish and pooling `[hw, c]`, resnet-se `[hw, c, squeeze]`
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spaceevo.latency.blocks import PlacedBlock
+from spaceevo.errors import TableError
 from spaceevo.latency.roofline import relative_nnls
 from spaceevo.space.blocks import block_type
-from spaceevo.space.cost import recipe_of
+from spaceevo.space.placement import PlacedBlock
 from spaceevo.space.spec import BlockSpec, Layer
+from spaceevo.space.walk import PlacedLayer, placed_layers
 
 Array = NDArray[np.float64]
 
@@ -32,52 +33,71 @@ class Kernel(NamedTuple):
 
 @lru_cache(maxsize=1 << 18)
 def kernels_of(spec: BlockSpec, hw: int) -> tuple[Kernel, ...]:
-    """The kernels of a block for an input of height and width `hw`, in order.
+    """List the kernels of a block for an input of height and width `hw`, in order.
 
     A ReLU belongs to its convolution or sum; hswish and swish are kernels of their own; squeeze-and-excitation is one.
     """
-    recipe, found = recipe_of(spec), list[Kernel]()
-
-    def run(name: str, /, *sizes: int) -> int:
-        if name not in recipe:
-            return sizes[0]
-        layer = recipe[name]
-        if name == "se_mul":
-            found.append(_squeeze_excite(spec, layer, recipe["se_reduce"], sizes[0]))
-        elif not name.startswith("se_"):
-            found.extend(_layer_kernels(layer, sizes[0]))
-        return layer.output_hw(sizes[0])
-
-    block_type(spec.type).forward(run, hw)
+    layers = {placed.name: placed for placed in placed_layers(spec, hw).layers}
+    gates = {name: _gate_of(layers, placed) for name, placed in layers.items() if placed.layer.kind == "mul"}
+    in_gates = {placed.name for gate in gates.values() for placed in gate}
+    found: list[Kernel] = []
+    for name, placed in layers.items():
+        if name in gates:
+            found.append(_squeeze_excite(spec, placed, squeezed=gates[name][1].layer.cout))
+        elif name not in in_gates:
+            found.extend(_layer_kernels(placed.layer, placed.hw))
     return tuple(found)
 
 
-def _squeeze_excite(spec: BlockSpec, layer: Layer, reduce: Layer, hw: int) -> Kernel:
-    # Only MobileNets squeeze to a quarter of the very channels that are scaled, so that these say it all.
-    if spec.type.startswith("MobileNet"):
-        return Kernel("se", (hw, layer.cout))
-    return Kernel("resnet-se", (hw, layer.cout, reduce.cout))
+def _gate_of(layers: Mapping[str, PlacedLayer], product: PlacedLayer) -> list[PlacedLayer]:
+    """Find the squeeze-and-excitation that makes a product's second input of its first: pool, reduce, expand.
+
+    Raises:
+        TableError: the product is none of squeeze-and-excitation, and nn-Meter has no kernel of others.
+    """
+    scaled, name = product.sources
+    way: list[PlacedLayer] = []
+    while name != scaled and name in layers:
+        way.insert(0, layers[name])
+        name = way[0].sources[0]
+    if name != scaled or [placed.layer.kind for placed in way] != ["pool", "conv", "conv"]:
+        raise TableError(f"layer {product.name}: nn-Meter knows products only at the end of squeeze-and-excitation")
+    return way
 
 
-def _layer_kernels(layer: Layer, hw: int) -> Iterable[Kernel]:
-    output_hw = layer.output_hw(hw)
-    if layer.kind == "pool":
-        yield Kernel("global-avgpool", (hw, layer.cin))
-    elif layer.kind == "linear":
-        flops = (2 * layer.cin + 1) * layer.cout
-        yield Kernel("fc", (layer.cin, layer.cout, flops / 2e6, flops / 1e6))
-    elif layer.kind in ("conv", "depthwise"):
-        name = "conv-bn-relu" if layer.kind == "conv" else "dwconv-bn-relu"
-        fan_in = layer.weight_shape[1]
-        for index in range(layer.stack):
-            size, stride = (hw, layer.stride) if index == 0 else (output_hw, 1)
-            params = (layer.kernel**2 * fan_in + 1) * layer.cout
-            mflops = params * (size / stride) ** 2 / 1e6
-            yield Kernel(name, (size, layer.cin, layer.cout, layer.kernel, stride, mflops, params / 1e6))
-    else:
-        yield Kernel("addrelu" if layer.act.startswith("relu") else layer.kind, (hw, layer.cout, layer.cout))
+def _squeeze_excite(spec: BlockSpec, product: PlacedLayer, squeezed: int) -> Kernel:
+    if block_type(spec.type).squeezes_own_channels:
+        return Kernel("se", (product.hw, product.layer.cout))
+    return Kernel("resnet-se", (product.hw, product.layer.cout, squeezed))
+
+
+def _layer_kernels(layer: Layer, hw: int) -> Iterator[Kernel]:
+    match layer.kind:
+        case "pool":
+            yield Kernel("global-avgpool", (hw, layer.cin))
+        case "linear":
+            flops = (2 * layer.cin + 1) * layer.cout
+            yield Kernel("fc", (layer.cin, layer.cout, flops / 2e6, flops / 1e6))
+        case "conv":
+            yield from _conv_kernels("conv-bn-relu", layer, hw)
+        case "depthwise":
+            yield from _conv_kernels("dwconv-bn-relu", layer, hw)
+        case "add":
+            yield Kernel("addrelu" if layer.act.startswith("relu") else "add", (hw, layer.cout, layer.cout))
+        case "mul":
+            raise AssertionError("products belong to squeeze-and-excitation")
+        case unknown:
+            assert_never(unknown)
     if layer.act in ("hswish", "swish"):
-        yield Kernel(layer.act, (output_hw, layer.cout))
+        yield Kernel(layer.act, (layer.output_hw(hw), layer.cout))
+
+
+def _conv_kernels(name: str, layer: Layer, hw: int) -> Iterator[Kernel]:
+    params = (layer.kernel**2 * layer.weight_shape[1] + 1) * layer.cout
+    for index in range(layer.stack):
+        size, stride = (hw, layer.stride) if index == 0 else (layer.output_hw(hw), 1)
+        mflops = params * (size / stride) ** 2 / 1e6
+        yield Kernel(name, (size, layer.cin, layer.cout, layer.kernel, stride, mflops, params / 1e6))
 
 
 def _work(name: str, features: Array) -> Array:

@@ -21,8 +21,8 @@ import yaml
 
 from spaceevo.artifacts import atomic_path, write_text
 from spaceevo.errors import ConfigError, MissingExtraError, TableError, choices
-from spaceevo.latency.blocks import PlacedBlock
 from spaceevo.latency.kernels import KernelCosts, kernels_of
+from spaceevo.space.placement import PlacedBlock
 
 META_FILE = "meta.yaml"
 SYNONYMS = {"global-avgpool": ("gap", "global-pool"), "addrelu": ("add-relu",)}

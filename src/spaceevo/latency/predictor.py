@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spaceevo.errors import TableError, choices
-from spaceevo.latency.blocks import PlacedBlock, block_key, place, subnet_blocks
 from spaceevo.latency.table import LatencyTable
 from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.placement import PlacedBlock, block_key, place, subnet_blocks
 from spaceevo.space.spec import BlockChoice, BlockSpec, halved
 from spaceevo.space.superspace import SpaceMember
 

@@ -9,16 +9,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from spaceevo.errors import TableError, choices
-from spaceevo.latency.blocks import PlacedBlock
-from spaceevo.space.blocks import block_type
-from spaceevo.space.cost import block_macs_and_params, recipe_of
+from spaceevo.space.cost import block_macs_and_params
+from spaceevo.space.placement import PlacedBlock
 from spaceevo.space.spec import BlockSpec, Layer
+from spaceevo.space.walk import placed_layers
 
 Array = NDArray[np.float64]
 TILE = (16, 64, 16)
@@ -35,36 +36,33 @@ def family_of(spec: BlockSpec) -> str:
 @lru_cache(maxsize=1 << 18)
 def block_work(spec: BlockSpec, hw: int) -> Mapping[str, float]:
     """What a block computes and moves, in millions, for an input of height and width `hw`; counts as such."""
-    recipe, work = recipe_of(spec), defaultdict[str, float](float, constant=1.0)
-
-    def run(name: str, /, *sizes: int) -> int:
-        if name not in recipe:
-            return sizes[0]
-        for key, value in _layer_work(recipe[name], sizes[0]).items():
+    work = defaultdict[str, float](float, constant=1.0)
+    for placed in placed_layers(spec, hw).layers:
+        for key, value in _layer_work(placed.layer, placed.hw).items():
             work[key] += value
-        return recipe[name].output_hw(sizes[0])
-
-    block_type(spec.type).forward(run, hw)
     return dict(work)
 
 
 def _layer_work(layer: Layer, hw: int) -> dict[str, float]:
     positions = layer.output_hw(hw) ** 2
     outputs_m = positions * layer.cout / 1e6
-    if layer.kind in ("conv", "linear"):
-        work = _conv_work(layer, positions)
-    elif layer.kind == "depthwise":
-        taps = layer.kernel**2
-        work = {
-            "depthwise_mmacs": layer.stack * taps * outputs_m,
-            "depthwise_outputs": layer.stack * outputs_m,
-            "depthwise_taps": layer.stack * taps * positions / 1e6,
-            "layers": layer.stack,
-        }
-    elif layer.kind == "pool":
-        work = {"pooled": hw * hw * layer.cin / 1e6, "pooled_channels": layer.cin / 1e6, "layers": 1}
-    else:
-        work = {"joined": outputs_m, "layers": 1}
+    match layer.kind:
+        case "conv" | "linear":
+            work = _conv_work(layer, positions)
+        case "depthwise":
+            taps = layer.kernel**2
+            work = {
+                "depthwise_mmacs": layer.stack * taps * outputs_m,
+                "depthwise_outputs": layer.stack * outputs_m,
+                "depthwise_taps": layer.stack * taps * positions / 1e6,
+                "layers": layer.stack,
+            }
+        case "pool":
+            work = {"pooled": hw * hw * layer.cin / 1e6, "pooled_channels": layer.cin / 1e6, "layers": 1}
+        case "add" | "mul":
+            work = {"joined": outputs_m, "layers": 1}
+        case unknown:
+            assert_never(unknown)
     if layer.act in ("hswish", "swish"):
         work |= {"gated": outputs_m, "layers": work["layers"] + 2}
     return work

@@ -16,8 +16,8 @@ from scipy.optimize import nnls
 from scipy.sparse.linalg import lsqr
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from spaceevo.latency.blocks import PlacedBlock, block_key
 from spaceevo.latency.roofline import block_work, family_of
+from spaceevo.space.placement import PlacedBlock, block_key
 
 Array = NDArray[np.float64]
 ROUNDS = 3

@@ -22,7 +22,7 @@ class LatencyTable:
     Attributes:
         entries: block key → ms, of the block by itself.
         provenance: platform, machine, instructions, runtime, version, threads, clock, date
-            (`latency.measure.provenance`) and, where it has them, dispersion and error; a published table has none.
+            (`runtimes.machine`) and, where it has them, dispersion and error; a published table has none.
         counts: block key → occurrences in the stage tables that an entry was recovered from.
         model: predicts blocks that have no entry.
         correction: from blocks by themselves to blocks within a network; holds for entries and model.
@@ -70,13 +70,13 @@ class LatencyTable:
             raise TableError(f"latency table {path}: correction: {error}; {REMEDY}") from error
 
     def save(self, path: Path) -> None:
-        """Write the table atomically."""
+        """Write the table atomically, its entries in the order in which they came."""
         parts: dict[str, Any] = {"provenance": dict(self.provenance)}
         if self.model is not None:
             parts |= {"correction": asdict(self.correction), "model": self.model.costs}
         if self.counts:
             parts["counts"] = dict(sorted(self.counts.items()))
-        write_json(path, {**parts, "blocks": dict(sorted(self.entries.items()))})
+        write_json(path, {**parts, "blocks": self.entries})
 
 
 def _is_latency(value: object) -> bool:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spaceevo.collectives.averaging import average_, world
 from spaceevo.lit.module import MultiPassModule, Recipe, decay_groups
 from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.losses import VarianceOf, channel_variance, noise_to_signal
 from spaceevo.nn.memory import channels_last, images_last
-from spaceevo.nn.ranks import average_, world
 from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import resize
 from spaceevo.space.operators import sample_substage

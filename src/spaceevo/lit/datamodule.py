@@ -169,7 +169,9 @@ class ImageFolderDataModule(LightningDataModule):
         try:
             digests = file_digests(files.values())
         except OSError as error:
-            raise DataError(f"image {error.filename} cannot be read ({error.strerror}); replace or remove it") from error
+            raise DataError(
+                f"image {error.filename} cannot be read ({error.strerror}); replace or remove it"
+            ) from error
         told = {name: digests[str(path)] for name, path in files.items()}
         named = {part: [(self.content_name(image), label) for image, label in found] for part, found in parts.items()}
         return fingerprint([splits.classes, named, told])

@@ -19,10 +19,10 @@ ensure_torchvision()
 from pytorch_lightning import Callback, LightningModule, Trainer  # noqa: E402  torchmetrics imports torchvision
 
 from spaceevo.artifacts import Neutral, fingerprint  # noqa: E402
+from spaceevo.collectives.averaging import average_, average_gradients  # noqa: E402
 from spaceevo.errors import ConfigError  # noqa: E402
 from spaceevo.lit.guard import Guard, LossWatch  # noqa: E402
 from spaceevo.nn.memory import channels_last, images_last  # noqa: E402
-from spaceevo.nn.ranks import average_, average_gradients  # noqa: E402
 
 __all__ = ["Callback", "Loss", "MultiPassModule", "OptimizerFactory", "Recipe", "Trainer", "decay_groups"]
 

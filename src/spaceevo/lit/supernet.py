@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from spaceevo.lit.module import MultiPassModule, Recipe
-from spaceevo.nn.block import Block
 from spaceevo.nn.losses import adaptive_alpha_divergence
 from spaceevo.nn.supernet import Supernet
 from spaceevo.space.encoding import SubnetSpec
@@ -47,12 +45,3 @@ class SupernetModule(MultiPassModule):
         self.supernet.activate(spec)
         y: Tensor = self.supernet(images)
         return y
-
-
-def zero_last_norms(supernet: Supernet) -> None:
-    """Let every residual block start as its shortcut: the norm before the sum starts at 0 (projections only)."""
-    for block in supernet.modules():
-        if isinstance(block, Block) and block.block_type.is_residual and "add" in block.layers:
-            norm = block.layers["project"].norm
-            assert isinstance(norm, nn.BatchNorm2d)
-            nn.init.zeros_(norm.weight)

@@ -84,7 +84,13 @@ class TorchvisionDataModule(ImageFolderDataModule):
         ConfigError: the dataset is unknown, or a setting out of its range.
     """
 
-    def __init__(self, *, dataset: str, download: Annotated[bool, Neutral("fetches files, which count by their content")] = True, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        dataset: str,
+        download: Annotated[bool, Neutral("fetches files, which count by their content")] = True,
+        **settings: Any,
+    ) -> None:
         super().__init__(**settings)
         if dataset not in SOURCES:
             raise ConfigError(f"data.dataset = {dataset!r}; allowed: {choices(SOURCES)}")

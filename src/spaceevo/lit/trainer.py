@@ -40,6 +40,7 @@ def make_trainer(
     enable_model_summary: Annotated[bool, SHOWN] = False,
     log_every_n_steps: Annotated[int, SHOWN] = 10,
     num_sanity_val_steps: Annotated[int, Neutral("nothing is validated while training")] = 0,
+    limit_train_batches: int | float | None = None,
     limit_val_batches: Annotated[int | float, Neutral("nothing is validated while training")] = 0,
     **settings: Any,
 ) -> Trainer:
@@ -59,6 +60,7 @@ def make_trainer(
         enable_model_summary: whether Lightning lists the layers.
         log_every_n_steps: steps between two logged losses.
         num_sanity_val_steps: validation steps before training.
+        limit_train_batches: batches of an epoch, or a share of them; None takes all.
         limit_val_batches: validation batches.
         **settings: of `pytorch_lightning.Trainer`.
 
@@ -82,6 +84,7 @@ def make_trainer(
             enable_model_summary=enable_model_summary,
             log_every_n_steps=log_every_n_steps,
             num_sanity_val_steps=num_sanity_val_steps,
+            limit_train_batches=limit_train_batches,
             limit_val_batches=limit_val_batches,
             **settings,
         )

@@ -7,15 +7,15 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from spaceevo.nn.layers import ElasticLayer, make_layer
+from spaceevo.nn.layers import ConvLayer, ElasticLayer, make_layer
 from spaceevo.quant.quantizer import ActivationQuantizer, Scheme
 from spaceevo.space.blocks import block_type
-from spaceevo.space.cost import recipe_of
-from spaceevo.space.spec import BlockSpec, Recipe
+from spaceevo.space.spec import BlockSpec, Layer, Recipe
+from spaceevo.space.walk import branch_end, recipe_of, walk
 
 
 def envelope(recipes: Iterable[Recipe]) -> Recipe:
-    """The smallest recipe that holds all of these as slices."""
+    """Find the smallest recipe that holds all of these as slices."""
     layers: Recipe = {}
     for recipe in recipes:
         for name, layer in recipe.items():
@@ -32,28 +32,28 @@ class LayerWriter(Protocol):
 
 
 class Block(nn.Module):
-    """Layers for every one of `specs`, all of one block type; `activate` says which spec is in force.
+    """Layers for every one of `specs`, all of one block type; `activate` chooses the active one.
 
     The data flow is the block type's; this class only runs its layers, on tensors or into an integer program.
     """
 
     def __init__(self, specs: Iterable[BlockSpec], scheme: Scheme) -> None:
         super().__init__()
-        allowed = tuple(specs)
-        self.block_type = block_type(allowed[0].type)
+        self.allowed = tuple(specs)
+        self.block_type = block_type(self.allowed[0].type)
         self.scheme = scheme
-        layers = envelope(recipe_of(spec) for spec in allowed)
+        layers = envelope(recipe_of(spec) for spec in self.allowed)
         self.layers = nn.ModuleDict({name: make_layer(layer, scheme) for name, layer in layers.items()})
-        self.activate(allowed[-1])
+        self.activate(self.allowed[-1])
 
     def activate(self, spec: BlockSpec) -> None:
-        """Put one spec in force."""
+        """Make one spec active."""
         self.spec, self.recipe = spec, recipe_of(spec)
         for name, layer in self.recipe.items():
             self.leaf(name).active = layer
 
     def leaf(self, name: str) -> ElasticLayer:
-        """The layer of this name."""
+        """Look a layer up by its name."""
         layer = self.layers[name]
         assert isinstance(layer, ElasticLayer)
         return layer
@@ -61,22 +61,18 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(N, Cin, H, W)` → `(N, Cout, H/stride, W/stride)`."""
 
-        def run(name: str, /, *inputs: Tensor) -> Tensor:
-            y: Tensor = self.layers[name](*inputs) if name in self.recipe else inputs[0]
+        def run(name: str, layer: Layer, inputs: tuple[Tensor, ...]) -> Tensor:
+            y: Tensor = self.layers[name](*inputs)
             return y
 
-        return self.block_type.forward(run, x)
+        return walk(self.spec, x, run)
 
     def read_from(self, source: ActivationQuantizer | None) -> ActivationQuantizer | None:
-        """Tell every layer in force the quantiser of the tensor it reads; return that of the block's result."""
-
-        def run(name: str, /, *sources: ActivationQuantizer | None) -> ActivationQuantizer | None:
-            return self.leaf(name).read_from(sources[0]) if name in self.recipe else sources[0]
-
-        return self.block_type.forward(run, source)
+        """Tell every active layer the quantiser of the tensor it reads; return that of the block's result."""
+        return walk(self.spec, source, lambda name, _, sources: self.leaf(name).read_from(sources[0]))
 
     def extract(self) -> Block:
-        """A block of its own with the active spec's weights."""
+        """Copy the active spec's weights into a block of its own."""
         fixed = Block([self.spec], self.scheme)
         for name, layer in self.recipe.items():
             fixed.layers[name] = self.leaf(name).narrow(layer)
@@ -84,8 +80,15 @@ class Block(nn.Module):
 
     def lower(self, writer: LayerWriter, prefix: str, x: str) -> str:
         """Write the block's layers in order; return the result's tensor."""
+        return walk(self.spec, x, lambda name, _, inputs: writer.layer(f"{prefix}.{name}", self.leaf(name), inputs))
 
-        def run(name: str, /, *inputs: str) -> str:
-            return writer.layer(f"{prefix}.{name}", self.leaf(name), inputs) if name in self.recipe else inputs[0]
 
-        return self.block_type.forward(run, x)
+def zero_last_norms(network: nn.Module) -> None:
+    """Let every residual block of a network start as its shortcut: the norm before the sum starts at zero."""
+    for block in network.modules():
+        if isinstance(block, Block):
+            for name in filter(None, {branch_end(spec) for spec in block.allowed}):
+                layer = block.leaf(name)
+                assert isinstance(layer, ConvLayer)
+                assert layer.norm is not None
+                nn.init.zeros_(layer.norm.weight)

@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from spaceevo.nn.ranks import average_, share
+from spaceevo.collectives.averaging import average_, share
 
 Batch = TypeVar("Batch")
 

@@ -26,7 +26,7 @@ class _LearnedRanges:
     def layer(self, name: str, leaf: ElasticLayer, inputs: Sequence[str], /) -> str:
         if isinstance(leaf, ConvLayer):
             tensors = [inputs[0], *(f"{name}.{index}" for index in range(leaf.active.stack - 1))]
-            for tensor, conv in zip(tensors, leaf.convs, strict=False):
+            for tensor, conv in zip(tensors, leaf.active_convs, strict=True):
                 self._widen(tensor, conv.input_quantizer)
         return name
 
@@ -48,7 +48,7 @@ class _Quantizers:
     def layer(self, name: str, leaf: ElasticLayer, inputs: Sequence[str], /) -> str:
         placed = {name: leaf.activation.output_quantizer, f"{name}.pre": leaf.activation.input_quantizer}
         if isinstance(leaf, ConvLayer):
-            placed |= {f"{name}.{i}": act.output_quantizer for i, act in enumerate(leaf.between)}  # type: ignore[misc]
+            placed |= {f"{name}.{i}": quantizer for i, quantizer in enumerate(leaf.between_quantizers)}
         self.found |= {tensor: quantizer for tensor, quantizer in placed.items() if quantizer is not None}
         return name
 

@@ -8,9 +8,9 @@ from itertools import chain
 from math import sqrt
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from spaceevo.collectives.averaging import sum_
 from spaceevo.errors import ConfigError
 from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.memory import images_last
@@ -38,9 +38,8 @@ def count_correct(network: nn.Module, batches: Iterable[Batch]) -> tuple[int, in
     for images, labels in batches:
         hits = (network(images_last(images, device)).argmax(1) == labels.to(device)).sum()
         counts += torch.stack([hits, torch.tensor(len(labels), device=device)])
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(counts)
-    return int(counts[0]), int(counts[1])
+    correct, seen = sum_(counts).tolist()
+    return correct, seen
 
 
 def top1(network: nn.Module, batches: Iterable[Batch]) -> float:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spaceevo.errors import ExportError
+from spaceevo.errors import ConfigError, ExportError, choices
 from spaceevo.nn.depthwise import depthwise_conv2d
 from spaceevo.quant.convert import FoldedConv, LayerQuant, bias_grid, fold_norm, weight_grid
 from spaceevo.quant.program import TensorQuant
 from spaceevo.quant.quantizer import GATE_SCALE, RELU6_SCALE, ActivationQuantizer, Scheme
-from spaceevo.space.spec import Activation, Layer
+from spaceevo.space.spec import Activation, Layer, LayerKind
 
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.1
@@ -32,8 +33,10 @@ def activate(x: Tensor, act: Activation) -> Tensor:
             return functional.silu(x)
         case "hsigmoid":
             return functional.relu6(x + 3) / 6
-        case _:
+        case "none":
             return x
+        case unknown:
+            assert_never(unknown)
 
 
 def tensor_quant(quantizer: ActivationQuantizer | None) -> TensorQuant:
@@ -194,6 +197,17 @@ class ConvLayer(ElasticLayer):
         self.between = nn.ModuleList(QuantizedActivation("none", scheme) for _ in range(layer.stack - 1))
         self.norm = nn.BatchNorm2d(layer.cout, eps=BN_EPS, momentum=BN_MOMENTUM) if layer.norm else None
 
+    @property
+    def active_convs(self) -> list[ElasticConv]:
+        """The active convolutions, in order."""
+        return [conv for conv in self.convs[: self.active.stack] if isinstance(conv, ElasticConv)]
+
+    @property
+    def between_quantizers(self) -> list[ActivationQuantizer | None]:
+        """The quantisers between the active convolutions."""
+        stack = self.between[: self.active.stack - 1]
+        return [act.output_quantizer for act in stack if isinstance(act, QuantizedActivation)]
+
     def forward(self, x: Tensor) -> Tensor:
         """`(N, Cin, H, W)` → `(N, Cout, H/stride, W/stride)`; a linear layer gives `(N, Cout)`."""
         active = self.active
@@ -212,14 +226,13 @@ class ConvLayer(ElasticLayer):
         With it, a network in eval mode under `deploy` computes what is deployed. None too in float, and where no
         network says which tensor the layer reads.
         """
-        norm, last, source = self.norm, self.active.stack - 1, next(iter(self._source), None)
+        norm = self.norm
+        source = next(iter(self._source), None)
         if source is None or not source.is_on or self.training or (norm is not None and norm.training):
             return None
-        if last:
-            source = self.between[last - 1].output_quantizer  # type: ignore[assignment]
-            assert isinstance(source, ActivationQuantizer)
-        conv = self.convs[last]
-        assert isinstance(conv, ElasticConv)
+        source = [source, *self.between_quantizers][-1]
+        assert source is not None
+        conv = self.active_convs[-1]
         integers = conv.weight_quantizer.integers(_slice(conv.weight, self.active.weight_shape))
         gain, bias = self._gain_and_shift()
         scale = conv.weight_quantizer.scale.double().expand(self.active.cout)
@@ -263,14 +276,11 @@ class ConvLayer(ElasticLayer):
     @torch.no_grad()
     def layer_quant(self) -> LayerQuant:
         """Folded integer weights and the quantisation of every tensor, as the layer is active."""
-        active, last = self.active, self.active.stack - 1
-        gain, shift = self._gain_and_shift()
-        convs = [
-            conv.fold(active, *((gain, shift) if index == last else (None, None)))  # type: ignore[operator]
-            for index, conv in enumerate(self.convs[: active.stack])
-        ]
-        between = [tensor_quant(act.output_quantizer) for act in self.between[:last]]  # type: ignore[arg-type]
-        return replace(self.activation.layer_quant(), convs=tuple(convs), between=tuple(between))
+        *first, last = self.active_convs
+        convs = [conv.fold(self.active, None, None) for conv in first]
+        convs.append(last.fold(self.active, *self._gain_and_shift()))
+        between = tuple(map(tensor_quant, self.between_quantizers))
+        return replace(self.activation.layer_quant(), convs=tuple(convs), between=between)
 
     def _gain_and_shift(self) -> tuple[Tensor | None, Tensor | None]:
         """Batch norm in eval mode as `gain·x + shift` per channel, in double precision."""
@@ -281,7 +291,7 @@ class ConvLayer(ElasticLayer):
         return gain, norm.bias[:channels].double() - norm.running_mean[:channels].double() * gain
 
 
-_LEAVES: dict[str, type[ElasticLayer]] = {
+LEAVES: dict[LayerKind, type[ElasticLayer]] = {
     "conv": ConvLayer,
     "depthwise": ConvLayer,
     "linear": ConvLayer,
@@ -292,5 +302,11 @@ _LEAVES: dict[str, type[ElasticLayer]] = {
 
 
 def make_layer(layer: Layer, scheme: Scheme) -> ElasticLayer:
-    """The leaf of a layer's kind."""
-    return _LEAVES[layer.kind](layer, scheme)
+    """Make the leaf of a layer's kind.
+
+    Raises:
+        ConfigError: no leaf computes layers of this kind.
+    """
+    if layer.kind not in LEAVES:
+        raise ConfigError(f"layer: kind = {layer.kind!r}; allowed in networks: {choices(LEAVES)}")
+    return LEAVES[layer.kind](layer, scheme)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from spaceevo.nn.ranks import average_
+from spaceevo.collectives.averaging import average_
 
 VarianceOf = Literal["teacher", "published"]
 VARIANCE_FLOOR = 0.01

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, assert_never
 
 import numpy as np
 import torch
@@ -136,12 +136,15 @@ def lower_layer(builder: ProgramBuilder, name: str, layer: Layer, numbers: Layer
     before = numbers.before_act
     linear_name = name if before is None else f"{name}.pre"
     quant = numbers.output if before is None else before
-    if layer.has_weight:
-        x = _lower_convs(builder, linear_name, layer, numbers, inputs[0], quant)
-    elif layer.kind == "pool":
-        x = builder.emit(Op("mean", linear_name, (inputs[0],)), quant)
-    else:
-        x = builder.emit(Op("add" if layer.kind == "add" else "mul", linear_name, tuple(inputs)), quant)
+    match layer.kind:
+        case "conv" | "depthwise" | "linear":
+            x = _lower_convs(builder, linear_name, layer, numbers, inputs[0], quant)
+        case "pool":
+            x = builder.emit(Op("mean", linear_name, (inputs[0],)), quant)
+        case "add" | "mul":
+            x = builder.emit(Op(layer.kind, linear_name, tuple(inputs)), quant)
+        case unknown:
+            assert_never(unknown)
     if before is None:
         return x
     gate_kind: OpKind = "hard_sigmoid" if layer.act == "hswish" else "sigmoid"

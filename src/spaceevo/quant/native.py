@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spaceevo.artifacts import atomic_path, fingerprint
+from spaceevo.artifacts import atomic_path, cache_folder, fingerprint
 
 log = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("lsq_cpu.c")
@@ -80,7 +80,7 @@ def _build() -> Path:
         processor += next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")
     compiler = os.environ.get("CC", "cc")
     mark = fingerprint([SOURCE.read_text(encoding="utf-8"), COMPILE, processor, compiler, torch.__version__])
-    folder = Path(os.environ.get("SPACEEVO_CACHE", "~/.cache/spaceevo")).expanduser() / "native"
+    folder = cache_folder("native")
     path = folder / f"lsq_cpu_{mark}.so"
     if not path.exists():
         with atomic_path(path) as temporary, atomic_path(folder / f"{mark}.o") as made:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, assert_never
 
 import numpy as np
 import torch
@@ -146,8 +146,13 @@ class Executor(nn.Module):
                 return reals[0].mean((2, 3), keepdim=True)
             case "sigmoid":
                 return torch.sigmoid(reals[0])
-        sixths = TensorQuant(RELU6_SCALE, 0)
-        return _dequantize(_quantize(reals[0] + 3, sixths), sixths) / 6
+            case "hard_sigmoid":
+                sixths = TensorQuant(RELU6_SCALE, 0)
+                return _dequantize(_quantize(reals[0] + 3, sixths), sixths) / 6
+            case "conv" | "linear":
+                raise AssertionError(f"{op.output} has no weights")
+            case unknown:
+                assert_never(unknown)
 
     def _convolve(self, index: int, op: Op, x: Tensor) -> Tensor:
         """Accumulate integers, then the real value."""

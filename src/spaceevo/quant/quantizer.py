@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from spaceevo.collectives.averaging import least_, sum_, world
 from spaceevo.errors import ConfigError, choices
 from spaceevo.quant.lsq import lsq_plus_activation, lsq_plus_weight
 from spaceevo.space.spec import Activation
@@ -218,13 +218,9 @@ class ActivationQuantizer(Quantizer):
             # Integer runtimes need 0 on the grid.
             low, high = low.clamp(max=0), high.clamp(min=0)
         scale = (high - low) / self.config.high
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(scale)
-            scale /= dist.get_world_size()
-            dist.all_reduce(low, dist.ReduceOp.MIN)
-        self.set_scale(scale)
+        self.set_scale(sum_(scale) / world()[1])
         if self.config.learns_offset:
-            self.offset.copy_(low)
+            self.offset.copy_(least_(low))
 
     @torch.no_grad()
     def scale_and_zero_point(self) -> tuple[float, int]:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from spaceevo.artifacts import atomic_path, fingerprint, write_text
+from spaceevo.artifacts import atomic_path, cache_folder, file_hash, fingerprint, write_text
 from spaceevo.errors import EncodingError, MissingArtifactError, TableError, choices
 from spaceevo.space.encoding import parse_substage
 from spaceevo.space.superspace import Superspace
@@ -138,7 +138,7 @@ class BlockLut:
         """Read every look-up table of a superspace.
 
         The arrays are kept for the next time in `cache_dir`; by default in `folder/.cache`, or in the user's cache
-        folder where `folder` is read-only. A stale or broken cache is made again.
+        folder (`SPACEEVO_CACHE`) where `folder` is read-only. A stale or broken cache is made again.
 
         Raises:
             MissingArtifactError: `folder` does not exist.
@@ -193,7 +193,7 @@ def _check_sizes(path: Path, rows: Sequence[LutRow], sizes: Sequence[int]) -> No
 
 @dataclass(frozen=True)
 class _Cache:
-    """One `.npz` file and the key of the tables it was made from (names, sizes and times of the files)."""
+    """One `.npz` file and the key of the tables it was made from: their names and contents, and the resolutions."""
 
     path: Path
     key: str
@@ -202,13 +202,12 @@ class _Cache:
     @classmethod
     def of(cls, folder: Path, superspace: Superspace, files: Sequence[Path], cache_dir: Path | None) -> _Cache:
         """The cache of `files` in `folder`."""
-        stats = [(file.name, file.stat()) for file in files]
-        states = [(name, state.st_size, state.st_mtime_ns) for name, state in stats]
+        contents = [(file.name, file_hash(file)) for file in files]
         resolutions = superspace.block_resolutions
         sizes = [[superspace.input_hw(stage.name, r) for r in resolutions] for stage in superspace.searched]
         name = f"{superspace.name}-{fingerprint(str(folder.resolve()))}.npz"
         path = (cache_dir or _default_dir(folder)) / name
-        return cls(path, fingerprint([states, resolutions, sizes]), len(files) * len(resolutions))
+        return cls(path, fingerprint([contents, resolutions, sizes]), len(files) * len(resolutions))
 
     def load(self) -> list[LutSamples] | None:
         """Loss and latency of every split, or None where there is no valid cache."""
@@ -237,7 +236,7 @@ def _default_dir(folder: Path) -> Path:
     # A folder marked read-only is meant to stay as it is, even where root could write to it.
     if folder.stat().st_mode & stat.S_IWUSR and os.access(folder, os.W_OK):
         return folder / ".cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spaceevo"
+    return cache_folder("lut")
 
 
 @lru_cache(maxsize=4096)

@@ -9,20 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from spaceevo.space.blocks import block_type
 from spaceevo.space.description import superspace as load_superspace
 from spaceevo.space.encoding import SubnetSpec, parse_substage
-from spaceevo.space.spec import BlockChoice, BlockSpec, Cost, Layer, Recipe
+from spaceevo.space.spec import BlockChoice, BlockSpec, Cost, Layer
 from spaceevo.space.superspace import SpaceMember, Superspace
+from spaceevo.space.walk import output_hw, placed_layers
 
 QUANTISER_SCALARS = 3
 """Weight scale, activation scale, activation offset: the published count, whatever the quantisation scheme."""
-
-
-@lru_cache(maxsize=1 << 16)
-def recipe_of(spec: BlockSpec) -> Recipe:
-    """All layers of a block."""
-    return block_type(spec.type).recipe(spec)
 
 
 def layer_macs(layer: Layer, output_hw: int) -> int:
@@ -43,25 +37,10 @@ def layer_params(layer: Layer) -> int:
 
 @lru_cache(maxsize=1 << 18)
 def block_macs_and_params(spec: BlockSpec, hw: int) -> tuple[int, int]:
-    """Multiply-accumulates and parameters of a block for an input of height and width `hw`."""
-    recipe = recipe_of(spec)
-    macs = 0
-
-    def run(name: str, /, *sizes: int) -> int:
-        nonlocal macs
-        if name not in recipe:
-            return sizes[0]
-        output_hw = recipe[name].output_hw(sizes[0])
-        macs += layer_macs(recipe[name], output_hw)
-        return output_hw
-
-    block_type(spec.type).forward(run, hw)
-    return macs, sum(map(layer_params, recipe.values()))
-
-
-def output_hw(spec: BlockSpec, hw: int) -> int:
-    """Height and width of a block's output for an input of `hw`."""
-    return (hw + spec.stride - 1) // spec.stride
+    """Count multiply-accumulates and parameters of a block for an input of height and width `hw`."""
+    layers = placed_layers(spec, hw).layers
+    macs = sum(layer_macs(placed.layer, placed.output_hw) for placed in layers)
+    return macs, sum(layer_params(placed.layer) for placed in layers)
 
 
 def blocks_cost(specs: Sequence[BlockSpec], hw: int) -> Cost:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
+
+from spaceevo.errors import ConfigError, choices
 
 LayerKind = Literal["conv", "depthwise", "linear", "pool", "add", "mul"]
+LAYER_KINDS: tuple[LayerKind, ...] = get_args(LayerKind)
 Activation = Literal["none", "relu", "relu6", "hswish", "swish", "hsigmoid"]
-ACTIVATIONS: tuple[Activation, ...] = ("none", "relu", "relu6", "hswish", "swish", "hsigmoid")
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
 
 def round_channels(value: float) -> int:
@@ -38,6 +41,17 @@ class Layer:
     act: Activation = "none"
     norm: bool = True
     stack: int = 1
+
+    def __post_init__(self) -> None:
+        """Check kind and activation.
+
+        Raises:
+            ConfigError: one of them is unknown.
+        """
+        if self.kind not in LAYER_KINDS:
+            raise ConfigError(f"layer: kind = {self.kind!r}; allowed: {choices(LAYER_KINDS)}")
+        if self.act not in ACTIVATIONS:
+            raise ConfigError(f"layer: act = {self.act!r}; allowed: {choices(ACTIVATIONS)}")
 
     @property
     def has_weight(self) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from spaceevo.errors import ConfigError, EncodingError, choices
 from spaceevo.space.blocks import block_type
 from spaceevo.space.encoding import SubnetSpec, format_indices
-from spaceevo.space.spec import Activation, BlockChoice, BlockSpec, halved
+from spaceevo.space.spec import Activation, BlockChoice, BlockSpec
+from spaceevo.space.walk import output_hw
 
 ALIGNED = "-align1"
 """End of an aligned space's encoding (`-align0`, the published default, is left out)."""
@@ -109,20 +110,19 @@ class StageSpace:
         if len(blocks) not in self.depths:
             raise EncodingError(f"{self.name}: depth {len(blocks)} is not allowed; allowed: {choices(self.depths)}")
         for position, block in enumerate(blocks, start=1):
-            self._validate_value(position, "kernel", block.kernel, self.candidate.kernels)
-            self._validate_value(position, "width", block.width, self.widths)
-            self._validate_value(position, "expand ratio", block.expand, self.candidate.expands)
+            for field, value, allowed in (
+                ("kernel", block.kernel, self.candidate.kernels),
+                ("width", block.width, self.widths),
+                ("expand ratio", block.expand, self.candidate.expands),
+            ):
+                if value not in allowed:
+                    where = f"{self.name}, block {position}"
+                    raise EncodingError(f"{where}: {field} {value} is not allowed; allowed: {choices(allowed)}")
             if self.aligned and block != blocks[0]:
                 raise EncodingError(
                     f"{self.name}, block {position}: {tuple(block)} differs from block 1, {tuple(blocks[0])}; "
                     "the blocks of a stage share their choices (align1)"
                 )
-
-    def _validate_value(self, position: int, field: str, value: object, allowed: Iterable[object]) -> None:
-        options = tuple(allowed)
-        if value not in options:
-            where = f"{self.name}, block {position}"
-            raise EncodingError(f"{where}: {field} {value} is not allowed; allowed: {choices(options)}")
 
 
 def _ratio(expand: float | None) -> float:
@@ -182,12 +182,12 @@ class Superspace:
         return self.stages[index - 1].widths if index else (self.input_channels,)
 
     def input_hw(self, name: str, resolution: int) -> int:
-        """Height and width of a stage's input for images of `resolution` pixels."""
+        """Height and width of a stage's input for images of `resolution` pixels; 1 behind the global pooling."""
         hw = resolution
-        for stage in self.stages:
-            if stage.name == name:
-                break
-            hw = halved(hw, stage.stride)
+        for stage in self.stages[: self.stages.index(self.stage(name))]:
+            space = self.stage_space(stage.name, 0)
+            for spec in space.specs(space.smallest, space.cins[0]):
+                hw = output_hw(spec, hw)
         return hw
 
     def stage_space(self, name: str, block_index: int | None = None, window_index: int | None = None) -> StageSpace:

@@ -19,12 +19,11 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from spaceevo import __version__
 from spaceevo.artifacts import RESULT_FILE, Layout, StageResult, atomic_path, file_hash, fingerprint, read_json
+from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import ConfigError, MissingArtifactError, choices
 from spaceevo.jobs.tracking import is_tracked, track
 from spaceevo.nn.checkpoint import Subnet, read_subnet
@@ -34,10 +33,10 @@ from spaceevo.space.description import found_space, parse_description
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.published import published_model, published_models
 from spaceevo.space.superspace import SpaceMember, Superspace
-from spaceevo.stages.processes import is_first
+from spaceevo.terminal import console as console
+from spaceevo.terminal import progress as progress
 
 log = logging.getLogger(__name__)
-console = Console(highlight=False, soft_wrap=True)
 SETTINGS = (
     "superspace",
     "data",
@@ -332,11 +331,6 @@ def shown(path: Path) -> Path:
     """A path as a user would type it here: relative where it lies below the working folder."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-def progress() -> Progress:
-    """A progress bar with the time left; silent where the output is no terminal."""
-    return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
 def figure_table(title: str, figures: Mapping[str, Any]) -> Table:

@@ -8,23 +8,28 @@ from typing import Any
 
 from rich.table import Table
 
-from spaceevo.artifacts import FRONT_FILE, read_json
-from spaceevo.export.bundle import FORMS
+from spaceevo.artifacts import FRONT_FILE, fingerprint, read_json
+from spaceevo.export.bundle import PRECISIONS, file_name
 from spaceevo.latency.accuracy import PredictionError
-from spaceevo.latency.blocks import random_program, subnet_blocks
-from spaceevo.latency.measure import Model, machine_name, measure
 from spaceevo.nn.block import Block
 from spaceevo.nn.stage import Stage
 from spaceevo.nn.supernet import Network
+from spaceevo.platforms.base import Platform
+from spaceevo.platforms.measuring import MeasuringPlatform, ThisMachine
 from spaceevo.quant.quantizer import quant_scheme
 from spaceevo.report.latency import draw_predictions
+from spaceevo.runtimes.base import Runtime
+from spaceevo.runtimes.machine import machine_name
+from spaceevo.runtimes.random_program import random_program
+from spaceevo.runtimes.registry import formats, runtime_named
 from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.superspace import SpaceMember
-from spaceevo.stages.base import Context, Outcome, StageCallback, console, progress, write_csv
-from spaceevo.stages.export import PRECISIONS, file_name
-from spaceevo.stages.platforms.base import Platform
-from spaceevo.stages.platforms.measuring import MeasuringPlatform
+from spaceevo.stages.base import Context, Outcome, StageCallback, write_csv
+from spaceevo.terminal import console, progress
 
+TABLES_RUNTIME = "onnxruntime"
+"""Runtime that exported files are measured in on this machine, where the platform is a table."""
 Row = dict[str, Any]
 
 
@@ -41,16 +46,18 @@ class BenchmarkStage(StageCallback):
     def inputs(self, context: Context) -> dict[str, Path]:
         """The exported files, and the found front unless subnets are asked for."""
         folder = Path(context.config.paths.exported)
-        files = {f"{form}_{of}": folder / file_name(form, of) for form in FORMS for of in PRECISIONS}
+        files = {f"{format}_{of}": folder / file_name(format, of) for format in formats() for of in PRECISIONS}
         return files if context.plain["subnet"] else {**files, "front": _front_file(context)}
 
     def stamp(self, context: Context) -> str:
-        """Of what the platform predicts by."""
-        return str(context.platform.stamp)
+        """Of what the platform predicts by; blocks that it measured since do not count."""
+        is_measured = isinstance(context.platform, MeasuringPlatform)
+        return fingerprint(context.platform.table_state(0 if is_measured else None))
 
     def work(self, context: Context) -> Outcome:
         """Predict, measure interleaved, compare."""
-        repeats, (specs, asked) = context.count("repeats"), _specs_and_asked(context)
+        repeats = context.count("repeats")
+        specs, asked = _specs_and_asked(context)
         predicted = context.platform.subnets_ms(context.member, specs)
         found = self._measured(context, self._models(context, specs), repeats)
         rows: list[Row] = [
@@ -76,8 +83,8 @@ class BenchmarkStage(StageCallback):
         figures["interpolated_blocks"] = len(context.platform.predictor.interpolated)
         return Outcome({**figures, "subnets": rows}, outputs)
 
-    def _models(self, context: Context, specs: Sequence[SubnetSpec]) -> dict[str, Model]:
-        """`int8 <subnet>` and `fp32 <subnet>` → model; exported files where there are any."""
+    def _models(self, context: Context, specs: Sequence[SubnetSpec]) -> dict[str, bytes]:
+        """Write `int8 <subnet>` and `fp32 <subnet>`; exported files are taken where there are any."""
         platform = context.platform
         models = {name: file for name, file in _exported(context).items() if name.split()[1] in map(str, specs)}
         if not isinstance(platform, MeasuringPlatform):
@@ -88,13 +95,14 @@ class BenchmarkStage(StageCallback):
                     models[f"int8 {spec}"] = platform.compile(random_program(subnet_blocks(context.member, spec)))
                 if f"fp32 {spec}" not in models:
                     shape = (context.superspace.input_channels, spec.resolution, spec.resolution)
-                    models[f"fp32 {spec}"] = platform.compile_float(random_network(context.member, spec), shape)
+                    models[f"fp32 {spec}"] = platform.runtime.write_float(random_network(context.member, spec), shape)
         return models
 
-    def _measured(self, context: Context, models: Mapping[str, Model], repeats: int) -> dict[str, float]:
+    def _measured(self, context: Context, models: Mapping[str, bytes], repeats: int) -> dict[str, float]:
         if isinstance(context.platform, MeasuringPlatform):
             return context.platform.measured_ms(models, repeats)
-        return measure(models, repeats)  # exported files only, in this machine's ONNX Runtime
+        timings = ThisMachine().time_models(_runtime(context.platform), models, repeats)  # exported files only
+        return {name: timing.latency_ms for name, timing in timings.items()}
 
 
 def random_network(member: SpaceMember, spec: SubnetSpec) -> Network:
@@ -109,19 +117,20 @@ def _front_file(context: Context) -> Path:
     return context.layout.subnet_search(str(context.member)) / FRONT_FILE
 
 
-def _form(platform: Platform) -> str:
-    """Format of the files that can be measured: the platform's, or ONNX on a platform that is a table."""
-    return platform.suffix.removeprefix(".") if isinstance(platform, MeasuringPlatform) else "onnx"
+def _runtime(platform: Platform) -> Runtime:
+    """The runtime of the files that can be measured."""
+    return platform.runtime if isinstance(platform, MeasuringPlatform) else runtime_named(TABLES_RUNTIME)
 
 
-def _exported(context: Context) -> dict[str, Model]:
+def _exported(context: Context) -> dict[str, bytes]:
     """`int8 <subnet>` and `fp32 <subnet>` → exported file, where there is one of a subnet of this space."""
-    form, found = _form(context.platform), dict[str, Model]()
+    runtime, found = _runtime(context.platform), dict[str, bytes]()
     for precision in PRECISIONS:
-        path = Path(context.config.paths.exported) / file_name(form, precision)
-        texts = FORMS[form].metadata(path.read_bytes()) if form in FORMS and path.exists() else {}
+        path = Path(context.config.paths.exported) / file_name(runtime.format, precision)
+        file = path.read_bytes() if path.exists() else b""
+        texts = runtime.metadata(file) if file else {}
         if texts.get("space") == str(context.member):
-            found[f"{precision} {texts['subnet']}"] = path
+            found[f"{precision} {texts['subnet']}"] = file
     return found
 
 

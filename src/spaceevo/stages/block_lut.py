@@ -15,24 +15,24 @@ from rich.progress import Progress, TaskID
 
 from spaceevo.artifacts import Component, Neutral, file_hash, fingerprint
 from spaceevo.errors import ConfigError, MissingArtifactError
-from spaceevo.latency.blocks import PlacedBlock, place
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.nn.checkpoint import load_state, read_checkpoint
 from spaceevo.nn.losses import VarianceOf
 from spaceevo.nn.memory import channels_last
 from spaceevo.nn.student import BlockStudent
+from spaceevo.platforms.base import Platform
 from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.quantizer import quant_scheme
 from spaceevo.search.lut import LutKey, LutRow, lut_file_name, lut_keys
 from spaceevo.space.cost import blocks_cost
 from spaceevo.space.encoding import format_substage
+from spaceevo.space.placement import place
 from spaceevo.space.selection import parse_blocks, parse_windows
 from spaceevo.space.superspace import Superspace
 from spaceevo.stages.features import TeacherFeatures, TensorStore
 from spaceevo.stages.inputs import images_input, platform_input
 from spaceevo.stages.job import Input, Job, Outcome, file_input
 from spaceevo.stages.lut_files import LutFile, Sampled, first_batches, sample_rows, substage_loss
-from spaceevo.stages.platforms.base import Platform
 from spaceevo.stages.selection import read_superspace
 from spaceevo.stages.setting_types import Count, Numbers, Quant, Seed, Texts
 from spaceevo.teacher import Teacher, TeacherConfig, load_teacher
@@ -251,20 +251,20 @@ class _LutBuilder:
         seed = f"{self.job.settings.seed}-{file.path.name}"
         sampled = sample_rows(space, hws, self.recipe.samples, seed)
         placed = [place(space.specs(one.blocks, one.cin), one.hw) for one in sampled]
-        self.job.platform.ensure(block for blocks in placed for block in blocks)
+        latencies_ms = self.job.platform.rows_ms(placed)
         student = self._load(stage, key)
         done = file.begin(sampled)
         bar.update(task, advance=done)
-        for one, blocks in zip(sampled[done:], placed[done:], strict=True):
-            file.append(self._row(student, stage, one, blocks))
+        for one, blocks, latency_ms in list(zip(sampled, placed, latencies_ms, strict=True))[done:]:
+            loss = self._loss(student, stage, one)
+            cost = blocks_cost([spec for spec, _ in blocks], one.hw)
+            substage = format_substage(one.blocks)
+            file.append(LutRow(substage, one.cin, one.hw, loss, cost.mmacs, cost.mparams, latency_ms))
             bar.update(task, advance=1)
 
-    def _row(self, student: BlockStudent, stage: str, one: Sampled, blocks: Sequence[PlacedBlock]) -> LutRow:
+    def _loss(self, student: BlockStudent, stage: str, one: Sampled) -> float:
         features = self.features.of(stage, one.resolution)
-        loss = substage_loss(student, one.blocks, one.cin, features, self.recipe.variance_of)
-        cost = blocks_cost([spec for spec, _ in blocks], one.hw)
-        latency_ms = self.job.platform.blocks_ms(blocks)
-        return LutRow(format_substage(one.blocks), one.cin, one.hw, loss, cost.mmacs, cost.mparams, latency_ms)
+        return substage_loss(student, one.blocks, one.cin, features, self.recipe.variance_of)
 
     def _load(self, stage: str, key: LutKey) -> BlockStudent:
         name = block_name(self.superspace, key)

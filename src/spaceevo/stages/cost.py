@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from spaceevo.artifacts import write_csv
-from spaceevo.latency.blocks import subnet_blocks
 from spaceevo.space.cost import stage_costs, subnet_cost
 from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.published import published_names
 from spaceevo.space.superspace import SpaceMember
+from spaceevo.space.walk import output_hw
 from spaceevo.stages.job import Input, Job, Outcome
 from spaceevo.stages.selection import Selection, read_superspace
 from spaceevo.stages.setting_types import Texts
@@ -83,10 +84,10 @@ class CostJob(Job[CostSettings]):
 def stage_rows(member: SpaceMember, spec: SubnetSpec) -> list[Row]:
     """Return each stage's blocks, output shape `C×H×W` and cost in MMACs and MParams."""
     costs = stage_costs(member, spec)
-    output_hws = iter([hw for _, hw in subnet_blocks(member, spec)][1:] + [1])
+    blocks_left = iter(subnet_blocks(member, spec))
     rows = []
     for name, blocks in member.block_specs(spec).items():
-        hw = [next(output_hws) for _ in blocks][-1]
+        hw = output_hw(*[next(blocks_left) for _ in blocks][-1])
         described = " ".join(f"{block.kernel}#{block.cout}#{block.expand}" for block in blocks)
         cost = {"mmacs": costs[name].mmacs, "mparams": costs[name].mparams}
         shape = f"{blocks[-1].cout}×{hw}×{hw}"

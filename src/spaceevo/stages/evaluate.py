@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spaceevo.artifacts import Component, write_csv
+from spaceevo.collectives.launcher import is_first
+from spaceevo.collectives.processes import process_group
 from spaceevo.errors import ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.nn.evaluate import calibrate_subnet, count_correct
@@ -17,7 +19,6 @@ from spaceevo.space.cost import subnet_cost
 from spaceevo.space.published import published_names
 from spaceevo.stages.inputs import images_input
 from spaceevo.stages.job import Input, Job, Outcome
-from spaceevo.stages.processes import is_first, process_group
 from spaceevo.stages.selection import Selection, SupernetSource, read_superspace
 from spaceevo.stages.setting_types import Count, Quant, Seed, Texts
 from spaceevo.terminal import print_rows

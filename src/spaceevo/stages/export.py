@@ -11,15 +11,9 @@ from typing import Any
 import torch
 
 from spaceevo.errors import ConfigError, ExportError, choices
-from spaceevo.export.bundle import FORMS, Bundle, forms
-from spaceevo.export.float_onnx import export_float
-from spaceevo.export.float_tflite import to_float_tflite
-from spaceevo.export.onnx import save_file
+from spaceevo.export.bundle import PRECISIONS, Bundle
+from spaceevo.export.gate import Gate, asked_formats, top1
 from spaceevo.export.parity import Tolerance, compare
-from spaceevo.export.plain import save_plain, to_plain
-from spaceevo.export.preprocessing import Preprocessing
-from spaceevo.export.profile import OperatorTime, layer_of, least_ms, profile_onnx, profile_tflite, runner
-from spaceevo.latency.measure import machine_name
 from spaceevo.nn.checkpoint import Subnet, save_subnet
 from spaceevo.nn.deployable import make_deployable
 from spaceevo.nn.evaluate import calibrate_subnet, logits_of
@@ -27,20 +21,17 @@ from spaceevo.nn.supernet import Network
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.program import Program
-from spaceevo.quant.program_file import save_program
 from spaceevo.report.operators import draw_operators
+from spaceevo.runtimes.base import Profile
+from spaceevo.runtimes.machine import machine_name
+from spaceevo.runtimes.plain import to_plain
+from spaceevo.runtimes.preprocessing import Preprocessing
+from spaceevo.runtimes.registry import runtime_for
+from spaceevo.runtimes.timing import time_models
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.base import Context, Outcome, StageCallback, write_csv
-
-PRECISIONS = ("int8", "fp32")
-PHONES = ("adb", "pixel4")
-
-
-def file_name(form: str, precision: str) -> str:
-    """Name of an exported file, e.g. `subnet_int8.onnx`."""
-    return f"subnet_{precision}.{form}"
 
 
 @dataclass(frozen=True)
@@ -88,7 +79,8 @@ class ExportStage(StageCallback):
         if not context.int8:
             raise ExportError("quant=off has no INT8 weights to export; use quant=deploy or quant=published")
         context.count("repeats")  # checked before anything takes long
-        asked, preprocessing = forms(context.recipe["format"]), _preprocessing(context)
+        asked = asked_formats(context.recipe["format"])
+        preprocessing = _preprocessing(context)
         given = context.given_subnet
         subject = _given(context, given, preprocessing) if given else _found(context, preprocessing)
         figures: dict[str, Any] = {"subnet": str(subject.spec), "machine": machine_name()}
@@ -169,91 +161,74 @@ def _preprocessing(context: Context) -> Preprocessing:
 
 
 def _packed_channels(context: Context) -> int | None:
-    """Channels that narrow convolutions of TFLite files are packed to; phones have no use for it."""
+    """Channels that narrow convolutions are packed to: as the recipe says, or else the platform."""
     asked = context.recipe["packed_channels"]
-    if asked is None and context.plain["platform"]["name"] in PHONES:
-        return 1
+    if asked is None:
+        asked = context.plain["platform"].get("packed_channels")
     if asked is not None and (not isinstance(asked, int) or asked < 1):
         raise ConfigError(f"recipe.export.packed_channels = {asked}; allowed: null, or a positive integer")
-    return asked if asked is None else int(asked)
+    return None if asked is None else int(asked)
 
 
 def _checked(context: Context, subject: Subject, asked: list[str], preprocessing: Preprocessing) -> dict[str, Any]:
     """Figures of parity of every INT8 file; raises where one is not the trained network."""
-    recipe = context.recipe
-    batches = list(context.data.test())
-    bundle = Bundle(subject.int8, subject.program, batches, _packed_channels(context))
-    figures: dict[str, Any] = bundle.figures()
+    recipe, batches = context.recipe, list(context.data.test())
+    gate = Gate(subject.int8, subject.program, batches, _packed_channels(context))
+    figures: dict[str, Any] = dict(gate.figures())
     tolerance = Tolerance(recipe["min_agreement"], recipe["max_mean_difference"])
     if subject.trained is not subject.int8:
         published, labels = logits_of(subject.trained, batches)
-        figures["published_int8_top1"] = 100.0 * float((published.argmax(1) == labels).double().mean())
-        found = compare(published, bundle.exact)
+        found = compare(published, gate.exact)
         tolerance.check("the program with calibrated ranges", found, "ranges that integer runtimes cannot express")
         figures |= {
+            "published_int8_top1": top1(published, labels),
             "published_agreement": found.agreement,
             "published_mean_difference_std": found.mean_difference,
         }
-    for form in asked:
-        figures |= bundle.check(form, tolerance, allow_float=recipe["allow_float"])
+    for format in asked:
+        figures |= gate.check(format, tolerance, allow_float=recipe["allow_float"])
         if preprocessing.inside:
-            bundle.check_pixels(form, preprocessing)
-    figures["agreement"] = min(figures[f"{form}_agreement"] for form in asked)
-    fp32, labels = logits_of(to_plain(subject.fp32), batches)
-    figures["fp32_top1"] = 100.0 * float((fp32.argmax(1) == labels).double().mean())
+            gate.check_pixels(format, preprocessing)
+    figures["agreement"] = min(figures[f"{format}_agreement"] for format in asked)
+    figures["fp32_top1"] = top1(*logits_of(to_plain(subject.fp32), batches))
     return figures
 
 
 def _written(context: Context, subject: Subject, asked: list[str], preprocessing: Preprocessing) -> dict[str, Path]:
     """Write every file; return them by name."""
-    folder, metadata = context.output, subject.metadata
-    outputs = {}
-    for form in asked:
-        outputs[f"{form}_int8"] = folder / file_name(form, "int8")
-        save_file(
-            FORMS[form].write(subject.program, metadata, preprocessing, _packed_channels(context)),
-            outputs[f"{form}_int8"],
-        )
-    plain, float_metadata = to_plain(subject.fp32, metadata), {**metadata, "quant": "off"}
-    plain.config["metadata"] = float_metadata
-    channels, *_ = shape = subject.program.input_shape
-    if "onnx" in asked:
-        outputs["onnx_fp32"] = folder / file_name("onnx", "fp32")
-        export_float(subject.fp32, shape, outputs["onnx_fp32"], float_metadata)
-    if "tflite" in asked:
-        outputs["tflite_fp32"] = folder / file_name("tflite", "fp32")
-        save_file(to_float_tflite(plain, channels, float_metadata), outputs["tflite_fp32"])
-    outputs["plain_fp32"], *_ = save_plain(plain, folder / "subnet_fp32.json")
-    outputs["program"] = folder / "program.safetensors"
-    save_program(outputs["program"], subject.program, metadata)
-    outputs["checkpoint"] = folder / "subnet_int8.pth"
+    bundle = Bundle(subject.program, subject.fp32, subject.metadata, preprocessing, _packed_channels(context))
+    outputs = bundle.save(context.output, asked)
+    outputs["checkpoint"] = context.output / "subnet_int8.pth"
     save_subnet(outputs["checkpoint"], subject.int8, subject.member, subject.spec, context.data.classes, "deploy")
     return outputs
 
 
 def _costs(context: Context, outputs: dict[str, Path], asked: list[str]) -> dict[str, float]:
     """Sizes and interleaved latencies of the files; where the INT8 files' time goes is drawn."""
-    names = [f"{form}_{precision}" for form in asked for precision in PRECISIONS]
-    files = {name: outputs[name].read_bytes() for name in names}
-    times = least_ms({name: runner(files[name], name.split("_")[0]) for name in names}, context.count("repeats"))
+    repeats = context.count("repeats")
+    runtimes = {f"{format}_{of}": runtime_for(format) for format in asked for of in PRECISIONS}
+    files = {name: outputs[name].read_bytes() for name in runtimes}
+    sessions = {name: runtime.load(files[name]) for name, runtime in runtimes.items()}
+    times = {
+        name: timing.latency_ms for name, timing in time_models(sessions, lambda session: session, repeats).items()
+    }
     figures = {f"{name}_file_kb": len(file) / 1e3 for name, file in files.items()}
     figures |= {f"{name}_latency_ms": ms for name, ms in times.items()}
-    figures |= {f"{form}_int8_speedup": times[f"{form}_fp32"] / times[f"{form}_int8"] for form in asked}
-    if "onnx" in asked:
-        operators = profile_onnx(files["onnx_int8"], context.count("repeats"))
-        outputs |= _profiled(context, "onnx", operators, "INT8 ONNX")
-    if "tflite" in asked:
-        operators, whole_ms = profile_tflite(files["tflite_int8"])
-        figures |= {"tflite_operators_ms": sum(op.least_ms for op in operators), "tflite_operators_whole_ms": whole_ms}
-        title = f"INT8 TFLite, whole {whole_ms:.3f} ms, operators one by one"
-        outputs |= _profiled(context, "tflite", operators, title)
+    figures |= {f"{format}_int8_speedup": times[f"{format}_fp32"] / times[f"{format}_int8"] for format in asked}
+    for format in asked:
+        profile = runtime_for(format).profile(files[f"{format}_int8"], repeats)
+        if profile.whole_ms is not None:
+            figures[f"{format}_operators_ms"] = sum(operator.least_ms for operator in profile.operators)
+            figures[f"{format}_operators_whole_ms"] = profile.whole_ms
+        outputs |= _profiled(context, format, profile)
     return figures
 
 
-def _profiled(context: Context, form: str, operators: Sequence[OperatorTime], title: str) -> dict[str, Path]:
+def _profiled(context: Context, format: str, profile: Profile) -> dict[str, Path]:
     """Write and draw the times of a file's operators; return what was written."""
-    table, drawing = (context.output / f"profile_{form}.{kind}" for kind in ("csv", "png"))
-    rows = [(layer_of(op.name), op) for op in operators]
-    write_csv(table, [{"stage": stage, **op._asdict()} for stage, op in rows])
-    draw_operators(drawing, f"{machine_name()}\n{title}", [(stage, op.kind, op.least_ms) for stage, op in rows])
-    return {f"{form}_profile": table, f"{form}_profile_picture": drawing}
+    table, drawing = (context.output / f"profile_{format}.{kind}" for kind in ("csv", "png"))
+    write_csv(table, [{"stage": operator.stage, **operator._asdict()} for operator in profile.operators])
+    apart = "" if profile.whole_ms is None else f", whole {profile.whole_ms:.3f} ms, operators one by one"
+    rows = [(operator.stage, operator.kind, operator.least_ms) for operator in profile.operators]
+    draw_operators(drawing, f"{machine_name()}\nINT8 {format}{apart}", rows)
+    return {f"{format}_profile": table, f"{format}_profile_picture": drawing}

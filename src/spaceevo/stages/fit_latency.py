@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 
 from spaceevo.artifacts import Component, fingerprint
 from spaceevo.errors import ConfigError
-from spaceevo.latency.blocks import PlacedBlock, block_key, place
 from spaceevo.latency.roofline import Roofline
 from spaceevo.latency.stage_tables import StageRows, solve_blocks
 from spaceevo.latency.table import LatencyTable
+from spaceevo.platforms.base import Platform
 from spaceevo.search.lut import lut_file_name, lut_keys, read_lut_file
 from spaceevo.space.encoding import parse_substage
+from spaceevo.space.placement import PlacedBlock, block_key, place
 from spaceevo.space.superspace import Superspace
+from spaceevo.space.walk import output_hw
 from spaceevo.stages.job import Input, Job, Outcome, file_input
-from spaceevo.stages.platforms.base import Platform
 from spaceevo.stages.selection import read_superspace
 from spaceevo.stages.setting_types import Seed
 from spaceevo.terminal import progress
@@ -171,8 +172,9 @@ def _fixed_choices(superspace: Superspace) -> Iterator[PlacedBlock]:
         for resolution in superspace.supernet_resolutions:
             hw = superspace.input_hw(template.name, resolution)
             for position in range(max(space.depths)):
-                size = 1 if space.candidate.type == "Logits" else (hw if position == 0 else -(-hw // space.stride))
-                yield from ((spec, size) for spec in space.block_specs(position))
+                specs = list(space.block_specs(position))
+                yield from ((spec, hw) for spec in specs)
+                hw = output_hw(specs[0], hw)
 
 
 def _exact_rows(rows: StageRows, exact_ms: Mapping[str, float]) -> dict[str, float]:

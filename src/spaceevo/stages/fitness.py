@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from spaceevo.collectives.sharing import Ranks, Work
 from spaceevo.nn.evaluate import Evaluation, SubnetEvaluator
 from spaceevo.space.encoding import SubnetSpec
-from spaceevo.stages.ranks import Ranks
 
 
 class Fitness:
@@ -26,6 +26,7 @@ class Fitness:
 
     def __init__(self, evaluator: SubnetEvaluator, path: Path, ranks: Ranks) -> None:
         self.evaluator = evaluator
+        self.work = by_text(evaluator)
         self.path = path
         self.ranks = ranks
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,12 +56,24 @@ class Fitness:
             return evaluation is not None
 
         left = [(spec, asked[spec]) for spec in asked if not keep(spec)]
-        for (spec, _), counts in zip(left, self.ranks.map(self.evaluator, left), strict=True):
+        items = [json.dumps([str(spec), below]) for spec, below in left]
+        for (spec, _), result in zip(left, self.ranks.map(self.work, items), strict=True):
+            counts: list[int] = json.loads(result)
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps([str(spec), counts]) + "\n")
             self.counts[spec] = counts
             keep(spec)
         return {spec: found[spec] for spec in asked}
+
+
+def by_text(evaluator: SubnetEvaluator) -> Work:
+    """Let processes share an evaluator's work: items are JSON of a subnet and what it must reach, results of counts."""
+
+    def work(item: str) -> str:
+        subnet, hopeless_below = json.loads(item)
+        return json.dumps(evaluator(SubnetSpec.parse(subnet), hopeless_below))
+
+    return work
 
 
 def _read(path: Path) -> list[tuple[str, list[int]]]:

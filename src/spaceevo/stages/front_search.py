@@ -11,6 +11,7 @@ from typing import Literal
 from spaceevo.artifacts import write_json
 from spaceevo.errors import ConfigError, ConstraintError
 from spaceevo.nn.evaluate import Evaluation
+from spaceevo.platforms.base import Platform
 from spaceevo.search.evolution import GenerationalEvolution, SearchState, Strategy, evolve
 from spaceevo.search.front import FrontEvolution, Staircase, evenly, front
 from spaceevo.search.prediction import ScorePrediction
@@ -18,7 +19,6 @@ from spaceevo.search.problems import SubnetProblem
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.fitness import Fitness
-from spaceevo.stages.platforms.base import Platform
 from spaceevo.stages.setting_types import Count, Positive
 from spaceevo.terminal import progress
 

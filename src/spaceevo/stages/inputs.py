@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from spaceevo.artifacts import Plain
 from spaceevo.lit.datamodule import ImageFolderDataModule
+from spaceevo.platforms.base import Platform
 from spaceevo.stages.job import Input
-from spaceevo.stages.platforms.base import Platform
 
 
 def images_input(data: ImageFolderDataModule) -> Input:

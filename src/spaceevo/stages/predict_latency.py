@@ -12,13 +12,13 @@ from typing import Annotated, Any
 from annotated_types import Ge
 
 from spaceevo.artifacts import Component, write_csv
+from spaceevo.platforms.base import Platform
 from spaceevo.report.latency_cdf import draw_latency_cdf
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_subnet
 from spaceevo.space.published import published_names
 from spaceevo.stages.inputs import platform_input
 from spaceevo.stages.job import Input, Job, Outcome
-from spaceevo.stages.platforms.base import Platform
 from spaceevo.stages.selection import Selection, read_superspace
 from spaceevo.stages.setting_types import Seed, Texts
 from spaceevo.terminal import print_rows

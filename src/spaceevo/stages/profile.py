@@ -15,18 +15,20 @@ from typing import Any
 from spaceevo.artifacts import atomic_path, fingerprint, read_json, write_json
 from spaceevo.errors import ConfigError, choices
 from spaceevo.latency.accuracy import PredictionError
-from spaceevo.latency.blocks import PlacedBlock, block_key, random_program, subnet_blocks
 from spaceevo.latency.kernels import fit_kernels, kernels_ms
 from spaceevo.latency.nn_meter import write_package
 from spaceevo.latency.predictor import BlockLatency
 from spaceevo.latency.roofline import Correction, Roofline, family_of, mparams_of
 from spaceevo.latency.table import LatencyTable
+from spaceevo.platforms.measuring import MeasuringPlatform
 from spaceevo.report.latency import draw_predictions
+from spaceevo.runtimes.random_program import random_program
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_member, sample_subnet
+from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
 from spaceevo.space.superspace import SpaceMember, Superspace
-from spaceevo.stages.base import Context, Outcome, StageCallback, progress, write_csv
-from spaceevo.stages.platforms.measuring import MeasuringPlatform
+from spaceevo.stages.base import Context, Outcome, StageCallback, write_csv
+from spaceevo.terminal import progress
 
 BLOCKS_A_GROUP, NETWORKS_A_GROUP = 60, 12
 BLOCKS_EVERY = 2
@@ -162,10 +164,10 @@ class _Models(Mapping[str, bytes]):
         self.platform, self.items_by_name, self.folder = platform, items, folder
 
     def __getitem__(self, name: str) -> bytes:
-        path = self.folder / f"{fingerprint(name)}{self.platform.suffix}"
+        path = self.folder / f"{fingerprint(name)}.{self.platform.runtime.format}"
         if not path.exists():
             with atomic_path(path) as temporary:
-                temporary.write_bytes(self.platform.prepare(self._compile(self.items_by_name[name])))
+                temporary.write_bytes(self.platform.runtime.prepare(self._compile(self.items_by_name[name])))
         return path.read_bytes()
 
     def _compile(self, item: Any) -> bytes:

@@ -14,6 +14,7 @@ from pydantic import FiniteFloat
 
 from spaceevo.artifacts import Component, Plain, SpaceChoice, read_json, write_json
 from spaceevo.errors import ConfigError
+from spaceevo.platforms.base import Platform
 from spaceevo.search.evolution import AgeingEvolution, LocalSearch, Strategy, evolve
 from spaceevo.search.lut import lut_file_name, lut_keys
 from spaceevo.search.optimum import OptimumSearch
@@ -23,7 +24,6 @@ from spaceevo.space.description import parse_space
 from spaceevo.space.superspace import SpaceMember, Superspace
 from spaceevo.stages.inputs import platform_input
 from spaceevo.stages.job import Input, Job, Outcome, file_input
-from spaceevo.stages.platforms.base import Platform
 from spaceevo.stages.scored_spaces import ScoredSpaces
 from spaceevo.stages.selection import read_superspace
 from spaceevo.stages.setting_types import Count, LatencyConstraint, Positive, Seed, Texts, limits_for

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from spaceevo.artifacts import Component, SpaceChoice, fingerprint
+from spaceevo.collectives.sharing import Ranks
 from spaceevo.errors import ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.nn.evaluate import SubnetEvaluator
-from spaceevo.stages.fitness import Fitness
+from spaceevo.platforms.base import Platform
+from spaceevo.stages.fitness import Fitness, by_text
 from spaceevo.stages.front_files import FrontFiles, merge_jobs
 from spaceevo.stages.front_search import FrontSearch, SubnetSearchRecipe
 from spaceevo.stages.inputs import images_input, platform_input
 from spaceevo.stages.job import Input, Job, Outcome, file_input
-from spaceevo.stages.platforms.base import Platform
-from spaceevo.stages.ranks import Ranks
 from spaceevo.stages.selection import Selection, SupernetSource, read_superspace
 from spaceevo.stages.setting_types import Count, LatencyConstraint, Quant, Seed, limits_for
 
@@ -113,7 +113,7 @@ class SubnetSearchJob(Job[SubnetSearchSettings]):
             device=self.workspace.device,
             stop_z=recipe.stop_z,
         )
-        with ranks.leading(evaluator):
+        with ranks.leading(by_text(evaluator)):
             evaluations = output / f"evaluations_{self._evaluated}.jsonl"
             if self.workspace.force:
                 evaluations.unlink(missing_ok=True)

@@ -13,7 +13,8 @@ from annotated_types import Ge, Lt
 
 from spaceevo.errors import ConfigError
 from spaceevo.lit.module import MultiPassModule
-from spaceevo.lit.supernet import SupernetModule, zero_last_norms
+from spaceevo.lit.supernet import SupernetModule
+from spaceevo.nn.block import zero_last_norms
 from spaceevo.nn.checkpoint import load_state, read_checkpoint
 from spaceevo.nn.evaluate import subnet_top1
 from spaceevo.nn.supernet import Supernet

@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 from annotated_types import Ge
 
 from spaceevo.artifacts import Component, Neutral, Plain
+from spaceevo.collectives.launcher import is_first
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.module import Callback, Recipe, Trainer
 from spaceevo.lit.training import Trainee, Training
@@ -20,7 +21,6 @@ from spaceevo.quant.quantizer import DEPLOY, Scheme, quant_scheme
 from spaceevo.space.superspace import Superspace
 from spaceevo.stages.inputs import images_input
 from spaceevo.stages.job import Input, Job
-from spaceevo.stages.processes import is_first
 from spaceevo.stages.selection import read_superspace
 from spaceevo.stages.setting_types import Quant
 from spaceevo.terminal import console

@@ -14,8 +14,7 @@ T = TypeVar("T")
 class Run(Protocol[T]):
     """Runs the layer of this name on its inputs; a layer that the active recipe lacks returns its first input.
 
-    The same data flow thus serves tensors (`nn.block`), spatial sizes (`space.cost`) and integer programs
-    (`quant.convert`).
+    The same data flow thus serves tensors (`nn.block`), sizes and costs (`space.walk`) and integer programs.
     """
 
     def __call__(self, name: str, /, *inputs: T) -> T:
@@ -30,8 +29,8 @@ class BlockType(ABC):
     has_expand: ClassVar[bool] = True
     is_head: ClassVar[bool] = False
     """Heads have one width and stand outside the subnet encoding."""
-    is_residual: ClassVar[bool] = False
-    """Whether the last norm of the main branch may start at zero, so that the block starts as its shortcut."""
+    squeezes_own_channels: ClassVar[bool] = False
+    """Whether squeeze-and-excitation, where a block has it, narrows to a quarter of the channels that it scales."""
 
     @abstractmethod
     def recipe(self, spec: BlockSpec) -> Recipe:

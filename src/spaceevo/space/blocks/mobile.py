@@ -75,7 +75,7 @@ class MobileNetV2(BlockType):
     """
 
     name = "MobileNetV2"
-    is_residual = True
+    squeezes_own_channels = True
     squeezes: ClassVar[bool] = False
     projects_shortcut: ClassVar[bool] = False
     stacks_3x3: ClassVar[bool] = False
@@ -148,7 +148,6 @@ class FusedMBConvRes(BlockType):
     """Inverted residual whose expansion and depthwise are fused into one k×k convolution, shortcut everywhere."""
 
     name = "FusedMBConvRes"
-    is_residual = True
     squeezes: ClassVar[bool] = False
 
     def recipe(self, spec: BlockSpec) -> Recipe:

@@ -23,7 +23,6 @@ class ResNet(BlockType):
     """Bottleneck: 1×1, k×k, 1×1 convolutions, shortcut everywhere, activation after the sum."""
 
     name = "ResNet"
-    is_residual = True
     squeezes: ClassVar[bool] = False
 
     def recipe(self, spec: BlockSpec) -> Recipe:

@@ -1,0 +1,79 @@
+"""Sums and averages over the processes of a distributed run; a process alone keeps what it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+Item = TypeVar("Item")
+BUCKET_ELEMENTS = 2**23
+"""Gradients that travel in one message."""
+
+
+def world() -> tuple[int, int]:
+    """Tell this process's rank and the number of processes; `(0, 1)` outside a distributed run."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def share(items: Sequence[Item]) -> Sequence[Item]:
+    """Take this process's part: every `world_size`-th item from its rank on; all of them outside a distributed run."""
+    rank, size = world()
+    return items[rank::size] if size > 1 else items
+
+
+@torch.no_grad()
+def sum_(tensor: Tensor) -> Tensor:
+    """Replace a tensor by its sum over the processes, in place; return it."""
+    if world()[1] > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+@torch.no_grad()
+def least_(tensor: Tensor) -> Tensor:
+    """Replace a tensor by the least of each element over the processes, in place; return it."""
+    if world()[1] > 1:
+        dist.all_reduce(tensor, dist.ReduceOp.MIN)
+    return tensor
+
+
+@torch.no_grad()
+def average_(tensors: Sequence[Tensor], weight: float = 1.0) -> None:
+    """Replace float tensors by their mean over the processes, in place; every process counts by its `weight`."""
+    if world()[1] == 1 or not tensors:
+        return
+    flat = torch.cat([tensor.detach().flatten().double() for tensor in tensors]) * weight
+    flat = torch.cat([flat, flat.new_tensor([weight])])
+    dist.all_reduce(flat)
+    flat, start = flat[:-1] / flat[-1], 0
+    for tensor in tensors:
+        tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
+        start += tensor.numel()
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace gradients by their mean over the processes; the same parameters must have one in each."""
+    size = world()[1]
+    if size == 1:
+        return
+    buckets: list[list[Tensor]] = [[]]
+    for grad in (parameter.grad for parameter in parameters if parameter.grad is not None):
+        if buckets[-1] and sum(map(Tensor.numel, buckets[-1])) + grad.numel() > BUCKET_ELEMENTS:
+            buckets.append([])
+        buckets[-1].append(grad)
+    flats = [torch.cat([grad.flatten() for grad in bucket]) for bucket in buckets if bucket]
+    for work in [dist.all_reduce(flat, async_op=True) for flat in flats]:
+        assert work is not None
+        work.wait()
+    for bucket, flat in zip(buckets, flats, strict=False):
+        start = 0
+        for grad in bucket:
+            grad.copy_(flat[start : start + grad.numel()].view_as(grad) / size)
+            start += grad.numel()

@@ -1,0 +1,55 @@
+"""Who this process is among those of one run, by what its launcher (torchrun, Slurm) says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from spaceevo.collectives.launcher import launched
+from spaceevo.errors import ConfigError
+
+
+class Processes(NamedTuple):
+    """This process's number, and how many there are."""
+
+    rank: int
+    world_size: int
+
+
+def own_device() -> torch.device:
+    """Choose this process's GPU, by its number on this machine; the CPU where there is no GPU.
+
+    Raises:
+        ConfigError: more processes were started here than there are GPUs.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    started = launched("LOCAL_WORLD_SIZE", 1)
+    gpus = torch.cuda.device_count()
+    if started > gpus:
+        raise ConfigError(
+            f"torchrun started {started} processes on a machine with {gpus} GPUs; allowed: one a GPU; "
+            f"set --nproc-per-node {gpus}, or CUDA_VISIBLE_DEVICES= for processes without a GPU"
+        )
+    return torch.device("cuda", launched("LOCAL_RANK", 0))
+
+
+@contextmanager
+def process_group() -> Iterator[Processes]:
+    """Join the processes that torchrun started (NCCL on GPUs, else gloo); without torchrun there is one process."""
+    if "WORLD_SIZE" not in os.environ:
+        yield Processes(0, 1)
+        return
+    device = own_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()

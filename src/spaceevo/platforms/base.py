@@ -1,0 +1,172 @@
+"""Answers what a platform is asked, from a table of block latencies."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spaceevo.artifacts import fingerprint
+from spaceevo.errors import ConfigError, TableError, choices
+from spaceevo.latency.fastest import fastest_subnet
+from spaceevo.latency.predictor import BlockLatency, FixedLatency
+from spaceevo.latency.table import LatencyTable
+from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.placement import PlacedBlock, fixed_blocks
+from spaceevo.space.superspace import SpaceMember, Superspace
+
+log = logging.getLogger(__name__)
+
+
+class TableState(TypedDict):
+    """What a platform predicted by at some time: so many entries of its table, and a digest of them and the model."""
+
+    entries: int
+    digest: str
+
+
+class Platform:
+    """Predicts latencies from a table alone, as of the published platforms.
+
+    Args:
+        name: name of the platform.
+        table: JSON file of the table.
+        fixed_latency_ms: ms of first_conv, stage0 and head together where the table lacks one of their blocks; one
+            number, or one for each resolution.
+        unknown_blocks: what to do about blocks that the table lacks; a member of `unknown_choices`.
+        packed_channels: channels to which files for this platform pack the pixels of narrow convolutions; null fills
+            the matrix units of the machine that writes them, 1 packs none.
+
+    Raises:
+        ConfigError: a setting is not one of the allowed values.
+        TableError: the table is missing or malformed.
+    """
+
+    unknown_choices: tuple[str, ...] = ("error", "fitted")
+    fitted_choices: tuple[str, ...] = ("fitted",)
+    """Those of `unknown_choices` under which the table's fitted model may predict blocks."""
+
+    def __init__(
+        self,
+        name: str,
+        table: str,
+        fixed_latency_ms: FixedLatency = None,
+        unknown_blocks: str = "error",
+        packed_channels: int | None = None,
+    ) -> None:
+        if unknown_blocks not in self.unknown_choices:
+            allowed = choices(self.unknown_choices)
+            raise ConfigError(f"platform.unknown_blocks = {unknown_blocks!r}; allowed on {name}: {allowed}")
+        self.name = name
+        self.packed_channels = packed_channels
+        self.path = Path(table).expanduser()
+        self.unknown_blocks = unknown_blocks
+        is_fitted = unknown_blocks in self.fitted_choices
+        self.predictor = BlockLatency(self.known_table(), str(self.path), fixed_latency_ms, interpolate=is_fitted)
+        self._warned = False
+        if self.measured_for != name:
+            log.warning(f"latency table {self.path} is of platform {self.measured_for}, not {name}")
+
+    @property
+    def measured_for(self) -> str:
+        """The platform whose latencies the table says it has; a published table says nothing."""
+        return str(self.predictor.table.provenance.get("platform", self.name))
+
+    def known_table(self) -> LatencyTable:
+        """Read the table as it is now.
+
+        Raises:
+            TableError: it is missing or malformed.
+        """
+        if not self.path.exists():
+            raise TableError(
+                f"platform {self.name} has no latency table at {self.path}; make it from published stage tables with: "
+                f"python -m spaceevo +stage=fit_latency platform={self.name} source=<folder of stage tables>; "
+                "or set platform.table"
+            )
+        return LatencyTable.load(self.path)
+
+    def table_state(self, entries: int | None = None) -> TableState:
+        """Describe what predictions are made by, so that a later run can tell whether it still holds.
+
+        Blocks measured since are appended to the table and leave the state of the entries before them as it was.
+
+        Args:
+            entries: how many entries count, in the order in which they came; all by default.
+        """
+        table = self.predictor.table
+        counted = list(islice(table.entries.items(), entries))
+        costs = table.model.costs if table.model else None
+        return {"entries": len(counted), "digest": fingerprint([counted, costs, asdict(table.correction)])}
+
+    def ensure(self, blocks: Iterable[PlacedBlock]) -> None:
+        """Get ready to predict these blocks: a table has what it has."""
+
+    def blocks_ms(self, blocks: Iterable[PlacedBlock]) -> float:
+        """Predict the latency of blocks in a row in ms; raises as `rows_ms`."""
+        return self.rows_ms([list(blocks)])[0]
+
+    def rows_ms(self, rows: Sequence[Sequence[PlacedBlock]]) -> list[float]:
+        """Predict the latency in ms of each of many rows of blocks; what is to be measured is measured together.
+
+        Raises:
+            TableError: blocks are unknown.
+        """
+        self.ensure(block for row in rows for block in row)
+        found = [self.predictor.blocks_ms(row) for row in rows]
+        self._warn_of_interpolated()
+        return found
+
+    def subnet_ms(self, member: SpaceMember, spec: SubnetSpec) -> float:
+        """Predict the latency of a subnet in ms; raises as `subnets_ms`."""
+        return float(self.subnets_ms(member, [spec])[0])
+
+    def subnets_ms(self, member: SpaceMember, specs: Sequence[SubnetSpec]) -> NDArray[np.float64]:
+        """Predict the latency of subnets in ms, `(N,)`.
+
+        Raises:
+            EncodingError: one is not a subnet of `member`.
+            TableError: blocks are unknown.
+        """
+        found = self.predictor.predict_many(member, specs)
+        self._warn_of_interpolated()
+        return found
+
+    def fastest(self, member: SpaceMember) -> SubnetSpec | None:
+        """Find the subnet of the least predicted latency; None where some blocks of the space are not known yet."""
+        known = BlockLatency(self.predictor.table, interpolate=self.predictor.interpolate)
+        try:
+            return fastest_subnet(member, lambda spec, hw: known.blocks_ms([(spec, hw)]))
+        except TableError:
+            return None
+
+    def fixed_ms(self, superspace: Superspace) -> dict[int, float]:
+        """Predict the latency in ms of the stages that are not searched, at their smallest, by block resolution.
+
+        Raises:
+            TableError: neither the table nor `fixed_latency_ms` knows it.
+        """
+        return {resolution: self._fixed_ms(superspace, resolution) for resolution in superspace.block_resolutions}
+
+    def _fixed_ms(self, superspace: Superspace, resolution: int) -> float:
+        blocks = fixed_blocks(superspace, resolution)
+        if self.predictor.missing(blocks):
+            if self.predictor.fixed_latency_ms is not None:
+                return self.predictor.fixed_ms(resolution)
+            self.ensure(blocks)
+        if self.predictor.missing(blocks):
+            raise self.predictor.unknown(blocks, superspace.name, only_fixed=True)
+        return self.blocks_ms(blocks)
+
+    def _warn_of_interpolated(self) -> None:
+        """Say once that latencies are the model's."""
+        if self.predictor.interpolated and not self._warned:
+            self._warned = True
+            source = self.predictor.source
+            log.warning(f"platform {self.name}: blocks that {source} lacks are interpolated by its fitted model")

@@ -1,0 +1,220 @@
+"""Measures blocks when first asked for: a runtime in a place, with a table of what was measured there."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spaceevo.errors import TableError
+from spaceevo.latency.predictor import FixedLatency
+from spaceevo.latency.table import LatencyTable
+from spaceevo.platforms.base import Platform, log
+from spaceevo.quant.program import Program
+from spaceevo.runtimes.base import Runtime, Shape
+from spaceevo.runtimes.machine import instruction_sets, machine_name, provenance
+from spaceevo.runtimes.random_program import empty_program
+from spaceevo.runtimes.registry import runtime_named
+from spaceevo.runtimes.timing import CLOCK, Timing, time_models
+from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.placement import PlacedBlock, subnet_blocks
+from spaceevo.space.superspace import SpaceMember, Superspace
+from spaceevo.terminal import progress
+
+BLOCK_REPEATS = 10
+CONVERSION_REPEATS = 100
+SAVE_EVERY = 128
+
+
+class Place(Protocol):
+    """Where models are run: this machine, or another one that can be reached."""
+
+    def provenance(self, runtime: Runtime) -> dict[str, str]:
+        """Say where and how measurements of today are made; `machine` names the machine."""
+        ...
+
+    def time_models(self, runtime: Runtime, models: Mapping[str, bytes], repeats: int) -> dict[str, Timing]:
+        """Time files of the runtime: one thread, batch 1."""
+        ...
+
+
+class ThisMachine:
+    """Runs models in this process."""
+
+    def provenance(self, runtime: Runtime) -> dict[str, str]:
+        """Say processor, runtime and clock.
+
+        Raises:
+            MissingExtraError: the runtime is not installed.
+        """
+        runtime.require()
+        return provenance(machine_name(), " ".join(instruction_sets()), runtime.package, runtime.version(), CLOCK)
+
+    def time_models(self, runtime: Runtime, models: Mapping[str, bytes], repeats: int) -> dict[str, Timing]:
+        """Time files side by side."""
+        return time_models(models, runtime.load, repeats)
+
+
+class MeasuringPlatform(Platform):
+    """Measures what its table lacks; where `+stage=profile` left a fitted model, that predicts it instead.
+
+    Args:
+        name: name of the platform.
+        runtime: name of the runtime, one of `runtimes.registry.RUNTIMES`.
+        superspace: name of the superspace; each has a table and model of its own.
+        cache: folder of the tables.
+        table: JSON file of the table instead of the machine's own in `cache`.
+        fixed_latency_ms: latency of first_conv, stage0 and head, instead of measuring them.
+        unknown_blocks: `measure` them, take the `fitted` model, or `auto`: the model where it knows such blocks.
+        packed_channels: as every platform's.
+        place: where the runtime runs; this machine by default.
+
+    Raises:
+        ConfigError: a setting is not one of the allowed values.
+        MissingExtraError: the runtime is not installed.
+    """
+
+    unknown_choices = ("auto", "measure", "fitted")
+    fitted_choices = ("auto", "fitted")
+
+    def __init__(
+        self,
+        name: str,
+        runtime: str,
+        superspace: str,
+        cache: str,
+        table: str | None = None,
+        fixed_latency_ms: FixedLatency = None,
+        unknown_blocks: str = "auto",
+        packed_channels: int | None = None,
+        place: Place | None = None,
+    ) -> None:
+        self.runtime = runtime_named(runtime)
+        self.place = place or ThisMachine()
+        self.provenance = {"platform": name, **self.place.provenance(self.runtime), "superspace": superspace}
+        if (packed := self.runtime.packed(packed_channels)) > 1:  # tables without this entry are of unpacked files
+            self.provenance["packed_channels"] = str(packed)
+        machine = hashlib.sha256(str(self.provenance | {"date": ""}).encode()).hexdigest()[:8]
+        path = table or str(Path(cache) / f"{name}-{superspace}-{machine}.json")
+        super().__init__(name, path, fixed_latency_ms, unknown_blocks, packed_channels)
+        self.is_local = self._is_of_here(self.predictor.table.provenance)
+        self._conversions: dict[Shape, float] = {}
+
+    def _is_of_here(self, known: Mapping[str, object]) -> bool:
+        """Tell whether the table was measured as this platform measures; warns where it was not."""
+        superspace = self.provenance["superspace"]
+        measured_on = known.get("machine", self.machine)
+        if measured_on != self.machine:
+            log.warning(
+                f"latency table {self.path} was measured on {measured_on}, this machine is {self.machine}: latencies "
+                f"are the former's; +stage=profile platform.table=null measures this one"
+            )
+        if (fitted_on := known.get("superspace", superspace)) != superspace:
+            log.warning(f"latency table {self.path} was made for superspace {fitted_on}, not {superspace}")
+        packed = self.provenance.get("packed_channels", "1")
+        if known and (measured := str(known.get("packed_channels", "1"))) != packed:
+            log.warning(
+                f"latency table {self.path} was measured on files with packed_channels={measured}, "
+                f"not {packed}; +stage=profile platform.table=null measures these"
+            )
+            return False
+        return measured_on == self.machine and self.measured_for == self.name
+
+    @property
+    def machine(self) -> str:
+        """Name of the machine that is measured."""
+        return self.provenance["machine"]
+
+    def known_table(self) -> LatencyTable:
+        """Read the table as it is now; empty before the first measurement."""
+        return LatencyTable.load(self.path) if self.path.exists() else LatencyTable(provenance=self.provenance)
+
+    def ensure(self, blocks: Iterable[PlacedBlock]) -> None:
+        """Measure the blocks that are unknown; saves as it goes.
+
+        Raises:
+            TableError: the table is another machine's, so that what it lacks cannot be measured here.
+        """
+        placed = list(blocks)
+        missing = self.predictor.missing(placed)
+        if not missing:
+            return
+        if not self.is_local or self.unknown_blocks == "fitted":
+            raise self.predictor.unknown(placed)
+        keys = list(missing)
+        with progress() as bar:
+            task = bar.add_task(f"measuring {len(keys)} blocks on {self.machine}", total=len(keys))
+            for start in range(0, len(keys), SAVE_EVERY):
+                part = {key: missing[key] for key in keys[start : start + SAVE_EVERY]}
+                self._append(self.alone_ms(part))
+                bar.advance(task, len(part))
+
+    def _append(self, measured_ms: Mapping[str, float]) -> None:
+        """Save new entries behind those of the file, so that the state of the earlier ones stays as it was.
+
+        What other jobs measured meanwhile stays, and counts: a block has one latency for all of them.
+        """
+        entries = self.known_table().entries
+        for key, latency_ms in (*self.predictor.table.entries.items(), *measured_ms.items()):
+            entries.setdefault(key, latency_ms)
+        self.predictor.table.entries = entries
+        self.predictor.table.save(self.path)
+
+    def compile(self, program: Program) -> bytes:
+        """Write a program as a file of the runtime."""
+        return self.runtime.write(program, packed_channels=self.packed_channels)
+
+    def compile_block(self, block: PlacedBlock) -> bytes:
+        """Write a block with random weights, as near as can be to how it runs within a network."""
+        return self.runtime.compile_block(block, self.packed_channels)
+
+    def time_models(self, models: Mapping[str, bytes], repeats: int) -> dict[str, Timing]:
+        """Time files of the runtime where the platform is."""
+        return self.place.time_models(self.runtime, models, repeats)
+
+    def measured_ms(self, models: Mapping[str, Program | bytes], repeats: int = 20) -> dict[str, float]:
+        """Measure the latency in ms of networks: programs, or files of the runtime."""
+        files = {name: self.compile(m) if isinstance(m, Program) else m for name, m in models.items()}
+        return {name: timing.latency_ms for name, timing in self.time_models(files, repeats).items()}
+
+    def alone_ms(self, blocks: Mapping[str, PlacedBlock]) -> dict[str, float]:
+        """Measure the latency in ms of blocks by themselves."""
+        found = self.time_models({key: self.compile_block(block) for key, block in blocks.items()}, BLOCK_REPEATS)
+        return {key: self.net_ms(blocks[key], timing.latency_ms) for key, timing in found.items()}
+
+    def net_ms(self, block: PlacedBlock, measured_ms: float) -> float:
+        """Subtract from a block's latency in ms what its file does besides, but never more than nine tenths of it."""
+        besides = self.runtime.conversions(block)
+        if not besides:
+            return measured_ms
+        besides_ms = sum(share * self._conversion_ms(shape) for shape, share in besides)
+        return round(max(measured_ms - besides_ms, 0.1 * measured_ms), 6)
+
+    def _conversion_ms(self, shape: Shape) -> float:
+        """Measure, once, what running a file takes that only converts a tensor `(C, H, W)` to integers and back."""
+        if shape not in self._conversions:
+            file = self.compile(empty_program(shape))
+            self._conversions[shape] = self.time_models({"empty": file}, CONVERSION_REPEATS)["empty"].latency_ms
+        return self._conversions[shape]
+
+    def _fixed_ms(self, superspace: Superspace, resolution: int) -> float:
+        if self.predictor.fixed_latency_ms is not None:  # a wish, not a stopgap: here the blocks could be measured
+            return self.predictor.fixed_ms(resolution)
+        return super()._fixed_ms(superspace, resolution)
+
+    def subnets_ms(self, member: SpaceMember, specs: Sequence[SubnetSpec]) -> NDArray[np.float64]:
+        """Predict the latency of subnets in ms, `(N,)`; unknown blocks are measured first.
+
+        Raises:
+            EncodingError: one is not a subnet of `member`.
+            TableError: the table is another machine's and lacks blocks.
+        """
+        try:
+            return super().subnets_ms(member, specs)
+        except TableError:  # rare, so that predictions need not look for unknown blocks each time
+            self.ensure(block for spec in specs for block in subnet_blocks(member, spec))
+        return super().subnets_ms(member, specs)

@@ -1,0 +1,150 @@
+"""Measures on an Android phone, which is reached through `adb` and runs TFLite's `benchmark_model`."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from spaceevo.errors import ConfigError
+from spaceevo.latency.predictor import FixedLatency
+from spaceevo.platforms.measuring import MeasuringPlatform
+from spaceevo.runtimes.base import Runtime
+from spaceevo.runtimes.machine import provenance
+from spaceevo.runtimes.timing import Timing
+
+CLOCK = "benchmark_model, wall"
+STATISTICS = re.compile(r"count=(\d+).*?\bmin=([\d.e+]+).*?\bavg=([\d.e+]+)")
+TIMEOUT_S = 600
+RUNS_A_TIMING = 5
+
+
+class Phone:
+    """Runs TFLite files on one core of a phone.
+
+    Args:
+        serial: the phone, as `adb devices` lists it; without, the only one.
+        folder: a folder on the phone to work in.
+        benchmark_model: path of TFLite's `benchmark_model` on the phone.
+        taskset: mask of the processors to run on, in hexadecimal, e.g. `80` for the largest core of a Pixel 4.
+
+    Raises:
+        ConfigError: `adb` is not installed, there is no phone, or several, or not the one asked for.
+    """
+
+    def __init__(self, serial: str | None, folder: str, benchmark_model: str, taskset: str | None = None) -> None:
+        if shutil.which("adb") is None:
+            raise ConfigError(
+                "platform=adb needs the program adb on PATH; install the Android platform tools, "
+                "or take platform=tflite_cpu to measure on this machine"
+            )
+        self.folder = folder
+        self.benchmark_model = benchmark_model
+        self.taskset = taskset
+        self.serial = self._choose(serial)
+
+    def _choose(self, serial: str | None) -> str:
+        lines = [line.split() for line in self._adb(["devices"]).splitlines()[1:] if line.strip()]
+        states = {line[0]: line[1] for line in lines if len(line) >= 2}
+        ready = [name for name, state in states.items() if state == "device"]
+        listed = ", ".join(f"{name} ({state})" for name, state in states.items()) or "none"
+        if serial is not None and serial not in ready:
+            raise ConfigError(f"platform.serial = {serial} is not a phone that adb can use; adb lists: {listed}")
+        if serial is None and len(ready) != 1:
+            raise ConfigError(
+                f"adb finds {len(ready)} usable phones, not one; it lists: {listed}; connect one and allow USB "
+                "debugging, or set platform.serial"
+            )
+        return serial or ready[0]
+
+    def _adb(self, arguments: Sequence[str]) -> str:
+        try:
+            done = subprocess.run(["adb", *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+        except subprocess.TimeoutExpired:
+            raise ConfigError(f"adb {' '.join(arguments)} took over {TIMEOUT_S} s; is the phone awake?") from None
+        if done.returncode:
+            said = " ".join((done.stderr or done.stdout).split())[-300:]
+            raise ConfigError(f"adb {' '.join(arguments)} failed: {said or f'exit code {done.returncode}'}")
+        return done.stdout + done.stderr
+
+    def shell(self, *command: str) -> str:
+        """Run a command on the phone; return its output."""
+        return self._adb(["-s", self.serial, "shell", *command])
+
+    def property(self, name: str) -> str:
+        """Read a property of the phone, e.g. `ro.product.model`."""
+        return self.shell("getprop", name).strip()
+
+    def provenance(self, runtime: Runtime) -> dict[str, str]:
+        """Say phone, program and clock."""
+        machine = f"{self.property('ro.product.model')} {self.serial}"
+        return provenance(machine, self.property("ro.product.cpu.abi"), "TFLite", self.benchmark_model, CLOCK)
+
+    def time_models(self, runtime: Runtime, models: Mapping[str, bytes], repeats: int) -> dict[str, Timing]:
+        """Time TFLite files one after the other; the phone repeats each."""
+        found: dict[str, Timing] = {}
+        for name in models:
+            least, mean = self.time_ms(models[name], RUNS_A_TIMING * repeats)
+            found[name] = Timing(least, mean / least)
+        return found
+
+    def time_ms(self, file: bytes, runs: int) -> tuple[float, float]:
+        """Measure the least and mean latency in ms of a TFLite file on one thread.
+
+        Raises:
+            ConfigError: the phone cannot run it; says what it said.
+        """
+        remote = f"{self.folder}/spaceevo.tflite"
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder) / "model.tflite"
+            local.write_bytes(file)
+            self._adb(["-s", self.serial, "push", str(local), remote])
+        pinned = ["taskset", self.taskset] if self.taskset else []
+        arguments = [f"--graph={remote}", "--num_threads=1", f"--num_runs={runs}", "--warmup_runs=3"]
+        said = self.shell(*pinned, self.benchmark_model, *arguments)
+        found = STATISTICS.findall(said)
+        if not found:
+            tail = " ".join(said.split())[-300:]
+            raise ConfigError(f"{self.benchmark_model} on {self.serial} printed no timings: {tail}")
+        _, least_us, mean_us = found[-1]  # the first are the warm-up's
+        return float(least_us) / 1e3, float(mean_us) / 1e3
+
+
+class AndroidPhone(MeasuringPlatform):
+    """Measures INT8 TFLite files on one core of a phone, batch 1.
+
+    Args:
+        name: name of the platform.
+        superspace: name of the superspace.
+        cache: folder of the tables.
+        benchmark_model: path of TFLite's `benchmark_model` on the phone.
+        folder: a folder on the phone to work in.
+        serial: the phone, as `adb devices` lists it; without, the only one.
+        taskset: mask of the processors to run on, in hexadecimal.
+        table: as every measuring platform's, like the next three.
+        fixed_latency_ms: likewise.
+        unknown_blocks: likewise.
+        packed_channels: likewise.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        superspace: str,
+        cache: str,
+        benchmark_model: str,
+        folder: str,
+        serial: str | None = None,
+        taskset: str | None = None,
+        table: str | None = None,
+        fixed_latency_ms: FixedLatency = None,
+        unknown_blocks: str = "auto",
+        packed_channels: int | None = 1,
+    ) -> None:
+        phone = Phone(None if serial is None else str(serial), folder, benchmark_model, taskset)
+        super().__init__(
+            name, "litert", superspace, cache, table, fixed_latency_ms, unknown_blocks, packed_channels, phone
+        )

@@ -1,0 +1,198 @@
+"""What a runtime has to offer: one object that writes, loads and looks into the files of one format."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spaceevo.errors import MissingExtraError
+from spaceevo.nn.supernet import Network
+from spaceevo.quant.program import Program
+from spaceevo.runtimes.preprocessing import Preprocessing
+from spaceevo.runtimes.random_program import random_block_program
+from spaceevo.space.placement import PlacedBlock
+
+Shape = tuple[int, int, int]
+"""Channels, height and width `(C, H, W)` of one image or feature map."""
+INPUT_NAME, OUTPUT_NAME = "images", "logits"
+
+
+class OperatorTime(NamedTuple):
+    """Time that one operator of a file takes.
+
+    Attributes:
+        name: its name in the file.
+        kind: its type, as the format calls it.
+        least_ms: the least of its runs in ms; medians mean little on a busy machine.
+    """
+
+    name: str
+    kind: str
+    least_ms: float
+
+    @property
+    def stage(self) -> str:
+        """Stage of the network that its name tells, e.g. `stage1` of `stage1.0.expand.q`; `other` if none."""
+        match = re.match(r"[a-z]+(_[a-z]+)?\d?(?=\.\d+\.)", self.name)
+        return match[0] if match else "other"
+
+
+class Profile(NamedTuple):
+    """Where the time of a file goes.
+
+    Attributes:
+        operators: its operators in order of execution.
+        whole_ms: latency of the file in ms, where operators could only be timed apart from it, so that their sum may be
+            held against it; None where they were timed within it.
+    """
+
+    operators: list[OperatorTime]
+    whole_ms: float | None = None
+
+
+class Session(ABC):
+    """A file that is loaded in its runtime: one thread, any batch size."""
+
+    @abstractmethod
+    def outputs(self, images: Tensor) -> list[Tensor]:
+        """Compute every output of the file for images `(N, C, H, W)`; maps come as `(N, C, H, W)`, too."""
+
+    @abstractmethod
+    def invoke(self) -> object:
+        """Compute once, batch 1, on random values that were set before: what is timed."""
+
+    def run(self, images: Tensor, batch_size: int = 64) -> list[Tensor]:
+        """Compute every output of the file for images `(N, C, H, W)`, so many at a time."""
+        batches = [self.outputs(batch) for batch in torch.split(images.cpu(), batch_size)]
+        return [torch.cat(parts) for parts in zip(*batches, strict=True)]
+
+    def logits(self, images: Tensor, batch_size: int = 64) -> Tensor:
+        """Compute the file's first output for images `(N, C, H, W)`."""
+        return self.run(images, batch_size)[0]
+
+
+class Runtime(ABC):
+    """Writes networks as files of one format, and executes them.
+
+    Every method but `require` may raise `MissingExtraError` where the runtime's package is optional and not installed.
+
+    Attributes:
+        name: the runtime's name in settings.
+        format: name of its file format, which is the files' suffix too.
+        package: distribution that contains the runtime.
+        module: what is imported of it.
+        extra: our extra that installs it; empty where it is always installed.
+        other_ways: names of further ways to load a file, which the parity gate checks besides the usual one.
+    """
+
+    name: str
+    format: str
+    package: str
+    module: str
+    extra: str = ""
+    other_ways: tuple[str, ...] = ()
+
+    def require(self) -> None:
+        """Check that the runtime is there.
+
+        Raises:
+            MissingExtraError: its package is not installed; names the extra.
+        """
+        if find_spec(self.module) is None:
+            raise MissingExtraError(self.package, self.extra)
+
+    def version(self) -> str:
+        """Return the version of the runtime's package."""
+        return version(self.package)
+
+    @abstractmethod
+    def write(
+        self,
+        program: Program,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        preprocessing: Preprocessing | None = None,
+        packed_channels: int | None = None,
+        watch: Sequence[str] = (),
+    ) -> bytes:
+        """Write an integer program: float input `images`, float output `logits`, every number as the program has it.
+
+        Args:
+            program: the program.
+            metadata: texts that the file keeps.
+            preprocessing: done in the file where it says `inside`; the input is then uint8 `pixels`.
+            packed_channels: channels to which pixels of narrow convolutions are packed, where the runtime gains by it;
+                None fills this machine's matrix units, 1 packs none.
+            watch: tensors of the program that are outputs too, after the logits.
+        """
+
+    @abstractmethod
+    def write_float(self, network: Network, shape: Shape, metadata: Mapping[str, str] | None = None) -> bytes:
+        """Write a network in fp32, its quantisers left out: float `images`, float `logits`.
+
+        Args:
+            network: an extracted network.
+            shape: `(C, H, W)` of the images at the network's own resolution.
+            metadata: texts that the file keeps.
+
+        Raises:
+            ExportError: the network cannot be written.
+        """
+
+    @abstractmethod
+    def load(self, file: bytes, way: str = "") -> Session:
+        """Load a file on one thread, as when deployed, or in one of the `other_ways`."""
+
+    @abstractmethod
+    def profile(self, file: bytes, repeats: int) -> Profile:
+        """Time every operator that is executed: one thread, batch 1, the least of `repeats`."""
+
+    @abstractmethod
+    def op_counts(self, file: bytes) -> dict[str, int]:
+        """Count the operators that are executed by type."""
+
+    @abstractmethod
+    def float_ops(self, file: bytes) -> list[str]:
+        """List the operators that compute in float; conversions to and from integers, and preprocessing, are none."""
+
+    @abstractmethod
+    def metadata(self, file: bytes) -> dict[str, str]:
+        """Read the texts that a file keeps; empty for files of other origin."""
+
+    def integers(self, program: Program, images: Tensor, way: str = "") -> dict[str, Tensor]:
+        """Compute the integers of every tensor of a program, as this runtime has them, to find where it differs."""
+        names = [op.output for op in program.ops]
+        values = self.load(self.write(program, watch=names), way).run(images)[1:]
+        found = dict(zip(names, values, strict=True))
+        for name, value in found.items():
+            if value.is_floating_point():
+                quant = program.tensors[name]
+                found[name] = (value.double() / quant.scale).round() + quant.zero_point
+        return found
+
+    def prepare(self, file: bytes) -> bytes:
+        """Rewrite a file as it is loaded soonest on this machine, for where it is to be loaded many times."""
+        return file
+
+    def compile_block(self, block: PlacedBlock, packed_channels: int | None = None) -> bytes:
+        """Write a block with random weights, as near as can be to how it runs within a network."""
+        return self.write(random_block_program(*block), packed_channels=packed_channels)
+
+    @abstractmethod
+    def conversions(self, block: PlacedBlock) -> list[tuple[Shape, float]]:
+        """Tell what `compile_block` measures besides the block, which a network does not do between blocks.
+
+        Returns:
+            Shapes of tensors that are converted to integers and back, each with the share of this to be subtracted.
+        """
+
+    def packed(self, asked: int | None) -> int:
+        """Resolve `packed_channels`: what this runtime's files are packed to; 1 where it packs nothing."""
+        return 1

@@ -1,0 +1,57 @@
+"""This machine, as far as it decides how fast integers are multiplied, and where measurements come from."""
+
+from __future__ import annotations
+
+import platform
+from datetime import date
+from functools import cache
+from pathlib import Path
+
+INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
+"""Instruction sets that decide how fast integers are multiplied."""
+
+
+@cache
+def _cpuinfo() -> dict[str, str]:
+    """Read what Linux says of the first processor; empty elsewhere."""
+    file = Path("/proc/cpuinfo")
+    if not file.is_file():
+        return {}
+    first, _, _ = file.read_text(encoding="utf-8").partition("\n\n")
+    fields = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in fields}
+
+
+def instruction_sets() -> list[str]:
+    """List which of `INSTRUCTIONS` this processor says it has."""
+    flags = (_cpuinfo().get("flags") or _cpuinfo().get("Features") or "").split()
+    return [name for name in INSTRUCTIONS if name in flags]
+
+
+def has_vnni() -> bool:
+    """Tell whether the processor is known to have VNNI: exact and fast products of uint8 and int8."""
+    return any("vnni" in flag for flag in _cpuinfo().get("flags", "").split())
+
+
+def machine_name() -> str:
+    """Name this machine's processor and what multiplies its integers, e.g. `AMD EPYC 7763, without VNNI`."""
+    name = _cpuinfo().get("model name") or platform.processor() or platform.machine()
+    if "flags" not in _cpuinfo():
+        return name
+    if not has_vnni():
+        return f"{name}, without VNNI"
+    # Runtimes multiply in AMX tiles where there are some, several times faster: another machine.
+    return f"{name}, with VNNI {'and' if 'amx_int8' in instruction_sets() else 'but without'} AMX"
+
+
+def provenance(machine: str, instructions: str, runtime: str, version: str, clock: str) -> dict[str, str]:
+    """Say where and how measurements of today are made: what a `LatencyTable` keeps beside them."""
+    return {
+        "machine": machine,
+        "instructions": instructions or "unknown",
+        "runtime": runtime,
+        "version": version,
+        "threads": "1",
+        "clock": clock,
+        "date": date.today().isoformat(),
+    }

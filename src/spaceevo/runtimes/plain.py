@@ -1,0 +1,63 @@
+"""Network → plain fp32 PyTorch: a JSON description, safetensors, and the one source file that reads them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import Tensor
+
+from spaceevo.artifacts import write_bytes, write_json
+from spaceevo.nn.layers import ElasticLayer
+from spaceevo.nn.supernet import Network
+from spaceevo.quant.prepare import float_state
+from spaceevo.runtimes import plain_network
+from spaceevo.runtimes.plain_network import FORMAT, PlainNetwork
+
+READER = "plain_network.py"
+
+
+class _Describer:
+    """Writes layers down as the plain network's config has them."""
+
+    def __init__(self, network: Network) -> None:
+        self.paths = {module: path for path, module in network.named_modules()}
+        self.layers: list[dict[str, Any]] = []
+
+    def layer(self, name: str, leaf: ElasticLayer, inputs: Sequence[str], /) -> str:
+        description = {"name": name, "inputs": list(inputs), "module": self.paths[leaf], **asdict(leaf.active)}
+        self.layers.append(description)
+        return name
+
+
+def to_plain(network: Network, metadata: Mapping[str, str] | None = None) -> PlainNetwork:
+    """A network in fp32 as a plain one with copies of its weights; quantisers are left behind."""
+    describer = _Describer(network)
+    network.lower(describer, "images")
+    config = {
+        "format": FORMAT,
+        "resolution": network.resolution,
+        "metadata": dict(metadata or {}),
+        "layers": describer.layers,
+    }
+    plain = PlainNetwork(config)
+    plain.load_state_dict(plain_state(network))
+    return plain.eval()
+
+
+def plain_state(network: Network) -> dict[str, Tensor]:
+    """The weights a plain network has, on the CPU."""
+    return {key: value.detach().cpu().contiguous() for key, value in float_state(network.state_dict()).items()}
+
+
+def save_plain(plain: PlainNetwork, path: Path) -> list[Path]:
+    """Write `path` (`.json`), the `.safetensors` beside it, and the source file that reads both; return all three."""
+    weights, reader = path.with_suffix(".safetensors"), path.with_name(READER)
+    write_bytes(weights, save(plain.state_dict(), {"format": "pt"}))
+    write_bytes(reader, Path(plain_network.__file__).read_bytes())
+    write_json(path, json.loads(json.dumps(plain.config)))
+    return [path, weights, reader]

@@ -1,0 +1,31 @@
+"""The runtimes there are. A new one is a file of its own and an entry here."""
+
+from __future__ import annotations
+
+from spaceevo.errors import ConfigError, choices
+from spaceevo.runtimes.base import Runtime
+from spaceevo.runtimes.litert.runtime import LiteRt
+from spaceevo.runtimes.onnx.runtime import OnnxRuntime
+
+RUNTIMES: dict[str, Runtime] = {runtime.name: runtime for runtime in (OnnxRuntime(), LiteRt())}
+
+
+def runtime_named(name: str) -> Runtime:
+    """Look a runtime up by its name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in RUNTIMES:
+        raise ConfigError(f"platform.runtime = {name}; allowed: {choices(RUNTIMES)}")
+    return RUNTIMES[name]
+
+
+def runtime_for(format: str) -> Runtime:
+    """Look a runtime up by its file format, which is one of `formats()`."""
+    return next(runtime for runtime in RUNTIMES.values() if runtime.format == format)
+
+
+def formats() -> list[str]:
+    """List the file formats that can be written."""
+    return [runtime.format for runtime in RUNTIMES.values()]

@@ -1,0 +1,145 @@
+"""Timing of loaded models on this machine: batch 1, CPU time of one thread, least of shuffled repeats."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from random import Random
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+CLOCK = "time.thread_time_ns"
+TIMING_NS = 200_000
+"""One timing lasts at least this long, and a hundred ticks of the clock."""
+PATIENCE, SLACK_S = 3.0, 1.0
+"""Seconds of waiting for a still moment: for each second measured, and besides."""
+NAP_S, STILL = 0.05, 1.2
+WARM_UPS = 3
+SLOW_NS = 1_000_000
+"""A model that takes longer is warm after one timing."""
+Model = TypeVar("Model")
+
+
+class Timing(NamedTuple):
+    """Latency of one model.
+
+    Attributes:
+        latency_ms: the least of its timings.
+        dispersion: their median over the least; far above 1 where the machine was busy.
+    """
+
+    latency_ms: float
+    dispersion: float
+
+
+class Invocable(Protocol):
+    """A model that is loaded and has its input; `runtimes.base.Session` is one."""
+
+    def invoke(self) -> object:
+        """Compute once in the calling thread."""
+        ...
+
+
+class _Clocked:
+    """Times a model, over as many inferences as the clock needs to be exact."""
+
+    def __init__(self, model: Invocable) -> None:
+        self.model = model
+        self.loops = 1
+        once_ns = self.time_ns()
+        if once_ns < SLOW_NS:
+            once_ns = min(once_ns, *(self.time_ns() for _ in range(1, WARM_UPS)))
+        least_ns = max(TIMING_NS, 100e9 * time.get_clock_info("thread_time").resolution)
+        self.loops = math.ceil(least_ns / max(1.0, once_ns))
+
+    def time_ns(self) -> float:
+        """Take the CPU time of one inference, mean over `loops`, after one that brings the model's data near."""
+        self.model.invoke()
+        started = time.thread_time_ns()
+        for _ in range(self.loops):
+            self.model.invoke()
+        return (time.thread_time_ns() - started) / self.loops
+
+
+class Stillness:
+    """Waits for moments in which nothing else slows this core down, such as another program on its twin.
+
+    A small product of matrices takes longer then, by half on shared cores, as models do; what else runs comes and goes
+    within seconds. Waiting costs no CPU time. It ends when, in all, too much of it was done.
+
+    Args:
+        patience: seconds waited for each second measured, at most.
+        slack_s: seconds that may be waited besides.
+    """
+
+    def __init__(self, patience: float | None = None, slack_s: float | None = None) -> None:
+        self.patience = PATIENCE if patience is None else patience
+        self.slack_s = SLACK_S if slack_s is None else slack_s
+        self.factor = np.random.default_rng(0).random((64, 64), np.float32)
+        self.least_ns = min(self._probe_ns() for _ in range(100))
+        self.started, self.waited_s = time.monotonic(), 0.0
+
+    def wait(self) -> None:
+        """Return at a still moment, or when out of patience."""
+        while not self.is_still() and self.waited_s < self.slack_s + self.patience * self._measured_s():
+            time.sleep(NAP_S)
+            self.waited_s += NAP_S
+
+    def is_still(self) -> bool:
+        """Tell whether the core runs about as fast as it ever did."""
+        now_ns = min(self._probe_ns() for _ in range(2))
+        self.least_ns = min(self.least_ns, now_ns)
+        return now_ns < STILL * self.least_ns
+
+    def _measured_s(self) -> float:
+        return time.monotonic() - self.started - self.waited_s
+
+    def _probe_ns(self) -> int:
+        started = time.thread_time_ns()
+        for _ in range(4):
+            self.factor @ self.factor
+        return time.thread_time_ns() - started
+
+
+def time_models(
+    models: Mapping[str, Model],
+    load: Callable[[Model], Invocable],
+    repeats: int = 10,
+    *,
+    seed: int = 0,
+    group: int = 64,
+) -> dict[str, Timing]:
+    """Time models side by side, so that what disturbs the machine for a while disturbs all of them.
+
+    Args:
+        models: name → model; looked up once each, so that a lazy mapping need not hold them all.
+        load: makes a model ready to be timed.
+        repeats: timings of each.
+        seed: decides the order of the timings.
+        group: models held in memory, and shuffled together, at a time.
+    """
+    names = list(models)
+    rng = Random(seed)
+    stillness = Stillness()
+    timings: dict[str, Timing] = {}
+    for start in range(0, len(names), group):
+        clocked = {name: _Clocked(load(models[name])) for name in names[start : start + group]}
+        timings.update(_time_group(clocked, repeats, rng, stillness))
+    return timings
+
+
+def _time_group(
+    clocked: Mapping[str, _Clocked], repeats: int, rng: Random, stillness: Stillness
+) -> Iterator[tuple[str, Timing]]:
+    taken: dict[str, list[float]] = {name: [] for name in clocked}
+    order = [name for name in clocked for _ in range(repeats)]
+    rng.shuffle(order)
+    for name in order:
+        stillness.wait()
+        taken[name].append(clocked[name].time_ns())
+    for name, times_ns in taken.items():
+        least = min(times_ns)
+        yield name, Timing(least / 1e6, statistics.median(times_ns) / least)

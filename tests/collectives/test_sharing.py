@@ -1,0 +1,84 @@
+"""Several processes give the results of one, in order, and end."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from spaceevo.collectives.launcher import is_first
+from spaceevo.collectives.processes import own_device
+from spaceevo.collectives.sharing import Ranks
+from spaceevo.errors import ConfigError
+
+PROGRAM = """
+import json, os, sys, time
+from pathlib import Path
+from spaceevo.collectives.sharing import Ranks
+
+def work(item):
+    number, letter = json.loads(item)
+    time.sleep(0.02 * (number % 3))
+    with open(Path(sys.argv[1]) / f"rank{os.environ['RANK']}", "a") as file:
+        file.write(f"{number} ")
+    return f"{number}{letter}"
+
+ranks = Ranks()
+with ranks.leading(work):
+    for start in (0, 10):
+        items = [json.dumps([number, "ab"[number % 2]]) for number in range(start, start + 10)]
+        print(*ranks.map(work, items))
+    print(*ranks.map(work, []))
+print("led by", ranks.rank)
+"""
+
+
+def test_alone_it_is_a_map() -> None:
+    ranks = Ranks()
+    with ranks.leading(str.upper):
+        assert list(ranks.map(str.upper, ["a", "b"])) == ["A", "B"]
+    assert ranks.device == torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+@pytest.mark.parametrize("processes", [2])
+def test_processes_share_the_work(tmp_path: Path, processes: int) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), str(program)]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    expected = [" ".join(f"{n}{'ab'[n % 2]}" for n in range(start, start + 10)) for start in (0, 10)]
+    assert [line for line in done.stdout.splitlines() if line] == [*expected, "led by 0"]
+    shares = [(tmp_path / f"rank{rank}").read_text().split() for rank in range(processes)]
+    assert sorted(int(number) for share in shares for number in share) == list(range(20))
+    assert all(shares)
+
+
+def test_the_first_process_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(variable, raising=False)
+    assert is_first()
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    assert not is_first()
+    monkeypatch.setenv("RANK", "0")
+    assert is_first()
+    monkeypatch.setenv("RANK", "abc")
+    with pytest.raises(ConfigError, match=r"^environment variable RANK = 'abc'; allowed: a whole number from 0 on; un"):
+        is_first()
+    with pytest.raises(ConfigError, match="RANK = 'abc'"):
+        Ranks()
+
+
+def test_a_process_has_a_gpu_of_its_own_or_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert own_device() == torch.device("cuda", 0)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert own_device() == torch.device("cuda", 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    with pytest.raises(
+        ConfigError, match=r"^torchrun started 3 processes on a machine with 2 GPUs; allowed: one a GPU"
+    ):
+        own_device()

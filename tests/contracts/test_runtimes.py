@@ -1,0 +1,254 @@
+"""Contract of every runtime: what it writes computes what was trained, and it can look into what it wrote."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spaceevo.errors import MissingExtraError
+from spaceevo.export.gate import Gate, asked_formats
+from spaceevo.export.parity import Tolerance
+from spaceevo.nn.block import Block
+from spaceevo.nn.stage import Stage
+from spaceevo.nn.supernet import Network
+from spaceevo.platforms.measuring import MeasuringPlatform
+from spaceevo.quant.prepare import set_quant
+from spaceevo.quant.program import Executor, Program, execute
+from spaceevo.quant.quantizer import DEPLOY
+from spaceevo.runtimes.base import OperatorTime, Profile, Runtime, Session, Shape
+from spaceevo.runtimes.preprocessing import Preprocessing
+from spaceevo.runtimes.random_program import random_block_program
+from spaceevo.runtimes.registry import RUNTIMES, formats, runtime_for, runtime_named
+from spaceevo.runtimes.timing import time_models
+from spaceevo.space.blocks import block_types
+from spaceevo.space.placement import PlacedBlock
+from spaceevo.space.spec import Activation, BlockSpec
+from tests.contracts.test_blocks import ACTS
+from tests.runtimes.conftest import irregular, steps_apart
+
+BLOCKS = [(name, stride) for name, kind in block_types().items() for stride in ((1,) if kind.is_head else (1, 2))]
+GATED: tuple[Activation, ...] = ("relu6", "hswish", "swish")
+every_block = pytest.mark.parametrize(("name", "stride"), BLOCKS)
+
+
+def present(runtime: Runtime) -> Runtime:
+    """The runtime, or a skipped test where its package is absent."""
+    try:
+        runtime.require()
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    return runtime
+
+
+@pytest.fixture(params=list(RUNTIMES))
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    return present(RUNTIMES[request.param])
+
+
+def test_names_and_formats_are_its_own(runtime: Runtime) -> None:
+    assert runtime_named(runtime.name) is runtime
+    assert runtime_for(runtime.format) is runtime
+    assert formats().count(runtime.format) == 1
+    assert runtime.version()[0].isdigit()
+
+
+def spec_of(name: str, stride: int, act: Activation, kernel: int, ratio: float) -> BlockSpec:
+    """A block as large as its residual and squeeze need; heads have no stride."""
+    kind = block_types()[name]
+    cout = 16 if stride == 1 else 24
+    return BlockSpec(name, 16, cout, 1 if kind.is_head else kernel, ratio if kind.has_expand else None, stride, act)
+
+
+def check_block(runtime: Runtime, spec: BlockSpec, hw: int) -> None:
+    """A file of the block has no float operator and gives the executor's integers."""
+    program = irregular(random_block_program(spec, hw))
+    file = runtime.write(program)
+    assert not runtime.float_ops(file)
+    images = 1.2 * torch.randn(4, 16, hw, hw)
+    steps = steps_apart(program, execute(program, images), runtime.load(file).logits(images))
+    assert (steps == 0).double().mean() >= 0.98
+    # A sum within float32 rounding of half-way may come out one apart, and the layers after it may double that.
+    assert (steps <= 1).double().mean() >= 0.999
+    assert steps.max() <= 2
+
+
+@every_block
+def test_every_block_computes_what_the_executor_says(runtime: Runtime, name: str, stride: int) -> None:
+    for act, kernel, ratio in zip(GATED, (5, 3, 5), (1.0, 3.0, 3.0), strict=True):
+        check_block(runtime, spec_of(name, stride, act, kernel, ratio), 1 if name == "Logits" else 9)
+
+
+@pytest.mark.slow
+@every_block
+def test_every_block_on_other_sizes(runtime: Runtime, name: str, stride: int) -> None:
+    for hw, act, (kernel, ratio) in product((9, 10), GATED, ((3, 1.0), (5, 3.0))):
+        check_block(runtime, spec_of(name, stride, act, kernel, ratio), 1 if name == "Logits" else hw)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, kind in block_types().items() if not kind.is_head])
+def test_every_block_is_written_in_fp32(
+    runtime: Runtime, name: str, randomize: Callable[[nn.Module], nn.Module]
+) -> None:
+    spec = BlockSpec(name, 16, 24, 5, 1.0 if block_types()[name].has_expand else None, 2, ACTS.get(name, "swish"))
+    block = Block([spec], DEPLOY)
+    randomize(block.eval())
+    network = Network({"body": Stage([block])}, 10, None).eval()
+    images = torch.randn(3, 16, 10, 10)
+    with torch.no_grad():
+        reference = network(images)
+    file = runtime.write_float(network, (16, 10, 10), {"quant": "off"})
+    torch.testing.assert_close(runtime.load(file).logits(images).flatten(1), reference.flatten(1), rtol=0, atol=1e-3)
+    assert runtime.metadata(file)["quant"] == "off"
+
+
+def test_any_batch_computes_the_same_in_every_way(runtime: Runtime, program: Program, images: Tensor) -> None:
+    file = runtime.write(program)
+    whole = runtime.load(file).logits(images)
+    assert whole.shape == (len(images), 10)
+    torch.testing.assert_close(runtime.load(file).logits(images, batch_size=5), whole, rtol=0, atol=0)
+    exact = Executor(program)(images)
+    for way in ("", *runtime.other_ways):
+        assert (runtime.load(file, way).logits(images).argmax(1) == exact.argmax(1)).all()
+
+
+def test_every_tensor_has_the_executors_integers(runtime: Runtime, program: Program, images: Tensor) -> None:
+    exact, found = Executor(program).integers(images[:4]), runtime.integers(program, images[:4])
+    assert found.keys() == {op.output for op in program.ops}
+    for name, integers in found.items():
+        assert integers.shape == exact[name].shape
+        assert (integers.double() != exact[name].double()).double().mean() < 0.01, name
+
+
+def test_a_file_tells_what_it_is(runtime: Runtime, program: Program) -> None:
+    texts = {"space": "digits-012-000", "subnet": "min"}
+    file = runtime.write(program, texts)
+    assert runtime.metadata(file) == texts
+    assert runtime.metadata(runtime.write(program)) == {}
+    counts = runtime.op_counts(file)
+    assert sum(counts.values()) > len(program.ops) / 2
+    assert not runtime.float_ops(file)
+
+
+def test_the_fp32_file_is_the_network_and_found_to_be_float(runtime: Runtime, network: Network, images: Tensor) -> None:
+    file = runtime.write_float(network, (3, 24, 24))
+    set_quant(network, False)
+    try:
+        with torch.no_grad():
+            reference = network(images)
+    finally:
+        set_quant(network, True)
+    torch.testing.assert_close(runtime.load(file).logits(images), reference, rtol=0, atol=1e-4)
+    assert runtime.float_ops(file)
+
+
+def test_pixels_are_normalised_in_the_file(runtime: Runtime, program: Program) -> None:
+    pixels = torch.randint(0, 256, (4, 3, 24, 24), dtype=torch.uint8)
+    inside = Preprocessing((0.5, 0.4, 0.3), (0.25, 0.2, 0.3), 24, 24, inside=True)
+    gain, shift = (torch.from_numpy(factor).view(1, -1, 1, 1) for factor in inside.factors())
+    file = runtime.write(program, preprocessing=inside)
+    expected = runtime.load(runtime.write(program)).logits(pixels * gain + shift)
+    torch.testing.assert_close(runtime.load(file).logits(pixels), expected, rtol=0, atol=0.05)
+    assert not runtime.float_ops(file)
+
+
+def test_files_and_their_operators_are_timed(runtime: Runtime, program: Program) -> None:
+    file = runtime.write(program)
+    assert time_models({"file": file}, runtime.load, repeats=2)["file"].latency_ms > 0
+    prepared = runtime.load(runtime.prepare(file))
+    images = torch.randn(2, 3, 24, 24)
+    torch.testing.assert_close(prepared.logits(images), runtime.load(file).logits(images), rtol=0, atol=0)
+    profile = runtime.profile(file, repeats=2)
+    assert all(operator.least_ms >= 0 for operator in profile.operators)
+    assert {"first_conv", "stage1", "final_expand"} <= {operator.stage for operator in profile.operators}
+
+
+def test_blocks_are_measured_as_within_a_network(runtime: Runtime) -> None:
+    stem = (BlockSpec("FirstConv", 3, 16, 3, None, 2, "swish"), 24)
+    block = (spec_of("MobileNetV2Res", 1, "relu6", 3, 2.0), 12)
+    for placed in (stem, block):
+        runtime.load(runtime.compile_block(placed)).invoke()
+        assert all(0 < share <= 1 and len(shape) == 3 for shape, share in runtime.conversions(placed))
+    assert runtime.conversions(block)
+
+
+class TrialSession(Session):
+    """The exact executor."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+
+    def outputs(self, images: Tensor) -> list[Tensor]:
+        return [Executor(self.program)(images)]
+
+    def invoke(self) -> object:
+        return None
+
+
+class Trial(Runtime):
+    """A runtime as someone would add one: its files are programs kept by their number."""
+
+    name, format, package, module = "trial", "trl", "torch", "torch"
+
+    def __init__(self) -> None:
+        self.programs = list[Program]()
+
+    def write(
+        self,
+        program: Program,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        preprocessing: Preprocessing | None = None,
+        packed_channels: int | None = None,
+        watch: Sequence[str] = (),
+    ) -> bytes:
+        self.programs.append(program)
+        return bytes([len(self.programs) - 1])
+
+    def write_float(self, network: Network, shape: Shape, metadata: Mapping[str, str] | None = None) -> bytes:
+        return b"\0"
+
+    def load(self, file: bytes, way: str = "") -> Session:
+        return TrialSession(self.programs[file[0]])
+
+    def integers(self, program: Program, images: Tensor, way: str = "") -> dict[str, Tensor]:
+        return Executor(program).integers(images)
+
+    def profile(self, file: bytes, repeats: int) -> Profile:
+        return Profile([OperatorTime("stage1.0.expand", "conv", 1.0)])
+
+    def op_counts(self, file: bytes) -> dict[str, int]:
+        return {"conv": len(self.programs[file[0]].ops)}
+
+    def float_ops(self, file: bytes) -> list[str]:
+        return []
+
+    def metadata(self, file: bytes) -> dict[str, str]:
+        return {}
+
+    def conversions(self, block: PlacedBlock) -> list[tuple[Shape, float]]:
+        return []
+
+
+@pytest.fixture
+def trial(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trial]:
+    runtime = Trial()
+    with monkeypatch.context() as patch:
+        patch.setitem(RUNTIMES, runtime.name, runtime)
+        yield runtime
+
+
+def test_a_new_runtime_needs_an_entry_alone(
+    trial: Trial, network: Network, program: Program, images: Tensor, tmp_path: Path
+) -> None:
+    assert asked_formats("trl") == ["trl"]
+    gate = Gate(network, program, [(images, images.flatten(1).sum(1).long() % 10)])
+    figures = gate.check("trl", Tolerance(98, 0.1), allow_float=False)
+    assert figures["trl_bit_equal"] == 100
+    platform = MeasuringPlatform("trial", "trial", "digits", str(tmp_path))
+    block = (spec_of("MobileNetV2Res", 1, "relu6", 3, 2.0), 12)
+    assert platform.blocks_ms([block]) >= 0
+    assert platform.provenance["runtime"] == "torch"

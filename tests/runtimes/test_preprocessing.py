@@ -1,0 +1,67 @@
+import json
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor
+
+from spaceevo.errors import ExportError
+from spaceevo.quant.program import Program
+from spaceevo.runtimes.litert.runtime import LiteRt
+from spaceevo.runtimes.litert.writer import to_tflite
+from spaceevo.runtimes.onnx.runtime import OnnxRuntime
+from spaceevo.runtimes.onnx.writer import to_onnx
+from spaceevo.runtimes.preprocessing import Preprocessing
+
+ONNX = OnnxRuntime()
+LITERT = LiteRt()
+
+INSIDE = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 256, 224, inside=True)
+
+
+@pytest.fixture
+def pixels() -> Tensor:
+    return torch.randint(0, 256, (8, 3, 24, 24), dtype=torch.uint8)
+
+
+def normalized(pixels: Tensor) -> Tensor:
+    """As the data module does it."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (INSIDE.mean, INSIDE.std))
+    return (pixels.float() / 255 - mean) / std
+
+
+def test_onnx_files_normalise_pixels(program: Program, pixels: Tensor) -> None:
+    model = to_onnx(program, preprocessing=INSIDE)
+    onnx.checker.check_model(model, full_check=True)
+    assert model.graph.input[0].name == "pixels"
+    expected = ONNX.load(to_onnx(program).SerializeToString()).logits(normalized(pixels))
+    torch.testing.assert_close(ONNX.load(model.SerializeToString()).logits(pixels), expected, rtol=0, atol=0.05)
+    assert not ONNX.float_ops(model.SerializeToString())
+
+
+def test_tflite_files_normalise_pixels(program: Program, pixels: Tensor) -> None:
+    pytest.importorskip("ai_edge_litert", reason="the extra `tflite` is not installed")
+    file = to_tflite(program, preprocessing=INSIDE)
+    expected = LITERT.load(to_tflite(program)).logits(normalized(pixels))
+    torch.testing.assert_close(LITERT.load(file).logits(pixels), expected, rtol=0, atol=0.05)
+    assert not LITERT.float_ops(file)
+
+
+def test_outside_only_tells() -> None:
+    outside = Preprocessing((0.5,), (0.25,), 32, 28)
+    assert json.loads(outside.text()) == {
+        "mean": [0.5],
+        "std": [0.25],
+        "resize": 32,
+        "crop": 28,
+        "interpolation": "bicubic",
+        "inside": False,
+    }
+    gain, shift = outside.factors()
+    np.testing.assert_allclose(gain * 255 + shift, [2.0], rtol=1e-6)
+
+
+def test_channels_must_match() -> None:
+    with pytest.raises(ExportError, match=r"mean \(0.5,\) and std \(1, 2\)"):
+        Preprocessing((0.5,), (1, 2), 32, 28)

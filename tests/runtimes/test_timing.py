@@ -1,0 +1,136 @@
+"""Timing on fake clocks: what is timed how often, in which order, and what counts."""
+
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from spaceevo.runtimes import timing as module
+from spaceevo.runtimes.timing import Stillness, Timing, time_models
+
+
+class Recorded:
+    """A model that writes down when it runs; its name tells how many ms of the fake clock that takes."""
+
+    def __init__(self, name: str, calls: list[str], clock: list[int]) -> None:
+        self.name = name
+        self.calls = calls
+        self.clock = clock
+
+    def invoke(self) -> None:
+        self.calls.append(self.name)
+        self.clock[0] += int(float(self.name) * 1e6)
+
+
+class Lab:
+    """Loads models whose names are their latencies in ms, on a clock that only they move."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls = list[str]()
+        self.clock = [0]
+        monkeypatch.setattr(module.time, "thread_time_ns", lambda: self.clock[0])
+        monkeypatch.setattr(Stillness, "_probe_ns", lambda _: 1000)
+
+    def load(self, model: bytes) -> Recorded:
+        return Recorded(model.decode(), self.calls, self.clock)
+
+
+@pytest.fixture
+def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
+    return Lab(monkeypatch)
+
+
+class Lazy(Mapping[str, bytes]):
+    """Makes each model when asked; remembers the requests."""
+
+    def __init__(self, count: int, calls: list[str]) -> None:
+        self.count = count
+        self.calls = calls
+
+    def __getitem__(self, name: str) -> bytes:
+        self.calls.append(f"made {name}")
+        return name.encode()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([str(1 + index) for index in range(self.count)])
+
+    def __len__(self) -> int:
+        return self.count
+
+
+def test_models_are_taken_group_by_group(lab: Lab) -> None:
+    found = time_models(Lazy(5, lab.calls), lab.load, repeats=3, group=2)
+    assert [call for call in lab.calls if call.startswith("made")] == [f"made {index}" for index in range(1, 6)]
+    first_of_second = lab.calls.index("made 3")
+    assert {"1", "2"}.isdisjoint(lab.calls[first_of_second:])
+    assert found == {str(ms): Timing(float(ms), 1.0) for ms in range(1, 6)}
+
+
+def test_repeats_are_shuffled_and_repeatable(lab: Lab) -> None:
+    models = {"a": b"2", "b": b"3"}
+    time_models(models, lab.load, repeats=20, seed=1)
+    first, lab.calls[:] = list(lab.calls), []
+    time_models(models, lab.load, repeats=20, seed=1)
+    assert lab.calls == first
+    lab.calls.clear()
+    time_models(models, lab.load, repeats=20, seed=2)
+    assert sorted(lab.calls) == sorted(first)
+    assert lab.calls != first
+
+
+def test_the_least_counts_and_the_median_is_told(lab: Lab) -> None:
+    class Varying(Recorded):
+        times_ms = iter([9, 9] + [9, 3, 9, 1, 9, 2, 9, 4, 9, 9])  # every timing follows an untimed run
+
+        def invoke(self) -> None:
+            self.clock[0] += next(self.times_ms) * 1_000_000
+
+    timings = time_models({"a": b""}, lambda _: Varying("", [], lab.clock), repeats=5)
+    assert timings == {"a": Timing(1.0, 3.0)}
+
+
+def test_short_models_are_timed_over_many_runs(lab: Lab) -> None:
+    found = time_models({"a": b"0.01"}, lab.load, repeats=1)
+    assert found["a"].latency_ms == pytest.approx(0.01)
+    loops = module.TIMING_NS / 10_000
+    assert len(lab.calls) == 3 * 2 + 1 + loops  # three warm-ups of two runs, then one untimed run and the loops
+    lab.calls.clear()
+    time_models({"a": b"5"}, lab.load, repeats=5)
+    assert len(lab.calls) == (1 + 5) * 2  # one untimed and one timed, to set the loops and then five times
+
+
+class FakeClock:
+    """A core that is slowed down in the moments told, a nap each."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, busy: list[bool]) -> None:
+        self.now_s, self.naps, self.busy = 0.0, 0, busy
+        monkeypatch.setattr(module.time, "monotonic", lambda: self.now_s)
+        monkeypatch.setattr(module.time, "sleep", self.sleep)
+        monkeypatch.setattr(
+            Stillness, "_probe_ns", lambda _: 1500 if any(self.busy[self.naps : self.naps + 1]) else 1000
+        )
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.naps += 1
+
+
+def test_timings_wait_for_a_still_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock(monkeypatch, [False])
+    stillness = Stillness(patience=1.0, slack_s=10.0)
+    stillness.wait()
+    assert clock.naps == 0
+    clock.busy = [True] * 7 + [False]
+    stillness.wait()
+    assert clock.naps == 7
+    assert stillness.is_still()
+
+
+def test_waiting_ends_when_out_of_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock(monkeypatch, [False])
+    stillness = Stillness(patience=2.0, slack_s=0.5)
+    clock.busy = [True] * 1000
+    stillness.wait()
+    assert clock.now_s == pytest.approx(0.5, abs=0.06)
+    clock.now_s += 1.0  # a second of measuring earns two of waiting
+    stillness.wait()
+    assert clock.now_s == pytest.approx(3.5, abs=0.06)
