@@ -31,6 +31,7 @@ from spaceevo.space.walk import output_hw
 from spaceevo.stages.base import StageCallback
 from spaceevo.teacher import make_teacher
 
+Compose = Callable[..., DictConfig]
 RunStage = Callable[..., StageResult]
 CALLBACKS = {
     "benchmark": "spaceevo.stages.benchmark.BenchmarkStage",
@@ -43,7 +44,7 @@ SPACE = "digits-012-000"
 
 
 @pytest.fixture
-def compose(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
+def compose(tmp_path: Path) -> Iterator[Compose]:
     """Compose the shipped configuration with `+stage=…` and overrides; outputs go to a folder of the job's name."""
 
     def make(stage: str, *overrides: str) -> DictConfig:
@@ -58,7 +59,7 @@ def compose(tmp_path: Path) -> Iterator[Callable[..., DictConfig]]:
 
 
 @pytest.fixture
-def run_stage(compose: Callable[..., DictConfig]) -> RunStage:
+def run_stage(compose: Compose) -> RunStage:
     """Run a job; return its result."""
 
     def execute(stage: str, *overrides: str) -> StageResult:
