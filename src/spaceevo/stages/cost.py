@@ -14,7 +14,8 @@ from spaceevo.space.published import published_names
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.space.walk import output_hw
 from spaceevo.stages.job import Input, Job, Outcome
-from spaceevo.stages.selection import Selection, Texts, read_superspace
+from spaceevo.stages.selection import Selection, read_superspace
+from spaceevo.stages.setting_types import Texts
 from spaceevo.terminal import print_rows
 
 COLUMNS = {

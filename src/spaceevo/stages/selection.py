@@ -15,14 +15,11 @@ from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.published import published_model, published_models
 from spaceevo.space.superspace import SpaceMember, Superspace
 from spaceevo.stages.job import Input, Workspace, file_input
+from spaceevo.stages.setting_types import Quant, Texts
 
 if TYPE_CHECKING:  # jobs that build no network start without torch
     from spaceevo.nn.subnets import Subnet
     from spaceevo.nn.supernet import Supernet
-
-Quant = Literal["off", "deploy", "published"]
-Texts = str | tuple[str, ...] | None
-"""One text, several, or none."""
 
 
 def read_superspace(description: Mapping[str, Any]) -> Superspace:
@@ -172,7 +169,7 @@ class SupernetSource:
             CheckpointError: its file is broken or belongs to another network.
             ConfigError: its INT8 weights were trained under another scheme.
         """
-        from spaceevo.nn.weights import random_supernet, trained_supernet
+        from spaceevo.nn.models import random_supernet, trained_supernet
 
         member, scheme = self.selection.member, self.quant if int8 and self.int8 else "deploy"
         if self.weights == "random":

@@ -22,7 +22,8 @@ from spaceevo.quant.quantizer import DEPLOY, Scheme, quant_scheme
 from spaceevo.space.superspace import Superspace
 from spaceevo.stages.inputs import images_input
 from spaceevo.stages.job import Input, Job
-from spaceevo.stages.selection import Quant, read_superspace
+from spaceevo.stages.selection import read_superspace
+from spaceevo.stages.setting_types import Quant
 from spaceevo.terminal import console
 
 Positive = Annotated[int, Ge(1)]
