@@ -20,9 +20,9 @@ from torch import Tensor
 
 import spaceevo
 from spaceevo.artifacts import Layout
-from spaceevo.nn.checkpoint import load_state, read_checkpoint
 from spaceevo.nn.evaluate import calibrate_subnet
 from spaceevo.nn.folded import FoldedNetwork
+from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.supernet import Supernet, resize
 from spaceevo.quant.program import execute
 from spaceevo.runtimes.litert.runtime import LiteRt
@@ -69,8 +69,7 @@ def main() -> None:
     for seed in range(int(sys.argv[1]) if len(sys.argv) > 1 else 5):
         path = Layout(RUNS / f"seed{seed}" / "deploy" / Path("checkpoints")).supernet(SPACE, int8=True)
         supernet = Supernet(spaceevo.parse_space(SPACE))
-        load_state(supernet, read_checkpoint(path, "supernet", "compare_schemes.py").state, path)
-        spaceevo.set_quant(supernet, True)
+        read_checkpoint(path, "supernet", "compare_schemes.py").load_into(supernet, int8=True)
         for name, text in SUBNETS.items():
             compare(f"seed {seed}, {name}", text, supernet, calibration, images)
 

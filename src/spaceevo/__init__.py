@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spaceevo.latency.predictor import BlockLatency
+    from spaceevo.nn.loading import load_released
     from spaceevo.nn.models import create_model
-    from spaceevo.nn.released import load_released
     from spaceevo.nn.supernet import Supernet
     from spaceevo.quant.lsq import lsq_plus_activation, lsq_plus_weight
     from spaceevo.quant.prepare import set_quant
@@ -34,7 +34,7 @@ _HOMES = {
     "Supernet": "nn.supernet",
     "Superspace": "space.superspace",
     "create_model": "nn.models",
-    "load_released": "nn.released",
+    "load_released": "nn.loading",
     "lsq_plus_activation": "quant.lsq",
     "lsq_plus_weight": "quant.lsq",
     "parse_space": "space.description",

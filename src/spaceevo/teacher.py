@@ -6,15 +6,15 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from spaceevo.artifacts import Layout
 from spaceevo.errors import ConfigError, choices
-from spaceevo.nn.checkpoint import load_state, read_checkpoint
-from spaceevo.quant.prepare import prepare, set_quant
+from spaceevo.nn.loading import read_checkpoint
+from spaceevo.quant.prepare import prepare
 from spaceevo.torchvision_shim import ensure_torchvision
 
 ensure_torchvision()
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """A teacher as `conf/teacher` describes it.
+    """Describes a teacher as `conf/teacher` does.
 
     Attributes:
         name: folder of its checkpoints.
@@ -43,7 +43,7 @@ class _Reached(Exception):
 
 
 class Teacher(nn.Module):
-    """A classifier whose intermediate outputs can be read by stage name."""
+    """Wraps a classifier so that intermediate outputs can be read by stage name."""
 
     def __init__(self, model: nn.Module, taps: Mapping[str, str]) -> None:
         super().__init__()
@@ -56,12 +56,12 @@ class Teacher(nn.Module):
         self.taps = dict(taps)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images `(N, 3, H, W)` → logits `(N, classes)`."""
+        """Turn images `(N, 3, H, W)` into logits `(N, classes)`."""
         y: Tensor = self.model(images)
         return y
 
     def tap(self, stage: str) -> str:
-        """Module of a stage's output.
+        """Look up the module of a stage's output.
 
         Raises:
             ConfigError: the teacher has no tap for this stage.
@@ -71,12 +71,12 @@ class Teacher(nn.Module):
         return self.taps[stage]
 
     def features(self, images: Tensor, *stages: str) -> tuple[Tensor, ...]:
-        """Outputs of these stages, `(N, C, H, W)` each, running no deeper than the last needs; no gradients."""
+        """Compute these stages' outputs `(N, C, H, W)`, without gradients, running no deeper than the last needs."""
         found: dict[str, Tensor] = {}
         wanted = [self.tap(stage) for stage in stages]
 
-        def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-            def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+            def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
                 found[name] = output
                 if len(found) == len(set(wanted)):
                     raise _Reached
@@ -95,7 +95,7 @@ class Teacher(nn.Module):
         return tuple(found[name] for name in wanted)
 
     def channels(self, *stages: str) -> tuple[int, ...]:
-        """Channels of these stages' outputs."""
+        """Count the channels of these stages' outputs."""
         was_training = self.training
         self.eval()
         probe = torch.zeros(1, 3, 64, 64, device=next(self.parameters()).device)
@@ -121,7 +121,7 @@ def make_teacher(config: TeacherConfig, num_classes: int, *, pretrained: bool = 
 
 
 def load_teacher(config: TeacherConfig, layout: Layout, num_classes: int, int8: bool, command: str) -> Teacher:
-    """The teacher with its trained weights, in eval mode; INT8 quantisers on if `int8`.
+    """Build the teacher with its trained weights, in eval mode; INT8 quantisers on if `int8`.
 
     Raises:
         MissingArtifactError: it has not been trained; `command` does it.
@@ -135,6 +135,5 @@ def load_teacher(config: TeacherConfig, layout: Layout, num_classes: int, int8: 
     teacher = make_teacher(config, num_classes)
     if int8:
         prepare(teacher.model)
-    load_state(teacher, read_checkpoint(path, f"teacher {config.name}", command).state, path)
-    set_quant(teacher, int8)
+    read_checkpoint(path, f"teacher {config.name}", command).load_into(teacher, int8=int8)
     return teacher.eval()

@@ -40,7 +40,7 @@ def test_alone_it_is_a_map() -> None:
     ranks = Ranks()
     with ranks.leading(str.upper):
         assert list(ranks.map(str.upper, ["a", "b"])) == ["A", "B"]
-    assert ranks.device == torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    assert ranks.device == (torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
 
 
 @pytest.mark.parametrize("processes", [2])

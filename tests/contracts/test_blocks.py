@@ -40,7 +40,10 @@ def statistics(block: Block) -> dict[str, tuple[Tensor, Tensor]]:
     """Running statistics of the channels in force."""
     layers = {name: block.leaf(name) for name in block.recipe}
     return {
-        name: (layer.norm.running_mean[: layer.active.cout], layer.norm.running_var[: layer.active.cout])
+        name: (
+            layer.get_buffer("norm.running_mean")[: layer.active.cout],
+            layer.get_buffer("norm.running_var")[: layer.active.cout],
+        )
         for name, layer in layers.items()
         if isinstance(layer, ConvLayer) and layer.norm is not None
     }
@@ -124,6 +127,7 @@ def test_extracted_equals_elastic_in_training(block: Block, quant: bool) -> None
             images_in = x.clone().requires_grad_()
             y = form(images_in)
             y.backward(torch.linspace(-1, 1, y.numel()).reshape(y.shape))
+            assert images_in.grad is not None
             results.append((y.detach(), images_in.grad))
         assert torch.equal(results[0][0], results[1][0]), spec
         assert torch.equal(results[0][1], results[1][1]), spec

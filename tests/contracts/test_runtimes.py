@@ -1,5 +1,6 @@
 """Contract of every runtime: what it writes computes what was trained, and it can look into what it wrote."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -15,7 +16,7 @@ from spaceevo.nn.block import Block
 from spaceevo.nn.stage import Stage
 from spaceevo.nn.supernet import Network
 from spaceevo.platforms.measuring import MeasuringPlatform
-from spaceevo.quant.prepare import set_quant
+from spaceevo.quant.prepare import quantizers, set_quant
 from spaceevo.quant.program import Executor, Program, execute
 from spaceevo.quant.quantizer import DEPLOY
 from spaceevo.runtimes.base import OperatorTime, Profile, Runtime, Session, Shape
@@ -133,15 +134,31 @@ def test_a_file_tells_what_it_is(runtime: Runtime, program: Program) -> None:
     assert not runtime.float_ops(file)
 
 
-def test_the_fp32_file_is_the_network_and_found_to_be_float(runtime: Runtime, network: Network, images: Tensor) -> None:
-    file = runtime.write_float(network, (3, 24, 24))
+def switches(network: Network) -> list[bool]:
+    """What `write_float` has to restore: quantisers that are on, modules in training mode."""
+    return [q.is_on for q in quantizers(network).values()] + [module.training for module in network.modules()]
+
+
+def test_the_fp32_file_is_the_network_which_stays_as_it_was(
+    runtime: Runtime, network: Network, images: Tensor, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = switches(network)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        file = runtime.write_float(network, (3, 24, 24), {"subnet": "smallest"})
+    assert capfd.readouterr().out == ""
+    assert switches(network) == before
+    assert any(before)
     set_quant(network, False)
     try:
         with torch.no_grad():
             reference = network(images)
     finally:
         set_quant(network, True)
-    torch.testing.assert_close(runtime.load(file).logits(images), reference, rtol=0, atol=1e-4)
+    for batch_size in (1, 64):
+        logits = runtime.load(file).logits(images, batch_size)
+        torch.testing.assert_close(logits, reference, rtol=0, atol=1e-4)
+    assert runtime.metadata(file)["subnet"] == "smallest"
     assert runtime.float_ops(file)
 
 

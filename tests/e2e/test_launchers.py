@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from spaceevo.nn.checkpoint import read_checkpoint
+from spaceevo.nn.loading import read_checkpoint
 
 pytestmark = pytest.mark.slow
 FAST = ("superspace=digits", "debug=fast")

@@ -100,6 +100,11 @@ def test_a_registered_package_gives_our_latencies(tmp_path: Path) -> None:
     expected = sum(kernels_ms(kernels, *block) for block in subnet_blocks(member, member.largest))
     assert platform.subnet_ms(member, member.largest) == pytest.approx(expected, rel=0.01)
     assert platform.fixed_ms(member.superspace).keys() == {160, 192, 224}
+    state = platform.table_state()
+    assert NnMeter("nn_meter", str(tmp_path / "state"), predictor="ours").table_state(state["entries"]) == state
+    slower = fit_kernels(list(blocks.values()), [3 * ms for ms in latency])
+    other = write_package(tmp_path / "slower", "slower", slower)
+    assert NnMeter("nn_meter", str(tmp_path / "state"), package=str(other)).table_state() != state
     with pytest.raises(ConfigError, match="predictor = other is not registered with nn-Meter; registered: .*ours"):
         NnMeter("nn_meter", str(tmp_path / "state"), predictor="other")
     with pytest.raises(ConfigError, match="needs platform.predictor"):

@@ -81,9 +81,9 @@ def main(kind: str, folder: Path, images: int) -> None:
         prepare=write_digits,
     )
     module: MultiPassModule = Recorded() if kind == "supernet" else block_kd()
-    losses: list[Any] = []
+    seen: list[Any] = []
 
-    module.watch.check = lambda named, step: losses.append(dict(named))  # type: ignore[method-assign]
+    module.watch.check = lambda losses, step: seen.append(dict(losses))  # type: ignore[method-assign]
     size = int(os.environ.get("WORLD_SIZE", 1))
     trainer = Trainer(
         max_epochs=1,
@@ -100,8 +100,8 @@ def main(kind: str, folder: Path, images: int) -> None:
     )
     trainer.fit(module, data)
     weights = torch.cat([p.detach().flatten() for p in module.network.parameters()])
-    rate = module.lr_schedulers().base_lrs[0]  # type: ignore[union-attr]
-    found = {"losses": losses, "weights": weights[::97].tolist(), "rate": rate, "drawn": getattr(module, "drawn", [])}
+    rate = module.lr_schedulers().base_lrs[0]
+    found = {"losses": seen, "weights": weights[::97].tolist(), "rate": rate, "drawn": getattr(module, "drawn", [])}
     if isinstance(module, BlockKdModule):
         found["figures"] = module.evaluate(data.calibration_images(), list(data.held_out()))
     else:

@@ -19,7 +19,7 @@ from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.digits import write_digits
 from spaceevo.lit.guard import DivergenceError, Guard, LossWatch
 from spaceevo.lit.module import MultiPassModule, Recipe, Trainer
-from spaceevo.nn.checkpoint import read_checkpoint
+from spaceevo.nn.loading import read_checkpoint
 from spaceevo.space.description import superspace
 from spaceevo.teacher import TeacherConfig
 
@@ -118,7 +118,7 @@ def test_a_loss_that_is_no_number_stops_with_the_last_epoch_kept(digits: Path, t
 def test_a_rollback_goes_on_from_the_last_epoch_with_a_smaller_rate(digits: Path, tmp_path: Path) -> None:
     recipe = replace(RECIPE, guard=Guard(action="rollback", rate_factor=0.25))
     modules = iter([Toy(recipe, fault=3), Toy(recipe, fault=3)])
-    rates: list[float] = []
+    rates: list[object] = []
 
     def make_module() -> Toy:
         module = next(modules)
@@ -200,14 +200,14 @@ def test_half_precision_clips_gradients_without_their_scale(digits: Path, tmp_pa
 
     recipe = replace(RECIPE, epochs=1, clip_value=0.01)
     found = []
-    for plugins in ([], [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**14))]):
+    for plugin in (None, MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**14))):
         module = Toy(recipe)
         before = module.layer.weight.detach().clone()
         trainer = Trainer(
             max_epochs=1,
             limit_train_batches=2,
             accelerator="cpu",
-            plugins=plugins,
+            plugins=plugin,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -1,5 +1,7 @@
 import pickle
 import random
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +43,7 @@ def test_training_crops_at_random_and_is_normalised() -> None:
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_flip_mirrors_only_where_asked(flip: bool) -> None:
-    whole = {"size": 30, "resize": 30, "crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0)}
+    whole: dict[str, Any] = {"size": 30, "resize": 30, "crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0)}
     transform = ImageTransform(**whole, flip=flip).train()
     image = noise(30, 30)
     same = ImageTransform(**whole).evaluate()(image)
@@ -102,24 +104,25 @@ def test_auto_augment_depends_on_torchs_generator_alone() -> None:
         ("interpolation", "bicubik"),
     ],
 )
-def test_bad_setting_is_named(setting: str, value: object) -> None:
+def test_bad_setting_is_named(setting: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=rf"^data\.transform\.{setting} is .+; allowed: .+$"):
         ImageTransform(**{setting: value})
 
 
 def test_yaml_lists_give_the_same_value() -> None:
-    assert ImageTransform(mean=list(MEAN)) == ImageTransform(mean=MEAN)
-    assert hash(ImageTransform(mean=list(MEAN))) == hash(ImageTransform(mean=MEAN))
+    from_yaml: dict[str, Any] = {"mean": list(MEAN)}
+    assert ImageTransform(**from_yaml) == ImageTransform(mean=MEAN)
+    assert hash(ImageTransform(**from_yaml)) == hash(ImageTransform(mean=MEAN))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
-def test_every_image_is_loaded_as_rgb(mode: str, tmp_path) -> None:
+def test_every_image_is_loaded_as_rgb(mode: str, tmp_path: Path) -> None:
     noise().convert(mode).save(tmp_path / "a.png")
     assert load_image(str(tmp_path / "a.png")).mode == "RGB"
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", "truncated"])
-def test_broken_image_is_named_in_one_line(content: bytes | str, tmp_path) -> None:
+def test_broken_image_is_named_in_one_line(content: bytes | str, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     noise(200, 200).save(path)
     path.write_bytes(path.read_bytes()[:2000] if isinstance(content, str) else content)
@@ -132,7 +135,7 @@ def test_broken_image_is_named_in_one_line(content: bytes | str, tmp_path) -> No
     assert str(pickle.loads(pickle.dumps(caught.value))) == message
 
 
-def test_draw_alone_decides_the_augmentation(tmp_path) -> None:
+def test_draw_alone_decides_the_augmentation(tmp_path: Path) -> None:
     noise().save(tmp_path / "a.png")
     images = Images([(str(tmp_path / "a.png"), 7)], ImageTransform(size=16, resize=16).train())
     torch.manual_seed(1)

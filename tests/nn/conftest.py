@@ -12,11 +12,12 @@ from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import set_quant
 from spaceevo.space.blocks import block_types
-from spaceevo.space.description import parse_description
+from spaceevo.space.description import parse_description, parse_space
+from spaceevo.space.spec import Activation
 from spaceevo.space.superspace import SpaceMember, Superspace
 
 SEARCHED = sorted(name for name, kind in block_types().items() if not kind.is_head and name != "FirstConv")
-ACTS = {
+ACTS: dict[str, Activation] = {
     "MobileNetV1": "relu",
     "MobileNetV1Dual": "relu",
     "ResNet": "relu",
@@ -24,6 +25,7 @@ ACTS = {
     "MobileNetV3Res": "hswish",
 }
 Make = Callable[..., Supernet]
+Images = Callable[[int, int], Tensor]
 
 
 def pictures(count: int, hw: int) -> Tensor:
@@ -33,7 +35,7 @@ def pictures(count: int, hw: int) -> Tensor:
 
 
 def candidate(name: str) -> dict[str, object]:
-    fields = {"type": name, "kernels": [3, 5, 7], "act": ACTS.get(name, "swish")}
+    fields: dict[str, object] = {"type": name, "kernels": [3, 5, 7], "act": ACTS.get(name, "swish")}
     return {**fields, "expands": [1, 2, 3]} if block_types()[name].has_expand else fields
 
 
@@ -65,7 +67,7 @@ def zoo() -> Superspace:
 
 
 @pytest.fixture(scope="session")
-def images() -> Callable[[int, int], Tensor]:
+def images() -> Images:
     return pictures
 
 
@@ -94,3 +96,10 @@ def grown(randomize: Callable[[nn.Module], nn.Module]) -> Make:
         return supernet if resolution else copy.deepcopy(supernet)
 
     return make
+
+
+def member_of(zoo: Superspace, name: str) -> SpaceMember:
+    """A space by its encoding, or the zoo's space of one block type."""
+    if name.startswith("digits"):
+        return parse_space(name)
+    return zoo.member((SEARCHED.index(name),) * 3, (1, 0, 1))

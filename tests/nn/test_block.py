@@ -13,36 +13,9 @@ from spaceevo.quant.prepare import quantizers, set_quant
 from spaceevo.quant.quantizer import DEPLOY, PUBLISHED
 from spaceevo.space.blocks import block_type, block_types
 from spaceevo.space.spec import BlockSpec, Layer
+from tests.nn.published import HEADS, LAYERS, SCALARS
 
 Golden = dict[str, Any]
-STEM_HEAD = {"conv": "conv"}
-MOBILE_V1 = {"depth_conv": "depthwise", "point_conv": "pointwise"}
-MOBILE_V1_DUAL = {
-    **{f"{theirs}{i}": f"{ours}{i}" for theirs, ours in MOBILE_V1.items() for i in (1, 2)},
-    "downsample": "shortcut",
-}
-SQUEEZE = {"se.fc.reduce": "se_reduce", "se.fc.expand": "se_expand"}
-MOBILE = {
-    "point_conv1": "expand",
-    "depth_conv": "depthwise",
-    "point_conv2": "project",
-    "downsample": "shortcut",
-    **SQUEEZE,
-}
-FUSED = {"fused_conv": "conv", "point_conv": "project", "downsample": "shortcut", **SQUEEZE}
-RESNET = {"conv1": "reduce", "conv2": "conv", "conv3": "project", "downsample": "shortcut", **SQUEEZE}
-LAYERS = {
-    "FirstConv": STEM_HEAD,
-    "FinalExpand": STEM_HEAD,
-    "FeatureMix": STEM_HEAD,
-    "MobileNetV1": MOBILE_V1,
-    "MobileNetV1Dual": MOBILE_V1_DUAL,
-    **{name: MOBILE for name in block_types() if name.startswith(("MobileNetV2", "MobileNetV3"))},
-    **{name: FUSED for name in block_types() if name.startswith("Fused")},
-    **{name: RESNET for name in block_types() if name.startswith("ResNet")},
-}
-SCALARS = {"sw": "weight_quantizer.scale", "sa": "input_quantizer.scale", "beta": "input_quantizer.offset"}
-HEADS = ("FinalExpand", "FeatureMix")
 FILES = [(name, stride) for name in LAYERS for stride in ((1,) if name in HEADS else (1, 2))]
 
 
@@ -207,7 +180,10 @@ def test_narrow_choices_leave_the_other_channels_alone(name: str) -> None:
     assert len(layers) >= 2
     for layer in layers:
         width = layer.active.cout
-        assert torch.all(layer.norm.running_mean[:width] != 0)
-        assert torch.all(layer.norm.running_mean[width:] == 0)
-        assert torch.all(layer.norm.running_var[width:] == 1)
-        assert torch.all(layer.convs[0].weight.grad[width:] == 0)
+        mean, variance = layer.get_buffer("norm.running_mean"), layer.get_buffer("norm.running_var")
+        assert torch.all(mean[:width] != 0)
+        assert torch.all(mean[width:] == 0)
+        assert torch.all(variance[width:] == 1)
+        gradient = layer.get_parameter("convs.0.weight").grad
+        assert gradient is not None
+        assert torch.all(gradient[width:] == 0)

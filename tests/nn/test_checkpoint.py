@@ -2,10 +2,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spaceevo.errors import CheckpointError, MissingArtifactError
-from spaceevo.nn.checkpoint import load_state, read_checkpoint, save_checkpoint
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
+from spaceevo.nn.loading import load_state, read_checkpoint
+from spaceevo.quant.prepare import prepare, quantizers
 
 WHAT, COMMAND = "supernet", "spaceevo +stage=supernet"
 
@@ -21,7 +23,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_round_trip(file: Path) -> None:
     source, target = model(), model()
-    meta = {"space": "digits-012-010", "figures": {"top1": 71.5}, "epochs": [1, 2]}
+    meta = CheckpointMeta(space="digits-012-010", classes=("a", "b"), figures={"top1": 71.5}, settings={"lr": 0.1})
     save_checkpoint(file, source, meta)
     checkpoint = read_checkpoint(file, WHAT, COMMAND)
     assert checkpoint.meta == meta
@@ -39,7 +41,7 @@ def test_a_missing_file_names_what_makes_it(file: Path) -> None:
 
 @pytest.mark.parametrize("length", [0, 10, 500])
 def test_a_truncated_file_is_refused(file: Path, length: int) -> None:
-    save_checkpoint(file, model(), {})
+    save_checkpoint(file, model(), CheckpointMeta())
     file.write_bytes(file.read_bytes()[:length])
     with pytest.raises(CheckpointError) as caught:
         read_checkpoint(file, WHAT, COMMAND)
@@ -55,15 +57,58 @@ class Executed:
         return (print, ("executed",))
 
 
-@pytest.mark.parametrize("content", [{"weights": {}}, [1, 2], {"state_dict": {}, "meta": Executed()}])
-def test_a_foreign_file_is_refused_and_not_executed(
-    file: Path, content: object, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"weights": {}}, "in no known format"),
+        ([1, 2], "holds a list"),
+        ({"state_dict": {}, "meta": Executed()}, r"holds code \(builtins.print\)"),
+        ({"state_dict": {"weight": "text"}, "meta": {}}, "its state_dict holds more than tensors"),
+        ({"state_dict": {}, "meta": [1]}, "its record is a list"),
+        ({"state_dict": {}, "meta": {"classes": 5}}, "its record is malformed"),
+        ({"state_dict": {}, "meta": {"schema": 2}}, "schema 2; this version reads 0…1; update spaceevo"),
+    ],
+)
+def test_a_foreign_file_is_refused_in_a_line_and_not_executed(
+    file: Path, content: object, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file.parent.mkdir()
     torch.save(content, file)
-    with pytest.raises(CheckpointError, match="is not readable"):
+    with pytest.raises(CheckpointError, match=rf"^{WHAT}: [^\n]*{words}[^\n]*; make it again with: [^\n]*$"):
         read_checkpoint(file, WHAT, COMMAND)
     assert "executed" not in capsys.readouterr().out
+
+
+def test_files_of_version_0_1_0_are_read(file: Path) -> None:
+    file.parent.mkdir()
+    meta = {"block": "stage1_0", "quant": "deploy", "variance_of": "teacher", "lr": None, "superspace": "mobilew"}
+    torch.save({"state_dict": model().state_dict(), "meta": {**meta, "fingerprint": "1f", "figures": {"nsr": 1}}}, file)
+    read = read_checkpoint(file, WHAT, COMMAND).meta
+    assert (read.block, read.quant, read.fingerprint, read.figures, read.int8) == (
+        *("stage1_0", "deploy", "1f", {"nsr": 1}),
+        True,
+    )
+    assert read.settings == {"variance_of": "teacher", "lr": None, "superspace": "mobilew"}
+    assert CheckpointMeta.from_plain(read.to_plain()) == read
+
+
+def test_fp32_weights_leave_quantisers_as_they_are(file: Path) -> None:
+    source, target = prepare(model()), prepare(model())
+    for module, scale in ((source, 3.0), (target, 5.0)):
+        for quantizer in quantizers(module).values():
+            quantizer.set_scale(torch.tensor(scale))
+            quantizer.turn(True)
+    save_checkpoint(file, source, CheckpointMeta(quant="published"))
+    read = read_checkpoint(file, WHAT, COMMAND)
+    read.load_into(target, int8=False)
+    assert torch.equal(target[0].weight, source[0].parametrizations.weight.original)
+    assert {(quantizer.scale.item(), quantizer.is_on) for quantizer in quantizers(target).values()} == {(5.0, False)}
+    read.load_into(target, int8=True)
+    assert {(quantizer.scale.item(), quantizer.is_on) for quantizer in quantizers(target).values()} == {(3.0, True)}
+    del read.state["0.bias"]
+    for int8 in (True, False):
+        with pytest.raises(CheckpointError, match=r"belongs to another network: 0.bias is missing"):
+            read.load_into(target, int8=int8)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +119,7 @@ def test_a_foreign_file_is_refused_and_not_executed(
         ({"0.bias": None}, "0.bias is missing"),
     ],
 )
-def test_weights_of_another_network_are_refused(change: dict, words: str) -> None:
+def test_weights_of_another_network_are_refused(change: dict[str, Tensor | None], words: str) -> None:
     target = model()
     before = {name: value.clone() for name, value in target.state_dict().items()}
     state = {name: value + 1 for name, value in {**target.state_dict(), **change}.items() if value is not None}
@@ -89,5 +134,5 @@ def test_a_part_may_be_loaded() -> None:
     target = model()
     bias = target.state_dict()["0.bias"].clone()
     load_state(target, {"0.weight": torch.ones(4, 3, 1, 1)}, Path("a.pth"), strict=False)
-    assert torch.all(target[0].weight == 1)
-    assert torch.equal(target[0].bias, bias)
+    assert torch.all(target.state_dict()["0.weight"] == 1)
+    assert torch.equal(target.state_dict()["0.bias"], bias)

@@ -10,8 +10,7 @@ from spaceevo.quant.prepare import quantizers
 from spaceevo.quant.program import execute
 from spaceevo.quant.quantizer import ActivationQuantizer
 from spaceevo.space.superspace import Superspace
-from tests.nn.conftest import SEARCHED, Make
-from tests.nn.test_lowering import Images, member_of
+from tests.nn.conftest import SEARCHED, Images, Make, member_of
 
 
 @torch.no_grad()
@@ -39,9 +38,10 @@ def test_learned_ranges_are_kept(zoo: Superspace, grown: Make, images: Images) -
     supernet = grown(zoo.member((0, 0, 0), (0, 0, 0)), "published")
     published = supernet.extract(supernet.member.smallest)
     deployable, _ = make_deployable(published, images(8, 16))
-    source = published.stages["stage0"].blocks[0].layers["depthwise"].convs[0].input_quantizer
-    low = min(0.0, source.offset.item())
-    high = max(0.0, source.offset.item() + 255 * abs(source.scale.item()))
-    target = deployable.stages["first_conv"].blocks[0].layers["conv"].activation.output_quantizer
+    source = quantizers(published)["stages.stage0.blocks.0.layers.depthwise.convs.0.input_quantizer"]
+    scale, offset = (source.get_parameter(name).item() for name in ("scale", "offset"))
+    low, high = min(0.0, offset), max(0.0, offset + 255 * abs(scale))
+    target = quantizers(deployable)["stages.first_conv.blocks.0.layers.conv.activation.output_quantizer"]
+    assert isinstance(target, ActivationQuantizer)
     assert target.scale.item() == pytest.approx((high - (low if target.config.learns_offset else 0.0)) / 255, rel=1e-5)
     assert all(q.initialized for q in quantizers(deployable).values() if isinstance(q, ActivationQuantizer))

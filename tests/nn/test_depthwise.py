@@ -24,6 +24,8 @@ def test_gradients_are_those_of_a_convolution(
     expected.backward(grad.double())
     tolerance = 1e-5 if dtype is torch.float32 else 2e-2
     for ours, theirs in ((y, expected), (x.grad, wide[0].grad), (weight.grad, wide[1].grad)):
+        assert ours is not None
+        assert theirs is not None
         assert ours.dtype is dtype
         assert (ours.double() - theirs).norm() <= tolerance * theirs.norm()
 

@@ -7,8 +7,7 @@ from spaceevo.nn.folded import FoldedNetwork
 from spaceevo.nn.layers import ConvLayer
 from spaceevo.quant.program import execute
 from spaceevo.space.superspace import Superspace
-from tests.nn.conftest import Make
-from tests.nn.test_lowering import Images, member_of
+from tests.nn.conftest import Images, Make, member_of
 
 
 @torch.no_grad()

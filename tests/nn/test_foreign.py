@@ -37,8 +37,8 @@ class Settings:
         Settings.made += 1
 
 
-class DictSettings(dict):
-    pass
+class DictSettings(dict[str, float]):
+    note: str
 
 
 class Mode(enum.Enum):

@@ -3,7 +3,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spaceevo.nn.layers import AddLayer, ConvLayer, MulLayer, PoolLayer, QuantizedActivation, activate, make_layer
+from spaceevo.nn.activation import QuantizedActivation, activate
+from spaceevo.nn.layers import AddLayer, ConvLayer, MulLayer, PoolLayer, make_layer
 from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.quantizer import DEPLOY, PUBLISHED, Scheme
 from spaceevo.space.spec import ACTIVATIONS, Activation, Layer
@@ -46,6 +47,7 @@ def test_deployed_activations_are_what_integers_can_hold(act: Activation) -> Non
     x = X.reshape(1, -1)
     y = layer(x)
     if act in ("hswish", "swish"):
+        assert layer.input_quantizer is not None
         rounded = layer.input_quantizer(x)
         gate = (rounded + 3).clamp(0, 6) / 6 if act == "hswish" else torch.sigmoid(rounded)
         expected = rounded * torch.round(gate * 256).clamp(0, 255) / 256
@@ -88,11 +90,11 @@ def test_batch_norm_and_weights_start_as_in_pytorch() -> None:
     layer = ConvLayer(Layer("conv", 6, 8, 3), DEPLOY)
     assert (layer.norm.eps, layer.norm.momentum) == (1e-5, 0.1)
     torch.manual_seed(3)
-    ours = ConvLayer(Layer("conv", 6, 8, 3), DEPLOY).convs[0].weight
+    ours = ConvLayer(Layer("conv", 6, 8, 3), DEPLOY).get_parameter("convs.0.weight")
     torch.manual_seed(3)
     assert torch.equal(ours, nn.Conv2d(6, 8, 3, bias=False).weight)
-    assert layer.convs[0].bias is None
-    assert ConvLayer(Layer("conv", 6, 8, norm=False), DEPLOY).convs[0].bias is not None
+    assert "convs.0.bias" not in layer.state_dict()
+    assert "convs.0.bias" in ConvLayer(Layer("conv", 6, 8, norm=False), DEPLOY).state_dict()
 
 
 @pytest.mark.parametrize(("kernel", "cin", "cout"), [(7, 6, 8), (5, 4, 8), (3, 2, 4), (1, 6, 4)])
@@ -106,13 +108,13 @@ def test_a_slice_is_the_first_channels_and_the_middle_of_the_kernel(
         layer.norm.weight.normal_()
     layer.active = Layer("conv", cin, cout, kernel, stride)
     margin = (7 - kernel) // 2
-    weight = layer.convs[0].weight[:cout, :cin, margin : 7 - margin, margin : 7 - margin]
+    weight = layer.get_parameter("convs.0.weight")[:cout, :cin, margin : 7 - margin, margin : 7 - margin]
     x = torch.randn(2, cin, 9, 9)
     y = functional.conv2d(x, weight, stride=stride, padding=kernel // 2)
-    norm = layer.norm
-    expected = functional.batch_norm(
-        y, norm.running_mean[:cout], norm.running_var[:cout], norm.weight[:cout], norm.bias[:cout]
+    mean, variance, gain, shift = (
+        layer.state_dict()[f"norm.{name}"][:cout] for name in ("running_mean", "running_var", "weight", "bias")
     )
+    expected = functional.batch_norm(y, mean, variance, gain, shift)
     torch.testing.assert_close(layer(x), expected)
 
 
@@ -123,7 +125,8 @@ def test_a_stack_runs_its_first_convolutions(depth: int) -> None:
     x = torch.randn(2, 4, 9, 9)
     y = x
     for index in range(depth):
-        y = functional.conv2d(y, layer.convs[index].weight[:4], stride=2 if index == 0 else 1, padding=1, groups=4)
+        weight = layer.get_parameter(f"convs.{index}.weight")[:4]
+        y = functional.conv2d(y, weight, stride=2 if index == 0 else 1, padding=1, groups=4)
     torch.testing.assert_close(layer(x), (y / (1 + 1e-5) ** 0.5).relu())
 
 
@@ -132,17 +135,17 @@ def test_padding_is_exactly_zero_after_quantisation() -> None:
     layer = ConvLayer(Layer("conv", 1, 1, 3), PUBLISHED).eval()
     set_quant(layer, True)
     x = torch.rand(1, 1, 3, 3) + 5
-    conv = layer.convs[0]
+    conv = layer.get_submodule("convs.0")
     y = conv(x, layer.active)
-    quantised: Tensor = conv.input_quantizer(x)
-    weight = conv.weight_quantizer(conv.weight)
+    quantised: Tensor = conv.get_submodule("input_quantizer")(x)
+    weight = conv.get_submodule("weight_quantizer")(conv.weight)
     torch.testing.assert_close(y, functional.conv2d(functional.pad(quantised, (1, 1, 1, 1)), weight))
 
 
 def test_a_linear_layer_takes_pooled_features() -> None:
     layer = make_layer(Layer("linear", 6, 5, norm=False), DEPLOY)
     x = torch.randn(1, 6, 1, 1)
-    weight, bias = layer.convs[0].weight, layer.convs[0].bias
+    weight, bias = layer.get_parameter("convs.0.weight"), layer.get_parameter("convs.0.bias")
     torch.testing.assert_close(layer(x), functional.linear(x.flatten(1), weight.flatten(1), bias))
     assert layer(x).shape == (1, 5)
 

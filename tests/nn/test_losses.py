@@ -1,21 +1,22 @@
 """Losses against the published values and against the formulas written out image by image."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from spaceevo.nn.losses import adaptive_alpha_divergence, noise_to_signal
+from spaceevo.nn.losses import VarianceOf, adaptive_alpha_divergence, noise_to_signal
 
 
 @pytest.fixture(scope="module")
-def golden(reference: Path) -> list[dict]:
+def golden(reference: Path) -> list[dict[str, Any]]:
     return torch.load(reference / "golden" / "losses.pt", weights_only=True)
 
 
 @pytest.mark.parametrize("index", range(4))
-def test_published_alpha_divergence(golden: list[dict], index: int) -> None:
+def test_published_alpha_divergence(golden: list[dict[str, Any]], index: int) -> None:
     case = golden[index]
     student = case["student_logits"].clone().requires_grad_()
     loss = adaptive_alpha_divergence(student, case["teacher_logits"])
@@ -25,7 +26,7 @@ def test_published_alpha_divergence(golden: list[dict], index: int) -> None:
 
 
 @pytest.mark.parametrize("index", range(4))
-def test_published_noise_to_signal(golden: list[dict], index: int) -> None:
+def test_published_noise_to_signal(golden: list[dict[str, Any]], index: int) -> None:
     case = golden[index]
     student = case["student_features"].clone().requires_grad_()
     loss = noise_to_signal(student, case["teacher_features"], "published")
@@ -70,7 +71,7 @@ def test_equal_logits_pull_nowhere() -> None:
 
 
 @pytest.mark.parametrize("variance_of", ["teacher", "published"])
-def test_noise_to_signal_is_the_formula(variance_of: str) -> None:
+def test_noise_to_signal_is_the_formula(variance_of: VarianceOf) -> None:
     student, teacher = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
     expected = []
     for n in range(2):

@@ -19,10 +19,8 @@ from spaceevo.quant.program import Op, Program, TensorQuant, execute
 from spaceevo.quant.quantizer import ActivationQuantizer
 from spaceevo.space.description import parse_space
 from spaceevo.space.operators import sample_subnet
-from spaceevo.space.superspace import SpaceMember, Superspace
-from tests.nn.conftest import SEARCHED, Make
-
-Images = Callable[[int, int], Tensor]
+from spaceevo.space.superspace import Superspace
+from tests.nn.conftest import SEARCHED, Images, Make, member_of
 
 
 def tensor_names(quantizer: str) -> list[str]:
@@ -85,12 +83,6 @@ def real_result(op: Op, inputs: list[Tensor], quants: list[TensorQuant]) -> Tens
             return torch.sigmoid(reals[0])
         case _:
             return torch.round((reals[0] + 3) * 256 / 6).clamp(0, 255) / 256
-
-
-def member_of(zoo: Superspace, name: str) -> SpaceMember:
-    if name.startswith("digits"):
-        return parse_space(name)
-    return zoo.member((SEARCHED.index(name),) * 3, (1, 0, 1))
 
 
 @pytest.mark.parametrize("name", [*SEARCHED, "digits-012-010"])
@@ -165,10 +157,9 @@ def test_signs_of_gains_do_not_matter_to_the_program(trained: Network, digits: t
     pictures = digits[0][:50]
     before = execute(to_program(trained, (3, 24, 24)), pictures)
     flipped = copy.deepcopy(trained)
-    layer = flipped.stages["stage1"].blocks[0].layers["depthwise"]
-    layer.convs[0].weight[::2] *= -1
-    layer.norm.weight[::2] *= -1
-    layer.norm.running_mean[::2] *= -1
+    layer = flipped.get_submodule("stages.stage1.blocks.0.layers.depthwise")
+    for name in ("convs.0.weight", "norm.weight", "norm.running_mean"):
+        layer.state_dict()[name][::2] *= -1
     after = execute(to_program(flipped, (3, 24, 24)), pictures)
     assert torch.equal(after, before)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spaceevo.errors import CheckpointError, ConfigError
-from spaceevo.nn.checkpoint import save_checkpoint
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.deployable import make_deployable
 from spaceevo.nn.evaluate import calibrate_subnet
 from spaceevo.nn.models import create_model
@@ -69,7 +69,7 @@ def test_weights_of_a_subnet_and_of_its_supernet(tmp_path: Path) -> None:
     subnet = supernet.extract(spec)
     expected = subnet(images)
     for name, module in (("supernet", supernet), ("subnet", subnet)):
-        save_checkpoint(tmp_path / f"{name}.pth", module, {"quant": "deploy"})
+        save_checkpoint(tmp_path / f"{name}.pth", module, CheckpointMeta(quant="deploy"))
         network = create_model("tiny@test", tmp_path / f"{name}.pth")
         assert isinstance(network, Network)
         assert torch.equal(network(images), expected)
@@ -81,7 +81,7 @@ def test_weights_of_a_subnet_and_of_its_supernet(tmp_path: Path) -> None:
 def test_fp32_weights_leave_quantisers_off(tmp_path: Path) -> None:
     network = create_model("tiny@test")
     images = torch.randn(4, 3, 24, 24)
-    save_checkpoint(tmp_path / "fp32.pth", network, {"quant": "off"})
+    save_checkpoint(tmp_path / "fp32.pth", network, CheckpointMeta(quant="off"))
     again = create_model("tiny@test", tmp_path / "fp32.pth")
     assert torch.equal(again(images), network(images))
     assert not any(quantizer.is_on for quantizer in quantizers(again).values())

@@ -2,19 +2,19 @@
 
 import importlib.util
 import json
-import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import spaceevo
 from spaceevo.errors import CheckpointError
 from spaceevo.nn.block import Block
-from spaceevo.nn.released import _candidates, _renamer, read_released
+from spaceevo.nn.loading import read_released
+from spaceevo.nn.released import _candidates, _renamer
 from spaceevo.nn.stage import Stage
 from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import Network, Supernet
@@ -24,9 +24,8 @@ from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.spec import BlockSpec
 from spaceevo.space.superspace import Superspace
 from tests.nn.conftest import SEARCHED
-from tests.nn.test_block import HEADS, LAYERS, SCALARS
+from tests.nn.published import HEADS, LAYERS, published, trained
 
-State = dict[str, Tensor]
 NETS = ["spaceevo@pixel4-tiny", "spaceevo@vnni-large"]
 
 
@@ -105,55 +104,6 @@ def test_int8_stages_are_the_published_ones(golden: Golden) -> None:
 # ---- other forms, written from our networks by the names of FACTS
 
 
-LEAVES = {ours: theirs for theirs, ours in SCALARS.items()}
-
-
-def published_name(key: str, kinds: dict[str, str], extracted: bool) -> str:
-    """`stages.stage1.blocks.0.layers.expand.convs.0.weight` → `stages.stage1.blocks.0.point_conv1.conv.weight`."""
-    match = re.fullmatch(r"(.*)\.blocks\.(\d+)\.layers\.(\w+)\.(norm|convs\.(\d))\.(.+)", key)
-    if match is None:
-        return key.replace(".convs.0.", ".").replace(".convs.0", "")
-    stage, index, layer, part, conv, leaf = match.groups()
-    kind = kinds[stage]
-    theirs = "linear" if kind == "Logits" else {ours: name for name, ours in LAYERS[kind].items()}[layer]
-    inner = {"conv": "conv", "depth": "dwconv"}["depth" if theirs.startswith("depth") else "conv"]
-    if "K3" in kind and inner == "dwconv":
-        inner += f".{conv}" if extracted else f".dwconv{conv}"
-    if kind == "Logits" or theirs.startswith("se."):
-        inner = ""
-    names = [stage, *([] if extracted else ["blocks"]), index, theirs, "norm" if part == "norm" else inner]
-    return ".".join([*(name for name in names if name), LEAVES.get(leaf, leaf)])
-
-
-def published(module: nn.Module, *, extracted: bool = False) -> State:
-    """The module's state as a released file has it."""
-    kinds = {n: child.blocks[0].block_type.name for n, child in module.named_modules() if isinstance(child, Stage)}
-    state = {}
-    for key, value in module.state_dict().items():
-        if key.endswith(".initialized"):
-            continue
-        value = value.reshape(1) if "quantizer" in key else value
-        value = value[..., 0, 0] if key.endswith(".linear.convs.0.weight") else value
-        name = published_name(key, kinds, extracted)
-        for ours, theirs in LEAVES.items():
-            name = name.removesuffix(f".{ours}") + f".{theirs}" if name.endswith(f".{ours}") else name
-        state[name] = value.clone()
-    return state
-
-
-@torch.no_grad()
-def trained(module: nn.Module, scheme_on: bool = True) -> nn.Module:
-    """Random weights and statistics; quantisers as after INT8 training, but for one site that never ran."""
-    for index, (name, tensor) in enumerate(module.state_dict().items()):
-        if tensor.is_floating_point() and "quantizer" not in name:
-            tensor.uniform_(0.5, 1.5)
-        elif tensor.is_floating_point() and scheme_on and "shortcut" not in name:
-            tensor.fill_(0.01 + index / 1e5)
-    for name, quantizer in quantizers(module).items():
-        quantizer.initialized.fill_(scheme_on and "shortcut" not in name)
-    return module.eval()
-
-
 def assert_equal_states(one: nn.Module, other: nn.Module) -> None:
     own, others = one.state_dict(), other.state_dict()
     assert own.keys() == others.keys()
@@ -164,9 +114,8 @@ def assert_equal_states(one: nn.Module, other: nn.Module) -> None:
 @pytest.mark.parametrize("extracted", [False, True], ids=["elastic", "extracted"])
 def test_networks_of_every_block_type(zoo: Superspace, tmp_path: Path, kind: str, extracted: bool) -> None:
     member = zoo.member((SEARCHED.index(kind),) * 3, (1, 0, 1))
-    networks: list[Network] = [trained(Supernet(member, "published")), Supernet(member, "published")]
-    if extracted:
-        networks = [network.extract(member.largest) for network in networks]
+    supernets = [trained(Supernet(member, "published")), Supernet(member, "published")]
+    networks = [net.extract(member.largest) for net in supernets] if extracted else list[Network](supernets)
     path = tmp_path / "lsq.pth"
     state = published(networks[0], extracted=extracted)
     assert len(state) == len(networks[0].state_dict()) - len(quantizers(networks[0]))
@@ -174,7 +123,7 @@ def test_networks_of_every_block_type(zoo: Superspace, tmp_path: Path, kind: str
     loaded = spaceevo.load_released(networks[1], path)
     assert_equal_states(*networks)
     assert loaded.epochs == 3
-    assert loaded.quantised == sum(q.initialized.item() for q in quantizers(networks[0]).values()) / 2
+    assert loaded.quantised == sum(bool(q.initialized) for q in quantizers(networks[0]).values()) / 2
 
 
 GOLDEN_BLOCKS = [(name, stride) for name in LAYERS for stride in ((1,) if name in HEADS else (1, 2))]
@@ -281,5 +230,6 @@ def test_unknown_forms_are_named(tmp_path: Path, zoo: Superspace) -> None:
     torch.save({"state_dict": {"layer1.weight": torch.ones(1)}}, path)
     text = refused(Supernet(zoo.member((0, 0, 0), (0, 0, 0))), path)
     assert (
-        "is in no known form; expected names that start with stages., stage., _conv_stem.; it has layer1.weight" in text
+        "is in no known format; expected names that start with stages., stage., _conv_stem.; it has layer1.weight"
+        in text
     )

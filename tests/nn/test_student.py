@@ -31,10 +31,11 @@ def test_the_student_is_projection_stage_projection(space: StageSpace) -> None:
     student = BlockStudent(space, (20, 50), DEPLOY).eval()
     student.activate(BLOCKS, 24)
     x = torch.randn(2, 20, 8, 8)
-    first, last = student.in_proj.convs[0], student.out_proj.convs[0]
-    y = torch.nn.functional.conv2d(x, first.weight[:24], first.bias[:24])
+    weights = student.state_dict()
+    first, last = weights["in_proj.convs.0.weight"], weights["out_proj.convs.0.weight"]
+    y = torch.nn.functional.conv2d(x, first[:24], weights["in_proj.convs.0.bias"][:24])
     y = student.stage(y)
-    expected = torch.nn.functional.conv2d(y, last.weight[:, :40], last.bias)
+    expected = torch.nn.functional.conv2d(y, last[:, :40], weights["out_proj.convs.0.bias"])
     torch.testing.assert_close(student(x), expected)
 
 

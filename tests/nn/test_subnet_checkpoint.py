@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from spaceevo.errors import CheckpointError, EncodingError, MissingArtifactError
-from spaceevo.nn.checkpoint import read_checkpoint, read_subnet, save_checkpoint, save_subnet
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
+from spaceevo.nn.loading import read_checkpoint
+from spaceevo.nn.subnets import read_subnet, save_subnet
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.quantizer import DEPLOY, quant_scheme
 from spaceevo.space.description import parse_space, superspace
@@ -54,7 +56,7 @@ def test_faults_are_named(grown: Make, tmp_path: Path) -> None:
     path, network = tmp_path / "subnet.pth", grown(MEMBER).extract(MEMBER.smallest)
     with pytest.raises(MissingArtifactError, match="make it"):
         read_subnet(path, DIGITS, "make it")
-    save_checkpoint(path, network, {"space": str(MEMBER)})
+    save_checkpoint(path, network, CheckpointMeta(space=str(MEMBER)))
     with pytest.raises(CheckpointError, match="not a subnet's checkpoint: it lacks subnet, classes, quant"):
         read_subnet(path, DIGITS, "make it")
     save_subnet(path, network, MEMBER, MEMBER.largest, CLASSES, "deploy")
@@ -63,4 +65,4 @@ def test_faults_are_named(grown: Make, tmp_path: Path) -> None:
     save_subnet(path, network, MEMBER, MEMBER.smallest, CLASSES, "deploy")
     with pytest.raises(EncodingError, match="not of superspace onnxw"):
         read_subnet(path, superspace("onnxw"), "make it")
-    assert read_checkpoint(path, "", "").meta["classes"] == list(CLASSES)
+    assert read_checkpoint(path, "subnet").meta.classes == CLASSES

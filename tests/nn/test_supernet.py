@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from spaceevo.errors import ConfigError, EncodingError
 from spaceevo.nn.block import Block
 from spaceevo.nn.stage import Stage
-from spaceevo.nn.supernet import Network, Supernet, resize
+from spaceevo.nn.supernet import Supernet, resize
 from spaceevo.quant.prepare import quantizers, set_quant
 from spaceevo.quant.quantizer import DEPLOY, Quantizer, quant_scheme
 from spaceevo.space.cost import subnet_cost
@@ -274,20 +274,21 @@ def test_samples_follow_their_generator() -> None:
 def test_shapes_are_those_of_published_checkpoints(name: str, stage: str, layer: str, shape: tuple[int, ...]) -> None:
     with torch.device("meta"):
         built = Stage.elastic(parse_space(name).stages[stage], DEPLOY)
-    assert tuple(built.blocks[0].layers[layer].convs[0].weight.shape) == shape
+    assert tuple(built.get_parameter(f"blocks.0.layers.{layer}.convs.0.weight").shape) == shape
 
 
 def test_later_blocks_read_the_window_alone() -> None:
     with torch.device("meta"):
         built = Stage.elastic(parse_space("mobilew-122222-000000").stages["stage2"], DEPLOY)
-    assert tuple(built.blocks[1].layers["expand"].convs[0].weight.shape) == (256, 32, 1, 1)
+    assert tuple(built.get_parameter("blocks.1.layers.expand.convs.0.weight").shape) == (256, 32, 1, 1)
 
 
 def test_dropout_acts_in_training_on_the_classifiers_input() -> None:
-    network: Network = Supernet(parse_space("digits-000-000"))
+    network = Supernet(parse_space("digits-000-000"))
     network.activate_min()
     x = torch.randn(4, 3, 24, 24)
-    assert not torch.equal(network.train()(x), torch.zeros(4, 10))
+    network.train()
+    assert not torch.equal(network(x), torch.zeros(4, 10))
     network.dropout = 0.5
     network.eval()
     with torch.no_grad():
@@ -295,7 +296,7 @@ def test_dropout_acts_in_training_on_the_classifiers_input() -> None:
         network.train()
         assert not torch.equal(network(x), network(x))
         network.dropout = 1.0
-        bias = network.stages["logits"].blocks[0].layers["linear"].convs[0].bias
+        bias = network.get_parameter("stages.logits.blocks.0.layers.linear.convs.0.bias")
         torch.testing.assert_close(network(x), bias.expand(4, -1))
 
 
@@ -317,7 +318,7 @@ def test_one_image_alone_gives_what_it_gives_in_a_batch(grown: Make, images: Ima
     x = images(3, 24)
     alone = torch.cat([supernet(image[None]) for image in x])
     assert alone.shape == (3, 10)
-    step = supernet.stages["logits"].blocks[0].layers["linear"].activation.output_quantizer.scale
+    step = supernet.get_parameter("stages.logits.blocks.0.layers.linear.activation.output_quantizer.scale")
     assert (alone - supernet(x)).abs().max() <= 20 * step
 
 

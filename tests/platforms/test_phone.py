@@ -6,7 +6,7 @@ import pytest
 
 import spaceevo
 from spaceevo.errors import ConfigError
-from spaceevo.platforms.phone import Phone
+from spaceevo.platforms.phone import AndroidPhone, Phone
 
 FAKE = """#!/bin/sh
 echo "$@" >> {log}
@@ -90,10 +90,9 @@ def test_a_phone_without_the_program_says_what_it_said(tmp_path: Path, monkeypat
 
 def test_the_platform_measures_on_the_phone_and_keeps_it(tmp_path: Path, fake_adb: Path) -> None:
     pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed (extra tflite)")
-    from spaceevo.platforms.adb import Adb
 
-    def platform() -> Adb:
-        return Adb("adb", "digits", str(tmp_path / "cache"), "/data/benchmark_model", "/data/tmp")
+    def platform() -> AndroidPhone:
+        return AndroidPhone("adb", "digits", str(tmp_path / "cache"), "/data/benchmark_model", "/data/tmp")
 
     member = spaceevo.parse_space("digits-012-000")
     first = platform()

@@ -1,5 +1,5 @@
+import json
 import logging
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -8,44 +8,13 @@ import spaceevo
 from spaceevo.errors import ConfigError, TableError
 from spaceevo.latency.roofline import Correction, Roofline, block_work, mparams_of
 from spaceevo.latency.table import LatencyTable
-from spaceevo.nn.supernet import Network
 from spaceevo.platforms.base import Platform
-from spaceevo.platforms.measuring import MeasuringPlatform
-from spaceevo.quant.program import Program
 from spaceevo.runtimes.random_program import random_program
-from spaceevo.runtimes.timing import Model, Timing
 from spaceevo.space.placement import block_key, fixed_blocks, subnet_blocks
+from tests.platforms.conftest import Fake
 
 MEMBER = spaceevo.parse_space("digits-012-000")
 BLOCKS = subnet_blocks(MEMBER, MEMBER.smallest)
-
-
-class Fake(MeasuringPlatform):
-    """Takes a millisecond for every operation of a program, and one for running it."""
-
-    suffix = ".fake"
-    machine_now = "A"
-    timed: list[str]
-
-    def describe(self, name: str) -> dict[str, str]:
-        self.timed = []
-        return {"platform": name, "machine": self.machine_now, "date": "today"}
-
-    def compile(self, program: Program) -> bytes:
-        return bytes(len(program.ops))
-
-    def compile_float(self, network: Network, shape: tuple[int, int, int]) -> bytes:
-        return bytes(4 * len(list(network.modules())))
-
-    def time_models(
-        self, models: Mapping[str, Model], repeats: int, on_progress: Callable[[int, int], None] | None = None
-    ) -> dict[str, Timing]:
-        self.timed += models
-        return {name: Timing(1.0 + len(bytes(model)), 1.0) for name, model in models.items()}  # type: ignore[arg-type]
-
-
-def fake(cache: Path, **settings: object) -> Fake:
-    return Fake("fake", "digits", str(cache), **settings)  # type: ignore[arg-type]
 
 
 def model_of(blocks: object) -> Roofline:
@@ -53,7 +22,7 @@ def model_of(blocks: object) -> Roofline:
 
 
 def test_only_unknown_blocks_are_measured_once_and_less_what_running_takes(tmp_path: Path) -> None:
-    platform = fake(tmp_path)
+    platform = Fake(tmp_path)
     first = platform.subnet_ms(MEMBER, MEMBER.smallest)
     assert first == platform.blocks_ms(BLOCKS)
     assert sorted(platform.timed) == sorted(["empty", *{block_key(*block) for block in BLOCKS}])
@@ -61,7 +30,7 @@ def test_only_unknown_blocks_are_measured_once_and_less_what_running_takes(tmp_p
     assert entries[block_key(*BLOCKS[0])] == 2.0  # the stem: one convolution, and running the network
     assert entries[block_key(*BLOCKS[1])] == 2.0  # two convolutions
     assert first == platform.measured_ms({"whole": random_program(BLOCKS)})["whole"]
-    again = fake(tmp_path)
+    again = Fake(tmp_path)
     assert again.subnets_ms(MEMBER, [MEMBER.smallest] * 2).tolist() == [first, first]
     assert again.timed == []
     again.subnet_ms(MEMBER, MEMBER.largest)
@@ -70,18 +39,18 @@ def test_only_unknown_blocks_are_measured_once_and_less_what_running_takes(tmp_p
 
 def test_fixed_stages_are_measured_or_set(tmp_path: Path) -> None:
     space = MEMBER.superspace
-    found = fake(tmp_path).fixed_ms(space)
+    found = Fake(tmp_path).fixed_ms(space)
     assert found.keys() == {24, 32}
-    assert found[24] == fake(tmp_path).blocks_ms(fixed_blocks(space, 24))
-    assert fake(tmp_path / "new", fixed_latency_ms=0.5).fixed_ms(space) == {24: 0.5, 32: 0.5}
-    assert fake(tmp_path / "new", fixed_latency_ms={24: 0.5, 32: 0.7}).fixed_ms(space) == {24: 0.5, 32: 0.7}
+    assert found[24] == Fake(tmp_path).blocks_ms(fixed_blocks(space, 24))
+    assert Fake(tmp_path / "new", fixed_latency_ms=0.5).fixed_ms(space) == {24: 0.5, 32: 0.5}
+    assert Fake(tmp_path / "new", fixed_latency_ms={24: 0.5, 32: 0.7}).fixed_ms(space) == {24: 0.5, 32: 0.7}
 
 
 def test_a_fitted_model_spares_measuring_and_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = fake(tmp_path).path
+    path = Fake(tmp_path).path
     table = LatencyTable(model=model_of(BLOCKS), correction=Correction(2.0, 0.5))
     table.save(path)
-    platform = fake(tmp_path)
+    platform = Fake(tmp_path)
     assert table.model is not None
     expected = 2.0 * sum(table.model.block_ms(*block) for block in BLOCKS) + 0.5 * mparams_of(BLOCKS)
     with caplog.at_level(logging.WARNING):
@@ -89,7 +58,7 @@ def test_a_fitted_model_spares_measuring_and_is_said(tmp_path: Path, caplog: pyt
         platform.subnet_ms(MEMBER, MEMBER.smallest)
     assert platform.timed == []
     assert caplog.text.count("are interpolated by its fitted model") == 1
-    measuring = fake(tmp_path, unknown_blocks="measure")
+    measuring = Fake(tmp_path, unknown_blocks="measure")
     measured = measuring.subnet_ms(MEMBER, MEMBER.smallest)
     assert measuring.timed
     alone = sum(measuring.predictor.table.entries[block_key(*block)] for block in BLOCKS)
@@ -100,13 +69,10 @@ def test_another_machines_table_warns_with_both_names_and_is_not_measured_into(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     table = tmp_path / "table.json"
-    fake(tmp_path, table=str(table)).subnet_ms(MEMBER, MEMBER.smallest)
-
-    class Other(Fake):
-        machine_now = "B"
+    Fake(tmp_path, table=str(table)).subnet_ms(MEMBER, MEMBER.smallest)
 
     with caplog.at_level(logging.WARNING):
-        platform = Other("fake", "digits", str(tmp_path), table=str(table))
+        platform = Fake(tmp_path, machine="B", table=str(table))
     assert "was measured on A, this machine is B" in caplog.text
     platform.subnet_ms(MEMBER, MEMBER.smallest)
     with pytest.raises(TableError, match="table.json lacks"):
@@ -116,13 +82,13 @@ def test_another_machines_table_warns_with_both_names_and_is_not_measured_into(
 
 def test_a_table_of_something_else_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     table = tmp_path / "table.json"
-    fake(tmp_path, table=str(table)).subnet_ms(MEMBER, MEMBER.smallest)
+    Fake(tmp_path, table=str(table)).subnet_ms(MEMBER, MEMBER.smallest)
     with caplog.at_level(logging.WARNING):
-        fake(tmp_path, table=str(table))
+        Fake(tmp_path, table=str(table))
         assert not caplog.text
-        Fake("fake", "onnxw", str(tmp_path), table=str(table))
+        Fake(tmp_path, superspace="onnxw", table=str(table))
         assert "table.json was made for superspace digits, not onnxw" in caplog.text
-        other = Fake("other", "digits", str(tmp_path), table=str(table))
+        other = Fake(tmp_path, "other", table=str(table))
         Platform("vnni", str(table))
     assert "table.json is of platform fake, not other" in caplog.text
     assert "table.json is of platform fake, not vnni" in caplog.text
@@ -130,17 +96,76 @@ def test_a_table_of_something_else_is_said(tmp_path: Path, caplog: pytest.LogCap
         other.subnet_ms(MEMBER, MEMBER.largest)
 
 
-def test_predictions_change_with_the_stamp_and_not_with_what_is_measured_on_demand(tmp_path: Path) -> None:
-    platform = fake(tmp_path)
-    before = platform.stamp
+def changed(platform: Platform, entries: dict[str, float], model: Roofline | None = None, scale: float = 1.0) -> Fake:
+    """A platform whose table has been replaced."""
+    LatencyTable(entries, platform.predictor.table.provenance, model=model, correction=Correction(scale)).save(
+        platform.path
+    )
+    return Fake(platform.path.parent)
+
+
+def test_what_is_measured_later_leaves_the_state_as_it_was(tmp_path: Path) -> None:
+    first = Fake(tmp_path)
+    first.subnet_ms(MEMBER, MEMBER.smallest)
+    before = first.table_state()
+    assert before["entries"] == len({block_key(*block) for block in BLOCKS})
+    assert Fake(tmp_path).table_state() == before
+    Fake(tmp_path).subnet_ms(MEMBER, MEMBER.largest)
+    later = Fake(tmp_path)
+    assert later.table_state() != before
+    assert later.table_state(before["entries"]) == before
+    assert json.loads(json.dumps(before)) == before
+
+
+def test_what_other_jobs_measured_is_appended_too(tmp_path: Path) -> None:
+    first, second = Fake(tmp_path), Fake(tmp_path)
+    first.ensure(reversed(BLOCKS[2:4]))
+    before = first.table_state()
+    second.ensure(BLOCKS[:2])
+    first.ensure(BLOCKS[:5])
+    assert first.table_state(2) == second.table_state(2) == Fake(tmp_path).table_state(2) == before
+
+
+def test_a_table_of_other_latencies_has_another_state(tmp_path: Path) -> None:
+    platform = Fake(tmp_path)
     platform.subnet_ms(MEMBER, MEMBER.smallest)
-    assert platform.stamp == before == fake(tmp_path).stamp
-    LatencyTable(platform.predictor.table.entries, model=model_of(BLOCKS)).save(platform.path)
-    assert fake(tmp_path).stamp != before
-    table = Platform("fake", str(platform.path))
-    changed = {**platform.predictor.table.entries, block_key(*BLOCKS[0]): 9.0}
-    LatencyTable(changed, model=model_of(BLOCKS)).save(platform.path)
-    assert Platform("fake", str(platform.path)).stamp != table.stamp
+    entries, count = platform.predictor.table.entries, len(platform.predictor.table.entries)
+    states = [platform.table_state(count)]
+    states.append(changed(platform, {key: 3 * ms for key, ms in entries.items()}).table_state(count))
+    states.append(changed(platform, {**entries, block_key(*BLOCKS[-1]): 9.0}).table_state(count))
+    states.append(changed(platform, entries, model=model_of(BLOCKS)).table_state(count))
+    states.append(changed(platform, entries, model=model_of(BLOCKS), scale=2.0).table_state(count))
+    states.append(changed(platform, dict(list(entries.items())[:-1])).table_state(count))
+    assert len({state["digest"] for state in states}) == len(states)
+    assert changed(platform, entries).table_state(count) == states[0]
+
+
+def test_tables_of_packed_files_are_apart_from_those_of_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unpacked, packed = Fake(tmp_path, packed_channels=1), Fake(tmp_path, packed_channels=64)
+    assert unpacked.path != packed.path
+    assert unpacked.path == Fake(tmp_path).path
+    unpacked.ensure(BLOCKS[:1])
+    with caplog.at_level(logging.WARNING):
+        mixed = Fake(tmp_path, packed_channels=64, table=str(unpacked.path))
+    assert "was measured on files with packed_channels=1, not 64" in caplog.text
+    with pytest.raises(TableError, match="lacks"):
+        mixed.ensure(BLOCKS)
+
+
+def test_rows_of_blocks_are_measured_together_and_interpolation_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform = Fake(tmp_path)
+    rows = [BLOCKS[:2], BLOCKS[1:4], BLOCKS[:1]]
+    found = platform.rows_ms(rows)
+    assert found == [platform.blocks_ms(row) for row in rows]
+    assert len(platform.timed) == 1 + 4
+    LatencyTable(model=model_of(BLOCKS)).save(tmp_path / "fitted.json")
+    with caplog.at_level(logging.WARNING):
+        Fake(tmp_path, table=str(tmp_path / "fitted.json")).rows_ms(rows)
+    assert caplog.text.count("are interpolated by its fitted model") == 1
 
 
 def test_a_table_alone_predicts_and_says_what_it_lacks(tmp_path: Path) -> None:
@@ -162,18 +187,16 @@ def test_a_table_alone_predicts_and_says_what_it_lacks(tmp_path: Path) -> None:
 
 
 def test_programs_and_models_are_measured(tmp_path: Path) -> None:
-    from spaceevo.runtimes.random_program import random_program
-
     program = random_program(BLOCKS)
-    assert fake(tmp_path).measured_ms({"p": program, "m": bytes(4)}) == {"p": 1.0 + len(program.ops), "m": 5.0}
+    assert Fake(tmp_path).measured_ms({"p": program, "m": bytes(4)}) == {"p": 1.0 + len(program.ops), "m": 5.0}
 
 
 def test_what_another_job_measured_in_the_meantime_stays_and_counts(tmp_path: Path) -> None:
-    first, second = fake(tmp_path), fake(tmp_path)
+    first, second = Fake(tmp_path), Fake(tmp_path)
     first.ensure(BLOCKS[:2])
     shared, other = block_key(*BLOCKS[1]), block_key(*BLOCKS[2])
     first.predictor.table.entries[shared] = 77.0
     first.predictor.table.save(first.path)
     second.ensure(BLOCKS[1:3])
     assert second.predictor.table.entries[shared] == 77.0
-    assert set(fake(tmp_path).predictor.table.entries) == {block_key(*BLOCKS[0]), shared, other}
+    assert set(Fake(tmp_path).predictor.table.entries) == {block_key(*BLOCKS[0]), shared, other}

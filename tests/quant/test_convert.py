@@ -54,8 +54,9 @@ def test_a_folded_norm_computes_what_batch_norm_does(seed: int) -> None:
         integers = torch.randint(-127, 128, (6, 4, 3, 3)).double()
         x, scale = torch.randn(2, 4, 5, 5).double(), 0.01
         expected = norm(nn.functional.conv2d(x, integers * scale))
-        gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        folded = fold_norm(integers.numpy(), scale, gain.numpy(), (norm.bias - norm.running_mean * gain).numpy())
+        mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+        gain = norm.weight / torch.sqrt(variance + norm.eps)
+        folded = fold_norm(integers.numpy(), scale, gain.numpy(), (norm.bias - mean * gain).numpy())
     weight = torch.from_numpy(folded.weight.astype(float) * folded.scale.reshape(-1, 1, 1, 1))
     torch.testing.assert_close(nn.functional.conv2d(x, weight, torch.from_numpy(folded.bias)), expected)
 
@@ -73,7 +74,7 @@ def test_biases_are_rounded_on_the_accumulators_grid() -> None:
     grid = np.float32(IMAGES.scale) * weights.scale
     assert weights.scale.dtype == np.float32
     assert weights.bias.dtype == np.int32
-    assert weights.scale.tolist() == np.float32([0.02, 0.5, 0.001]).tolist()
+    assert weights.scale.tolist() == np.array([0.02, 0.5, 0.001], np.float32).tolist()
     assert np.all(weights.weight == 100)
     np.testing.assert_allclose(weights.bias * grid, [0.3, -7.0, 0.0], atol=0.5 * grid.max())
     assert weights.bias.tolist() == [300, -280, 0]

@@ -1,6 +1,7 @@
 """LSQ+ against the published system, and against an element-by-element straight-through form written here."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,12 +20,12 @@ def close(ours: Tensor, golden: Tensor) -> None:
 
 
 @pytest.fixture(scope="module")
-def golden(reference: Path) -> list[dict]:
+def golden(reference: Path) -> list[dict[str, Any]]:
     return torch.load(reference / "golden" / "lsq_plus.pt", weights_only=True)
 
 
 @pytest.mark.parametrize("index", range(GOLDEN))
-def test_published_values_and_gradients(golden: list[dict], index: int) -> None:
+def test_published_values_and_gradients(golden: list[dict[str, Any]], index: int) -> None:
     assert len(golden) == GOLDEN
     case = golden[index]
     x, scale = (case[name].clone().requires_grad_() for name in ("input", "scale"))

@@ -61,12 +61,14 @@ def test_inputs_and_weights_lie_on_their_grids(images: Tensor) -> None:
     model = prepare(library_model())
     set_quant(model, True)
     seen: dict[str, Tensor] = {}
-    first = model[0]
+    first = model.get_submodule("0")
     first.register_forward_hook(lambda _, inputs, output: seen.update(x=inputs[0], y=output))
     model(images)
-    levels = (seen["x"] - first.input_quantizer.offset) / first.input_quantizer.scale
+    scale, offset = (first.get_parameter(f"input_quantizer.{name}") for name in ("scale", "offset"))
+    levels = (seen["x"] - offset) / scale
     torch.testing.assert_close(levels, levels.round(), atol=1e-3, rtol=0)
-    integers = first.weight / first.parametrizations.weight[0].scale
+    assert isinstance(first, nn.Conv2d)
+    integers = first.weight / first.get_parameter("parametrizations.weight.0.scale")
     torch.testing.assert_close(integers, integers.round(), atol=1e-3, rtol=0)
     assert 127 <= integers.abs().max().round() <= 128
     torch.testing.assert_close(seen["y"], torch.nn.functional.conv2d(seen["x"], first.weight))

@@ -1,6 +1,7 @@
 """The executor against integer arithmetic written out with Python loops."""
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_convolution(groups: int, kernel: int, stride: int) -> None:
     x = rng.integers(0, 256, (4, 5, 6))
     weights = ConvWeights(
         rng.integers(-127, 128, (4, 4 // groups, kernel, kernel)).astype(np.int8),
-        np.float32([2**-9, 2**-8, 2**-10, 2**-7]),  # powers of two: the loops' products are exact
+        np.array([2**-9, 2**-8, 2**-10, 2**-7], np.float32),  # powers of two: the loops' products are exact
         rng.integers(-3000, 3000, 4).astype(np.int32),
     )
     program = Program("x", (4, 5, 6), {"x": A, "y": OUT}, [Op("conv", "y", ("x",), weights, stride, groups)])
@@ -67,7 +68,9 @@ def test_linear() -> None:
     rng = np.random.default_rng(2)
     x = rng.integers(0, 256, (7, 1, 1))
     weights = ConvWeights(
-        rng.integers(-127, 128, (3, 7, 1, 1)).astype(np.int8), np.float32([0.125, 0.25, 0.5]), np.int32([5, -900, 70])
+        rng.integers(-127, 128, (3, 7, 1, 1)).astype(np.int8),
+        np.array([0.125, 0.25, 0.5], np.float32),
+        np.array([5, -900, 70], np.int32),
     )
     program = Program("x", (7, 1, 1), {"x": A, "y": TensorQuant(8.0, 99)}, [Op("linear", "y", ("x",), weights)])
     expected = []
@@ -82,11 +85,12 @@ def test_linear() -> None:
 
 
 @pytest.mark.parametrize(("kind", "output"), [("add", OUT), ("mul", TensorQuant(16.0, 128))])
-def test_sum_and_product(kind: str, output: TensorQuant) -> None:
+def test_sum_and_product(kind: Literal["add", "mul"], output: TensorQuant) -> None:
     """All pairs of 52 levels; the second tensor is the first on another grid."""
     x = np.stack(np.meshgrid(np.arange(0, 256, 5), np.arange(0, 256, 5))).reshape(2, 52, 52)
-    shifted = ConvWeights(np.int8([[[[1]], [[0]]], [[[0]], [[1]]]]), np.float32([1, 1]), np.int32([0, 0]))
-    swapped = ConvWeights(np.int8([[[[0]], [[1]]], [[[1]], [[0]]]]), np.float32([1, 1]), np.int32([0, 0]))
+    eye = np.eye(2, dtype=np.int8).reshape(2, 2, 1, 1)
+    shifted = ConvWeights(eye, np.ones(2, np.float32), np.zeros(2, np.int32))
+    swapped = ConvWeights(eye[::-1].copy(), np.ones(2, np.float32), np.zeros(2, np.int32))
     program = Program("x", (2, 52, 52), {"x": A, "a": A, "b": B, "y": output})
     program.ops += [Op("conv", "a", ("x",), shifted), Op("conv", "b", ("x",), swapped), Op(kind, "y", ("a", "b"))]
     got = integers_of(execute(program, grid(x, A)[None]), output)[0]
@@ -108,7 +112,7 @@ def test_mean() -> None:
 
 @pytest.mark.parametrize("quant", [TensorQuant(0.03125, 128), TensorQuant(0.0625, 50), TensorQuant(0.011, 0)])
 @pytest.mark.parametrize("kind", ["hard_sigmoid", "sigmoid"])
-def test_gates_of_every_integer(kind: str, quant: TensorQuant) -> None:
+def test_gates_of_every_integer(kind: Literal["sigmoid", "hard_sigmoid"], quant: TensorQuant) -> None:
     gate = TensorQuant(1 / 256, 0)
     program = Program("x", (1, 1, 256), {"x": quant, "y": gate}, [Op(kind, "y", ("x",))])
     got = integers_of(execute(program, grid(np.arange(256), quant).reshape(1, 1, 1, 256)), gate).ravel()
@@ -138,7 +142,9 @@ def test_images_are_rounded_half_to_even_and_clipped(value: float, integer: int)
 def test_a_batch_is_its_images_one_by_one() -> None:
     rng = np.random.default_rng(4)
     weights = ConvWeights(
-        rng.integers(-127, 128, (3, 2, 3, 3)).astype(np.int8), np.float32([0.01] * 3), np.int32([1, 2, 3])
+        rng.integers(-127, 128, (3, 2, 3, 3)).astype(np.int8),
+        np.full(3, 0.01, np.float32),
+        np.array([1, 2, 3], np.int32),
     )
     program = Program("x", (2, 6, 6), {"x": A, "y": OUT}, [Op("conv", "y", ("x",), weights)])
     images = torch.randn(3, 2, 6, 6) * 20

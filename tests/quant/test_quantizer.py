@@ -1,4 +1,5 @@
 import copy
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -23,8 +24,10 @@ from spaceevo.quant.quantizer import (
 )
 from spaceevo.space.spec import Activation
 
+Kind = TypeVar("Kind", bound=Quantizer)
 
-def switched_on(quantizer: Quantizer | None) -> Quantizer:
+
+def switched_on(quantizer: Kind | None) -> Kind:
     assert quantizer is not None
     quantizer.turn(True)
     return quantizer
@@ -91,7 +94,7 @@ def test_relu6_never_spans_more_than_six() -> None:
     with torch.no_grad():
         quantizer.scale.fill_(1.0)
         quantizer.last_scale.fill_(1.0)
-    assert quantizer.scale_and_zero_point() == (pytest.approx(6 / 255), 0)
+    assert quantizer.scale_and_zero_point() == pytest.approx((6 / 255, 0))
     x = torch.linspace(0, 6, 256).reshape(1, 256)
     torch.testing.assert_close(quantizer(x), x, atol=1e-5, rtol=0)
     deploy("relu")(x)
@@ -214,7 +217,7 @@ def test_real_offsets_have_no_zero_point() -> None:
         ({"max_value": 0.0}, "max_value = 0.0 must be positive"),
     ],
 )
-def test_wrong_activation_settings(settings: dict, words: str) -> None:
+def test_wrong_activation_settings(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         ActivationConfig(**settings)
     assert words in str(caught.value)

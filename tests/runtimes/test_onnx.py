@@ -13,7 +13,7 @@ from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.program import Program, execute
 from spaceevo.runtimes.onnx.runtime import OnnxRuntime
-from spaceevo.runtimes.onnx.writer import WeightType, to_onnx
+from spaceevo.runtimes.onnx.writer import to_onnx
 from spaceevo.runtimes.random_program import random_block_program
 from spaceevo.space.spec import BlockSpec
 from tests.runtimes.conftest import steps_apart
@@ -34,11 +34,8 @@ INTEGER_OPS = {
 }
 
 
-@pytest.mark.parametrize("weight_type", ["int8", "uint8"])
-def test_network_computes_what_was_trained(
-    network: Network, program: Program, images: Tensor, weight_type: WeightType
-) -> None:
-    model = to_onnx(program, weight_type=weight_type).SerializeToString()
+def test_network_computes_what_was_trained(network: Network, program: Program, images: Tensor) -> None:
+    model = ONNX.write(program)
     with torch.no_grad():
         trained = network(images)
     exact, runtime = execute(program, images), ONNX.load(model).logits(images)

@@ -103,8 +103,13 @@ def test_the_first_population_spans_the_range() -> None:
 
 def test_only_feasible_and_new_subnets_are_evaluated() -> None:
     seen: list[SubnetSpec] = []
+
+    def evaluate(spec: SubnetSpec) -> float:
+        seen.append(spec)
+        return score(spec)
+
     strategy = FrontEvolution(problem(0.5, 1.0), population=12, generations=6, children=9)
-    state = evolve(strategy, lambda spec: (seen.append(spec), score(spec))[1], Random(0))
+    state = evolve(strategy, evaluate, Random(0))
     assert len(seen) == len(set(seen)) == len(state.history) == strategy.total == 12 + 5 * 9
     assert all(0.5 <= cost(spec) <= 1.0 for spec in seen)
 

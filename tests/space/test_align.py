@@ -77,5 +77,5 @@ def test_the_two_supernets_lie_in_folders_of_their_own() -> None:
 
 
 def test_mutated_spaces_stay_aligned() -> None:
-    assert mutate_block(ALIGNED, Random(0)).align  # type: ignore[union-attr]
-    assert mutate_window(ALIGNED, Random(0)).align  # type: ignore[union-attr]
+    assert mutate_block(ALIGNED, Random(0)).align
+    assert mutate_window(ALIGNED, Random(0)).align

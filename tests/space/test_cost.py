@@ -14,10 +14,10 @@ from spaceevo.errors import EncodingError
 from spaceevo.nn.block import Block
 from spaceevo.nn.layers import ElasticConv
 from spaceevo.quant.quantizer import PUBLISHED
-from spaceevo.space.cost import blocks_cost, stage_cost, stage_costs, subnet_cost, substage_costs
+from spaceevo.space.cost import blocks_cost, stage_cost, stage_costs, subnet_cost
 from spaceevo.space.description import parse_space, superspace
 from spaceevo.space.encoding import SubnetSpec, format_substage, parse_substage
-from spaceevo.space.operators import sample_subnet, sample_substage
+from spaceevo.space.operators import sample_subnet
 from spaceevo.space.spec import BlockSpec
 from spaceevo.space.superspace import SpaceMember
 
@@ -78,33 +78,18 @@ def test_all_rows_of_the_lookup_tables(reference: Path) -> None:
     """342,000 of them, counted together; published figures have four decimals."""
     total = equal = 0
     for name, stage, block in TABLES:
-        for window in range(superspace(name).stage(stage).windows):
+        space = superspace(name)
+        for window in range(space.stage(stage).windows):
             lines = list(rows(reference, name, stage, block, window))
-            shapes = [text.split("x") for _, text, *_ in lines]
-            cins, hws = ([int(shape[axis]) for shape in shapes] for axis in (1, 2))
-            costs = substage_costs(name, stage, block, [line[0] for line in lines], cins, hws)
-            for cost, (text, _, _, mflops, mparams, _) in zip(costs, lines, strict=True):
+            for text, shape, _, mflops, mparams, _ in lines:
+                _, cin, hw, _ = map(int, shape.split("x"))
+                cost = stage_cost(space, stage, block, text, cin, hw)
                 assert abs(cost.mmacs - float(mflops)) < MMACS_TOLERANCE, text
                 assert abs(cost.mparams - float(mparams)) < MPARAMS_TOLERANCE, text
                 equal += f"{cost.mmacs:.4f}" == mflops and f"{cost.mparams:.4f}" == mparams
             total += len(lines)
     assert total == 342_000
     assert equal / total > 0.995
-
-
-def test_many_substages_cost_what_each_costs() -> None:
-    """As texts or as values, of any input; none gives none."""
-    space, rng = superspace("mobilew").stage_space("stage3", 5), Random(0)
-    blocks = [sample_substage(space, rng) for _ in range(50)]
-    cins, hws = [rng.choice(space.cins) for _ in blocks], [rng.choice((20, 24, 27, 28)) for _ in blocks]
-    expected = [stage_cost("mobilew", "stage3", 5, *case) for case in zip(blocks, cins, hws, strict=True)]
-    assert substage_costs("mobilew", "stage3", 5, blocks, cins, hws) == expected
-    assert substage_costs(superspace("mobilew"), "stage3", 5, map(format_substage, blocks), cins, hws) == expected
-    assert substage_costs("mobilew", "stage3", 5, [], [], []) == []
-    with pytest.raises(EncodingError, match="block 1: '3#80' is not kernel#width#expand"):
-        substage_costs("mobilew", "stage3", 5, ["3#80"], [72], [28])
-    with pytest.raises(ValueError, match="shorter"):
-        substage_costs("mobilew", "stage3", 5, blocks, cins[1:], hws)
 
 
 def counted_by_running(specs: Sequence[BlockSpec], hw: int) -> tuple[int, int]:

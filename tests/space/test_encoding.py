@@ -83,7 +83,9 @@ def wide() -> Superspace:
         ((1, 2, 3), (1, 9, 0), "wide-123-190"),
     ],
 )
-def test_ids_above_nine_are_separated(wide: Superspace, chosen: tuple, windows: tuple, text: str) -> None:
+def test_ids_above_nine_are_separated(
+    wide: Superspace, chosen: tuple[int, ...], windows: tuple[int, ...], text: str
+) -> None:
     member = wide.member(chosen, windows)
     assert str(member) == text
     assert parse_space(text, within=wide) == member

@@ -14,6 +14,7 @@ from spaceevo.space.operators import (
     sample_member,
     sample_subnet,
 )
+from spaceevo.space.spec import BlockChoice
 from spaceevo.space.superspace import SpaceMember, Superspace
 
 MEMBERS = ["mobilew-013456-133421", "mobilew-122222-155400", "onnxw-501234-123123", "digits-012-110"]
@@ -109,7 +110,7 @@ def test_chances_of_mutation_are_the_published_ones() -> None:
 def test_blocks_gained_by_depth_are_random() -> None:
     member = parse_space("mobilew-122222-155400")
     kept = member.smallest.stages[6]
-    gained = []
+    gained: list[BlockChoice] = []
     for seed in range(600):
         stage = mutate_subnet(member, member.smallest, Random(seed), probability=1.0).stages[6]
         gained += stage[len(kept) :]

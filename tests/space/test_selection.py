@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from spaceevo.errors import ConfigError
@@ -25,6 +27,6 @@ def test_windows_one_some_and_all() -> None:
 
 
 @pytest.mark.parametrize("window", [7, -1, [0, 9], "first"])
-def test_unknown_windows(window: object) -> None:
+def test_unknown_windows(window: Any) -> None:
     with pytest.raises(ConfigError, match="of superspace mobilew; allowed: 0…6"):
         parse_windows(superspace("mobilew"), window)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,11 +48,16 @@ def test_an_envelope_holds_both() -> None:
     assert small.envelope(large) == large.envelope(small)
 
 
-@pytest.mark.parametrize("change", [{"kind": "depthwise"}, {"stride": 1}, {"act": "relu6"}, {"norm": False}])
-def test_unlike_layers_have_no_envelope(change: dict[str, object]) -> None:
-    fields = {"kind": "conv", "cin": 8, "cout": 8, "kernel": 3, "stride": 2, "act": "relu", "norm": True}
+CONV = Layer("conv", 8, 8, 3, 2, "relu", norm=True)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [replace(CONV, kind="depthwise"), replace(CONV, stride=1), replace(CONV, act="relu6"), replace(CONV, norm=False)],
+)
+def test_unlike_layers_have_no_envelope(other: Layer) -> None:
     with pytest.raises(ValueError, match="no layer holds both"):
-        Layer(**fields).envelope(Layer(**{**fields, **change}))
+        CONV.envelope(other)
 
 
 def test_costs_add() -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 from spaceevo.artifacts import Layout, StageResult
 from spaceevo.jobs.runner import run
 from spaceevo.latency.table import LatencyTable
-from spaceevo.nn.checkpoint import save_checkpoint
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.quantizer import DEPLOY
@@ -165,14 +165,14 @@ def shared_world(tmp_path_factory: pytest.TempPathFactory) -> World:
     torch.manual_seed(0)
     with hydra.initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
         teacher = instantiate(hydra.compose("config", ["superspace=digits"]).teacher)
-    save_checkpoint(world.layout.teacher(teacher.name, False), make_teacher(teacher, 3), {})
+    save_checkpoint(world.layout.teacher(teacher.name, False), make_teacher(teacher, 3), CheckpointMeta())
     channels = {"stage1": (64, 32), "stage2": (32, 64), "stage3": (64, 96)}
     for stage, pair in channels.items():
         for index in range(len(DIGITS.candidates)):
             student = BlockStudent(DIGITS.stage_space(stage, index), pair, DEPLOY)
-            save_checkpoint(world.layout.block("digits", stage, index, False), student, {})
+            save_checkpoint(world.layout.block("digits", stage, index, False), student, CheckpointMeta())
     supernet = Supernet(DIGITS.member((0, 1, 2), (0, 0, 0)))
-    save_checkpoint(world.layout.supernet(SPACE, False), supernet, {"space": SPACE, "quant": "off"})
+    save_checkpoint(world.layout.supernet(SPACE, False), supernet, CheckpointMeta(space=SPACE, quant="off"))
     return world
 
 

@@ -6,14 +6,14 @@ import torch
 
 from spaceevo.artifacts import Layout
 from spaceevo.errors import CheckpointError, ConfigError, MissingArtifactError
-from spaceevo.nn.checkpoint import load_state, read_checkpoint
+from spaceevo.nn.loading import load_state, read_checkpoint
 from spaceevo.nn.student import BlockStudent
 from spaceevo.quant.prepare import quantizers
 from spaceevo.quant.quantizer import DEPLOY, PUBLISHED
 from spaceevo.space.description import superspace
 from spaceevo.teacher import TeacherConfig, load_teacher
-from tests.nn.test_released import published, trained
-from tests.nn.test_released_teacher import b5_blocks, reference_teacher, teacher_state
+from tests.nn.published import published, trained
+from tests.nn.published_teacher import b5_blocks, reference_teacher, teacher_state
 from tests.stages.conftest import RunStage
 
 
@@ -39,7 +39,7 @@ def test_blocks(run_stage: RunStage, tmp_path: Path, int8: bool, block: str | No
     assert result.figures["kind"] == "block"
     assert result.figures["epochs"] == 5
     checkpoint = read_checkpoint(target, "block", "")
-    assert checkpoint.meta["quant"] == ("published" if int8 else "off")
+    assert checkpoint.meta.quant == ("published" if int8 else "off")
     loaded = BlockStudent(superspace("digits").stage_space("stage2", 1), (20, 28), PUBLISHED if int8 else DEPLOY)
     load_state(loaded, checkpoint.state, target, strict=True)
     x = torch.randn(2, 20, 4, 4)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from spaceevo.lit.tars import TRAIN_TAR, VAL_TAR
 from spaceevo.nn.evaluate import calibrate_subnet, subnet_top1
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import set_quant
-from tests.nn.test_released import published
+from tests.nn.published import published
 from tests.stages.conftest import RunStage
 
 SPACE = "digits-012-010"
@@ -51,7 +52,7 @@ def tars(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def digits(folder: Path) -> ImageFolderDataModule:
     """The images as the stage has them."""
     transform = {"size": 32, "resize": 32, "mean": [0.31] * 3, "std": [0.35] * 3}
-    return ImageFolderDataModule(root=folder, transform=transform, **BATCHES)
+    return ImageFolderDataModule(root=folder, transform=transform, **dict[str, Any](BATCHES))
 
 
 @pytest.fixture(scope="module")

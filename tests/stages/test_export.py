@@ -12,7 +12,7 @@ from torch import nn
 
 from spaceevo.artifacts import Layout, StageResult
 from spaceevo.errors import ConfigError, EncodingError, ExportError, MissingArtifactError
-from spaceevo.nn.checkpoint import save_checkpoint
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import float_state, set_quant
 from spaceevo.quant.program_file import load_program
@@ -41,13 +41,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         layout = Layout(folder / scheme / "checkpoints")
         fp32 = Supernet(parse_space(SPACE))
         fp32.load_state_dict(float_state(supernet.state_dict()), strict=False)
-        save_checkpoint(layout.supernet(SPACE, False), fp32, {"space": SPACE, "quant": "off"})
+        save_checkpoint(layout.supernet(SPACE, False), fp32, CheckpointMeta(space=SPACE, quant="off"))
         set_quant(supernet, True)
         with torch.no_grad():
             supernet(images)
             supernet.activate_min()
             supernet(images)
-        save_checkpoint(layout.supernet(SPACE, True), supernet, {"space": SPACE, "quant": scheme})
+        save_checkpoint(layout.supernet(SPACE, True), supernet, CheckpointMeta(space=SPACE, quant=scheme))
     return folder
 
 

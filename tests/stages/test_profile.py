@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -7,9 +8,15 @@ import pytest
 import spaceevo
 from spaceevo.errors import ConfigError
 from spaceevo.latency.roofline import family_of
+from spaceevo.runtimes.registry import RUNTIMES
 from spaceevo.space.placement import subnet_blocks
 from spaceevo.stages.profile import _check_families, _Measurements, sample_blocks, sample_networks
-from tests.stages.test_platforms import Fake, fake
+from tests.platforms.conftest import Desk, Fake
+
+
+@pytest.fixture(autouse=True)
+def desk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RUNTIMES, "desk", Desk())
 
 
 def test_every_family_has_its_share_of_blocks() -> None:
@@ -46,18 +53,18 @@ def test_a_killed_profile_goes_on_and_measures_nothing_twice(tmp_path: Path) -> 
     space = spaceevo.superspace("digits")
     blocks = sample_blocks(space, Random(0), 70)
     networks = sample_networks(space, Random(1), 5)
-    collections = {"blocks": blocks, "networks": networks}
+    collections: dict[str, Mapping[str, Any]] = {"blocks": blocks, "networks": networks}
 
     class Killed(Fake):
-        def time_models(self, models: Any, repeats: int, on_progress: Any = None) -> Any:
+        def time_models(self, models: Any, repeats: int) -> Any:
             if len(self.timed) > 100:
                 raise KeyboardInterrupt
             return super().time_models(dict(models), repeats)
 
-    first = Killed("fake", "digits", str(tmp_path))
+    first = Killed(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         _Measurements(first, tmp_path / "timings.json", "mark", passes=3).measure(collections, repeats=2)
-    second = fake(tmp_path)
+    second = Fake(tmp_path)
     resumed = _Measurements(second, tmp_path / "timings.json", "mark", passes=3)
     resumed.measure(collections, repeats=2)
     assert len(first.timed) + len(second.timed) == 2 * 70 + 3 * 5  # blocks take part in every second pass
@@ -71,7 +78,7 @@ def test_a_killed_profile_goes_on_and_measures_nothing_twice(tmp_path: Path) -> 
 @pytest.mark.parametrize(("budget_s", "passes"), [(None, 12), (0.0, 1), (1e6, 12)])
 def test_no_pass_is_begun_beyond_the_budget(tmp_path: Path, budget_s: float | None, passes: int) -> None:
     networks = sample_networks(spaceevo.superspace("digits"), Random(1), 3)
-    platform = fake(tmp_path)
+    platform = Fake(tmp_path)
     measured = _Measurements(platform, tmp_path / "timings.json", "mark", passes=12, budget_s=budget_s)
     measured.measure({"blocks": {}, "networks": networks}, repeats=1)
     assert len(platform.timed) == passes * len(networks)

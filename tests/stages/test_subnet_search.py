@@ -15,7 +15,8 @@ from spaceevo.artifacts import Front, FrontSubnet
 from spaceevo.errors import ConfigError, ConstraintError, TableError
 from spaceevo.jobs.runner import make_job
 from spaceevo.latency.table import LatencyTable
-from spaceevo.nn.checkpoint import read_subnet, save_checkpoint
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
+from spaceevo.nn.subnets import read_subnet
 from spaceevo.nn.supernet import Supernet
 from spaceevo.platforms.base import Platform
 from spaceevo.quant.prepare import set_quant
@@ -62,7 +63,7 @@ def given(world: World) -> list[str]:
         supernet.activate(spec)
         supernet(torch.randn(20, 3, 32, 32))
     path = world.layout.supernet(str(MEMBER), True)
-    save_checkpoint(path, supernet, {"space": str(MEMBER), "quant": "deploy"})
+    save_checkpoint(path, supernet, CheckpointMeta(space=str(MEMBER), quant="deploy"))
     desk = [f"platform._target_={Desk.__module__}.Desk", "platform.name=desk"]
     return [*world.settings, "quant=deploy", f"space={MEMBER}", *desk, *RECIPE]
 

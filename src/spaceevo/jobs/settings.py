@@ -1,7 +1,7 @@
 """From Hydra's config to a job's typed settings: OmegaConf ends here.
 
-Every leaf is checked against the type where it is declared, a dataclass's field or an argument of a component; all faults
-are told at once, by the names that the user may set.
+Every leaf is checked against the type where it is declared, a dataclass's field or an argument of a component; all
+faults are told at once, by the names that the user may set.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from scipy.stats import kendalltau
 
 @dataclass(frozen=True)
 class PredictionError:
-    """Error of predictions relative to measurements.
+    """Measures the error of predictions relative to measurements.
 
     Attributes:
         networks: how many were compared.
@@ -44,5 +44,5 @@ class PredictionError:
         )
 
     def figures(self, prefix: str = "") -> dict[str, float]:
-        """The figures by name, rounded as far as they mean something."""
+        """Give the figures by name, rounded as far as they mean something."""
         return {f"{prefix}{name}": round(value, 4) for name, value in asdict(self).items()}

@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 
 
 class Kernel(NamedTuple):
-    """One kernel: its name and its features in nn-Meter's order."""
+    """Names a kernel of nn-Meter, with its features in nn-Meter's order."""
 
     name: str
     features: tuple[float, ...]
@@ -122,7 +122,7 @@ def _work(name: str, features: Array) -> Array:
 
 
 class KernelCosts:
-    """Predictor of one kernel in the form nn-Meter calls: rows of features → ms.
+    """Predicts one kernel as nn-Meter asks for it: rows of features → ms.
 
     Args:
         name: of the kernel.
@@ -134,13 +134,13 @@ class KernelCosts:
         self.costs = list(costs)
 
     def predict(self, features: Sequence[Sequence[float]]) -> Array:
-        """Latency in ms of kernels with these features `(N, features)`."""
+        """Predict the latency in ms of kernels with these features `(N, features)`."""
         found: Array = _work(self.name, np.asarray(features, np.float64)) @ np.asarray(self.costs)
         return found
 
 
 def fit_kernels(blocks: Sequence[PlacedBlock], latency_ms: Sequence[float]) -> dict[str, KernelCosts]:
-    """Kernel predictors whose sums fit measured blocks, in relative error."""
+    """Fit kernel predictors whose sums are nearest to measured blocks, in relative error."""
     columns = dict[tuple[str, int], int]()
     entries = defaultdict[tuple[int, int], float](float)
     for row, block in enumerate(blocks):
@@ -158,5 +158,5 @@ def fit_kernels(blocks: Sequence[PlacedBlock], latency_ms: Sequence[float]) -> d
 
 
 def kernels_ms(predictors: Mapping[str, KernelCosts], spec: BlockSpec, hw: int) -> float:
-    """Latency in ms of a block as the sum of its kernels."""
+    """Predict the latency in ms of a block as the sum of its kernels."""
     return float(sum(predictors[name].predict([features])[0] for name, features in kernels_of(spec, hw)))

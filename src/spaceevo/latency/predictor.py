@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 from spaceevo.errors import TableError, choices
 from spaceevo.latency.table import LatencyTable
 from spaceevo.space.encoding import SubnetSpec
-from spaceevo.space.placement import PlacedBlock, block_key, place, subnet_blocks
+from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
 from spaceevo.space.spec import BlockChoice, BlockSpec, halved
 from spaceevo.space.superspace import SpaceMember
 
 FixedLatency = float | Mapping[int, float] | None
 """ms that stand for the stages which are not searched: one number, or one for each resolution in pixels."""
+_Place = tuple[int, bool, int, BlockChoice, int]
+"""A block's place in a space: its stage, whether it is the first there, its input's channels, its choice, input hw."""
 
 
 class BlockLatency:
-    """Predicts by adding up block latencies.
+    """Predicts subnets and sub-stages by adding up block latencies.
 
     Args:
         table: the table; entries added to it count from then on.
@@ -59,7 +61,7 @@ class BlockLatency:
         return cls(LatencyTable.load(Path(path)), str(path), fixed_latency_ms, interpolate)
 
     def predict(self, member: SpaceMember, spec: SubnetSpec) -> float:
-        """Latency of a subnet in ms.
+        """Predict the latency of a subnet in ms.
 
         Raises:
             EncodingError: `spec` is not a subnet of `member`.
@@ -68,7 +70,7 @@ class BlockLatency:
         return float(self.predict_many(member, [spec])[0])
 
     def predict_many(self, member: SpaceMember, specs: Sequence[SubnetSpec]) -> NDArray[np.float64]:
-        """Latency of many subnets in ms, `(N,)`; each block is looked up once.
+        """Predict the latency of many subnets in ms, `(N,)`; each block is looked up once.
 
         Raises:
             EncodingError: one is not a subnet of `member`.
@@ -82,7 +84,7 @@ class BlockLatency:
         return np.array([sums.subnet_ms(spec) for spec in specs], dtype=np.float64)
 
     def block_ms(self, spec: BlockSpec, hw: int) -> float | None:
-        """Latency in ms of one block within a network; None where it is unknown."""
+        """Predict the latency in ms of one block within a network; None where it is unknown."""
         alone = self.table.entries.get(block_key(spec, hw))
         if alone is None:
             if not self.covers(spec, hw):
@@ -99,7 +101,7 @@ class BlockLatency:
         return self.interpolate and self.table.model is not None and self.table.model.knows(spec)
 
     def fixed_ms(self, resolution: int) -> float:
-        """What `fixed_latency_ms` says for a resolution.
+        """Look up what `fixed_latency_ms` says for a resolution.
 
         Raises:
             TableError: it says nothing for this one.
@@ -113,16 +115,8 @@ class BlockLatency:
             )
         return float(fixed[resolution])
 
-    def stage_ms(self, specs: Iterable[BlockSpec], hw: int) -> float:
-        """Latency in ms of blocks in a row, the first with an input of height and width `hw`.
-
-        Raises:
-            TableError: blocks are unknown; names the first ones.
-        """
-        return self.blocks_ms(place(specs, hw))
-
     def blocks_ms(self, blocks: Iterable[PlacedBlock]) -> float:
-        """Latency in ms of blocks wherever they stand.
+        """Predict the latency in ms of blocks wherever they stand.
 
         Raises:
             TableError: blocks are unknown; names the first ones.
@@ -135,11 +129,11 @@ class BlockLatency:
         return sum(known)
 
     def missing(self, blocks: Iterable[PlacedBlock]) -> dict[str, PlacedBlock]:
-        """The blocks that are unknown, by key: what is left to measure."""
+        """List the blocks that are unknown, by key: what is left to measure."""
         return {block_key(*block): block for block in blocks if not self.covers(*block)}
 
     def unknown(self, blocks: Sequence[PlacedBlock], superspace: str = "", only_fixed: bool = False) -> TableError:
-        """The error for blocks of which some are unknown: names them, the nearest known ones, and what to do.
+        """Make the error for blocks of which some are unknown: names them, the nearest known ones, and what to do.
 
         Args:
             blocks: the blocks.
@@ -162,7 +156,7 @@ class BlockLatency:
 
 
 def nearest_keys(key: str, known: Iterable[str], limit: int = 3) -> list[str]:
-    """The known keys of the same block type whose sizes are nearest, by the ratios between them."""
+    """Find the known keys of the same block type whose sizes are nearest, by the ratios between them."""
     kind, wanted = _sizes(key)
     same = [other for other in known if other.startswith(f"{kind}_")]
 
@@ -184,58 +178,55 @@ class _SubnetSums:
         self.predictor, self.member = predictor, member
         searched = [stage.is_searched for stage in member.superspace.stages]
         self.stages = list(zip(member.stages.values(), searched, strict=True))
-        self.known: dict[tuple[int, bool, int, BlockChoice, int], float] = {}
+        self.known: dict[_Place, float] = {}
 
     def subnet_ms(self, spec: SubnetSpec) -> float:
         try:
             return self.total_ms(spec)
-        except (KeyError, IndexError):  # a block, or a place for one, that was not met before
+        except KeyError:  # a block, or a place for one, that was not met before
             self.member.validate(spec)
             self.learn(spec)
             return self.total_ms(spec)
 
-    def total_ms(self, spec: SubnetSpec) -> float:
-        cin, hw, blocks_at = self.member.superspace.input_channels, spec.resolution, 0
-        searched_ms = fixed_ms = 0.0
+    def places(self, spec: SubnetSpec) -> Iterator[tuple[_Place, bool]]:
+        """Every block's place in the space, and whether its stage is searched.
+
+        Raises:
+            KeyError: a depth is not of this space.
+        """
+        cin, hw, sub_stages = self.member.superspace.input_channels, spec.resolution, iter(spec.stages)
         for index, (stage, is_searched) in enumerate(self.stages):
-            blocks = stage.largest if stage.is_head else spec.stages[blocks_at]
-            blocks_at += not stage.is_head
+            blocks = stage.largest if stage.is_head else next(sub_stages, ())
             if len(blocks) not in stage.depths:
                 raise KeyError
             for position, choice in enumerate(blocks):
-                latency = self.known[index, position == 0, cin, choice, hw]
-                if is_searched:
-                    searched_ms += latency
-                else:
-                    fixed_ms += latency
+                yield (index, position == 0, cin, choice, hw), is_searched
                 cin = choice.width
                 if position == 0:
                     hw = halved(hw, stage.stride)
-        if blocks_at != len(spec.stages):
+        if next(sub_stages, None) is not None:
             raise KeyError
+
+    def total_ms(self, spec: SubnetSpec) -> float:
+        searched_ms = fixed_ms = 0.0
+        for place, is_searched in self.places(spec):
+            if is_searched:
+                searched_ms += self.known[place]
+            else:
+                fixed_ms += self.known[place]
         return searched_ms + (self.predictor.fixed_ms(spec.resolution) if math.isnan(fixed_ms) else fixed_ms)
 
     def learn(self, spec: SubnetSpec) -> None:
         """Look up every block of a valid subnet; blocks that `fixed_latency_ms` may stand for are NaN."""
-        placed, searched_blocks = subnet_blocks(self.member, spec), iter(spec.stages)
-        remaining = iter(placed)
-        cin, hw = self.member.superspace.input_channels, spec.resolution
+        placed = subnet_blocks(self.member, spec)
         unknown: list[bool] = []
-        for index, (stage, is_searched) in enumerate(self.stages):
-            for position, choice in enumerate(stage.largest if stage.is_head else next(searched_blocks)):
-                latency = self.predictor.block_ms(*next(remaining))
-                if latency is None and not is_searched and self.predictor.fixed_latency_ms is not None:
-                    latency = math.nan
-                if latency is None:
-                    unknown.append(is_searched)
-                else:
-                    self.known[index, position == 0, cin, choice, hw] = latency
-                cin = choice.width
-                hw = halved(hw, stage.stride) if position == 0 else hw
+        for (place, is_searched), block in zip(self.places(spec), placed, strict=True):
+            latency = self.predictor.block_ms(*block)
+            if latency is None and not is_searched and self.predictor.fixed_latency_ms is not None:
+                latency = math.nan
+            if latency is None:
+                unknown.append(is_searched)
+            else:
+                self.known[place] = latency
         if unknown:
             raise self.predictor.unknown(placed, self.member.superspace.name, only_fixed=not any(unknown))
-
-
-def subnet_keys(member: SpaceMember, spec: SubnetSpec) -> list[str]:
-    """Table keys of every block of a subnet, heads included."""
-    return [block_key(*placed) for placed in subnet_blocks(member, spec)]

@@ -29,13 +29,13 @@ CACHED_WEIGHTS = 1_000_000
 
 
 def family_of(spec: BlockSpec) -> str:
-    """Blocks that share their costs: type and activation."""
+    """Name the family of a block, which shares its costs: type and activation."""
     return f"{spec.type} {spec.act}"
 
 
 @lru_cache(maxsize=1 << 18)
 def block_work(spec: BlockSpec, hw: int) -> Mapping[str, float]:
-    """What a block computes and moves, in millions, for an input of height and width `hw`; counts as such."""
+    """Count what a block computes and moves, in millions, for an input of height and width `hw`; counts as such."""
     work = defaultdict[str, float](float, constant=1.0)
     for placed in placed_layers(spec, hw).layers:
         for key, value in _layer_work(placed.layer, placed.hw).items():
@@ -91,7 +91,7 @@ def _conv_work(layer: Layer, positions: int) -> dict[str, float]:
 
 
 def relative_nnls(features: Array, latency_ms: Array) -> Array:
-    """Non-negative costs that minimise the squared relative error of `features @ costs`."""
+    """Find the non-negative costs that minimise the squared relative error of `features @ costs`."""
     scaled = features / latency_ms[:, None]
     costs: Array = nnls(scaled, np.ones(len(scaled)), maxiter=1000 * scaled.shape[1])[0]
     return costs
@@ -99,7 +99,7 @@ def relative_nnls(features: Array, latency_ms: Array) -> Array:
 
 @dataclass(frozen=True)
 class Roofline:
-    """Costs in ms by family and kind of work."""
+    """Predicts blocks from costs in ms by family and kind of work."""
 
     costs: Mapping[str, Mapping[str, float]]
 
@@ -123,7 +123,7 @@ class Roofline:
         return family_of(spec) in self.costs
 
     def block_ms(self, spec: BlockSpec, hw: int) -> float:
-        """Latency in ms of a block by itself.
+        """Predict the latency in ms of a block by itself.
 
         Raises:
             TableError: no block of its family was measured.
@@ -136,7 +136,7 @@ class Roofline:
 
 @dataclass(frozen=True)
 class Correction:
-    """From blocks by themselves to blocks within a network: `scale · ms + ms_per_mparam · MParams`."""
+    """Corrects blocks by themselves to blocks within a network: `scale · ms + ms_per_mparam · MParams`."""
 
     scale: float = 1.0
     ms_per_mparam: float = 0.0
@@ -155,12 +155,12 @@ class Correction:
         return cls(float(f"{scale:.6g}"), float(f"{ms_per_mparam:.6g}"))
 
     def block_ms(self, alone_ms: float, spec: BlockSpec, hw: int) -> float:
-        """Latency in ms that a block adds to a network."""
+        """Compute the latency in ms that a block adds to a network."""
         if not self.ms_per_mparam:
             return self.scale * alone_ms
         return self.scale * alone_ms + self.ms_per_mparam * block_macs_and_params(spec, hw)[1] / 1e6
 
 
 def mparams_of(blocks: Iterable[PlacedBlock]) -> float:
-    """Parameters of blocks in millions."""
+    """Count the parameters of blocks in millions."""
     return sum(block_macs_and_params(*block)[1] for block in blocks) / 1e6

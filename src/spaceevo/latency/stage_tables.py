@@ -31,7 +31,7 @@ LEAST_SHARE = 0.02
 
 @dataclass(frozen=True)
 class StageRows:
-    """Stage latencies as sums of blocks.
+    """Holds stage latencies as sums of blocks.
 
     Attributes:
         blocks: every block that occurs.
@@ -73,12 +73,12 @@ class StageRows:
         return np.asarray(self.occurrences.sum(axis=0)).ravel().astype(np.int64)
 
     def select(self, chosen: NDArray[np.bool_]) -> StageRows:
-        """Some rows, of the same blocks."""
+        """Take some rows, of the same blocks."""
         return StageRows(self.blocks, self.occurrences[chosen], self.latency_ms[chosen])
 
 
 def solve_blocks(rows: StageRows, exact_ms: Mapping[str, float]) -> Array:
-    """Latency in ms of every block of `rows`.
+    """Solve for the latency in ms of every block of `rows`.
 
     Args:
         rows: stage latencies.

@@ -5,19 +5,20 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from spaceevo import __version__
 from spaceevo.artifacts import Plain, differences, fingerprint, read_json, write_json
+from spaceevo.errors import CheckpointError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.guard import DivergenceError
 from spaceevo.lit.module import Callback, MultiPassModule, Trainer
-from spaceevo.nn.checkpoint import read_checkpoint, save_checkpoint
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
+from spaceevo.nn.loading import read_checkpoint
 from spaceevo.torchvision_shim import ensure_torchvision
 
 ensure_torchvision()
@@ -35,18 +36,18 @@ class Trainee:
         name: shown to the user; a key of the module's `parts`.
         target: the checkpoint it ends in.
         identity: everything that decides its weights, by dotted name: settings, hashes of upstream files and of images.
-        meta: plain values to keep beside the weights.
+        meta: what to keep beside the weights.
     """
 
     name: str
     target: Path
     identity: Mapping[str, Plain]
-    meta: Mapping[str, Plain]
+    meta: CheckpointMeta
 
     @property
     def fingerprint(self) -> str:
         """A hash of the name and of everything that decides the weights."""
-        return fingerprint([self.name, self.identity, self.meta])
+        return fingerprint([self.name, self.identity, self.meta.to_plain()])
 
 
 @dataclass
@@ -129,8 +130,8 @@ class Training:
         for name, trainee in due.items():
             found[name] = dict(measured[name])
             if trainer.is_global_zero:
-                kept = {"fingerprint": trainee.fingerprint, "figures": found[name], "version": __version__}
-                save_checkpoint(trainee.target, module.parts.get(name, module.network), {**trainee.meta, **kept})
+                meta = replace(trainee.meta, fingerprint=trainee.fingerprint, figures=found[name], version=__version__)
+                save_checkpoint(trainee.target, module.parts.get(name, module.network), meta)
             shown = ", ".join(f"{key} {value:.4g}" for key, value in found[name].items())
             self.say(f"{name}: {shown} · {seconds:.0f} s → {trainee.target}")
         if trainer.is_global_zero:
@@ -144,13 +145,21 @@ class Training:
         for trainee in trainees:
             if not trainee.target.exists():
                 continue
-            meta: dict[str, Any] = read_checkpoint(trainee.target, trainee.name, "").meta
-            if meta.get("fingerprint") == trainee.fingerprint:
-                found[trainee.name] = dict(meta["figures"])
+            meta = self._kept(trainee)
+            if meta is not None and meta.fingerprint == trainee.fingerprint:
+                found[trainee.name] = dict(meta.figures)
                 made = datetime.fromtimestamp(trainee.target.stat().st_mtime).isoformat(" ", "seconds")
-                by = "" if meta.get("version") == __version__ else f" by spaceevo {meta.get('version', 'before 0.2')}"
+                by = "" if meta.version == __version__ else f" by spaceevo {meta.version}"
                 self.say(f"{trainee.name}: unchanged, skipped ({trainee.target}, made {made}{by})")
         return found
+
+    def _kept(self, trainee: Trainee) -> CheckpointMeta | None:
+        """What an earlier checkpoint says of itself; one that cannot be read is made again, and that is told."""
+        try:
+            return read_checkpoint(trainee.target, trainee.name).meta
+        except CheckpointError as error:
+            self.say(f"{error}; it is trained again")
+            return None
 
     def _train(
         self, label: str, state: _State, make_module: Callable[[], MultiPassModule]
@@ -197,7 +206,9 @@ class _State:
 
     def __init__(self, parent: Path, trainees: Sequence[Trainee]) -> None:
         self.parent = parent
-        self.identity = {f"{t.name}.{key}": value for t in trainees for key, value in {**t.identity, **t.meta}.items()}
+        self.identity = {
+            f"{t.name}.{key}": value for t in trainees for key, value in {**t.identity, **t.meta.to_plain()}.items()
+        }
         self.folder = parent / fingerprint([trainee.fingerprint for trainee in trainees])
         self.rollbacks = int(read_json(self._rollbacks_file)) if self._rollbacks_file.exists() else 0
 

@@ -32,7 +32,7 @@ class LayerWriter(Protocol):
 
 
 class Block(nn.Module):
-    """Layers for every one of `specs`, all of one block type; `activate` chooses the active one.
+    """Holds layers for every one of `specs`, all of one block type; `activate` chooses the active one.
 
     The data flow is the block type's; this class only runs its layers, on tensors or into an integer program.
     """
@@ -59,7 +59,7 @@ class Block(nn.Module):
         return layer
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(N, Cin, H, W)` → `(N, Cout, H/stride, W/stride)`."""
+        """Turn `(N, Cin, H, W)` into `(N, Cout, H/stride, W/stride)`."""
 
         def run(name: str, layer: Layer, inputs: tuple[Tensor, ...]) -> Tensor:
             y: Tensor = self.layers[name](*inputs)

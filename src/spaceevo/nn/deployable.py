@@ -55,7 +55,7 @@ class _Quantizers:
 
 @torch.no_grad()
 def make_deployable(network: Network, images: Tensor) -> tuple[Network, list[str]]:
-    """A network trained under `published` as one under `deploy`, in INT8.
+    """Turn a network trained under `published` into one under `deploy`, in INT8.
 
     Weights and their scales are taken over. Ranges learned at convolutions' inputs become those of the tensors; all
     others are the least and greatest value seen on `images`, and −128 among the weights becomes −127. What no integer

@@ -50,7 +50,7 @@ class _Depthwise(torch.autograd.Function):
 
 
 def weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """Gradient of `weight` `(C, 1, K, K)` for an upstream gradient `grad` of the result."""
+    """Compute the gradient of `weight` `(C, 1, K, K)` for an upstream gradient `grad` of the result."""
     kernel = weight.shape[-1]
     if kernel <= 3:
         return _gradients(grad, x, weight, stride, kernel // 2, (False, True))[1]

@@ -22,7 +22,7 @@ Batch = tuple[Tensor, Tensor]
 
 @torch.no_grad()
 def logits_of(network: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
-    """Logits `(N, classes)` and labels `(N,)` of all images, in eval mode."""
+    """Compute logits `(N, classes)` and labels `(N,)` of all images, in eval mode."""
     network.eval()
     device = next(chain(network.parameters(), network.buffers())).device
     pairs = [(network(images_last(images, device)).cpu(), labels) for images, labels in batches]
@@ -31,7 +31,7 @@ def logits_of(network: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Ten
 
 @torch.no_grad()
 def count_correct(network: nn.Module, batches: Iterable[Batch]) -> tuple[int, int]:
-    """Images whose largest logit is their label's, and all images, over every process of the group there is."""
+    """Count images whose largest logit is their label's, and all images, over every process of the group there is."""
     network.eval()
     device = next(network.parameters()).device
     counts = torch.zeros(2, dtype=torch.int64, device=device)
@@ -43,27 +43,27 @@ def count_correct(network: nn.Module, batches: Iterable[Batch]) -> tuple[int, in
 
 
 def top1(network: nn.Module, batches: Iterable[Batch]) -> float:
-    """Share of images whose largest logit is their label's, in percent."""
+    """Compute the share of images whose largest logit is their label's, in percent."""
     logits, labels = logits_of(network, batches)
     return 100.0 * float((logits.argmax(1) == labels).double().mean())
 
 
 def calibrate_subnet(supernet: Supernet, spec: SubnetSpec, calibration: Sequence[Tensor]) -> None:
-    """Put a subnet in force with batch-norm statistics of its own; leaves eval mode."""
+    """Make a subnet active and recalibrate its batch norm; the supernet is left in eval mode."""
     supernet.activate(spec)
     device = next(supernet.parameters()).device
     recalibrate(supernet, calibration, lambda images: supernet(images_last(images, device)))
 
 
 def subnet_top1(supernet: Supernet, spec: SubnetSpec, calibration: Sequence[Tensor], batches: Iterable[Batch]) -> float:
-    """Top-1 in percent of one subnet, batch norm recalibrated first."""
+    """Compute the top-1 in percent of one subnet, batch norm recalibrated first."""
     calibrate_subnet(supernet, spec, calibration)
     return top1(supernet, batches)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What evaluating one subnet gave.
+    """Says what evaluating one subnet gave.
 
     Attributes:
         top1: percent of the images seen.
@@ -77,7 +77,7 @@ class Evaluation:
 
 
 class SubnetEvaluator:
-    """Top-1 of many subnets of one supernet: batches are brought to its device once, hopeless subnets stop early.
+    """Evaluates many subnets of one supernet: batches are brought to its device once, hopeless subnets stop early.
 
     Args:
         supernet: in the mode to evaluate, fp32 or INT8; it is moved to `device`.
@@ -113,7 +113,7 @@ class SubnetEvaluator:
 
     @torch.no_grad()
     def __call__(self, spec: SubnetSpec, hopeless_below: float | None = None) -> list[int]:
-        """Correct answers in one chunk after the other, until the subnet is hopeless or there are no more.
+        """Count correct answers in one chunk after the other, until the subnet is hopeless or there are no more.
 
         Args:
             spec: the subnet; its batch norm is recalibrated first.
@@ -128,7 +128,7 @@ class SubnetEvaluator:
         return counts
 
     def judge(self, counts: Sequence[int], hopeless_below: float | None = None) -> Evaluation | None:
-        """What these counts amount to: the first so many of them as decide; None where more are needed."""
+        """Say what these counts amount to: the first so many of them as decide; None where more are needed."""
         correct, seen, calibrated = 0, 0, sum(map(len, self.calibration))
         for count, (_, labels) in zip(counts, self.chunks, strict=False):
             correct += count
@@ -145,7 +145,7 @@ class SubnetEvaluator:
 
 
 def upper_share(correct: int, seen: int, total: int, z: float) -> float:
-    """Upper bound, `z` standard errors up, of the share of `total` that is correct, from a part without replacement.
+    """Compute an upper bound, `z` standard errors up, of the correct share of `total` from a part of it.
 
     Wilson's bound with the finite-population correction; never above what the images left allow.
     """

@@ -26,6 +26,6 @@ class FoldedNetwork(nn.Module):
         self.executor = Executor(self.program, dtype).to(next(network.parameters()).device)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images `(N, C, H, W)` → logits `(N, classes)`."""
+        """Turn images `(N, C, H, W)` into logits `(N, classes)`."""
         y: Tensor = self.executor(resize(images, self.resolution))
         return y

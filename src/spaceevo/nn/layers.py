@@ -1,93 +1,26 @@
-"""Elastic leaves: each holds the largest tensors, `active` says which slice of them is in force."""
+"""Elastic leaves: each holds the largest tensors, of which it uses the slice that `active` says."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import assert_never
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spaceevo.errors import ConfigError, ExportError, choices
+from spaceevo.errors import ConfigError, choices
+from spaceevo.nn.activation import QuantizedActivation, tensor_quant
 from spaceevo.nn.depthwise import depthwise_conv2d
 from spaceevo.quant.convert import FoldedConv, LayerQuant, bias_grid, fold_norm, weight_grid
-from spaceevo.quant.program import TensorQuant
-from spaceevo.quant.quantizer import GATE_SCALE, RELU6_SCALE, ActivationQuantizer, Scheme
-from spaceevo.space.spec import Activation, Layer, LayerKind
+from spaceevo.quant.quantizer import ActivationQuantizer, Scheme
+from spaceevo.space.spec import Layer, LayerKind
 
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.1
 
 
-def activate(x: Tensor, act: Activation) -> Tensor:
-    """Apply an activation in floating point; to a tensor of its own, for relu and relu6 are done in place."""
-    match act:
-        case "relu":
-            return functional.relu(x, inplace=True)
-        case "relu6":
-            return functional.relu6(x, inplace=True)
-        case "hswish":
-            return functional.hardswish(x)
-        case "swish":
-            return functional.silu(x)
-        case "hsigmoid":
-            return functional.relu6(x + 3) / 6
-        case "none":
-            return x
-        case unknown:
-            assert_never(unknown)
-
-
-def tensor_quant(quantizer: ActivationQuantizer | None) -> TensorQuant:
-    """Scale and zero point of a quantiser's tensor.
-
-    Raises:
-        ExportError: the scheme has no quantiser there.
-    """
-    if quantizer is None:
-        raise ExportError(
-            "a network under quant=published leaves tensors in float; train it under quant=deploy to deploy it"
-        )
-    return TensorQuant(*quantizer.scale_and_zero_point())
-
-
-class QuantizedActivation(nn.Module):
-    """An activation and, under a scheme that quantises every tensor, the quantisers before and after it.
-
-    With quantisers on, hswish is x·q(relu6(x + 3)/6) and swish x·q(sigmoid(x)), both gates on the grid 1/256: what
-    integer runtimes compute.
-    """
-
-    def __init__(self, act: Activation, scheme: Scheme) -> None:
-        super().__init__()
-        self.act = act
-        self.output_quantizer = scheme.tensor_quantizer(act)
-        gated = act in ("hswish", "swish")
-        self.input_quantizer = scheme.tensor_quantizer() if gated else None
-        self.gate_quantizer = scheme.fixed_quantizer(RELU6_SCALE if act == "hswish" else GATE_SCALE) if gated else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Activate `x`, any shape."""
-        gate_quantizer = self.gate_quantizer
-        if gate_quantizer is None or not gate_quantizer.is_on or self.input_quantizer is None:
-            x = activate(x, self.act)
-        else:
-            x = self.input_quantizer(x)
-            if self.act == "hswish":
-                x = x * (gate_quantizer(functional.relu6(x + 3)) / 6)
-            else:
-                x = x * gate_quantizer(torch.sigmoid(x))
-        return x if self.output_quantizer is None else self.output_quantizer(x)
-
-    def layer_quant(self) -> LayerQuant:
-        """Quantisation of the result and, for gated activations, of their input."""
-        before = None if self.input_quantizer is None else tensor_quant(self.input_quantizer)
-        return LayerQuant(tensor_quant(self.output_quantizer), before_act=before)
-
-
 class ElasticLayer(nn.Module):
-    """A layer of a recipe: `layer` is what its tensors hold, `active` the slice in force."""
+    """Computes a layer of a recipe: `layer` is what its tensors hold, `active` the slice that it uses."""
 
     def __init__(self, layer: Layer, scheme: Scheme) -> None:
         super().__init__()
@@ -102,14 +35,14 @@ class ElasticLayer(nn.Module):
         return self.activation.output_quantizer
 
     def narrow(self, layer: Layer) -> ElasticLayer:
-        """A layer of its own that holds the slice `layer` of this one's tensors."""
+        """Make a layer of its own that holds the slice `layer` of this one's tensors."""
         narrowed = type(self)(layer, self.scheme)
         source = self.state_dict()
         narrowed.load_state_dict({k: _slice(source[k], tuple(v.shape)) for k, v in narrowed.state_dict().items()})
         return narrowed
 
     def layer_quant(self) -> LayerQuant:
-        """The numbers of the quantised layer as it is active."""
+        """Give the numbers of the quantised layer as it is active."""
         return self.activation.layer_quant()
 
 
@@ -125,34 +58,34 @@ def _slice(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 class PoolLayer(ElasticLayer):
-    """Mean over height and width."""
+    """Takes the mean over height and width."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(N, C, H, W)` → `(N, C, 1, 1)`."""
+        """Turn `(N, C, H, W)` into `(N, C, 1, 1)`."""
         y: Tensor = self.activation(x.mean((2, 3), keepdim=True))
         return y
 
 
 class AddLayer(ElasticLayer):
-    """Sum of two tensors."""
+    """Adds two tensors."""
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Two of `(N, C, H, W)` → one."""
+        """Add two of `(N, C, H, W)`."""
         z: Tensor = self.activation(x + y)
         return z
 
 
 class MulLayer(ElasticLayer):
-    """Product of a tensor with a gate per channel."""
+    """Multiplies a tensor by a gate per channel."""
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
-        """`(N, C, H, W)`, `(N, C, 1, 1)` → `(N, C, H, W)`."""
+        """Multiply `(N, C, H, W)` by `(N, C, 1, 1)`."""
         y: Tensor = self.activation(x * gate)
         return y
 
 
 class ElasticConv(nn.Module):
-    """One convolution without norm: weight, its quantiser, and the input's where the scheme has one there."""
+    """Convolves without norm; holds the weight, its quantiser and, where the scheme has one there, the input's."""
 
     def __init__(self, layer: Layer, scheme: Scheme, bias: bool) -> None:
         super().__init__()
@@ -176,7 +109,7 @@ class ElasticConv(nn.Module):
         return functional.conv2d(x, weight, bias, layer.stride, layer.kernel // 2, groups=groups)
 
     def fold(self, layer: Layer, gain: Tensor | None, shift: Tensor | None) -> FoldedConv:
-        """Integer weights of the slice with norm or bias folded in."""
+        """Compute the integer weights of the slice with norm or bias folded in."""
         weight = self.weight_quantizer.integers(_slice(self.weight, layer.weight_shape)).double()
         if gain is None:
             gain = torch.ones(layer.cout)
@@ -188,7 +121,7 @@ class ElasticConv(nn.Module):
 
 
 class ConvLayer(ElasticLayer):
-    """One convolution, or a stack of them, then batch norm (or a bias) and an activation."""
+    """Runs one convolution, or a stack of them, then batch norm (or a bias) and an activation."""
 
     def __init__(self, layer: Layer, scheme: Scheme) -> None:
         super().__init__(layer, scheme)
@@ -209,7 +142,7 @@ class ConvLayer(ElasticLayer):
         return [act.output_quantizer for act in stack if isinstance(act, QuantizedActivation)]
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(N, Cin, H, W)` → `(N, Cout, H/stride, W/stride)`; a linear layer gives `(N, Cout)`."""
+        """Turn `(N, Cin, H, W)` into `(N, Cout, H/stride, W/stride)`; a linear layer gives `(N, Cout)`."""
         active = self.active
         for index in range(active.stack):
             x = self.convs[index](x, active if index == 0 else replace(active, stride=1))
@@ -267,7 +200,7 @@ class ConvLayer(ElasticLayer):
         )
 
     def narrow(self, layer: Layer) -> ElasticLayer:
-        """As the base; the norm keeps its momentum."""
+        """Make a layer of its own, as the base does; the norm keeps its momentum."""
         narrowed = super().narrow(layer)
         if self.norm is not None and isinstance(narrowed, ConvLayer) and narrowed.norm is not None:
             narrowed.norm.momentum = self.norm.momentum
@@ -275,7 +208,7 @@ class ConvLayer(ElasticLayer):
 
     @torch.no_grad()
     def layer_quant(self) -> LayerQuant:
-        """Folded integer weights and the quantisation of every tensor, as the layer is active."""
+        """Give folded integer weights and the quantisation of every tensor, as the layer is active."""
         *first, last = self.active_convs
         convs = [conv.fold(self.active, None, None) for conv in first]
         convs.append(last.fold(self.active, *self._gain_and_shift()))

@@ -15,7 +15,7 @@ VARIANCE_FLOOR = 0.01
 
 
 def channel_variance(teacher: Tensor, *, over_ranks: bool = False) -> Tensor:
-    """Variance over H×W of each image's channels, floored at 1 % of the mean over all: `(N, C, H, W)` → `(N, C)`.
+    """Compute the variance over H×W `(N, C)` of `(N, C, H, W)`, floored at 1 % of the mean over all.
 
     Args:
         teacher: features `(N, C, H, W)`.
@@ -32,7 +32,7 @@ def channel_variance(teacher: Tensor, *, over_ranks: bool = False) -> Tensor:
 def noise_to_signal(
     student: Tensor, teacher: Tensor, variance_of: VarianceOf = "teacher", variance: Tensor | None = None
 ) -> Tensor:
-    """NSR: squared error over variance, both per image and channel over H×W, mean over images and channels.
+    """Compute the NSR: squared error over variance, both per image and channel over H×W, mean over images and channels.
 
     Args:
         student: features `(N, C, H, W)`.
@@ -49,7 +49,7 @@ def noise_to_signal(
 
 
 def adaptive_alpha_divergence(student_logits: Tensor, teacher_logits: Tensor, clip: float = 5.0) -> Tensor:
-    """Adaptive alpha-divergence of AlphaNet (arXiv 2102.07954): the larger of α = −1 and α = 1, per image.
+    """Compute the adaptive alpha-divergence of AlphaNet (arXiv 2102.07954): the larger of α = −1 and α = 1, per image.
 
     Args:
         student_logits: `(N, classes)`.

@@ -17,5 +17,5 @@ def channels_last(module: Module) -> Module:
 
 
 def images_last(images: Tensor, device: torch.device | str | None = None) -> Tensor:
-    """`(N, C, H, W)` in channels-last order, on `device`."""
+    """Bring `(N, C, H, W)` to `device`, in channels-last order."""
     return images.to(device or images.device, non_blocking=True).contiguous(memory_format=torch.channels_last)

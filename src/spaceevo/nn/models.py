@@ -1,21 +1,15 @@
-"""Published networks made by name, as timm makes its models."""
+"""Networks with weights: published ones by name, as timm makes its models, and supernets, trained or random."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from spaceevo.errors import CheckpointError
-from spaceevo.nn.checkpoint import load_state
-from spaceevo.nn.foreign import read_foreign
-from spaceevo.nn.released import Released, is_released, load_parsed, parse_released
+from spaceevo.nn.loading import Checkpoint, read_checkpoint
 from spaceevo.nn.supernet import Network, Supernet
-from spaceevo.quant.prepare import float_state, set_quant
+from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.quantizer import quant_scheme
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.published import published_model
@@ -23,7 +17,7 @@ from spaceevo.space.superspace import SpaceMember
 
 
 def create_model(name: str, checkpoint: str | Path | None = None, *, quant: str | None = None) -> Network | Supernet:
-    """A published network by name, in eval mode.
+    """Make a published network by name, in eval mode.
 
     Args:
         name: `SEQnet@vnni-A0` …, or `spaceevo@vnni` … for a whole supernet.
@@ -37,71 +31,66 @@ def create_model(name: str, checkpoint: str | Path | None = None, *, quant: str 
         CheckpointError: the file is broken, or belongs to another network or scheme.
     """
     model = published_model(name)
-    weights = _NO_WEIGHTS if checkpoint is None else _read(Path(checkpoint))
-    if quant is not None and weights.quant not in ("off", quant):
-        raise CheckpointError(f"{checkpoint} was trained under quant={weights.quant}, not {quant}; leave quant out")
-    scheme = quant or ("deploy" if weights.quant == "off" else weights.quant)
-    if model.spec is None:
-        network: Network = Supernet(model.member, scheme)
-    elif checkpoint is not None and weights.of_supernet(_shapes_of(model.member, model.spec, scheme)):
+    if checkpoint is None:
+        return _empty(model.member, model.spec, quant or "deploy").eval()
+    weights = read_checkpoint(Path(checkpoint), f"weights of {name}")
+    meta = weights.meta
+    if quant is not None and meta.int8 and meta.quant != quant:
+        raise CheckpointError(f"{checkpoint} was trained under quant={meta.quant}, not {quant}; leave quant out")
+    scheme = meta.quant if meta.int8 else quant or "deploy"
+    if model.spec is not None and _of_supernet(weights, model.member, model.spec, scheme):
         supernet = Supernet(model.member, scheme)
-        weights.load(supernet, Path(checkpoint))
+        weights.load_into(supernet, int8=meta.int8)
         return supernet.eval().extract(model.spec)
-    else:
-        network = Network.fixed(model.member, model.spec, quant_scheme(scheme))
-    if checkpoint is not None:
-        weights.load(network, Path(checkpoint))
+    network = _empty(model.member, model.spec, scheme)
+    weights.load_into(network, int8=meta.int8)
     return network.eval()
 
 
-def _shapes_of(member: SpaceMember, spec: SubnetSpec, quant: str) -> Network:
-    """A subnet's shapes without its weights."""
+def _empty(member: SpaceMember, spec: SubnetSpec | None, scheme: str) -> Network:
+    """A space's supernet, or one subnet, with random weights."""
+    return Supernet(member, scheme) if spec is None else Network.fixed(member, spec, quant_scheme(scheme))
+
+
+def _of_supernet(weights: Checkpoint, member: SpaceMember, spec: SubnetSpec, scheme: str) -> bool:
+    """Whether weights are a whole supernet's rather than this subnet's."""
+    if weights.released is not None:
+        return any(".blocks." in key for key in weights.state)
     with torch.device("meta"):
-        return Network.fixed(member, spec, quant_scheme(quant))
+        own = Network.fixed(member, spec, quant_scheme(scheme)).state_dict()
+    return any(key not in own or own[key].shape != value.shape for key, value in weights.state.items())
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """What a file holds.
+def random_supernet(member: SpaceMember, quant: str, *, int8: bool, seed: int) -> Supernet:
+    """Make a supernet that has not been trained, in eval mode: what does not depend on weights can be tried with it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        supernet = Supernet(member, quant)
+    set_quant(supernet, int8)
+    return supernet.eval()
 
-    Attributes:
-        state: tensors, by our names.
-        quant: scheme they were trained under, or `off`.
-        released: a released checkpoint instead, by its names.
+
+def trained_supernet(member: SpaceMember, quant: str, path: Path, *, int8: bool, command: str) -> Supernet:
+    """Make a supernet with the weights of a file, one of ours or a released one, in eval mode.
+
+    Args:
+        member: the space.
+        quant: scheme, `deploy` or `published`.
+        path: the file.
+        int8: whether quantisers are on; the file must then hold INT8 weights of this scheme.
+        command: makes such a file, for messages.
+
+    Raises:
+        MissingArtifactError: the file is not there.
+        CheckpointError: it is broken, holds code, or belongs to another network.
+        ConfigError: its INT8 weights were trained under another scheme, or it holds none.
     """
-
-    state: dict[str, Tensor]
-    quant: str
-    released: Released | None = None
-
-    def of_supernet(self, subnet: Network) -> bool:
-        """Whether they are a whole supernet's rather than this subnet's."""
-        if self.released is not None:
-            return any(".blocks." in key for key in self.released.state)
-        own = subnet.state_dict()
-        return any(key not in own or own[key].shape != value.shape for key, value in self.state.items())
-
-    def load(self, network: Network, path: Path) -> None:
-        """Put them into a network; its quantisers are on if they were trained in INT8."""
-        int8 = self.quant != "off"
-        if self.released is not None:
-            load_parsed(network, self.released, path)
-        else:
-            load_state(network, self.state if int8 else float_state(self.state), path, strict=int8)
-        set_quant(network, int8)
-
-
-_NO_WEIGHTS = _Weights({}, "off")
-
-
-def _read(path: Path) -> _Weights:
-    if path.suffix == ".safetensors":
-        try:
-            return _Weights(load_file(path), "off")
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path} is not a readable safetensors file ({error}); export it again") from error
-    content = read_foreign(path)
-    if is_released(content):
-        released = parse_released(content, path)
-        return _Weights({}, "published" if released.int8 else "off", released)
-    return _Weights(dict(content["state_dict"]), str(content["meta"].get("quant", "off")))
+    weights = read_checkpoint(path, f"{'INT8' if int8 else 'fp32'} supernet {member}", command)
+    space = weights.meta.space
+    if space not in ("", str(member)):
+        raise CheckpointError(f"{path} is of space {space}, not {member}; set space={space}")
+    if int8:
+        weights.require_quant(quant)
+    supernet = Supernet(member, quant)
+    weights.load_into(supernet, int8=int8)
+    return supernet.eval()

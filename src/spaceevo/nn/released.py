@@ -1,6 +1,6 @@
 """Released checkpoints of the published system → our networks: names, shapes, quantisers.
 
-Known forms: supernets and extracted subnets (`state_dict`), students of block-wise distillation (`model`), and the
+Known formats: supernets and extracted subnets (`state_dict`), students of block-wise distillation (`model`), and the
 EfficientNet teacher (`model`, names of the package `efficientnet_pytorch`); each in fp32 or with LSQ+ scales.
 """
 
@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from spaceevo.errors import CheckpointError, choices
 from spaceevo.nn.block import Block
-from spaceevo.nn.foreign import read_foreign
 from spaceevo.nn.stage import Stage
 from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import Network
@@ -63,7 +62,7 @@ _LEAVES = {
 
 
 class Released(NamedTuple):
-    """Content of a released checkpoint.
+    """Holds the content of a released checkpoint.
 
     Attributes:
         kind: what it is of, judged by its names.
@@ -88,7 +87,7 @@ class Released(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What `load_released` did.
+    """Says what loading a released checkpoint did.
 
     Attributes:
         epochs: finished epochs of the file; None where it does not say.
@@ -105,33 +104,20 @@ def _ran(state: Mapping[str, Tensor], site: str) -> bool:
     return any(state[f"{site}.{leaf}"].item() != start for leaf, start in _START.items() if f"{site}.{leaf}" in state)
 
 
-def is_released(content: Mapping[str, Any]) -> bool:
-    """Whether a file's content is a released checkpoint rather than one of ours."""
-    return not {"state_dict", "meta"} <= content.keys()
-
-
-def read_released(path: Path) -> Released:
-    """Read a released checkpoint.
+def parse_released(content: Mapping[str, object], path: Path) -> Released:
+    """Recognise the content of a released checkpoint by the names of its tensors.
 
     Raises:
-        CheckpointError: truncated, with code in it, or in no known form.
+        CheckpointError: it has no known format.
     """
-    return parse_released(read_foreign(path), path)
-
-
-def parse_released(content: Mapping[str, Any], path: Path) -> Released:
-    """Recognise what `read_foreign` read.
-
-    Raises:
-        CheckpointError: it is in no known form.
-    """
-    tensors = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content)
+    holders = (content.get(key) for key in ("state_dict", "model"))
+    tensors = next((holder for holder in holders if isinstance(holder, Mapping)), content)
     state = {str(k).removeprefix("module."): v.detach() for k, v in tensors.items() if isinstance(v, Tensor)}
     kinds: dict[str, Kind] = {"stages.": "supernet", "stage.": "block", "_conv_stem.": "teacher"}
     kind = next((kinds[p] for p in kinds if any(key.startswith(p) for key in state)), None)
     if kind is None:
         raise CheckpointError(
-            f"checkpoint {path} is in no known form; expected names that start with {choices(kinds)}; "
+            f"checkpoint {path} is in no known format; expected names that start with {choices(kinds)}; "
             f"it has {choices(state, limit=3) or 'no tensors'}"
         )
     epoch = content.get("epoch")
@@ -139,25 +125,8 @@ def parse_released(content: Mapping[str, Any], path: Path) -> Released:
     return Released(kind, state, finished)
 
 
-def load_released(network: nn.Module, path: str | Path) -> Loaded:
-    """Load a released checkpoint into one of our networks.
-
-    A network under `quant="published"` takes the quantisers' values; those of layers that never ran in INT8 stay
-    uninitialised. One under `quant="deploy"` takes the weights alone: its quantisers are others.
-
-    Args:
-        network: a supernet, an extracted subnet, a student, or a teacher (timm's EfficientNet, prepared or not).
-        path: the file.
-
-    Raises:
-        CheckpointError: the file is broken, holds code, or belongs to another network; names what does not fit.
-    """
-    released = read_released(Path(path))
-    return load_parsed(network, released, Path(path))
-
-
 def load_parsed(network: nn.Module, released: Released, path: Path) -> Loaded:
-    """As `load_released`, from a file that has been read already.
+    """Load a released checkpoint that has been read; see `nn.loading.load_released`.
 
     Raises:
         CheckpointError: it belongs to another network; names what does not fit.
@@ -242,7 +211,7 @@ def _in_stage(stage: nn.Module, prefix: str, index: int, name: str) -> str | Non
     return None if match is None else f"{place}.convs.{match[1] or 0}"
 
 
-def _efficientnet_names(model: Any) -> dict[str, str]:
+def _efficientnet_names(model: nn.Module) -> dict[str, str]:
     """Names of the package `efficientnet_pytorch` → those of timm's EfficientNet.
 
     Raises:
@@ -251,7 +220,8 @@ def _efficientnet_names(model: Any) -> dict[str, str]:
     if not all(hasattr(model, part) for part in ("conv_stem", "blocks", "conv_head", "classifier")):
         raise CheckpointError(f"a {type(model).__name__} takes no released checkpoint; only timm's EfficientNet does")
     names = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-    places = [(f"blocks.{s}.{b}", block) for s, stage in enumerate(model.blocks) for b, block in enumerate(stage)]
+    stages = model.get_submodule("blocks").named_children()
+    places = [(f"blocks.{s}.{b}", block) for s, stage in stages for b, block in stage.named_children()]
     for index, (place, block) in enumerate(places):
         layers = ["conv_dw", "bn1", "conv_pw", "bn2"]
         if hasattr(block, "conv_pwl"):

@@ -15,7 +15,7 @@ from spaceevo.space.superspace import StageSpace
 
 
 class BlockStudent(nn.Module):
-    """1×1 convolution (teacher's stage input → stage) + elastic stage + 1×1 convolution (stage → teacher's output).
+    """Imitates a teacher's stage: 1×1 convolution, elastic stage, 1×1 convolution to the teacher's channels.
 
     Args:
         space: the stage with all its widths.
@@ -32,7 +32,7 @@ class BlockStudent(nn.Module):
         self.out_proj = ConvLayer(Layer("conv", max(space.widths), teacher_channels[1], norm=False), scheme)
 
     def activate(self, blocks: Sequence[BlockChoice], cin: int) -> None:
-        """Put a sub-stage with `cin` input channels in force.
+        """Make a sub-stage with `cin` input channels the active one.
 
         Raises:
             EncodingError: it is not a sub-stage of this stage.
@@ -43,7 +43,7 @@ class BlockStudent(nn.Module):
         self.out_proj.active = replace(self.out_proj.layer, cin=blocks[-1].width)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Teacher's stage input `(N, Cin, H, W)` → estimate of its output `(N, Cout, H/stride, W/stride)`."""
+        """Estimate the teacher's stage output `(N, Cout, H/stride, W/stride)` from its input `(N, Cin, H, W)`."""
         if self.feature_quantizer is not None:
             features = self.feature_quantizer(features)
         y: Tensor = self.out_proj(self.stage(self.in_proj(features)))

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from spaceevo.nn.activation import tensor_quant
 from spaceevo.nn.block import Block, LayerWriter
-from spaceevo.nn.layers import tensor_quant
 from spaceevo.nn.stage import Stage
 from spaceevo.quant.program import TensorQuant
 from spaceevo.quant.quantizer import ActivationQuantizer, Scheme, quant_scheme
@@ -26,7 +26,7 @@ def resize(images: Tensor, resolution: int) -> Tensor:
 
 
 class Network(nn.Module):
-    """Stages in a row, from images to logits, at one input resolution."""
+    """Runs stages in a row, from images to logits, at one input resolution."""
 
     def __init__(self, stages: dict[str, Stage], resolution: int, image_quantizer: ActivationQuantizer | None) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Network(nn.Module):
         self._connect()
 
     def _connect(self) -> None:
-        """Tell every layer in force which tensor it reads."""
+        """Tell every active layer which tensor it reads."""
         source = self.image_quantizer
         for stage in self.stages.values():
             assert isinstance(stage, Stage)
@@ -45,7 +45,7 @@ class Network(nn.Module):
 
     @classmethod
     def fixed(cls, member: SpaceMember, spec: SubnetSpec, scheme: Scheme) -> Network:
-        """One subnet of a space with weights of its own, drawn at random; quantisers off.
+        """Make one subnet of a space with random weights of its own; quantisers off.
 
         Raises:
             EncodingError: `spec` is not a subnet of this space.
@@ -58,7 +58,7 @@ class Network(nn.Module):
         return Network(stages, spec.resolution, scheme.tensor_quantizer())
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images `(N, 3, H, W)`, resized here to the network's resolution, → logits `(N, classes)`.
+        """Turn images `(N, 3, H, W)`, resized to the network's resolution, into logits `(N, classes)`.
 
         `dropout`, in training, acts on the classifier's input.
         """
@@ -72,7 +72,7 @@ class Network(nn.Module):
         return y
 
     def input_quant(self) -> TensorQuant:
-        """Scale and zero point of the resized images."""
+        """Give scale and zero point of the resized images."""
         return tensor_quant(self.image_quantizer)
 
     def lower(self, writer: LayerWriter, images: str) -> str:
@@ -85,7 +85,7 @@ class Network(nn.Module):
 
 
 class Supernet(Network):
-    """All subnets of a space in one set of weights.
+    """Holds all subnets of a space in one set of weights, of which one subnet at a time is active.
 
     Args:
         member: the space.
@@ -101,7 +101,7 @@ class Supernet(Network):
         self.activate_max()
 
     def activate(self, spec: SubnetSpec) -> None:
-        """Put a subnet in force.
+        """Make a subnet the active one.
 
         Raises:
             EncodingError: `spec` is not a subnet of this space.
@@ -116,21 +116,21 @@ class Supernet(Network):
         self.resolution = spec.resolution
 
     def activate_max(self) -> None:
-        """Put the largest subnet in force."""
+        """Make the largest subnet the active one."""
         self.activate(self.member.largest)
 
     def activate_min(self) -> None:
-        """Put the smallest subnet in force."""
+        """Make the smallest subnet the active one."""
         self.activate(self.member.smallest)
 
     def sample(self, generator: torch.Generator | Random) -> SubnetSpec:
-        """Draw a subnet, every choice uniform; it is not put in force."""
+        """Sample a subnet, every choice uniform; the active one stays."""
         if isinstance(generator, torch.Generator):
             generator = Random(int(torch.randint(2**62, (), generator=generator)))
         return sample_subnet(self.member, generator)
 
     def extract(self, spec: SubnetSpec) -> Network:
-        """A network of its own with the weights of one subnet, in the same mode (train or eval, fp32 or INT8).
+        """Copy the weights of one subnet into a network of its own, in the same mode (train or eval, fp32 or INT8).
 
         Raises:
             EncodingError: `spec` is not a subnet of this space.

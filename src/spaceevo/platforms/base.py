@@ -18,14 +18,14 @@ from spaceevo.latency.fastest import fastest_subnet
 from spaceevo.latency.predictor import BlockLatency, FixedLatency
 from spaceevo.latency.table import LatencyTable
 from spaceevo.space.encoding import SubnetSpec
-from spaceevo.space.placement import PlacedBlock, fixed_blocks
+from spaceevo.space.placement import PlacedBlock, fixed_blocks, subnet_blocks
 from spaceevo.space.superspace import SpaceMember, Superspace
 
 log = logging.getLogger(__name__)
 
 
 class TableState(TypedDict):
-    """What a platform predicted by at some time: so many entries of its table, and a digest of them and the model."""
+    """Records what a platform predicted by: so many entries of its table, and a digest of them and the model."""
 
     entries: int
     digest: str
@@ -75,7 +75,7 @@ class Platform:
 
     @property
     def measured_for(self) -> str:
-        """The platform whose latencies the table says it has; a published table says nothing."""
+        """Name the platform whose latencies the table says it has; a published table says nothing."""
         return str(self.predictor.table.provenance.get("platform", self.name))
 
     def known_table(self) -> LatencyTable:
@@ -134,7 +134,11 @@ class Platform:
             EncodingError: one is not a subnet of `member`.
             TableError: blocks are unknown.
         """
-        found = self.predictor.predict_many(member, specs)
+        try:
+            found = self.predictor.predict_many(member, specs)
+        except TableError:  # rare, so that predictions need not look for unknown blocks each time
+            self.ensure(block for spec in specs for block in subnet_blocks(member, spec))
+            found = self.predictor.predict_many(member, specs)
         self._warn_of_interpolated()
         return found
 

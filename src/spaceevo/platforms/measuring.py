@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from spaceevo.errors import TableError
 from spaceevo.latency.predictor import FixedLatency
 from spaceevo.latency.table import LatencyTable
 from spaceevo.platforms.base import Platform, log
@@ -20,9 +16,8 @@ from spaceevo.runtimes.machine import instruction_sets, machine_name, provenance
 from spaceevo.runtimes.random_program import empty_program
 from spaceevo.runtimes.registry import runtime_named
 from spaceevo.runtimes.timing import CLOCK, Timing, time_models
-from spaceevo.space.encoding import SubnetSpec
-from spaceevo.space.placement import PlacedBlock, subnet_blocks
-from spaceevo.space.superspace import SpaceMember, Superspace
+from spaceevo.space.placement import PlacedBlock
+from spaceevo.space.superspace import Superspace
 from spaceevo.terminal import progress
 
 BLOCK_REPEATS = 10
@@ -71,7 +66,7 @@ class MeasuringPlatform(Platform):
         fixed_latency_ms: latency of first_conv, stage0 and head, instead of measuring them.
         unknown_blocks: `measure` them, take the `fitted` model, or `auto`: the model where it knows such blocks.
         packed_channels: as every platform's.
-        place: where the runtime runs; this machine by default.
+        place: machine on which the runtime runs; this machine by default.
 
     Raises:
         ConfigError: a setting is not one of the allowed values.
@@ -126,7 +121,7 @@ class MeasuringPlatform(Platform):
 
     @property
     def machine(self) -> str:
-        """Name of the machine that is measured."""
+        """Name the machine that is measured."""
         return self.provenance["machine"]
 
     def known_table(self) -> LatencyTable:
@@ -205,16 +200,3 @@ class MeasuringPlatform(Platform):
         if self.predictor.fixed_latency_ms is not None:  # a wish, not a stopgap: here the blocks could be measured
             return self.predictor.fixed_ms(resolution)
         return super()._fixed_ms(superspace, resolution)
-
-    def subnets_ms(self, member: SpaceMember, specs: Sequence[SubnetSpec]) -> NDArray[np.float64]:
-        """Predict the latency of subnets in ms, `(N,)`; unknown blocks are measured first.
-
-        Raises:
-            EncodingError: one is not a subnet of `member`.
-            TableError: the table is another machine's and lacks blocks.
-        """
-        try:
-            return super().subnets_ms(member, specs)
-        except TableError:  # rare, so that predictions need not look for unknown blocks each time
-            self.ensure(block for spec in specs for block in subnet_blocks(member, spec))
-        return super().subnets_ms(member, specs)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import pickle
+from collections.abc import Iterable
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from spaceevo.errors import ConfigError
 from spaceevo.latency.nn_meter import blocks_ms, load_predictors, register_package
 from spaceevo.latency.predictor import FixedLatency
 from spaceevo.latency.table import LatencyTable
-from spaceevo.platforms.base import Platform
-from spaceevo.space.encoding import SubnetSpec
-from spaceevo.space.placement import PlacedBlock, subnet_blocks
-from spaceevo.space.superspace import SpaceMember
+from spaceevo.platforms.base import Platform, TableState
+from spaceevo.space.placement import PlacedBlock
 
 
 class NnMeter(Platform):
@@ -61,14 +58,7 @@ class NnMeter(Platform):
         missing = self.predictor.missing(blocks)
         self.predictor.table.entries |= blocks_ms(self.kernels, missing, self.package)
 
-    def subnets_ms(self, member: SpaceMember, specs: Sequence[SubnetSpec]) -> NDArray[np.float64]:
-        """Predict the latency of subnets in ms, `(N,)`.
-
-        Raises:
-            EncodingError: one is not a subnet of `member`.
-            TableError: the package lacks a kernel's predictor.
-        """
-        for spec in specs:
-            member.validate(spec)
-        self.ensure(block for spec in specs for block in subnet_blocks(member, spec))
-        return super().subnets_ms(member, specs)
+    def table_state(self, entries: int | None = None) -> TableState:
+        """Describe the package's kernel predictors; entries follow from them and do not count."""
+        predictors = pickle.dumps(sorted(self.kernels.items()))
+        return {"entries": 0, "digest": hashlib.sha256(predictors).hexdigest()[:16]}

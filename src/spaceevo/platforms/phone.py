@@ -124,10 +124,7 @@ class AndroidPhone(MeasuringPlatform):
         folder: a folder on the phone to work in.
         serial: the phone, as `adb devices` lists it; without, the only one.
         taskset: mask of the processors to run on, in hexadecimal.
-        table: as every measuring platform's, like the next three.
-        fixed_latency_ms: likewise.
-        unknown_blocks: likewise.
-        packed_channels: likewise.
+        table, fixed_latency_ms, unknown_blocks, packed_channels: as every measuring platform's.
     """
 
     def __init__(

@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class FoldedConv:
-    """A convolution with batch norm folded in: int8 weights, positive scale per channel, real bias."""
+    """Holds a convolution with batch norm folded in: int8 weights, positive scale per channel, real bias."""
 
     weight: NDArray[np.int8]
     scale: Array
@@ -32,7 +32,7 @@ class FoldedConv:
 
 @dataclass(frozen=True)
 class LayerQuant:
-    """The numbers of one quantised layer.
+    """Holds the numbers of one quantised layer.
 
     Attributes:
         convs: its convolutions, one but for stacks.
@@ -62,7 +62,7 @@ def fold_norm(weight: Array, scale: float, gain: Array, shift: Array) -> FoldedC
 
 
 def weight_grid(peak: Tensor, scale: Tensor, bias: Tensor, input_scale: float) -> Tensor:
-    """Scale per channel of a convolution's folded weights in the program, float32 `(Cout,)`.
+    """Choose the scale per channel of a convolution's folded weights in the program, float32 `(Cout,)`.
 
     The weights are taken as whole multiples of their integers, as large as int8 allows, so that biases round finer; a
     channel too faint for its bias gets a coarser grid.
@@ -79,7 +79,7 @@ def weight_grid(peak: Tensor, scale: Tensor, bias: Tensor, input_scale: float) -
 
 
 def bias_grid(scale: Tensor, input_scale: float) -> Tensor:
-    """The accumulator's grid, on which biases are integers: as runtimes compute it, in float32; float64 `(Cout,)`."""
+    """Compute the accumulator's grid, on which biases are integers, float64 `(Cout,)`; in float32, as runtimes do."""
     return (scale * torch.tensor(input_scale, dtype=torch.float32, device=scale.device)).double()
 
 
@@ -94,12 +94,12 @@ def _round_bias(conv: FoldedConv, input_scale: float) -> ConvWeights:
 
 
 class QuantizedLayer(Protocol):
-    """A layer of a network that knows its numbers."""
+    """Stands for a layer of a network that knows its numbers."""
 
     active: Layer
 
     def layer_quant(self) -> LayerQuant:
-        """The numbers of the quantised layer as it is active."""
+        """Give the numbers of the quantised layer as it is active."""
         ...
 
 
@@ -110,7 +110,7 @@ class ProgramBuilder:
         self.program = Program(input_name, input_shape, {input_name: input_quant})
 
     def quant(self, tensor: str) -> TensorQuant:
-        """Scale and zero point of a tensor."""
+        """Look up scale and zero point of a tensor."""
         return self.program.tensors[tensor]
 
     def emit(self, op: Op, quant: TensorQuant) -> str:
@@ -169,7 +169,7 @@ def _lower_convs(
 
 
 def random_layer_quant(layer: Layer, rng: np.random.Generator) -> LayerQuant:
-    """Plausible numbers for a layer without trained weights, to measure its latency."""
+    """Make up plausible numbers for a layer without trained weights, to measure its latency."""
     output = TensorQuant(GATE_SCALE if layer.act == "hsigmoid" else 0.02, 0 if _is_unsigned(layer) else 128)
     before = TensorQuant(0.02, 128) if layer.act in ("hswish", "swish") else None
     if not layer.has_weight:
@@ -191,10 +191,10 @@ def _is_unsigned(layer: Layer) -> bool:
 
 
 class Lowers(Protocol):
-    """A network that can write itself into a program builder."""
+    """Stands for a network that can write itself into a program builder."""
 
     def input_quant(self) -> TensorQuant:
-        """Quantisation of the images."""
+        """Give the quantisation of the images."""
         ...
 
     def lower(self, writer: ProgramBuilder, images: str, /) -> str:
@@ -215,6 +215,6 @@ def to_program(network: Lowers, input_shape: tuple[int, int, int]) -> Program:
 
 
 def random_recipe_quants(recipe: Mapping[str, Layer], seed: int = 0) -> dict[str, LayerQuant]:
-    """Plausible numbers for every layer of a recipe."""
+    """Make up plausible numbers for every layer of a recipe."""
     rng = np.random.default_rng(seed)
     return {name: random_layer_quant(layer, rng) for name, layer in recipe.items()}

@@ -20,7 +20,7 @@ HALVES = (torch.bfloat16, torch.float16)
 
 
 class Grid(NamedTuple):
-    """The integers `low … high`; `integer` says that offsets are rounded to a zero point among them."""
+    """Holds the integers `low … high`; `integer` says that offsets are rounded to a zero point among them."""
 
     low: int
     high: int
@@ -28,7 +28,7 @@ class Grid(NamedTuple):
 
 
 def quantize(x: Tensor, scale: Tensor, offset: Tensor, grid: Grid) -> Tensor:
-    """`round(clip((x − offset)/scale, low, high))·scale + offset`, halves to even.
+    """Compute `round(clip((x − offset)/scale, low, high))·scale + offset`, halves to even.
 
     With an integer zero point, z = round(−offset/scale) takes the offset's place:
     `(clip(round(x/scale) + z, low, high) − z)·scale`, what integer runtimes compute. Half precision is widened for the
@@ -44,12 +44,12 @@ def quantize(x: Tensor, scale: Tensor, offset: Tensor, grid: Grid) -> Tensor:
 
 
 def zero_point(scale: Tensor, offset: Tensor, grid: Grid) -> Tensor:
-    """The integer that stands for 0."""
+    """Compute the integer that stands for 0."""
     return torch.round(-offset / scale).clamp(grid.low, grid.high)
 
 
 def gradients(x: Tensor, grad: Tensor, scale: Tensor, offset: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
-    """Straight-through gradients of `x`, the scale and the offset, of the latter two before their scaling.
+    """Compute straight-through gradients of `x`, the scale and the offset, of the latter two before their scaling.
 
     The clip passes gradient strictly inside its bounds only. With an integer zero point the gradients are the same,
     with straight-through rounding of it.
@@ -99,6 +99,11 @@ class _FakeQuantize(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _fake_quantize(x: Tensor, scale: Tensor, offset: Tensor, grid: Grid, gradient_scale: float) -> Tensor:
+    y: Tensor = _FakeQuantize.apply(x, scale, offset, grid, gradient_scale)  # type: ignore[no-untyped-call]
+    return y
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -153,8 +158,7 @@ def lsq_plus_activation(
     """
     high = 2**bits - 1
     gradient_scale = (x[0].numel() * high) ** -0.5 if scale_gradients else 1.0
-    y: Tensor = _FakeQuantize.apply(x, scale, offset, Grid(0, high, integer_zero_point), gradient_scale)  # type: ignore[no-untyped-call]
-    return y
+    return _fake_quantize(x, scale, offset, Grid(0, high, integer_zero_point), gradient_scale)
 
 
 def lsq_plus_weight(
@@ -176,5 +180,4 @@ def lsq_plus_weight(
     low = -high if narrow else -high - 1
     gradient_scale = (weight.numel() * high) ** -0.5 if scale_gradients else 1.0
     zero = weight.new_zeros(())
-    y: Tensor = _FakeQuantize.apply(weight, scale, zero, Grid(low, high, False), gradient_scale)  # type: ignore[no-untyped-call]
-    return y
+    return _fake_quantize(weight, scale, zero, Grid(low, high, False), gradient_scale)

@@ -28,13 +28,13 @@ SWITCH = "SPACEEVO_NATIVE"
 
 
 class CGrid(ctypes.Structure):
-    """The numbers of a grid, as the C functions take them."""
+    """Holds the numbers of a grid, as the C functions take them."""
 
     _fields_ = [(name, ctypes.c_float) for name in ("scale", "offset", "zero", "low", "high")]
 
 
 class Kernels(NamedTuple):
-    """Forward and backward of the compiled library."""
+    """Calls forward and backward of the compiled library."""
 
     library: ctypes.CDLL
 
@@ -46,7 +46,7 @@ class Kernels(NamedTuple):
         return y
 
     def backward(self, x: Tensor, grad: Tensor, grid: CGrid, integer: bool) -> tuple[Tensor, Tensor]:
-        """Gradient of `x`, and the sums for scale and offset `(2,)` in double precision; `grad` lies as `x` does."""
+        """Compute the gradient of `x`, and the sums `(2,)` for scale and offset in float64; `grad` lies as `x` does."""
         grad_x, half = torch.empty_like(x), x.dtype is torch.bfloat16
         sums = torch.empty((x.numel() + BLOCK - 1) // BLOCK, 2, dtype=torch.double)
         self.library.lsq_backward(
@@ -57,7 +57,7 @@ class Kernels(NamedTuple):
 
 @cache
 def kernels() -> Kernels | None:
-    """The compiled library; None where it is switched off, or there is no C compiler that can make it."""
+    """Load the compiled library; None where it is switched off, or there is no C compiler that can make it."""
     if os.environ.get(SWITCH) == "0":
         return None
     try:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,7 +15,7 @@ Pad = Callable[[Tensor], Tensor]
 
 
 def quantizers(module: nn.Module) -> dict[str, Quantizer]:
-    """All quantisers below `module` by name."""
+    """List all quantisers below `module` by name."""
     return {name: child for name, child in module.named_modules() if isinstance(child, Quantizer)}
 
 
@@ -26,8 +25,8 @@ def set_quant(module: nn.Module, on: bool) -> None:
         quantizer.turn(on)
 
 
-def float_state(state: dict[str, Any]) -> dict[str, Any]:
-    """The part of a state dict that no quantiser owns: what INT8 training takes over from fp32."""
+def float_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take the part of a state dict that no quantiser owns: what INT8 training takes over from fp32."""
     return {key: value for key, value in state.items() if not _is_quantizer_key(key)}
 
 

@@ -22,7 +22,7 @@ LEVELS = 255
 
 
 class TensorQuant(NamedTuple):
-    """Scale and zero point of a tensor: real value = (integer − zero_point)·scale."""
+    """Holds scale and zero point of a tensor: real value = (integer − zero_point)·scale."""
 
     scale: float
     zero_point: int
@@ -30,7 +30,7 @@ class TensorQuant(NamedTuple):
 
 @dataclass(frozen=True)
 class ConvWeights:
-    """Folded weights of a convolution.
+    """Holds the folded weights of a convolution.
 
     Attributes:
         weight: int8 `(Cout, Cin/groups, K, K)`.
@@ -45,7 +45,7 @@ class ConvWeights:
 
 @dataclass(frozen=True)
 class Op:
-    """One operation: reads `inputs`, writes `output`; every tensor's scale and zero point is in `Program.tensors`.
+    """Describes one operation: it reads `inputs` and writes `output`; `Program.tensors` has all scales and zero points.
 
     `hard_sigmoid` is relu6(x + 3)/6 rounded to 6/256 before the division; its result has scale 1/256.
     """
@@ -60,7 +60,7 @@ class Op:
 
 @dataclass
 class Program:
-    """Operations in order over named uint8 tensors; input `(N, C, H, W)` and output are real values."""
+    """Lists operations in order over named uint8 tensors; input `(N, C, H, W)` and output are real values."""
 
     input_name: str
     input_shape: tuple[int, int, int]
@@ -73,7 +73,7 @@ class Program:
         return self.ops[-1].output if self.ops else self.input_name
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every tensor, `(C, H, W)` or `(C,)`, without the batch."""
+        """Compute the shape of every tensor, `(C, H, W)` or `(C,)`, without the batch."""
         found: dict[str, tuple[int, ...]] = {self.input_name: self.input_shape}
         for op in self.ops:
             channels, *sides = max((found[name] for name in op.inputs), key=math.prod)
@@ -115,13 +115,13 @@ class Executor(nn.Module):
                     self.register_buffer(f"{name}{index}", torch.from_numpy(values).to(dtype), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Real input `(N, C, H, W)` of the program's shape → the output's real values, float32."""
+        """Run on real input `(N, C, H, W)` of the program's shape → the output's real values, float32."""
         output = self.program.output_name
         return _dequantize(self.integers(images, [output])[output], self.program.tensors[output]).float()
 
     @torch.no_grad()
     def integers(self, images: Tensor, wanted: Collection[str] | None = None) -> dict[str, Tensor]:
-        """The integers of every tensor of the program, or of those `wanted`; the others are freed once used."""
+        """Compute the integers of every tensor, or of those `wanted`; the others are freed once used."""
         quants, name = self.program.tensors, self.program.input_name
         last_use = {x: index for index, op in enumerate(self.program.ops) for x in op.inputs}
         values = {name: _quantize(images.to(self.dtype), quants[name])}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ SchemeName = Literal["published", "deploy"]
 
 @dataclass(frozen=True)
 class ActivationConfig:
-    """How one activation tensor is quantised.
+    """Says how one activation tensor is quantised.
 
     Attributes:
         bits: width of the integer.
@@ -71,7 +71,7 @@ class ActivationConfig:
 
 @dataclass(frozen=True)
 class WeightConfig:
-    """How weights are quantised: symmetric, one scale a tensor.
+    """Says how weights are quantised: symmetric, one scale a tensor.
 
     Attributes:
         bits: width of the integer.
@@ -94,7 +94,7 @@ class WeightConfig:
 
 
 class Quantizer(nn.Module):
-    """A fake quantiser that starts off; its first forward once on sets its scale from what it sees."""
+    """Rounds tensors to a grid once it is switched on; its first forward then sets the scale from what it sees."""
 
     scale: Tensor
     initialized: Tensor
@@ -141,13 +141,13 @@ class Quantizer(nn.Module):
             self.scale.clamp_(min=MIN_SCALE)
         return self.scale
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
         if self.bounds_steps and f"{prefix}scale" in state_dict:  # files of `published` networks have no last scale
             state_dict.setdefault(f"{prefix}last_scale", state_dict[f"{prefix}scale"])
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def extra_repr(self) -> str:
-        """Scale and state."""
+        """Show scale and state."""
         return f"scale={self.scale.item():.3g}, {'on' if self.is_on else 'off'}"
 
 
@@ -172,7 +172,7 @@ class WeightQuantizer(Quantizer):
         self.set_scale(2 * weight.abs().max() / (2**self.config.bits - 1))
 
     def integers(self, weight: Tensor) -> Tensor:
-        """The integers `weight` is quantised to."""
+        """Compute the integers that `weight` is quantised to."""
         high = 2 ** (self.config.bits - 1) - 1
         return torch.round(weight / self.scale.abs()).clamp(-high if self.config.narrow else -high - 1, high)
 
@@ -224,7 +224,7 @@ class ActivationQuantizer(Quantizer):
 
     @torch.no_grad()
     def scale_and_zero_point(self) -> tuple[float, int]:
-        """Scale and integer zero point as a runtime has them.
+        """Give scale and integer zero point as a runtime has them.
 
         Raises:
             ConfigError: the scheme has real offsets, which no integer runtime can express.
@@ -238,22 +238,22 @@ class ActivationQuantizer(Quantizer):
 
 @dataclass(frozen=True)
 class Scheme:
-    """Where quantisers stand: on every weight, and on either each convolution's input or every tensor, once."""
+    """Says where quantisers stand: on every weight, and on either each convolution's input or every tensor, once."""
 
     name: SchemeName
     weight: WeightConfig
     on_conv_inputs: bool
 
     def weight_quantizer(self) -> WeightQuantizer:
-        """Quantiser of a convolution's or linear layer's weight."""
+        """Make the quantiser of a convolution's or linear layer's weight."""
         return WeightQuantizer(self.weight)
 
     def input_quantizer(self) -> ActivationQuantizer | None:
-        """Quantiser at a convolution's input, if the scheme has them there."""
+        """Make the quantiser at a convolution's input, if the scheme has them there."""
         return ActivationQuantizer(ActivationConfig()) if self.on_conv_inputs else None
 
     def tensor_quantizer(self, act: Activation = "none") -> ActivationQuantizer | None:
-        """Quantiser of a tensor that activation `act` produced, if the scheme has one on every tensor."""
+        """Make the quantiser of a tensor that activation `act` produced, if the scheme has one on every tensor."""
         if self.on_conv_inputs:
             return None
         if act == "hsigmoid":
@@ -268,7 +268,7 @@ class Scheme:
         )
 
     def fixed_quantizer(self, scale: float) -> ActivationQuantizer | None:
-        """Quantiser with a constant scale and zero point 0, if the scheme has one on every tensor."""
+        """Make a quantiser with a constant scale and zero point 0, if the scheme has one on every tensor."""
         if self.on_conv_inputs:
             return None
         return ActivationQuantizer(ActivationConfig(integer_zero_point=True, learns_offset=False, fixed_scale=scale))

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save
 from torch import Tensor
@@ -16,7 +15,7 @@ from spaceevo.nn.layers import ElasticLayer
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.prepare import float_state
 from spaceevo.runtimes import plain_network
-from spaceevo.runtimes.plain_network import FORMAT, PlainNetwork
+from spaceevo.runtimes.plain_network import FORMAT, Description, PlainNetwork
 
 READER = "plain_network.py"
 
@@ -26,7 +25,7 @@ class _Describer:
 
     def __init__(self, network: Network) -> None:
         self.paths = {module: path for path, module in network.named_modules()}
-        self.layers: list[dict[str, Any]] = []
+        self.layers: list[Description] = []
 
     def layer(self, name: str, leaf: ElasticLayer, inputs: Sequence[str], /) -> str:
         description = {"name": name, "inputs": list(inputs), "module": self.paths[leaf], **asdict(leaf.active)}
@@ -35,7 +34,7 @@ class _Describer:
 
 
 def to_plain(network: Network, metadata: Mapping[str, str] | None = None) -> PlainNetwork:
-    """A network in fp32 as a plain one with copies of its weights; quantisers are left behind."""
+    """Copy a network in fp32 as a plain one; quantisers are left behind."""
     describer = _Describer(network)
     network.lower(describer, "images")
     config = {
@@ -50,7 +49,7 @@ def to_plain(network: Network, metadata: Mapping[str, str] | None = None) -> Pla
 
 
 def plain_state(network: Network) -> dict[str, Tensor]:
-    """The weights a plain network has, on the CPU."""
+    """Collect the weights that a plain network has, on the CPU."""
     return {key: value.detach().cpu().contiguous() for key, value in float_state(network.state_dict()).items()}
 
 

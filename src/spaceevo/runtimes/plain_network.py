@@ -1,4 +1,4 @@
-"""An exported fp32 network as plain PyTorch; this file needs torch and safetensors only, and is exported with it.
+"""Reads an exported fp32 network as plain PyTorch; this file needs torch and safetensors only, and is exported with it.
 
 network = load("subnet_fp32.json")   # reads subnet_fp32.safetensors beside it
 logits = network(images)             # (N, C, H, W), normalised, any size → (N, classes)
@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 FORMAT = "spaceevo.plain"
+Description = dict[str, Any]
+"""A part of the JSON description: the whole, or one layer."""
 ACTIVATIONS = {
     "none": lambda x: x,
     "relu": functional.relu,
@@ -27,14 +29,14 @@ ACTIVATIONS = {
 
 
 class PlainNetwork(nn.Module):
-    """Layers in order over named tensors.
+    """Runs layers in order over named tensors.
 
     Args:
         config: `resolution` of the images, and `layers`: each with its `name`, `inputs`, path of its `module`, `kind`
             (conv, depthwise, linear, pool, add, mul), sizes, and activation `act`.
     """
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: Description) -> None:
         super().__init__()
         self.config = config
         for layer in config["layers"]:
@@ -65,7 +67,7 @@ class PlainNetwork(nn.Module):
             values[layer["name"]] = ACTIVATIONS[layer["act"]](x)
         return values[self.config["layers"][-1]["name"]].flatten(1)
 
-    def _compute(self, layer: dict[str, Any], inputs: list[Tensor]) -> Tensor:
+    def _compute(self, layer: Description, inputs: list[Tensor]) -> Tensor:
         match layer["kind"]:
             case "pool":
                 return inputs[0].mean((2, 3), keepdim=True)
@@ -79,7 +81,7 @@ class PlainNetwork(nn.Module):
         return self.get_submodule(f"{layer['module']}.norm")(x) if layer["norm"] else x
 
 
-def _convolution(layer: dict[str, Any], index: int) -> nn.Conv2d:
+def _convolution(layer: Description, index: int) -> nn.Conv2d:
     """One of a layer's stacked convolutions; the first has the stride. A linear layer is a 1×1 convolution."""
     return nn.Conv2d(
         layer["cin"] if index == 0 else layer["cout"],

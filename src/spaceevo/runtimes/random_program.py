@@ -24,7 +24,7 @@ class _RandomBuilder(ProgramBuilder):
 
 
 def random_program(blocks: Sequence[PlacedBlock]) -> Program:
-    """The integer program of blocks in a row with random weights, on which latency does not depend.
+    """Write the integer program of blocks in a row with random weights, on which latency does not depend.
 
     Args:
         blocks: the blocks; the first one's input is `(N, Cin, hw, hw)`, hw being 1 for the classifier.
@@ -47,7 +47,7 @@ def _lower(builder: ProgramBuilder, spec: BlockSpec, prefix: str, x: str) -> str
 
 
 def random_block_program(spec: BlockSpec, hw: int) -> Program:
-    """The integer program of one block with random weights; `hw` as in `random_program`."""
+    """Write the integer program of one block with random weights; `hw` as in `random_program`."""
     return random_program([(spec, hw)])
 
 

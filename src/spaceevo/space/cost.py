@@ -6,7 +6,7 @@ Parameters count everything learnt, the three quantiser scalars of every convolu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 from spaceevo.space.description import superspace as load_superspace
@@ -20,7 +20,7 @@ QUANTISER_SCALARS = 3
 
 
 def layer_macs(layer: Layer, output_hw: int) -> int:
-    """Multiply-accumulates of a layer; the classifier counts 0."""
+    """Count the multiply-accumulates of a layer; the classifier counts 0."""
     if layer.kind not in ("conv", "depthwise"):
         return 0
     cout, cin, kernel, _ = layer.weight_shape
@@ -28,7 +28,7 @@ def layer_macs(layer: Layer, output_hw: int) -> int:
 
 
 def layer_params(layer: Layer) -> int:
-    """Learnt scalars of a layer: weights, bias or norm, quantisers."""
+    """Count the learnt scalars of a layer: weights, bias or norm, quantisers."""
     if not layer.has_weight:
         return 0
     cout, cin, kernel, _ = layer.weight_shape
@@ -44,7 +44,7 @@ def block_macs_and_params(spec: BlockSpec, hw: int) -> tuple[int, int]:
 
 
 def blocks_cost(specs: Sequence[BlockSpec], hw: int) -> Cost:
-    """Cost of blocks in a row, the first with an input of height and width `hw`."""
+    """Add up the cost of blocks in a row, the first with an input of height and width `hw`."""
     macs = params = 0
     for spec in specs:
         block_macs, block_params = block_macs_and_params(spec, hw)
@@ -55,7 +55,7 @@ def blocks_cost(specs: Sequence[BlockSpec], hw: int) -> Cost:
 def stage_cost(
     superspace: Superspace | str, stage: str, block_index: int, substage: str | Sequence[BlockChoice], cin: int, hw: int
 ) -> Cost:
-    """Cost of a sub-stage for an input `(1, cin, hw, hw)`.
+    """Count the cost of a sub-stage for an input `(1, cin, hw, hw)`.
 
     Args:
         superspace: the superspace or its name.
@@ -70,52 +70,8 @@ def stage_cost(
     return blocks_cost(space.stage_space(stage, block_index).specs(blocks, cin), hw)
 
 
-def substage_costs(
-    superspace: Superspace | str,
-    stage: str,
-    block_index: int,
-    substages: Iterable[str | Sequence[BlockChoice]],
-    cins: Iterable[int],
-    hws: Iterable[int],
-) -> list[Cost]:
-    """`stage_cost` of many sub-stages: each block in its place is counted once, whatever sub-stages share it.
-
-    Args:
-        superspace: the superspace or its name.
-        stage: e.g. `stage1`.
-        block_index: index of their block type.
-        substages: as values or as texts.
-        cins: input channels of each.
-        hws: input height and width of each.
-
-    Raises:
-        EncodingError: a text is no sub-stage.
-    """
-    whole = load_superspace(superspace) if isinstance(superspace, str) else superspace
-    space = whole.stage_space(stage, block_index)
-    known: dict[tuple[object, int, int, bool], tuple[int, int, int, int]] = {}
-
-    def count(block: str | BlockChoice, cin: int, hw: int, first: bool) -> tuple[int, int, int, int]:
-        choice = parse_substage(block)[0] if isinstance(block, str) else block
-        spec = space.candidate.spec(choice, cin, space.stride if first else 1)
-        return *block_macs_and_params(spec, hw), spec.cout, output_hw(spec, hw)
-
-    costs = []
-    for substage, cin, hw in zip(substages, cins, hws, strict=True):
-        macs = params = 0
-        first = True
-        for block in substage.split("_") if isinstance(substage, str) else substage:
-            key = (block, cin, hw, first)
-            if key not in known:
-                known[key] = count(*key)
-            block_macs, block_params, cin, hw = known[key]
-            macs, params, first = macs + block_macs, params + block_params, False
-        costs.append(Cost(macs / 1e6, params / 1e6))
-    return costs
-
-
 def stage_costs(member: SpaceMember, spec: SubnetSpec) -> dict[str, Cost]:
-    """Cost of a subnet, stage by stage, heads included."""
+    """Count the cost of a subnet, stage by stage, heads included."""
     hw, costs = spec.resolution, {}
     for name, specs in member.block_specs(spec).items():
         costs[name] = blocks_cost(specs, hw)
@@ -125,7 +81,7 @@ def stage_costs(member: SpaceMember, spec: SubnetSpec) -> dict[str, Cost]:
 
 
 def subnet_cost(member: SpaceMember, spec: SubnetSpec) -> Cost:
-    """Cost of a whole subnet, heads included.
+    """Count the cost of a whole subnet, heads included.
 
     Raises:
         EncodingError: `spec` is not a subnet of `member`.

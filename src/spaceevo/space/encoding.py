@@ -15,7 +15,7 @@ _SUBNET_FORM = "d<depths>_k<kernels>_w<widths>_e<expand ratios>_r<resolution>, v
 
 @dataclass(frozen=True, slots=True)
 class SubnetSpec:
-    """A subnet: the blocks of every stage before the head, in order, and the input resolution in pixels.
+    """Describes a subnet: the blocks of every stage before the head, in order, and the input resolution in pixels.
 
     A value like any other: it compares, hashes, and `SubnetSpec.parse(str(spec)) == spec`.
     """

@@ -14,13 +14,13 @@ Value = TypeVar("Value")
 
 
 def sample_block(stage: StageSpace, rng: Random) -> BlockChoice:
-    """Draw kernel, width and expand ratio of one block."""
+    """Sample kernel, width and expand ratio of one block."""
     block = stage.candidate
     return BlockChoice(rng.choice(block.kernels), rng.choice(stage.widths), rng.choice(block.expands))
 
 
 def sample_substage(stage: StageSpace, rng: Random) -> tuple[BlockChoice, ...]:
-    """Draw a depth and every block of a stage, or the one that all blocks of an aligned stage share."""
+    """Sample a depth and every block of a stage, or the one that all blocks of an aligned stage share."""
     depth = rng.choice(stage.depths)
     if stage.aligned:
         return (sample_block(stage, rng),) * depth
@@ -28,7 +28,7 @@ def sample_substage(stage: StageSpace, rng: Random) -> tuple[BlockChoice, ...]:
 
 
 def sample_subnet(member: SpaceMember, rng: Random) -> SubnetSpec:
-    """Draw a subnet, every choice uniform and independent."""
+    """Sample a subnet, every choice uniform and independent."""
     stages = tuple(sample_substage(stage, rng) for stage in member.body)
     return SubnetSpec(stages, rng.choice(member.superspace.supernet_resolutions))
 
@@ -36,7 +36,7 @@ def sample_subnet(member: SpaceMember, rng: Random) -> SubnetSpec:
 def mutate_subnet(
     member: SpaceMember, spec: SubnetSpec, rng: Random, probability: float = 0.3, resolution_probability: float = 0.5
 ) -> SubnetSpec:
-    """Redraw each depth, kernel, width and expand ratio with `probability`; blocks gained by depth are random."""
+    """Sample each depth, kernel, width and expand ratio anew with `probability`; blocks gained by depth are random."""
 
     def redraw(value: Value, options: tuple[Value, ...], chance: float) -> Value:
         return rng.choice(options) if rng.random() < chance else value
@@ -85,7 +85,7 @@ def crossover_subnet(member: SpaceMember, first: SubnetSpec, second: SubnetSpec,
 
 
 def sample_member(superspace: Superspace, rng: Random) -> SpaceMember:
-    """Draw block type and width window of every searched stage."""
+    """Sample block type and width window of every searched stage."""
     blocks = [rng.randrange(len(superspace.candidates)) for _ in superspace.searched]
     windows = [rng.randrange(stage.windows) for stage in superspace.searched]
     return SpaceMember(superspace, tuple(blocks), tuple(windows))

@@ -14,7 +14,7 @@ from spaceevo.space.superspace import SpaceMember
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """A published network.
+    """Describes a published network.
 
     Attributes:
         name: e.g. `SEQnet@vnni-A0`, or `spaceevo@vnni` for a whole supernet.
@@ -30,7 +30,7 @@ class PublishedModel:
 
 
 def published_models() -> list[str]:
-    """Names of the published networks, supernets and subnets."""
+    """List the names of the published networks, supernets and subnets."""
     return sorted(conf_files("model"))
 
 
@@ -53,6 +53,6 @@ def published_model(name: str) -> PublishedModel:
 
 
 def published_names(member: SpaceMember) -> dict[SubnetSpec, str]:
-    """Names of the published subnets of a space."""
+    """Name the subnets of a space that were published."""
     models = [published_model(name) for name in published_models()]
     return {model.spec: model.name for model in models if model.spec is not None and model.member == member}

@@ -20,13 +20,13 @@ def round_channels(value: float) -> int:
 
 
 def halved(hw: int, stride: int) -> int:
-    """Height and width after a convolution of this stride, padded by half its kernel."""
+    """Compute height and width after a convolution of this stride, padded by half its kernel."""
     return (hw + stride - 1) // stride
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer of a block with every size it has.
+    """Describes one layer of a block with every size it has.
 
     A convolution (`conv`, `depthwise`, `linear`) is followed by batch norm or, where `norm` is off, has a bias; then
     comes `act`. `stack` convolutions in a row share the one norm and activation after the last (K3 blocks); the first
@@ -64,11 +64,11 @@ class Layer:
         return (self.cout, 1 if self.kind == "depthwise" else self.cin, self.kernel, self.kernel)
 
     def output_hw(self, hw: int) -> int:
-        """Height and width of the output for an input of `hw`."""
+        """Compute height and width of the output for an input of `hw`."""
         return 1 if self.kind == "pool" else halved(hw, self.stride)
 
     def envelope(self, other: Layer) -> Layer:
-        """Smallest layer that holds both as slices.
+        """Find the smallest layer that holds both as slices.
 
         Raises:
             ValueError: the two are of different kinds, which no slice can express.
@@ -89,7 +89,7 @@ Recipe = dict[str, Layer]
 
 @dataclass(frozen=True, slots=True)
 class BlockSpec:
-    """One block with every choice made; `expand` is None for types without an expand ratio."""
+    """Describes one block with every choice made; `expand` is None for types without an expand ratio."""
 
     type: str
     cin: int
@@ -101,7 +101,7 @@ class BlockSpec:
 
 
 class BlockChoice(NamedTuple):
-    """What a subnet chooses for one block: kernel size, output width, expand ratio."""
+    """Holds what a subnet chooses for one block: kernel size, output width, expand ratio."""
 
     kernel: int
     width: int
@@ -109,7 +109,7 @@ class BlockChoice(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Multiply-accumulates of the convolutions and parameters, both in millions."""
+    """Counts the multiply-accumulates of convolutions, and parameters, both in millions."""
 
     mmacs: float
     mparams: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +20,7 @@ ALIGNED = "-align1"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A block type with the kernels and expand ratios it may take."""
+    """Names a block type with the kernels and expand ratios that it may take."""
 
     type: str
     kernels: tuple[int, ...]
@@ -27,13 +28,13 @@ class Candidate:
     act: Activation
 
     def spec(self, choice: BlockChoice, cin: int, stride: int) -> BlockSpec:
-        """The block that `choice` makes of this candidate."""
+        """Make the block of this candidate that has these choices."""
         return BlockSpec(self.type, cin, choice.width, choice.kernel, choice.expand, stride, self.act)
 
 
 @dataclass(frozen=True)
 class StageTemplate:
-    """A stage of a superspace; `block` is its fixed block, or None where the search chooses among the candidates."""
+    """Describes a stage of a superspace; `block` is its fixed block, or None where the search chooses a candidate."""
 
     name: str
     stride: int
@@ -55,7 +56,7 @@ class StageTemplate:
 
 @dataclass(frozen=True)
 class StageSpace:
-    """A stage with its block type and widths settled: all sub-stages it can be.
+    """Holds all sub-stages that a stage can be once its block type and widths are settled.
 
     `cins` are the input widths of the first block (the previous stage's whole list); later blocks take `widths`.
     In an `aligned` stage all blocks share their kernel, width and expand ratio.
@@ -78,23 +79,27 @@ class StageSpace:
     def largest(self) -> tuple[BlockChoice, ...]:
         """The sub-stage with the greatest depth, kernels, widths and expand ratios."""
         block = self.candidate
-        return (BlockChoice(max(block.kernels), max(self.widths), max(block.expands, key=_ratio)),) * max(self.depths)
+        return (BlockChoice(max(block.kernels), max(self.widths), max(block.expands, key=lambda e: e or 0.0)),) * max(
+            self.depths
+        )
 
     @property
     def smallest(self) -> tuple[BlockChoice, ...]:
         """The sub-stage with the least depth, kernels, widths and expand ratios."""
         block = self.candidate
-        return (BlockChoice(min(block.kernels), min(self.widths), min(block.expands, key=_ratio)),) * min(self.depths)
+        return (BlockChoice(min(block.kernels), min(self.widths), min(block.expands, key=lambda e: e or 0.0)),) * min(
+            self.depths
+        )
 
     def block_specs(self, position: int) -> Iterator[BlockSpec]:
-        """Every block that may stand at `position`, the first being 0."""
+        """List every block that may stand at `position`, the first being 0."""
         cins, stride = (self.cins, self.stride) if position == 0 else (self.widths, 1)
         block = self.candidate
         for cin, width, kernel, expand in itertools.product(cins, self.widths, block.kernels, block.expands):
             yield block.spec(BlockChoice(kernel, width, expand), cin, stride)
 
     def specs(self, blocks: Sequence[BlockChoice], cin: int) -> tuple[BlockSpec, ...]:
-        """The blocks of one sub-stage for an input of `cin` channels."""
+        """List the blocks of one sub-stage for an input of `cin` channels."""
         specs = []
         for position, choice in enumerate(blocks):
             specs.append(self.candidate.spec(choice, cin, self.stride if position == 0 else 1))
@@ -125,13 +130,9 @@ class StageSpace:
                 )
 
 
-def _ratio(expand: float | None) -> float:
-    return expand or 0.0
-
-
 @dataclass(frozen=True)
 class Superspace:
-    """A macro architecture, the block types its searched stages choose from, and its resolutions in pixels."""
+    """Describes a macro architecture, the block types its searched stages choose from, and resolutions in pixels."""
 
     name: str
     stages: tuple[StageTemplate, ...]
@@ -151,17 +152,14 @@ class Superspace:
         return self.stages[-1].widths[0]
 
     def with_classes(self, num_classes: int) -> Superspace:
-        """The same superspace with a classifier of another width."""
+        """Make the same superspace with a classifier of another width."""
         *body, classifier = self.stages
         return replace(self, stages=(*body, replace(classifier, widths=(num_classes,))))
 
     @property
     def size(self) -> int:
         """Number of members."""
-        product = 1
-        for stage in self.searched:
-            product *= len(self.candidates) * stage.windows
-        return product
+        return math.prod(len(self.candidates) * stage.windows for stage in self.searched)
 
     def stage(self, name: str) -> StageTemplate:
         """Look a stage up.
@@ -169,20 +167,18 @@ class Superspace:
         Raises:
             ConfigError: no stage has this name.
         """
-        for stage in self.stages:
-            if stage.name == name:
-                return stage
-        raise ConfigError(
-            f"superspace {self.name} has no stage '{name}'; stages: {choices(s.name for s in self.stages)}"
-        )
+        named = {stage.name: stage for stage in self.stages}
+        if name not in named:
+            raise ConfigError(f"superspace {self.name} has no stage '{name}'; stages: {choices(named)}")
+        return named[name]
 
     def cins(self, name: str) -> tuple[int, ...]:
-        """Input widths of a stage: the previous stage's whole list."""
+        """List the input widths of a stage: the previous stage's whole list."""
         index = self.stages.index(self.stage(name))
         return self.stages[index - 1].widths if index else (self.input_channels,)
 
     def input_hw(self, name: str, resolution: int) -> int:
-        """Height and width of a stage's input for images of `resolution` pixels; 1 behind the global pooling."""
+        """Compute height and width of a stage's input for images of `resolution` pixels; 1 behind global pooling."""
         hw = resolution
         for stage in self.stages[: self.stages.index(self.stage(name))]:
             space = self.stage_space(stage.name, 0)
@@ -212,7 +208,7 @@ class Superspace:
         return StageSpace(name, block, stage.stride, self.cins(name), widths, stage.depths)
 
     def member(self, blocks: Sequence[int], windows: Sequence[int], align: bool = False) -> SpaceMember:
-        """The space with these block types and width windows; with `align`, the blocks of a stage share their choices.
+        """Make the space of these block types and width windows; with `align`, a stage's blocks share their choices.
 
         Raises:
             ConfigError: an index is out of range, or their number is not the number of searched stages.
@@ -228,7 +224,7 @@ class Superspace:
 
 @dataclass(frozen=True)
 class SpaceMember:
-    """One search space of a superspace: a block type and a width window for every searched stage.
+    """Describes one search space of a superspace: a block type and a width window for every searched stage.
 
     With `align`, all blocks of a stage share their kernel, width and expand ratio.
     """
@@ -239,7 +235,7 @@ class SpaceMember:
     align: bool = False
 
     def __str__(self) -> str:
-        """The published encoding, e.g. `mobilew-122222-155400`; aligned spaces end in `-align1`."""
+        """Write the published encoding, e.g. `mobilew-122222-155400`; aligned spaces end in `-align1`."""
         text = f"{self.superspace.name}-{format_indices(self.blocks)}-{format_indices(self.windows)}"
         return f"{text}{ALIGNED}" if self.align else text
 
@@ -285,10 +281,10 @@ class SpaceMember:
         if len(spec.stages) != len(self.body):
             names = choices(stage.name for stage in self.body)
             raise EncodingError(f"subnet '{spec}': {len(spec.stages)} depths for the stages {names} of {self}")
-        resolutions = self.superspace.supernet_resolutions
-        if spec.resolution not in resolutions:
+        allowed = self.superspace.supernet_resolutions
+        if spec.resolution not in allowed:
             raise EncodingError(
-                f"subnet '{spec}': resolution {spec.resolution} is not allowed; allowed: {choices(resolutions)}"
+                f"subnet '{spec}': resolution {spec.resolution} is not allowed; allowed: {choices(allowed)}"
             )
         for stage, blocks in zip(self.body, spec.stages, strict=True):
             try:
@@ -297,7 +293,7 @@ class SpaceMember:
                 raise EncodingError(f"subnet '{spec}' is not in {self}: {error}") from None
 
     def block_specs(self, spec: SubnetSpec) -> dict[str, tuple[BlockSpec, ...]]:
-        """Every block of a subnet by stage, heads included, with all sizes."""
+        """List every block of a subnet by stage, heads included, with all sizes."""
         cin, blocks = self.superspace.input_channels, iter(spec.stages)
         specs: dict[str, tuple[BlockSpec, ...]] = {}
         for stage in self.stages.values():

@@ -42,7 +42,7 @@ def walk(spec: BlockSpec, x: T, visit: Callable[[str, Layer, tuple[T, ...]], T])
 
 @dataclass(frozen=True, slots=True)
 class PlacedLayer:
-    """A layer where it stands in a block.
+    """Tells where a layer stands in a block.
 
     Attributes:
         name: its name in the recipe.
@@ -65,7 +65,7 @@ class PlacedLayer:
 
 
 class PlacedLayers(NamedTuple):
-    """The layers of a block in order, which of them gives the block's result, and that result's height and width."""
+    """Lists a block's layers in order, and says which gives its result and how high and wide that is."""
 
     layers: tuple[PlacedLayer, ...]
     output: str
@@ -89,7 +89,7 @@ def placed_layers(spec: BlockSpec, hw: int) -> PlacedLayers:
 
 @lru_cache(maxsize=1 << 18)
 def output_hw(spec: BlockSpec, hw: int) -> int:
-    """Height and width of a block's result for an input of `hw`; 1 where it pools."""
+    """Compute height and width of a block's result for an input of `hw`; 1 where it pools."""
     return placed_layers(spec, hw).output_hw
 
 

@@ -26,9 +26,9 @@ from spaceevo.artifacts import RESULT_FILE, Layout, StageResult, atomic_path, fi
 from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import ConfigError, MissingArtifactError, choices
 from spaceevo.jobs.tracking import is_tracked, track
-from spaceevo.nn.checkpoint import Subnet, read_subnet
+from spaceevo.nn.models import random_supernet, trained_supernet
+from spaceevo.nn.subnets import Subnet, holds_subnet, read_subnet
 from spaceevo.nn.supernet import Supernet
-from spaceevo.nn.weights import holds_subnet, random_supernet, trained_supernet
 from spaceevo.space.description import found_space, parse_description
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.published import published_model, published_models

@@ -16,10 +16,11 @@ from spaceevo.artifacts import Component, Neutral, Plain
 from spaceevo.lit.block_kd import BlockKdModule, Student
 from spaceevo.lit.module import MultiPassModule
 from spaceevo.lit.training import Trainee
-from spaceevo.nn.checkpoint import load_state, read_checkpoint
+from spaceevo.nn.checkpoint import CheckpointMeta
+from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.losses import VarianceOf
 from spaceevo.nn.student import BlockStudent
-from spaceevo.quant.prepare import float_state, set_quant
+from spaceevo.quant.prepare import set_quant
 from spaceevo.space.selection import BlockName, parse_blocks
 from spaceevo.space.superspace import Superspace
 from spaceevo.stages.job import Input, Outcome, file_input
@@ -114,12 +115,8 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
         upstream: dict[str, Plain] = {"teacher": self._teacher_input().state(None)}
         if self.int8:
             upstream["fp32"] = file_input(self._block_file(name, int8=False)).state(None)
-        meta = {
-            "superspace": self.superspace.name,
-            "quant": self.settings.quant,
-            "block": name,
-            "lr": self.settings.lr_by_stage.get(self.blocks[name][0]),
-        }
+        settings = {"superspace": self.superspace.name, "lr": self.settings.lr_by_stage.get(self.blocks[name][0])}
+        meta = CheckpointMeta(block=name, quant=self.settings.quant, settings=settings)
         target = self._block_file(name, int8=self.int8)
         return self.trainee(name, target, upstream, meta, besides=("block", "lr_by_stage"))
 
@@ -139,8 +136,7 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
         if self.int8:
             path = self._block_file(name, int8=False)
             command = self.workspace.commands("block_kd", "quant=off", f"block={name}")
-            state = read_checkpoint(path, f"fp32 block {name}", command).state
-            load_state(network, float_state(state), path, strict=False)
+            read_checkpoint(path, f"fp32 block {name}", command).load_into(network, int8=False)
             set_quant(network, True)
         return Student(network, taps, self.settings.lr_by_stage.get(stage))
 

@@ -16,12 +16,11 @@ from rich.progress import Progress, TaskID
 from spaceevo.artifacts import Component, Neutral, file_hash, fingerprint
 from spaceevo.errors import ConfigError, MissingArtifactError
 from spaceevo.lit.datamodule import ImageFolderDataModule
-from spaceevo.nn.checkpoint import load_state, read_checkpoint
+from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.losses import VarianceOf
 from spaceevo.nn.memory import channels_last
 from spaceevo.nn.student import BlockStudent
 from spaceevo.platforms.base import Platform
-from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.quantizer import quant_scheme
 from spaceevo.search.lut import LutKey, LutRow, lut_file_name, lut_keys
 from spaceevo.space.cost import blocks_cost
@@ -275,8 +274,7 @@ class _LutBuilder:
             source, target = self.taps[stage]
             space = self.superspace.stage_space(stage, key.block)
             student = BlockStudent(space, (self.channels[source], self.channels[target]), scheme)
-            load_state(student, read_checkpoint(path, f"block {name}", "").state, path, strict=int8)
-            set_quant(student, int8)
+            read_checkpoint(path, f"block {name}").load_into(student, int8=int8)
             self.student = name, channels_last(student).to(self.device).eval()
         return self.student[1]
 

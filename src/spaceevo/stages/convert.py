@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +13,9 @@ from torch import nn
 
 from spaceevo.artifacts import Component
 from spaceevo.errors import CheckpointError, ConfigError, MissingArtifactError
-from spaceevo.nn.checkpoint import save_checkpoint
-from spaceevo.nn.released import Released, load_parsed, read_released
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
+from spaceevo.nn.loading import read_released
+from spaceevo.nn.released import Released, load_parsed
 from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import prepare
@@ -58,7 +59,7 @@ class Converted(NamedTuple):
 
     network: nn.Module
     target: Path
-    meta: dict[str, object]
+    meta: CheckpointMeta
 
 
 class ConvertJob(Job[ConvertSettings]):
@@ -100,7 +101,7 @@ class ConvertJob(Job[ConvertSettings]):
         network, target, meta = make(released)
         loaded = load_parsed(network, released, path)
         quant = "published" if released.int8 else "off"
-        save_checkpoint(target, network, meta | {"quant": quant, "epochs": loaded.epochs})
+        save_checkpoint(target, network, replace(meta, quant=quant, epochs=loaded.epochs))
         figures = {
             "kind": released.kind,
             "precision": "int8" if released.int8 else "fp32",
@@ -109,14 +110,14 @@ class ConvertJob(Job[ConvertSettings]):
             "quantised_layers": loaded.quantised,
             "epochs": loaded.epochs,
         }
-        changes = [f"{name}={meta[name]}" for name in ("space",) if name in meta] + [f"quant={quant}"]
+        changes = ([f"space={meta.space}"] if meta.space else []) + [f"quant={quant}"]
         following = self.workspace.commands(NEXT[released.kind], *changes, without=("checkpoint", "block"))
         return Outcome(figures, {"checkpoint": target}, following)
 
     def _supernet(self, released: Released) -> Converted:
         member = self.selection.member
         target = self.workspace.layout.supernet(str(member), released.int8)
-        return Converted(Supernet(member, _scheme(released)), target, {"space": str(member)})
+        return Converted(Supernet(member, _scheme(released)), target, CheckpointMeta(space=str(member)))
 
     def _block(self, released: Released) -> Converted:
         """A student; which one, `block` says or, as in the published layout, the file's folder."""
@@ -129,7 +130,7 @@ class ConvertJob(Job[ConvertSettings]):
         channels = _projected(released, "in_proj", 1, path), _projected(released, "out_proj", 0, path)
         student = BlockStudent(superspace.stage_space(stage, index), channels, quant_scheme(_scheme(released)))
         target = self.workspace.layout.block(superspace.name, stage, index, released.int8)
-        return Converted(student, target, {"block": asked})
+        return Converted(student, target, CheckpointMeta(block=str(asked)))
 
     def _teacher(self, released: Released) -> Converted:
         config = self.workspace.make(self.settings.teacher)
@@ -138,7 +139,8 @@ class ConvertJob(Job[ConvertSettings]):
         if released.int8:
             prepare(teacher.model)
         target = self.workspace.layout.teacher(config.name, released.int8)
-        return Converted(teacher, target, {"teacher": config.name, "num_classes": classes})
+        meta = CheckpointMeta(teacher=config.name, settings={"num_classes": classes})
+        return Converted(teacher, target, meta)
 
 
 def _scheme(released: Released) -> str:

@@ -14,9 +14,9 @@ from spaceevo.errors import ConfigError, ExportError, choices
 from spaceevo.export.bundle import PRECISIONS, Bundle
 from spaceevo.export.gate import Gate, asked_formats, top1
 from spaceevo.export.parity import Tolerance, compare
-from spaceevo.nn.checkpoint import Subnet, save_subnet
 from spaceevo.nn.deployable import make_deployable
 from spaceevo.nn.evaluate import calibrate_subnet, logits_of
+from spaceevo.nn.subnets import Subnet, save_subnet
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.prepare import set_quant
@@ -162,11 +162,11 @@ def _preprocessing(context: Context) -> Preprocessing:
 
 def _packed_channels(context: Context) -> int | None:
     """Channels that narrow convolutions are packed to: as the recipe says, or else the platform."""
-    asked = context.recipe["packed_channels"]
+    name, asked = "recipe.export.packed_channels", context.recipe["packed_channels"]
     if asked is None:
-        asked = context.plain["platform"].get("packed_channels")
+        name, asked = "platform.packed_channels", context.plain["platform"].get("packed_channels")
     if asked is not None and (not isinstance(asked, int) or asked < 1):
-        raise ConfigError(f"recipe.export.packed_channels = {asked}; allowed: null, or a positive integer")
+        raise ConfigError(f"{name} = {asked}; allowed: null, or a positive integer")
     return None if asked is None else int(asked)
 
 

@@ -14,8 +14,10 @@ from annotated_types import Ge, Lt
 from spaceevo.errors import ConfigError, choices
 from spaceevo.lit.finetune import FinetuneModule
 from spaceevo.lit.module import MultiPassModule
-from spaceevo.nn.checkpoint import Subnet, load_state, read_subnet, subnet_meta
+from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.evaluate import top1
+from spaceevo.nn.loading import load_state
+from spaceevo.nn.subnets import Subnet, read_subnet
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.prepare import float_state, set_quant
 from spaceevo.space.superspace import SpaceMember
@@ -103,7 +105,7 @@ class FinetuneJob(TrainingJob[FinetuneSettings]):
             f"finetune_{dataset}_{self.precision}",
             target,
             {"subnet": file_input(self.source).state(None)},
-            {**subnet_meta(member, spec, self.data.classes, quant), "data": dataset},
+            CheckpointMeta(space=str(member), subnet=str(spec), classes=self.data.classes, quant=quant, data=dataset),
             besides=("space", "subnet", "checkpoint"),
         )
         found = self.training.fit(

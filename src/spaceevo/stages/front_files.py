@@ -10,8 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from spaceevo.artifacts import FRONT_FILE, Front, FrontSubnet, write_csv
 from spaceevo.lit.datamodule import ImageFolderDataModule
-from spaceevo.nn.checkpoint import save_subnet
 from spaceevo.nn.evaluate import calibrate_subnet, top1
+from spaceevo.nn.subnets import save_subnet
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.program import Program

@@ -18,7 +18,7 @@ from spaceevo.stages.job import Input, Workspace, file_input
 from spaceevo.stages.setting_types import Quant, Texts
 
 if TYPE_CHECKING:  # jobs that build no network start without torch
-    from spaceevo.nn.checkpoint import Subnet
+    from spaceevo.nn.subnets import Subnet
     from spaceevo.nn.supernet import Supernet
 
 
@@ -169,7 +169,7 @@ class SupernetSource:
             CheckpointError: its file is broken or belongs to another network.
             ConfigError: its INT8 weights were trained under another scheme.
         """
-        from spaceevo.nn.weights import random_supernet, trained_supernet
+        from spaceevo.nn.models import random_supernet, trained_supernet
 
         member, scheme = self.selection.member, self.quant if int8 and self.int8 else "deploy"
         if self.weights == "random":
@@ -185,8 +185,7 @@ class SupernetSource:
             MissingArtifactError: the file is not there.
             CheckpointError: it is broken, or no subnet's.
         """
-        from spaceevo.nn.checkpoint import read_subnet
-        from spaceevo.nn.weights import holds_subnet
+        from spaceevo.nn.subnets import holds_subnet, read_subnet
 
         path = self.checkpoint
         if path is None or (path.is_file() and not holds_subnet(path)):

@@ -15,10 +15,11 @@ from spaceevo.errors import ConfigError
 from spaceevo.lit.module import MultiPassModule
 from spaceevo.lit.supernet import SupernetModule
 from spaceevo.nn.block import zero_last_norms
-from spaceevo.nn.checkpoint import load_state, read_checkpoint
+from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.evaluate import subnet_top1
+from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.supernet import Supernet
-from spaceevo.quant.prepare import float_state, set_quant
+from spaceevo.quant.prepare import set_quant
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.job import Input, Outcome, file_input
 from spaceevo.stages.selection import Selection
@@ -81,7 +82,7 @@ class SupernetJob(TrainingJob[SupernetSettings]):
             f"supernet_{self.precision}",
             self.workspace.layout.supernet(str(member), self.int8),
             upstream,
-            {"space": str(member), "quant": self.settings.quant},
+            CheckpointMeta(space=str(member), quant=self.settings.quant, classes=self.data.classes),
         )
         found = self.training.fit(trainee, self._make_module, self._measure, anew=self.workspace.force)
         figures = {f"supernet_{name}_{self.precision}_top1": found[f"{name}_top1"] for name in ("max", "min")}
@@ -109,8 +110,7 @@ class SupernetJob(TrainingJob[SupernetSettings]):
         supernet = Supernet(self.member, self.scheme.name)
         if self.int8:
             command = self.workspace.commands("supernet", f"space={self.member}", "quant=off")
-            state = read_checkpoint(self._fp32_file, f"fp32 supernet {self.member}", command).state
-            load_state(supernet, float_state(state), self._fp32_file, strict=False)
+            read_checkpoint(self._fp32_file, f"fp32 supernet {self.member}", command).load_into(supernet, int8=False)
             set_quant(supernet, True)
         else:
             zero_last_norms(supernet)

@@ -13,8 +13,9 @@ from annotated_types import Ge, Lt
 from spaceevo.artifacts import Component
 from spaceevo.lit.finetune import FinetuneModule
 from spaceevo.lit.module import MultiPassModule
-from spaceevo.nn.checkpoint import load_state, read_checkpoint
+from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.evaluate import top1
+from spaceevo.nn.loading import read_checkpoint
 from spaceevo.quant.prepare import prepare, set_quant
 from spaceevo.stages.job import Input, Outcome, file_input
 from spaceevo.stages.training import TrainingJob, TrainingSettings
@@ -59,12 +60,13 @@ class TeacherJob(TrainingJob[TeacherSettings]):
         Raises:
             MissingArtifactError: INT8 training lacks the fp32 weights, and the library has none.
         """
-        classes = self.data.num_classes
         trainee = self.trainee(
             f"teacher_{self.precision}",
             self.workspace.layout.teacher(self.teacher.name, self.int8),
             {"fp32": file_input(self._fp32_file).state(None)} if self.int8 else {},
-            {"teacher": self.teacher.name, "num_classes": classes},
+            CheckpointMeta(
+                teacher=self.teacher.name, classes=self.data.classes, quant="published" if self.int8 else "off"
+            ),
         )
         found = self.training.fit(
             trainee,
@@ -85,7 +87,7 @@ class TeacherJob(TrainingJob[TeacherSettings]):
         if self.int8:
             if not needs_library:
                 command = self.workspace.commands("teacher", "quant=off")
-                load_state(teacher, read_checkpoint(source, f"teacher {self.teacher.name}", command).state, source)
+                read_checkpoint(source, f"teacher {self.teacher.name}", command).load_into(teacher, int8=False)
             prepare(teacher.model)
             set_quant(teacher, True)
         return FinetuneModule(teacher, self.recipe, self.settings.seed, self.settings.label_smoothing)

@@ -17,6 +17,7 @@ from spaceevo.collectives.launcher import is_first
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.module import Callback, Recipe, Trainer
 from spaceevo.lit.training import Trainee, Training
+from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.quant.quantizer import DEPLOY, Scheme, quant_scheme
 from spaceevo.space.superspace import Superspace
 from spaceevo.stages.inputs import images_input
@@ -120,7 +121,7 @@ class TrainingJob(Job[S]):
         name: str,
         target: Path,
         upstream: Mapping[str, Plain],
-        meta: Mapping[str, Plain],
+        meta: CheckpointMeta,
         besides: Sequence[str] = (),
     ) -> Trainee:
         """Describe one network of this job.
@@ -129,7 +130,7 @@ class TrainingJob(Job[S]):
             name: shown to the user.
             target: the checkpoint it ends in.
             upstream: states of the files that decide it.
-            meta: plain values to keep beside the weights.
+            meta: what to keep beside the weights.
             besides: settings that decide which networks are trained, and not what becomes of this one.
         """
         settings = {key: value for key, value in self.identity.items() if key.split(".")[0] not in besides}

@@ -1,9 +1,8 @@
-"""fp32 network → LiteRT file, batch norm folded: what the INT8 file's size and latency are compared with."""
+"""Writes fp32 networks as LiteRT files, batch norm folded: what the INT8 file's size and latency are compared with."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,13 +12,13 @@ from torch import nn
 from spaceevo.runtimes.base import INPUT_NAME, OUTPUT_NAME
 from spaceevo.runtimes.litert.layers import LayerGraph, Value, Weights
 from spaceevo.runtimes.litert.writer import producer
-from spaceevo.runtimes.plain_network import PlainNetwork
+from spaceevo.runtimes.plain_network import Description, PlainNetwork
 
 _FUSED = {"relu": "RELU", "relu6": "RELU6"}
 
 
 @torch.no_grad()
-def _folded(plain: PlainNetwork, layer: Mapping[str, Any]) -> list[Weights]:
+def _folded(plain: PlainNetwork, layer: Description) -> list[Weights]:
     """Weights of a layer's convolutions, batch norm in the last."""
     found = []
     for index in range(layer["stack"]):
@@ -35,6 +34,9 @@ def _folded(plain: PlainNetwork, layer: Mapping[str, Any]) -> list[Weights]:
         gain = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
         weight, _ = found[-1]
         found[-1] = (weight * gain.view(-1, 1, 1, 1), norm.bias.double() - norm.running_mean.double() * gain)
+    if layer["act"] == "hsigmoid":  # relu6(x + 3) / 6
+        weight, bias = found[-1]
+        found[-1] = (weight, bias + 3)
     return [Weights(_float32(weight), _float32(bias)) for weight, bias in found]
 
 
@@ -50,7 +52,7 @@ class _FloatWriter:
         self.plain = plain
         self.graph = LayerGraph()
 
-    def add(self, layer: Mapping[str, Any], x: Sequence[Value]) -> Value:
+    def add(self, layer: Description, x: Sequence[Value]) -> Value:
         act, name = layer["act"], layer["name"]
         linear_name = name if act in ("none", *_FUSED) else f"{name}.pre"
         match layer["kind"]:
@@ -62,12 +64,10 @@ class _FloatWriter:
                 y = self.convolve(layer, linear_name, x[0])
         return self.gate(name, act, y)
 
-    def convolve(self, layer: Mapping[str, Any], name: str, x: Value) -> Value:
+    def convolve(self, layer: Description, name: str, x: Value) -> Value:
         act, convs = layer["act"], _folded(self.plain, layer)
         if layer["kind"] == "linear":
             return self.graph.linear(name, x, convs[0], None)
-        if act == "hsigmoid":
-            convs[-1] = convs[-1]._replace(bias=convs[-1].bias + np.float32(3))
         for index, weights in enumerate(convs):
             is_last = index == len(convs) - 1
             x = self.graph.conv(

@@ -1,26 +1,26 @@
-"""What LiteRT makes of a file: its operators, which of them compute in float, and the time of each."""
+"""Looks at the operators of a LiteRT file: which of them compute in float, and the time of each."""
 
 from __future__ import annotations
 
 import copy
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from spaceevo.runtimes.base import OperatorTime, Profile
-from spaceevo.runtimes.litert.flatbuffer import FlatbufferGraph, litert_schema, read_model
+from spaceevo.runtimes.litert.flatbuffer import FlatbufferGraph, Table, litert_schema, read_model
 from spaceevo.runtimes.litert.session import LiteRtSession
 from spaceevo.runtimes.preprocessing import INSIDE_NAME
 from spaceevo.runtimes.timing import time_models
 
 
 class OperatorFile(NamedTuple):
-    """An operator as a LiteRT file of its own.
+    """Holds an operator as a LiteRT file of its own.
 
     Attributes:
-        name: of the tensor it writes.
+        name: name of the tensor it writes.
         kind: its type, a name of the schema's `BuiltinOperator`.
         file: takes what the operator is fed, constants apart, and returns what it writes.
     """
@@ -30,15 +30,17 @@ class OperatorFile(NamedTuple):
     file: bytes
 
 
-def operator_kinds(model: Any) -> list[str]:
-    """Types of a model's operators, in order of execution."""
+def operator_kinds(model: Table) -> list[str]:
+    """List the types of a model's operators, in order of execution."""
     names = {value: name for name, value in vars(litert_schema().BuiltinOperator).items() if not name.startswith("_")}
     return [names[model.operatorCodes[each.opcodeIndex].builtinCode] for each in model.subgraphs[0].operators]
 
 
 def operator_files(file: bytes) -> list[OperatorFile]:
-    """The operators of a file written here, each alone, in order of execution; padding goes with what reads it."""
-    model, found, together = read_model(file), list[OperatorFile](), list[Any]()
+    """Cut a file written here into its operators, in order of execution; padding goes with what reads it."""
+    model = read_model(file)
+    found: list[OperatorFile] = []
+    together: list[Table] = []
     (graph,) = model.subgraphs
     for kind, operator in zip(operator_kinds(model), graph.operators, strict=True):
         together.append(operator)
@@ -49,7 +51,7 @@ def operator_files(file: bytes) -> list[OperatorFile]:
     return found
 
 
-def _alone(model: Any, operators: Sequence[Any]) -> bytes:
+def _alone(model: Table, operators: Sequence[Table]) -> bytes:
     """Operators in a row, of which each but the last is read by the next alone, as a file."""
     (graph,), part = model.subgraphs, FlatbufferGraph()
     read = dict.fromkeys(int(index) for each in operators for index in each.inputs)

@@ -1,4 +1,4 @@
-"""The same network through TensorFlow's own converter: an independent check of the files written here.
+"""Writes the same network by TensorFlow's own converter: an independent check of the files written here.
 
 Every tensor of the program is a fake-quantised float tensor of a TensorFlow graph; which integers, operators and scales
 come of it is the converter's choice. No calibration data is given.
@@ -20,10 +20,12 @@ from spaceevo.quant.quantizer import RELU6_SCALE
 from spaceevo.runtimes.litert.layers import pads_as_same
 
 WEIGHT_LEVELS = 127
+TensorFlow = Any
+"""What is of TensorFlow, which has no types here: the package and its tensors."""
 
 
-def tensorflow() -> Any:
-    """The TensorFlow package.
+def tensorflow() -> TensorFlow:
+    """Import the TensorFlow package.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -39,10 +41,10 @@ def tensorflow() -> Any:
 class _FakeQuantGraph:
     """A program's operations in float on the program's grids; linear layers as 1×1 convolutions."""
 
-    def __init__(self, tf: Any, program: Program) -> None:
+    def __init__(self, tf: TensorFlow, program: Program) -> None:
         self.tf, self.program, self.shapes = tf, program, program.shapes()
 
-    def __call__(self, images: Any) -> dict[str, Any]:
+    def __call__(self, images: TensorFlow) -> dict[str, TensorFlow]:
         values = {self.program.input_name: self.on_grid(images, self.program.tensors[self.program.input_name])}
         for op in self.program.ops:
             quant = self.program.tensors[op.output]
@@ -51,12 +53,12 @@ class _FakeQuantGraph:
         is_map = len(self.shapes[self.program.output_name]) == 3
         return {"logits": logits if is_map else self.tf.reshape(logits, [-1, logits.shape[-1]])}
 
-    def on_grid(self, x: Any, quant: TensorQuant) -> Any:
+    def on_grid(self, x: TensorFlow, quant: TensorQuant) -> TensorFlow:
         scale = float(np.float32(quant.scale))
         low, high = -quant.zero_point * scale, (LEVELS - quant.zero_point) * scale
         return self.tf.quantization.fake_quant_with_min_max_args(x, low, high, 8)
 
-    def compute(self, op: Op, x: list[Any]) -> Any:
+    def compute(self, op: Op, x: list[TensorFlow]) -> TensorFlow:
         tf = self.tf
         match op.kind:
             case "conv" | "linear":
@@ -71,7 +73,7 @@ class _FakeQuantGraph:
                 return tf.sigmoid(x[0])
         return self.on_grid(tf.nn.relu6(x[0] + 3.0), TensorQuant(RELU6_SCALE, 0)) * np.float32(1 / 6)
 
-    def conv(self, op: Op, x: Any) -> Any:
+    def conv(self, op: Op, x: TensorFlow) -> TensorFlow:
         tf = self.tf
         assert op.weights is not None
         kernel, sides = op.weights.weight.shape[-1], self.shapes[op.inputs[0]][1:]
@@ -85,7 +87,7 @@ class _FakeQuantGraph:
             return tf.nn.depthwise_conv2d(x, filters, strides, padding) + bias
         return tf.nn.conv2d(x, self.weight(op.weights, (2, 3, 1, 0)), strides, padding) + bias
 
-    def weight(self, weights: ConvWeights, order: tuple[int, ...]) -> Any:
+    def weight(self, weights: ConvWeights, order: tuple[int, ...]) -> TensorFlow:
         """Real weights in TensorFlow's layout, with their grid made known by a fake quantiser."""
         tf = self.tf
         real = (weights.weight * weights.scale.reshape(-1, 1, 1, 1)).astype(np.float32)
@@ -96,7 +98,7 @@ class _FakeQuantGraph:
         known = tf.quantization.fake_quant_with_min_max_vars_per_channel(flat, -limits, limits, 8, narrow_range=True)
         return tf.reshape(known, laid_out.shape) if depthwise else known
 
-    def bias(self, op: Op, weights: ConvWeights) -> Any:
+    def bias(self, op: Op, weights: ConvWeights) -> TensorFlow:
         grid = np.float32(self.program.tensors[op.inputs[0]].scale) * weights.scale
         return (weights.bias * grid.astype(np.float64)).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Integer program → LiteRT (TFLite) file: int8 storage, every number as the program has it, no TensorFlow needed."""
+"""Writes integer programs as LiteRT (TFLite) files: int8 storage, every number as the program has it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spaceevo.runtimes.preprocessing import INSIDE_NAME, Preprocessing
 
 
 def producer() -> str:
-    """Who writes the files."""
+    """Name who writes the files."""
     return f"spaceevo {version('spaceevo')}"
 
 
@@ -65,13 +65,8 @@ def to_tflite(
 
     Inside, everything is int8: the program's integers less 128.
 
-    Args:
-        program: the program.
-        metadata: kept in the file as JSON (`flatbuffer.read_metadata`).
-        preprocessing: done in the file where it says `inside`: the input then is `pixels`, uint8 `(1, H, W, C)`.
-        packed_channels: pixels of narrow convolutions are packed to this many channels (`litert.packing`): the same
-            integers, fast where matrix units are wide. None fills this machine's units; 1 packs none, for phones.
-        watch: tensors of the program whose real values are outputs too, after the logits.
+    Arguments as `Runtime.write`; `metadata` is kept as JSON (`flatbuffer.read_metadata`), pixels are packed by
+    `litert.packing`, and watched tensors come out as real values.
 
     Raises:
         MissingExtraError: `ai-edge-litert` is not installed.

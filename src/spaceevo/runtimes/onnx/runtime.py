@@ -1,4 +1,4 @@
-"""ONNX Runtime."""
+"""Offers ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -42,11 +42,7 @@ class OnnxRuntime(Runtime):
         return bytes(to_onnx(program, metadata, preprocessing=preprocessing, watch=watch).SerializeToString())
 
     def write_float(self, network: Network, shape: Shape, metadata: Mapping[str, str] | None = None) -> bytes:
-        """Write a network in fp32 by torch's own exporter.
-
-        Raises:
-            ExportError: torch cannot export the network.
-        """
+        """Write a network in fp32 by torch's own exporter."""
         return to_float_onnx(network, shape, metadata)
 
     def load(self, file: bytes, way: str = "") -> OnnxSession:

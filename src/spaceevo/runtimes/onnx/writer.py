@@ -1,10 +1,9 @@
-"""Integer program → ONNX: QDQ form, every number as the program has it."""
+"""Writes integer programs as ONNX: QDQ form, every number as the program has it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -16,7 +15,6 @@ from spaceevo.quant.quantizer import GATE_SCALE, RELU6_SCALE
 from spaceevo.runtimes.base import OUTPUT_NAME
 from spaceevo.runtimes.preprocessing import INSIDE_NAME, Preprocessing
 
-WeightType = Literal["int8", "uint8"]
 OPSET = 17
 """Every operator needed is in it, and ONNX Runtime has fused its Q/DQ pairs since 1.13."""
 IR_VERSION = 9
@@ -30,10 +28,9 @@ class _Graph:
     with a pair for each reader, sums would stay in float.
     """
 
-    def __init__(self, program: Program, weight_type: WeightType, preprocessing: Preprocessing | None) -> None:
+    def __init__(self, program: Program, preprocessing: Preprocessing | None) -> None:
         self.quants = program.tensors
         self.output = program.output_name
-        self.weight_type = weight_type
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
         self.grids: dict[str, list[str]] = {}
@@ -56,7 +53,7 @@ class _Graph:
         return output
 
     def grid(self, name: str, quant: TensorQuant) -> list[str]:
-        """Scale and zero point of activations."""
+        """Write scale and zero point of activations; return their names."""
         return [
             self.constant(f"{name}.scale", np.float32(quant.scale)),
             self.constant(f"{name}.zero_point", np.uint8(quant.zero_point)),
@@ -68,7 +65,7 @@ class _Graph:
         self.node("QuantizeLinear", [result, *self.grids[tensor]], f"{tensor}.q")
 
     def real(self, tensor: str) -> str:
-        """Name of a tensor's real values, written when first read."""
+        """Write a tensor's real values when they are first read; return their name."""
         if tensor not in self.reals:
             name = OUTPUT_NAME if tensor == self.output else f"{tensor}.dq"
             self.reals[tensor] = self.node("DequantizeLinear", [f"{tensor}.q", *self.grids[tensor]], name)
@@ -121,23 +118,19 @@ class _Graph:
 
     def weights(self, op: Op, weights: ConvWeights) -> list[str]:
         """Real weight and bias, each from integers with a scale per output channel."""
-        zero = np.zeros(1, np.int8) if self.weight_type == "int8" else np.full(1, 128, np.uint8)
         shape = (len(weights.weight), -1) if op.kind == "linear" else weights.weight.shape
-        weight = (weights.weight.reshape(shape) + zero.astype(np.int16)).astype(zero.dtype)
         # The accumulator's grid in float32, as the executor has it: another bias scale leaves the layer in float.
         bias_scale = np.float32(self.quants[op.inputs[0]].scale) * weights.scale
         return [
-            self.per_channel(f"{op.output}.weight", weight, weights.scale, zero),
-            self.per_channel(f"{op.output}.bias", weights.bias, bias_scale, np.zeros(1, np.int32)),
+            self.per_channel(f"{op.output}.weight", weights.weight.reshape(shape), weights.scale),
+            self.per_channel(f"{op.output}.bias", weights.bias, bias_scale),
         ]
 
-    def per_channel(
-        self, name: str, values: NDArray[np.generic], scale: NDArray[np.float32], zero: NDArray[np.generic]
-    ) -> str:
+    def per_channel(self, name: str, values: NDArray[np.generic], scale: NDArray[np.float32]) -> str:
         inputs = [
             self.constant(name, values),
             self.constant(f"{name}.scale", scale),
-            self.constant(f"{name}.zero_point", np.repeat(zero, len(scale))),
+            self.constant(f"{name}.zero_point", np.zeros(len(scale), values.dtype)),
         ]
         return self.node("DequantizeLinear", inputs, f"{name}.dq", axis=0)
 
@@ -155,23 +148,16 @@ class _Graph:
 def to_onnx(
     program: Program,
     metadata: Mapping[str, str] | None = None,
-    weight_type: WeightType = "int8",
     *,
     preprocessing: Preprocessing | None = None,
     watch: Sequence[str] = (),
 ) -> onnx.ModelProto:
     """Write a program as an ONNX model: float input `images` `(N, C, H, W)`, float output `logits`, dynamic N.
 
-    Args:
-        program: the program.
-        metadata: kept in the file's `metadata_props`.
-        weight_type: the same weights as int8 or, shifted by 128, as uint8. int8 is faster on x86 processors with VNNI;
-            on those without, sessions need `session.x64quantprecision` to compute right sums from it (`onnx.session`).
-        preprocessing: done in the file where it says `inside`: the input then is `pixels`, uint8 `(N, C, H, W)`.
-        watch: tensors of the program whose integers are outputs too, after the logits.
+    Arguments as `Runtime.write`; `metadata` is kept in `metadata_props`, and watched tensors come out as integers.
     """
     inside = preprocessing if preprocessing is not None and preprocessing.inside else None
-    graph, shapes = _Graph(program, weight_type, inside), program.shapes()
+    graph, shapes = _Graph(program, inside), program.shapes()
     name, kind = (program.input_name, TensorProto.FLOAT) if inside is None else (INSIDE_NAME, TensorProto.UINT8)
     images = helper.make_tensor_value_info(name, kind, ["batch", *program.input_shape])
     logits = helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["batch", *shapes[program.output_name]])

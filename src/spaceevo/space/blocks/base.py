@@ -23,7 +23,7 @@ class Run(Protocol[T]):
 
 
 class BlockType(ABC):
-    """A family of blocks: subclasses write `recipe` and `forward`, everything else derives from the two."""
+    """Defines a family of blocks: subclasses write `recipe` and `forward`, everything else derives from the two."""
 
     name: ClassVar[str]
     has_expand: ClassVar[bool] = True
@@ -34,20 +34,20 @@ class BlockType(ABC):
 
     @abstractmethod
     def recipe(self, spec: BlockSpec) -> Recipe:
-        """Every layer the block has for `spec`, with all sizes; layers it does not have are absent."""
+        """List every layer that the block has for `spec`, with all sizes; layers it does not have are absent."""
 
     @abstractmethod
     def forward(self, run: Run[T], x: T) -> T:
-        """Data flow through the named layers."""
+        """Lead the input through the named layers; of two that `add` joins, the main branch comes first."""
 
     def key(self, spec: BlockSpec, hw: int) -> str:
-        """Latency key of the published tables: `<Type>Block_<hw>_<cin>_<cout>_<k>_<expand>_<stride>_<act>`."""
+        """Write the key of published latency tables: `<Type>Block_<hw>_<cin>_<cout>_<k>_<expand>_<stride>_<act>`."""
         expand = self.key_expand(spec.expand)
         sizes = f"{hw}_{spec.cin}_{spec.cout}_{spec.kernel}_{expand}_{spec.stride}_{spec.act}"
         return f"{self.name}Block_{sizes}"
 
     def key_expand(self, expand: float | None) -> str:
-        """How the latency key writes the expand ratio: whole ratios as integers."""
+        """Write the expand ratio for the latency key: whole ratios as integers."""
         return f"{expand:g}" if expand is not None else "None"
 
 
@@ -61,7 +61,7 @@ def register(cls: type[BlockType]) -> type[BlockType]:
 
 
 def block_types() -> dict[str, BlockType]:
-    """All registered block types by name."""
+    """List all registered block types by name."""
     return dict(_REGISTRY)
 
 
@@ -77,17 +77,17 @@ def block_type(name: str) -> BlockType:
 
 
 def conv(cin: int, cout: int, kernel: int = 1, stride: int = 1, act: Activation = "none") -> Layer:
-    """Convolution, batch norm, activation."""
+    """Make a convolution with batch norm and activation."""
     return Layer("conv", cin, cout, kernel, stride, act)
 
 
 def depthwise(channels: int, kernel: int, stride: int = 1, act: Activation = "none", stack: int = 1) -> Layer:
-    """Depthwise convolution(s), batch norm, activation."""
+    """Make one depthwise convolution, or a stack of them, with batch norm and activation."""
     return Layer("depthwise", channels, channels, kernel, stride, act, stack=stack)
 
 
 def shortcut_recipe(spec: BlockSpec, project: bool, act: Activation = "none") -> Recipe:
-    """Layers of the residual: identity where sizes allow, else (if `project`) a 1×1 convolution, else none."""
+    """List the layers of the residual: identity where sizes allow, else (if `project`) a 1×1 convolution, else none."""
     add = {"add": Layer("add", spec.cout, spec.cout, act=act)}
     if spec.stride == 1 and spec.cin == spec.cout:
         return add
@@ -95,7 +95,7 @@ def shortcut_recipe(spec: BlockSpec, project: bool, act: Activation = "none") ->
 
 
 def squeeze_excite_recipe(channels: int, squeezed_from: int) -> Recipe:
-    """Layers of squeeze-and-excitation on `channels`, squeezed to a quarter of `squeezed_from`."""
+    """List the layers of squeeze-and-excitation on `channels`, squeezed to a quarter of `squeezed_from`."""
     squeezed = round_channels(squeezed_from // 4)
     return {
         "se_pool": Layer("pool", channels, channels),
@@ -106,7 +106,7 @@ def squeeze_excite_recipe(channels: int, squeezed_from: int) -> Recipe:
 
 
 def squeeze_excite(run: Run[T], x: T) -> T:
-    """Data flow of squeeze-and-excitation; returns `x` where the recipe has none."""
+    """Lead `x` through squeeze-and-excitation; gives `x` itself where the recipe has none."""
     gate = run("se_expand", run("se_reduce", run("se_pool", x)))
     return run("se_mul", x, gate)
 

@@ -1,0 +1,80 @@
+"""Checkpoints of single subnets: they stand alone, without their supernet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from spaceevo.errors import CheckpointError, choices
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
+from spaceevo.nn.loading import read_checkpoint
+from spaceevo.nn.supernet import Network
+from spaceevo.quant.quantizer import DEPLOY, quant_scheme
+from spaceevo.space.description import parse_space
+from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.superspace import SpaceMember, Superspace
+
+
+class Subnet(NamedTuple):
+    """Holds a network that stands alone, and what it is.
+
+    Attributes:
+        network: in eval mode, quantisers on unless `quant` is `off`.
+        member: its space; the classifier has as many outputs as there are classes.
+        spec: the subnet.
+        classes: names of the classes, by label.
+        quant: scheme its weights were trained under: `deploy`, `published`, or `off` for fp32.
+        meta: everything that was kept beside the weights.
+    """
+
+    network: Network
+    member: SpaceMember
+    spec: SubnetSpec
+    classes: tuple[str, ...]
+    quant: str
+    meta: CheckpointMeta
+
+
+def save_subnet(
+    path: Path, network: Network, member: SpaceMember, spec: SubnetSpec, classes: Sequence[str], quant: str
+) -> None:
+    """Write an extracted network as a checkpoint that needs no supernet."""
+    meta = CheckpointMeta(space=str(member), subnet=str(spec), classes=tuple(classes), quant=quant)
+    save_checkpoint(path, network, meta)
+
+
+def holds_subnet(path: Path) -> bool:
+    """Tell whether a file is a subnet's own checkpoint, not a supernet's.
+
+    Raises:
+        CheckpointError: it is broken, or holds code.
+    """
+    return bool(read_checkpoint(path, "subnet or supernet").meta.subnet)
+
+
+def read_subnet(path: Path, superspace: Superspace, command: str) -> Subnet:
+    """Read what `save_subnet` wrote, or any checkpoint that says as much of its weights.
+
+    Args:
+        path: the checkpoint.
+        superspace: the superspace of its space.
+        command: makes such a file, for messages.
+
+    Raises:
+        MissingArtifactError: the file is not there.
+        CheckpointError: the file is broken, or is no subnet's.
+        EncodingError: its space is not of this superspace.
+    """
+    checkpoint = read_checkpoint(path, "subnet", command)
+    meta = checkpoint.meta
+    if missing := [name for name in ("space", "subnet", "classes", "quant") if not getattr(meta, name)]:
+        raise CheckpointError(f"{path} is not a subnet's checkpoint: it lacks {choices(missing)}; make one: {command}")
+    head = f"stages.{superspace.stages[-1].name}."
+    # A classifier may be wider than the data had classes.
+    biases = (len(v) for k, v in checkpoint.state.items() if k.startswith(head) and k.endswith(".bias"))
+    member = parse_space(meta.space, within=superspace.with_classes(next(biases, len(meta.classes))))
+    spec = SubnetSpec.parse(meta.subnet)
+    network = Network.fixed(member, spec, quant_scheme(meta.quant) if meta.int8 else DEPLOY)
+    checkpoint.load_into(network, int8=meta.int8)
+    return Subnet(network.eval(), member, spec, meta.classes, meta.quant, meta)
