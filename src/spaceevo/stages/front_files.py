@@ -93,7 +93,7 @@ class FrontFiles:
         evaluated = {f.platform: [(f.latency_ms(s), e.top1) for s, e in f.evaluations.items()] for f in fronts}
         outputs = _write_tables([asdict(row) for row in rows], limits, self.workspace.output, evaluated)
         outputs |= {"chosen": file, "subnets": file.parent / "subnets"}
-        quant = self.source.quant if self.source.int8 else "deploy"
+        quant = self.source.settings.quant if self.source.settings.int8 else "deploy"
         dropped = ("subnet", "latency_constraint")  # export takes the chosen one
         following = self.workspace.commands("export", f"space={member}", f"quant={quant}", without=dropped)
         figures = {"space": str(member), **_figures(fronts, rows, first)}
@@ -104,14 +104,14 @@ class FrontFiles:
     ) -> dict[SubnetSpec, Extracted]:
         """Top-1 on the test images of every subnet, and its checkpoints: INT8, and fp32 where its supernet is there."""
         shutil.rmtree(folder, ignore_errors=True)  # those of an earlier search
-        test, precision = self.data.test(), "int8" if self.source.int8 else "fp32"
+        test, precision = self.data.test(), "int8" if self.source.settings.int8 else "fp32"
         found: dict[SubnetSpec, Extracted] = {}
         with progress() as bar:
             for number, spec in enumerate(bar.track(specs, description="testing the front")):
                 path = folder / f"{number:02d}_{precision}.pth"
-                network = self._extract(supernet, spec, path, self.source.quant)
+                network = self._extract(supernet, spec, path, self.source.settings.quant)
                 found[spec] = Extracted(network, f"{number:02d}", top1(supernet, test), {precision: str(path)})
-        if self.source.int8 and self.source.file(int8=False).exists():
+        if self.source.settings.int8 and self.source.file(int8=False).exists():
             fp32 = self.source.supernet(int8=False)
             for spec, subnet in found.items():
                 path = folder / f"{subnet.number}_fp32.pth"
@@ -147,7 +147,7 @@ class FrontFiles:
                 fp32_file=subnet.files.get("fp32"),
             )
             rows.append(row)
-        if not isinstance(platform, Measures) or self.source.quant != "deploy":
+        if not isinstance(platform, Measures) or self.source.settings.quant != "deploy":
             return rows
         networks = {str(spec): extracted[spec].network for spec in found.shown}
         measured_ms = platform.measured_ms({text: _program(network) for text, network in networks.items()})
