@@ -8,6 +8,7 @@ from pathlib import Path
 
 import hydra
 import pytest
+from hydra.conf import ConfigSourceInfo
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
@@ -82,11 +83,8 @@ def test_folders_of_configs_are_repeated(tmp_path: Path) -> None:
             ["+stage=teacher", "superspace=digits", f"hydra.searchpath=[file://{extra}]", "data=mine"],
             return_hydra_config=True,
         )
-    sources = OmegaConf.to_container(config.hydra.runtime.config_sources)
-    assert isinstance(sources, list)
-    sources.append({"path": str(extra), "schema": "file", "provider": "command-line"})
     OmegaConf.set_readonly(config.hydra, False)
-    config.hydra.runtime.config_sources = sources
+    config.hydra.runtime.config_sources.append(ConfigSourceInfo(str(extra), "file", "command-line"))
     options, words = parse(commands(config)("block_kd"))
     assert options == ["--config-dir", str(extra)]
     assert "data=mine" in words
