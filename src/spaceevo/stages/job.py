@@ -59,10 +59,14 @@ class Commands:
     Attributes:
         options: Hydra's own options, e.g. `--config-dir conf`.
         given: overrides of this command line, as typed, less those that say which job runs and how.
+        spelled: what an experiment that selected this job amounts to, but for the job.
+        experiments: job and scheme of quantisation → the word of an experiment beside it that selects these.
     """
 
     options: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
+    spelled: tuple[str, ...] = ()
+    experiments: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def __call__(self, job: str, *changes: str, without: tuple[str, ...] = ()) -> str:
         """Return a command line, quoted so that it can be copied to a shell.
@@ -74,8 +78,16 @@ class Commands:
         """
         dropped = {_key(text) for text in changes} | set(without)
         kept = [text for text in self.given if _key(text) not in dropped]
-        words = ["python", "-m", "spaceevo", *self.options, f"+stage={job}", *kept, *changes]
-        return shlex.join(words)
+        dropped |= {_key(text) for text in kept}
+        spelled = [text for text in self.spelled if _key(text) not in dropped]
+        words = [*spelled, *kept, *changes]
+        quant = next((text.partition("=")[2] for text in words if _key(text) == "quant"), "")
+        experiment = self.experiments.get((job, quant))
+        if experiment is not None:
+            words = [experiment, *(text for text in (*kept, *changes) if _key(text) != "quant")]
+        else:
+            words = [f"+stage={job}", *words]
+        return shlex.join(["python", "-m", "spaceevo", *self.options, *words])
 
 
 def _key(override: str) -> str:
