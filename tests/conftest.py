@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import spaceevo
+from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.program import Program
@@ -67,21 +68,30 @@ def randomize() -> Callable[[nn.Module], nn.Module]:
 
 @pytest.fixture(scope="session")
 def images() -> Tensor:
-    """What it is run on."""
-    return torch.randn(64, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+    """What it is run on: noise that differs in contrast and brightness, as photographs do."""
+    generator = torch.Generator().manual_seed(1)
+    contrast = 1.5 * torch.rand(64, 1, 1, 1, generator=generator)
+    brightness = torch.randn(64, 3, 1, 1, generator=generator)
+    return torch.randn(64, 3, 24, 24, generator=generator) * contrast + brightness
 
 
 @pytest.fixture(scope="session")
 def network(images: Tensor, randomize: Callable[[nn.Module], nn.Module]) -> Network:
-    """A small quantised network of every digits block type."""
+    """A small quantised network of every digits block type.
+
+    Its statistics are those of the images: else its logits hardly depend on them, and every file would agree.
+    """
     torch.manual_seed(0)
     supernet = Supernet(spaceevo.parse_space("digits-012-000")).eval()
     randomize(supernet)
     smallest = supernet.member.smallest
     supernet.activate(smallest)
+    recalibrate(supernet, [images], supernet)
     spaceevo.set_quant(supernet, True)
     with torch.no_grad():
-        supernet(images)
+        logits = supernet(images)
+    assert logits.std(0).mean() > 0.5 * logits.std()
+    assert len(logits.argmax(1).unique()) > 5
     return supernet.extract(smallest)
 
 

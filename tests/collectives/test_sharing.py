@@ -9,13 +9,13 @@ import torch
 
 from spaceevo.collectives.launcher import is_first
 from spaceevo.collectives.processes import own_device
-from spaceevo.collectives.sharing import Ranks
+from spaceevo.collectives.sharing import Ranks, first_decides
 from spaceevo.errors import ConfigError
 
 PROGRAM = """
 import json, os, sys, time
 from pathlib import Path
-from spaceevo.collectives.sharing import Ranks
+from spaceevo.collectives.sharing import Ranks, first_decides
 
 def work(item):
     number, letter = json.loads(item)
@@ -24,6 +24,8 @@ def work(item):
         file.write(f"{number} ")
     return f"{number}{letter}"
 
+rank = os.environ["RANK"]
+(Path(sys.argv[1]) / f"answer{rank}").write_text(str(first_decides("skip?", rank == "0")))
 ranks = Ranks()
 with ranks.leading(work):
     for start in (0, 10):
@@ -38,7 +40,7 @@ def test_alone_it_is_a_map() -> None:
     ranks = Ranks()
     with ranks.leading(str.upper):
         assert list(ranks.map(str.upper, ["a", "b"])) == ["A", "B"]
-    assert ranks.device == torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    assert ranks.device == (torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
 
 
 @pytest.mark.parametrize("processes", [2])
@@ -53,6 +55,12 @@ def test_processes_share_the_work(tmp_path: Path, processes: int) -> None:
     shares = [(tmp_path / f"rank{rank}").read_text().split() for rank in range(processes)]
     assert sorted(int(number) for share in shares for number in share) == list(range(20))
     assert all(shares)
+    assert [(tmp_path / f"answer{rank}").read_text() for rank in range(processes)] == ["True"] * processes
+
+
+def test_a_process_alone_decides_for_itself() -> None:
+    assert first_decides("skip?", True)
+    assert not first_decides("skip?", False)
 
 
 def test_the_first_process_writes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from spaceevo.latency.roofline import Roofline, block_work
 from spaceevo.nn.block import zero_last_norms
 from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.layers import ConvLayer
+from spaceevo.nn.stage import Stage
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.prepare import set_quant
@@ -116,15 +117,16 @@ def test_it_starts_as_its_shortcut_and_trains(member: SpaceMember) -> None:
     supernet = Supernet(member)
     zero_last_norms(supernet)
     stage = supernet.stages["stage1"]
+    assert isinstance(stage, Stage)
     norms = {
         name: layer.norm.weight.abs().max().item()
-        for block in stage.blocks
+        for block in stage.active_blocks
         for name, layer in block.layers.items()
         if isinstance(layer, ConvLayer) and layer.norm is not None
     }
     assert norms == {"spread": 1.0, "squash": 0.0}
     x = torch.randn(4, 8, 6, 6).relu()
-    block = stage.blocks[0]
+    block = stage.active_blocks[0]
     block.activate(SPEC)
     assert torch.equal(block(x), x)
     images, labels = torch.randn(8, 3, 24, 24), torch.arange(8) % 5

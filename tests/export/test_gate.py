@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def wrong(program: Program) -> Program:
 @pytest.mark.parametrize("format", FORMATS)
 def test_true_files_pass(network: Network, program: Program, batches: list[tuple[Tensor, Tensor]], format: str) -> None:
     gate = Gate(network, program, batches)
-    figures = gate.check(format, Tolerance(98, 0.1))
+    figures: dict[str, Any] = dict(gate.check(format, Tolerance(98, 0.1)))
     assert figures[f"{format}_folded_agreement"] == 100
     assert figures[f"{format}_folded_mean_difference_std"] < 0.005
     assert figures[f"{format}_bit_equal"] > 98

@@ -60,7 +60,7 @@ class Executed:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"weights": {}}, "in no known form"),
+        ({"weights": {}}, "in no known format"),
         ([1, 2], "holds a list"),
         ({"state_dict": {}, "meta": Executed()}, r"holds code \(builtins.print\)"),
         ({"state_dict": {"weight": "text"}, "meta": {}}, "its state_dict holds more than tensors"),

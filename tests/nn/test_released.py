@@ -230,5 +230,6 @@ def test_unknown_forms_are_named(tmp_path: Path, zoo: Superspace) -> None:
     torch.save({"state_dict": {"layer1.weight": torch.ones(1)}}, path)
     text = refused(Supernet(zoo.member((0, 0, 0), (0, 0, 0))), path)
     assert (
-        "is in no known form; expected names that start with stages., stage., _conv_stem.; it has layer1.weight" in text
+        "is in no known format; expected names that start with stages., stage., _conv_stem.; it has layer1.weight"
+        in text
     )

@@ -1,5 +1,6 @@
 """Timing on fake clocks: what is timed how often, in which order, and what counts."""
 
+import time
 from collections.abc import Iterator, Mapping
 
 import pytest
@@ -27,7 +28,7 @@ class Lab:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls = list[str]()
         self.clock = [0]
-        monkeypatch.setattr(module.time, "thread_time_ns", lambda: self.clock[0])
+        monkeypatch.setattr(time, "thread_time_ns", lambda: self.clock[0])
         monkeypatch.setattr(Stillness, "_probe_ns", lambda _: 1000)
 
     def load(self, model: bytes) -> Recorded:
@@ -103,8 +104,8 @@ class FakeClock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, busy: list[bool]) -> None:
         self.now_s, self.naps, self.busy = 0.0, 0, busy
-        monkeypatch.setattr(module.time, "monotonic", lambda: self.now_s)
-        monkeypatch.setattr(module.time, "sleep", self.sleep)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now_s)
+        monkeypatch.setattr(time, "sleep", self.sleep)
         monkeypatch.setattr(
             Stillness, "_probe_ns", lambda _: 1500 if any(self.busy[self.naps : self.naps + 1]) else 1000
         )

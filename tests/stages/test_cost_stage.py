@@ -27,8 +27,12 @@ def test_published_models_by_name(
     with (tmp_path / "runs" / "cost" / "stages.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert sum(float(row["mmacs"]) for row in rows) == pytest.approx(figures["mmacs"], rel=1e-12)
-    assert [row["output"] for row in rows][-3:] == [rows[-3]["output"], "1920×1×1", "1000×1×1"]
-    assert rows[0]["output"] == ("16×80×80" if name.endswith("A0") else rows[0]["output"])
+    (subnet,) = {row["subnet"] for row in rows}
+    resolution = int(subnet.partition("_r")[2])
+    width = subnet.partition("_w")[2].partition("#")[0]
+    last = -(-resolution // 32)
+    assert [row["output"] for row in rows][-3:] == [f"1280×{last}×{last}", "1920×1×1", "1000×1×1"]
+    assert rows[0]["output"] == f"{width}×{resolution // 2}×{resolution // 2}"
 
 
 def test_largest_and_smallest_without_a_subnet(run_stage: RunStage) -> None:

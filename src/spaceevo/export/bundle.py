@@ -1,4 +1,4 @@
-"""The files that an export leaves: INT8 and fp32 in every format asked for, plain PyTorch, program and checkpoint."""
+"""Writes the files that an export leaves: INT8 and fp32 in every format asked for, plain PyTorch, and the program."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def save_file(content: bytes, path: Path) -> None:
 
 @dataclass(frozen=True)
 class Bundle:
-    """What is written as files.
+    """Holds what is written as files.
 
     Attributes:
         program: the integer program.

@@ -1,4 +1,4 @@
-"""The parity gate: an INT8 file is compared with the trained network before it is written."""
+"""Compares INT8 files with the trained network before they are written: the parity gate."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class _Path(NamedTuple):
 
 
 def fastest_subnet(member: SpaceMember, block_ms: BlockMs) -> SubnetSpec:
-    """The subnet whose blocks have the least sum of latencies, of all resolutions."""
+    """Find the subnet whose blocks have the least sum of latencies, of all resolutions."""
     known_ms = cache(block_ms)
     found = [(_fastest(member, hw, known_ms), hw) for hw in member.superspace.supernet_resolutions]
     path, resolution = min(found, key=lambda pair: pair[0].ms)

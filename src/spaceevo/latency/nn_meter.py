@@ -12,12 +12,14 @@ import os
 import pickle
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Protocol
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from spaceevo.artifacts import atomic_path, write_text
 from spaceevo.errors import ConfigError, MissingExtraError, TableError, choices
@@ -29,7 +31,15 @@ SYNONYMS = {"global-avgpool": ("gap", "global-pool"), "addrelu": ("add-relu",)}
 """Other names of kernels in packages; nn-Meter takes them for the same."""
 
 
-def import_nn_meter(state: Path) -> Any:
+class KernelPredictor(Protocol):
+    """Predicts the latency in ms of one kernel, as nn-Meter's packages do."""
+
+    def predict(self, features: list[tuple[float, ...]], /) -> Sequence[float] | NDArray[np.float64]:
+        """Predict rows of features."""
+        ...
+
+
+def import_nn_meter(state: Path) -> ModuleType:
     """Import nn-Meter, keeping its settings and data in `state`.
 
     Raises:
@@ -53,7 +63,8 @@ def import_nn_meter(state: Path) -> Any:
             os.environ["HOME"] = home
     logger.setLevel(logging.ERROR)
     load_config_file("predictors.yaml")  # writes the settings that registering needs
-    return nn_meter
+    module: ModuleType = nn_meter
+    return module
 
 
 def register_package(meta_file: Path, state: Path) -> str:
@@ -82,7 +93,7 @@ def register_package(meta_file: Path, state: Path) -> str:
     return str(meta["name"])
 
 
-def load_predictors(name: str, state: Path) -> dict[str, Any]:
+def load_predictors(name: str, state: Path) -> dict[str, KernelPredictor]:
     """Load the kernel predictors of a registered package by kernel.
 
     Raises:
@@ -90,7 +101,7 @@ def load_predictors(name: str, state: Path) -> dict[str, Any]:
     """
     nn_meter = import_nn_meter(state)
     try:
-        predictors: dict[str, Any] = nn_meter.load_latency_predictor(name).kernel_predictors
+        predictors: dict[str, KernelPredictor] = nn_meter.load_latency_predictor(name).kernel_predictors
     except NotImplementedError:
         known = sorted({str(each["name"]) for each in nn_meter.list_latency_predictors()})
         raise ConfigError(
@@ -102,7 +113,9 @@ def load_predictors(name: str, state: Path) -> dict[str, Any]:
     return predictors
 
 
-def blocks_ms(predictors: Mapping[str, Any], blocks: Mapping[str, PlacedBlock], package: str) -> dict[str, float]:
+def blocks_ms(
+    predictors: Mapping[str, KernelPredictor], blocks: Mapping[str, PlacedBlock], package: str
+) -> dict[str, float]:
     """Predict the latency in ms of blocks by key, each the sum of its kernels.
 
     Raises:
@@ -127,7 +140,7 @@ def blocks_ms(predictors: Mapping[str, Any], blocks: Mapping[str, PlacedBlock], 
     return found
 
 
-def _name_in(predictors: Mapping[str, Any], kernel: str) -> str | None:
+def _name_in(predictors: Mapping[str, KernelPredictor], kernel: str) -> str | None:
     return next((name for name in (kernel, *SYNONYMS.get(kernel, ())) if name in predictors), None)
 
 

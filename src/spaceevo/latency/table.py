@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from spaceevo.artifacts import read_json, write_json
 from spaceevo.errors import CheckpointError, TableError
@@ -29,7 +28,7 @@ class LatencyTable:
     """
 
     entries: dict[str, float] = field(default_factory=dict)
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, object] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     model: Roofline | None = None
     correction: Correction = field(default_factory=Correction)
@@ -71,7 +70,7 @@ class LatencyTable:
 
     def save(self, path: Path) -> None:
         """Write the table atomically, its entries in the order in which they came."""
-        parts: dict[str, Any] = {"provenance": dict(self.provenance)}
+        parts: dict[str, object] = {"provenance": dict(self.provenance)}
         if self.model is not None:
             parts |= {"correction": asdict(self.correction), "model": self.model.costs}
         if self.counts:

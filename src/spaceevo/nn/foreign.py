@@ -71,24 +71,24 @@ class _ForeignClass(type):
 
     may_be_called: bool
 
-    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __call__(cls, *args: object, **kwargs: object) -> object:
         if not cls.may_be_called:
             raise _HoldsCode(cls.__qualname__)
         return super().__call__(*args, **kwargs)
 
 
-def _stand_in(name: str) -> Any:
+def _stand_in(name: str) -> type:
     looks_like_class = name.rpartition(".")[2].lstrip("_")[:1].isupper()
     fields = {"__qualname__": name, "may_be_called": looks_like_class or name in _SIMPLE_VALUES}
     return _ForeignClass(name, (_StandIn,), fields)
 
 
-def _private(function: Callable[..., Any]) -> Callable[..., Any]:
+def _private(function: Callable[..., object]) -> Callable[..., object]:
     """The function under another object, so that a pickle which sets attributes changes nothing of torch's."""
     return lambda *args: function(*args)
 
 
-def _find(module: str, name: str) -> Any:
+def _find(module: str, name: str) -> object:
     """What stands for a global of a pickle.
 
     Raises:
@@ -113,16 +113,16 @@ def _find(module: str, name: str) -> Any:
 
 
 class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         """Never imports anything."""
         return _find(module, name)
 
 
-def _load(file: BinaryIO, **settings: Any) -> Any:
+def _load(file: BinaryIO, **settings: Any) -> object:
     return _Unpickler(file, **settings).load()
 
 
-def read_foreign(path: Path) -> Mapping[str, Any]:
+def read_foreign(path: Path) -> Mapping[str, object]:
     """Read a file that `torch.save` wrote: tensors and plain values as they are, foreign objects as stand-ins.
 
     Raises:

@@ -110,7 +110,7 @@ def read_released(path: Path) -> Released:
     Raises:
         CheckpointError: it is truncated, holds code, has no known format, or is one of ours.
     """
-    released = read_checkpoint(path, "released checkpoint").released
+    released = read_checkpoint(path, "released file").released
     if released is None:
         raise CheckpointError(f"{path} is no released checkpoint but one of ours; it can be used as it is")
     return released

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -211,7 +211,7 @@ def _in_stage(stage: nn.Module, prefix: str, index: int, name: str) -> str | Non
     return None if match is None else f"{place}.convs.{match[1] or 0}"
 
 
-def _efficientnet_names(model: Any) -> dict[str, str]:
+def _efficientnet_names(model: nn.Module) -> dict[str, str]:
     """Names of the package `efficientnet_pytorch` → those of timm's EfficientNet.
 
     Raises:
@@ -220,7 +220,8 @@ def _efficientnet_names(model: Any) -> dict[str, str]:
     if not all(hasattr(model, part) for part in ("conv_stem", "blocks", "conv_head", "classifier")):
         raise CheckpointError(f"a {type(model).__name__} takes no released checkpoint; only timm's EfficientNet does")
     names = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
-    places = [(f"blocks.{s}.{b}", block) for s, stage in enumerate(model.blocks) for b, block in enumerate(stage)]
+    stages = model.get_submodule("blocks").named_children()
+    places = [(f"blocks.{s}.{b}", block) for s, stage in stages for b, block in stage.named_children()]
     for index, (place, block) in enumerate(places):
         layers = ["conv_dw", "bn1", "conv_pw", "bn2"]
         if hasattr(block, "conv_pwl"):

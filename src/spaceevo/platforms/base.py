@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class TableState(TypedDict):
-    """What a platform predicted by at some time: so many entries of its table, and a digest of them and the model."""
+    """Records what a platform predicted by: so many entries of its table, and a digest of them and the model."""
 
     entries: int
     digest: str
@@ -75,7 +75,7 @@ class Platform:
 
     @property
     def measured_for(self) -> str:
-        """The platform whose latencies the table says it has; a published table says nothing."""
+        """Name the platform whose latencies the table says it has; a published table says nothing."""
         return str(self.predictor.table.provenance.get("platform", self.name))
 
     def known_table(self) -> LatencyTable:

@@ -66,7 +66,7 @@ class MeasuringPlatform(Platform):
         fixed_latency_ms: latency of first_conv, stage0 and head, instead of measuring them.
         unknown_blocks: `measure` them, take the `fitted` model, or `auto`: the model where it knows such blocks.
         packed_channels: as every platform's.
-        place: where the runtime runs; this machine by default.
+        place: machine on which the runtime runs; this machine by default.
 
     Raises:
         ConfigError: a setting is not one of the allowed values.
@@ -121,7 +121,7 @@ class MeasuringPlatform(Platform):
 
     @property
     def machine(self) -> str:
-        """Name of the machine that is measured."""
+        """Name the machine that is measured."""
         return self.provenance["machine"]
 
     def known_table(self) -> LatencyTable:

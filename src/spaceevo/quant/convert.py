@@ -79,7 +79,7 @@ def weight_grid(peak: Tensor, scale: Tensor, bias: Tensor, input_scale: float) -
 
 
 def bias_grid(scale: Tensor, input_scale: float) -> Tensor:
-    """Compute the grid of the accumulator and of biases, `(Cout,)`: in float32, as runtimes do, then float64."""
+    """Compute the accumulator's grid, on which biases are integers, float64 `(Cout,)`; in float32, as runtimes do."""
     return (scale * torch.tensor(input_scale, dtype=torch.float32, device=scale.device)).double()
 
 

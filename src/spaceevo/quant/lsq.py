@@ -101,6 +101,11 @@ class _FakeQuantize(torch.autograd.Function):
         )
 
 
+def _fake_quantize(x: Tensor, scale: Tensor, offset: Tensor, grid: Grid, gradient_scale: float) -> Tensor:
+    y: Tensor = _FakeQuantize.apply(x, scale, offset, grid, gradient_scale)  # type: ignore[no-untyped-call]
+    return y
+
+
 def _dense(x: Tensor) -> Tensor:
     """`x` without gaps between its elements, in the order it has if that is one of the two usual ones."""
     if x.is_contiguous() or (x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)):
@@ -153,8 +158,7 @@ def lsq_plus_activation(
     """
     high = 2**bits - 1
     gradient_scale = (x[0].numel() * high) ** -0.5 if scale_gradients else 1.0
-    y: Tensor = _FakeQuantize.apply(x, scale, offset, Grid(0, high, integer_zero_point), gradient_scale)  # type: ignore[no-untyped-call]
-    return y
+    return _fake_quantize(x, scale, offset, Grid(0, high, integer_zero_point), gradient_scale)
 
 
 def lsq_plus_weight(
@@ -176,5 +180,4 @@ def lsq_plus_weight(
     low = -high if narrow else -high - 1
     gradient_scale = (weight.numel() * high) ** -0.5 if scale_gradients else 1.0
     zero = weight.new_zeros(())
-    y: Tensor = _FakeQuantize.apply(weight, scale, zero, Grid(low, high, False), gradient_scale)  # type: ignore[no-untyped-call]
-    return y
+    return _fake_quantize(weight, scale, zero, Grid(low, high, False), gradient_scale)

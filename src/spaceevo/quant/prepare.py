@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -26,7 +25,7 @@ def set_quant(module: nn.Module, on: bool) -> None:
         quantizer.turn(on)
 
 
-def float_state(state: dict[str, Any]) -> dict[str, Any]:
+def float_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Take the part of a state dict that no quantiser owns: what INT8 training takes over from fp32."""
     return {key: value for key, value in state.items() if not _is_quantizer_key(key)}
 

@@ -16,6 +16,7 @@ from spaceevo.artifacts import atomic_path
 from spaceevo.errors import CheckpointError
 from spaceevo.quant.program import ConvWeights, Op, Program, TensorQuant
 
+Array = NDArray[np.generic]
 FORMAT = "spaceevo.program"
 FORMAT_VERSION = 1
 
@@ -31,7 +32,7 @@ def save_program(path: Path, program: Program, metadata: Mapping[str, str] | Non
             for op in program.ops
         ],
     }
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, Array] = {}
     for op in program.ops:
         if op.weights is not None:
             arrays |= {f"{op.output}.{field}": getattr(op.weights, field) for field in ("weight", "scale", "bias")}
@@ -58,13 +59,18 @@ def load_program(path: Path) -> tuple[Program, dict[str, str]]:
         raise CheckpointError(f"{path} is not an integer program ({error}); export it again") from error
 
 
-def _program(description: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Program:
+def _program(description: dict[str, Any], arrays: Mapping[str, Array]) -> Program:
     channels, height, width = description["input"]["shape"]
     tensors = {name: TensorQuant(float(scale), int(zero)) for name, (scale, zero) in description["tensors"].items()}
     program = Program(description["input"]["name"], (channels, height, width), tensors)
     for op in description["ops"]:
-        parts = [arrays.get(f"{op['output']}.{field}") for field in ("weight", "scale", "bias")]
-        weights = None if parts[0] is None else ConvWeights(*parts)  # type: ignore[arg-type]
+        name, weights = op["output"], None
+        if f"{name}.weight" in arrays:
+            weights = ConvWeights(
+                np.asarray(arrays[f"{name}.weight"], np.int8),
+                np.asarray(arrays[f"{name}.scale"], np.float32),
+                np.asarray(arrays[f"{name}.bias"], np.int32),
+            )
         settings = {"stride": op["stride"], "groups": op["groups"]}
         program.ops.append(Op(op["kind"], op["output"], tuple(op["inputs"]), weights, **settings))
     return program

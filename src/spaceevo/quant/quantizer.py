@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -141,7 +141,7 @@ class Quantizer(nn.Module):
             self.scale.clamp_(min=MIN_SCALE)
         return self.scale
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: object) -> None:
         if self.bounds_steps and f"{prefix}scale" in state_dict:  # files of `published` networks have no last scale
             state_dict.setdefault(f"{prefix}last_scale", state_dict[f"{prefix}scale"])
         super()._load_from_state_dict(state_dict, prefix, *rest)

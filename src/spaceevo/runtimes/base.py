@@ -1,4 +1,4 @@
-"""What a runtime has to offer: one object that writes, loads and looks into the files of one format."""
+"""Defines what a runtime offers: one object writes, loads and looks into the files of one format."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INPUT_NAME, OUTPUT_NAME = "images", "logits"
 
 
 class OperatorTime(NamedTuple):
-    """Time that one operator of a file takes.
+    """Says how long one operator of a file takes.
 
     Attributes:
         name: its name in the file.
@@ -45,7 +45,7 @@ class OperatorTime(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """Where the time of a file goes.
+    """Says where the time of a file goes.
 
     Attributes:
         operators: its operators in order of execution.
@@ -58,7 +58,7 @@ class Profile(NamedTuple):
 
 
 class Session(ABC):
-    """A file that is loaded in its runtime: one thread, any batch size."""
+    """Runs a file that is loaded in its runtime: one thread, any batch size."""
 
     @abstractmethod
     def outputs(self, images: Tensor) -> list[Tensor]:

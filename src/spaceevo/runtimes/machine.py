@@ -1,4 +1,4 @@
-"""This machine, as far as it decides how fast integers are multiplied, and where measurements come from."""
+"""Describes this machine, as far as it decides how fast integers are multiplied, and where measurements come from."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class _Describer:
 
 
 def to_plain(network: Network, metadata: Mapping[str, str] | None = None) -> PlainNetwork:
-    """A network in fp32 as a plain one with copies of its weights; quantisers are left behind."""
+    """Copy a network in fp32 as a plain one; quantisers are left behind."""
     describer = _Describer(network)
     network.lower(describer, "images")
     config = {
@@ -49,7 +49,7 @@ def to_plain(network: Network, metadata: Mapping[str, str] | None = None) -> Pla
 
 
 def plain_state(network: Network) -> dict[str, Tensor]:
-    """The weights a plain network has, on the CPU."""
+    """Collect the weights that a plain network has, on the CPU."""
     return {key: value.detach().cpu().contiguous() for key, value in float_state(network.state_dict()).items()}
 
 

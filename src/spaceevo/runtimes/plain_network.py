@@ -1,4 +1,4 @@
-"""An exported fp32 network as plain PyTorch; this file needs torch and safetensors only, and is exported with it.
+"""Reads an exported fp32 network as plain PyTorch; this file needs torch and safetensors only, and is exported with it.
 
 network = load("subnet_fp32.json")   # reads subnet_fp32.safetensors beside it
 logits = network(images)             # (N, C, H, W), normalised, any size → (N, classes)
@@ -29,7 +29,7 @@ ACTIVATIONS = {
 
 
 class PlainNetwork(nn.Module):
-    """Layers in order over named tensors.
+    """Runs layers in order over named tensors.
 
     Args:
         config: `resolution` of the images, and `layers`: each with its `name`, `inputs`, path of its `module`, `kind`

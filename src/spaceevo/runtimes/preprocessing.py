@@ -1,4 +1,4 @@
-"""What images go through before a network sees them, told in a file's metadata or done in the file itself."""
+"""Describes what images go through before a network sees them: told in a file's metadata, or done in the file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ INSIDE_NAME = "pixels"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Evaluation's way from a picture to a network's input.
+    """Describes the way from a picture to a network's input, as in evaluation.
 
     Attributes:
-        mean: of each channel, for pixels 0…1.
-        std: of each channel.
+        mean: mean of each channel, for pixels 0…1.
+        std: standard deviation of each channel.
         resize: length of the shorter side after the first resizing.
         crop: side of the centre crop taken then; the network's resolution is reached by resizing that, bicubically.
-        interpolation: of the first resizing.
+        interpolation: kind of the first resizing.
         inside: whether the file normalises: it then takes uint8 pixels of the network's resolution.
     """
 
@@ -44,10 +44,10 @@ class Preprocessing:
             raise ExportError(f"preprocessing: mean {self.mean} and std {self.std} need a number per channel each")
 
     def text(self) -> str:
-        """For a file's metadata."""
+        """Write it down for a file's metadata."""
         return json.dumps(asdict(self))
 
     def factors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Gain and shift of each channel: `(pixels/255 − mean)/std` is `pixels·gain + shift`."""
+        """Compute gain and shift of each channel: `(pixels/255 − mean)/std` is `pixels·gain + shift`."""
         std = np.array(self.std)
         return (1 / (255 * std)).astype(np.float32), (-np.array(self.mean) / std).astype(np.float32)

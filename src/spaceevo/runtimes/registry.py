@@ -1,4 +1,4 @@
-"""The runtimes there are. A new one is a file of its own and an entry here."""
+"""Lists the runtimes there are. A new one is a file of its own and an entry here."""
 
 from __future__ import annotations
 

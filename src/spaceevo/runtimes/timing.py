@@ -1,4 +1,4 @@
-"""Timing of loaded models on this machine: batch 1, CPU time of one thread, least of shuffled repeats."""
+"""Times loaded models on this machine: batch 1, CPU time of one thread, least of shuffled repeats."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Model = TypeVar("Model")
 
 
 class Timing(NamedTuple):
-    """Latency of one model.
+    """Tells the latency of one model.
 
     Attributes:
         latency_ms: the least of its timings.
@@ -36,7 +36,7 @@ class Timing(NamedTuple):
 
 
 class Invocable(Protocol):
-    """A model that is loaded and has its input; `runtimes.base.Session` is one."""
+    """Can be timed: a model that is loaded and has its input, such as a `runtimes.base.Session`."""
 
     def invoke(self) -> object:
         """Compute once in the calling thread."""

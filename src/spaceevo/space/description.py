@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -165,16 +164,17 @@ def _candidates(value: object, faults: _Faults) -> tuple[Candidate, ...]:
 
 
 def _candidate(item: object, where: str, faults: _Faults) -> Candidate:
-    fields: Mapping[str, Any] = item if isinstance(item, Mapping) else {}
+    fields: Mapping[str, object] = item if isinstance(item, Mapping) else {}
     for field in fields.keys() - {"type", "kernels", "expands", "act"}:
         faults.add(where, "field", field, "type, kernels, expands, act")
     types = block_types()
-    kind, act = str(fields.get("type")), fields.get("act", "none")
+    kind = str(fields.get("type"))
     if kind not in types:
         faults.add(where, "type", fields.get("type"), choices(sorted(types), limit=99))
         return Candidate(kind, (1,), (None,), "none")
-    if act not in ACTIVATIONS:
-        faults.add(where, "act", act, choices(ACTIVATIONS))
+    act = next((known for known in ACTIVATIONS if known == fields.get("act", "none")), None)
+    if act is None:
+        faults.add(where, "act", fields["act"], choices(ACTIVATIONS))
     kernels = _integers(fields.get("kernels", [1]), where, "kernels", faults)
     if any(kernel % 2 == 0 for kernel in kernels):
         faults.add(where, "kernels", list(kernels), "odd sizes")
@@ -183,7 +183,7 @@ def _candidate(item: object, where: str, faults: _Faults) -> Candidate:
         expands = _ratios(fields.get("expands"), where, faults)
     elif "expands" in fields:
         faults.add(where, "expands", fields["expands"], f"none, {kind} has no expand ratio")
-    return Candidate(kind, kernels, expands, act)
+    return Candidate(kind, kernels, expands, act or "none")
 
 
 def _ratios(value: object, where: str, faults: _Faults) -> tuple[float | None, ...]:
@@ -202,14 +202,15 @@ def _stages(value: object, faults: _Faults) -> tuple[StageTemplate, ...]:
 
 
 def _stage(name: str, item: object, faults: _Faults) -> StageTemplate:
-    fields: Mapping[str, Any] = item if isinstance(item, Mapping) else {}
+    fields: Mapping[str, object] = item if isinstance(item, Mapping) else {}
     for field in fields.keys() - {"stride", "widths", "window", "depths", "block"}:
         faults.add(name, "field", field, "stride, widths, window, depths, block")
     widths = _integers(fields.get("widths"), name, "widths", faults)
     depths = _integers(fields.get("depths", [1]), name, "depths", faults)
     stride, window = fields.get("stride", 1), fields.get("window", len(widths))
-    if stride not in (1, 2):
+    if not isinstance(stride, int) or stride not in (1, 2):
         faults.add(name, "stride", stride, "1, 2")
+        stride = 1
     if not isinstance(window, int) or not 1 <= window <= len(widths):
         faults.add(name, "window", window, f"1…{len(widths)}, the number of widths")
         window = len(widths)
@@ -221,15 +222,15 @@ def _stage(name: str, item: object, faults: _Faults) -> StageTemplate:
 
 def _integers(value: object, where: str, field: str, faults: _Faults) -> tuple[int, ...]:
     """A list of ascending positive integers, written out or as `{min: 16, max: 32, step: 8}` (both ends included)."""
-    numbers: list[Any] = []
+    numbers: list[object] = []
     if isinstance(value, Mapping) and value.keys() <= {"min", "max", "step"} and {"min", "max"} <= value.keys():
         ends = [value["min"], value["max"], value.get("step", 1)]
         if all(isinstance(end, int) for end in ends) and ends[2] > 0:
-            numbers = list(range(ends[0], ends[1] + 1, ends[2]))
+            numbers = [*range(ends[0], ends[1] + 1, ends[2])]
     elif isinstance(value, list):
         numbers = value
-    whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in numbers)
-    if not numbers or not whole or numbers != sorted(set(numbers)):
+    whole = [n for n in numbers if isinstance(n, int) and not isinstance(n, bool) and n > 0]
+    if not whole or numbers != sorted(set(whole)):
         faults.add(where, field, value, "ascending positive whole numbers: a list, or {min, max, step}")
         return (8,)
-    return tuple(numbers)
+    return tuple(whole)

@@ -79,13 +79,17 @@ class StageSpace:
     def largest(self) -> tuple[BlockChoice, ...]:
         """The sub-stage with the greatest depth, kernels, widths and expand ratios."""
         block = self.candidate
-        return (BlockChoice(max(block.kernels), max(self.widths), max(block.expands, key=_ratio)),) * max(self.depths)
+        return (BlockChoice(max(block.kernels), max(self.widths), max(block.expands, key=lambda e: e or 0.0)),) * max(
+            self.depths
+        )
 
     @property
     def smallest(self) -> tuple[BlockChoice, ...]:
         """The sub-stage with the least depth, kernels, widths and expand ratios."""
         block = self.candidate
-        return (BlockChoice(min(block.kernels), min(self.widths), min(block.expands, key=_ratio)),) * min(self.depths)
+        return (BlockChoice(min(block.kernels), min(self.widths), min(block.expands, key=lambda e: e or 0.0)),) * min(
+            self.depths
+        )
 
     def block_specs(self, position: int) -> Iterator[BlockSpec]:
         """List every block that may stand at `position`, the first being 0."""
@@ -126,10 +130,6 @@ class StageSpace:
                 )
 
 
-def _ratio(expand: float | None) -> float:
-    return expand or 0.0
-
-
 @dataclass(frozen=True)
 class Superspace:
     """Describes a macro architecture, the block types its searched stages choose from, and resolutions in pixels."""
@@ -167,12 +167,10 @@ class Superspace:
         Raises:
             ConfigError: no stage has this name.
         """
-        for stage in self.stages:
-            if stage.name == name:
-                return stage
-        raise ConfigError(
-            f"superspace {self.name} has no stage '{name}'; stages: {choices(s.name for s in self.stages)}"
-        )
+        named = {stage.name: stage for stage in self.stages}
+        if name not in named:
+            raise ConfigError(f"superspace {self.name} has no stage '{name}'; stages: {choices(named)}")
+        return named[name]
 
     def cins(self, name: str) -> tuple[int, ...]:
         """List the input widths of a stage: the previous stage's whole list."""
@@ -283,10 +281,10 @@ class SpaceMember:
         if len(spec.stages) != len(self.body):
             names = choices(stage.name for stage in self.body)
             raise EncodingError(f"subnet '{spec}': {len(spec.stages)} depths for the stages {names} of {self}")
-        resolutions = self.superspace.supernet_resolutions
-        if spec.resolution not in resolutions:
+        allowed = self.superspace.supernet_resolutions
+        if spec.resolution not in allowed:
             raise EncodingError(
-                f"subnet '{spec}': resolution {spec.resolution} is not allowed; allowed: {choices(resolutions)}"
+                f"subnet '{spec}': resolution {spec.resolution} is not allowed; allowed: {choices(allowed)}"
             )
         for stage, blocks in zip(self.body, spec.stages, strict=True):
             try:

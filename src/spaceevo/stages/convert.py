@@ -100,8 +100,8 @@ class ConvertJob(Job[ConvertSettings]):
         make = {"supernet": self._supernet, "block": self._block, "teacher": self._teacher}[released.kind]
         network, target, meta = make(released)
         loaded = load_parsed(network, released, path)
-        meta = replace(meta, quant="published" if released.int8 else "off", epochs=loaded.epochs)
-        save_checkpoint(target, network, meta)
+        quant = "published" if released.int8 else "off"
+        save_checkpoint(target, network, replace(meta, quant=quant, epochs=loaded.epochs))
         figures = {
             "kind": released.kind,
             "precision": "int8" if released.int8 else "fp32",
@@ -110,9 +110,8 @@ class ConvertJob(Job[ConvertSettings]):
             "quantised_layers": loaded.quantised,
             "epochs": loaded.epochs,
         }
-        changes = [f"space={meta.space}"] if meta.space else []
-        dropped = ("checkpoint", "block")
-        following = self.workspace.commands(NEXT[released.kind], *changes, f"quant={meta.quant}", without=dropped)
+        changes = ([f"space={meta.space}"] if meta.space else []) + [f"quant={quant}"]
+        following = self.workspace.commands(NEXT[released.kind], *changes, without=("checkpoint", "block"))
         return Outcome(figures, {"checkpoint": target}, following)
 
     def _supernet(self, released: Released) -> Converted:

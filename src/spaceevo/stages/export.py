@@ -162,11 +162,11 @@ def _preprocessing(context: Context) -> Preprocessing:
 
 def _packed_channels(context: Context) -> int | None:
     """Channels that narrow convolutions are packed to: as the recipe says, or else the platform."""
-    asked = context.recipe["packed_channels"]
+    name, asked = "recipe.export.packed_channels", context.recipe["packed_channels"]
     if asked is None:
-        asked = context.plain["platform"].get("packed_channels")
+        name, asked = "platform.packed_channels", context.plain["platform"].get("packed_channels")
     if asked is not None and (not isinstance(asked, int) or asked < 1):
-        raise ConfigError(f"recipe.export.packed_channels = {asked}; allowed: null, or a positive integer")
+        raise ConfigError(f"{name} = {asked}; allowed: null, or a positive integer")
     return None if asked is None else int(asked)
 
 

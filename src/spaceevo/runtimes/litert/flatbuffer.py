@@ -1,4 +1,4 @@
-"""LiteRT models as flatbuffers: tensors and operators in, bytes out; what they compute is the caller's matter."""
+"""Packs LiteRT models as flatbuffers: tensors and operators in, bytes out; what they compute is the caller's matter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METADATA_NAME = b"spaceevo"
 
 
 def litert_schema() -> ModuleType:
-    """The LiteRT flatbuffer schema in Python.
+    """Import the LiteRT flatbuffer schema in Python.
 
     Raises:
         MissingExtraError: `ai-edge-litert` is not installed.
@@ -38,7 +38,7 @@ def litert_schema() -> ModuleType:
 
 
 class FlatbufferGraph:
-    """One LiteRT subgraph under construction; tensors are known by their index."""
+    """Collects one LiteRT subgraph; tensors are known by their index."""
 
     def __init__(self) -> None:
         self.schema: Table = litert_schema()
@@ -65,10 +65,10 @@ class FlatbufferGraph:
             name: its name.
             shape: its sizes.
             dtype: a name of the schema's `TensorType`: INT8, INT32, UINT8, FLOAT32.
-            scale: of its integers, one or one per slice of `axis`; without, the tensor is not quantised.
-            zero_point: of its integers.
+            scale: scale of its integers, one or one per slice of `axis`; without, the tensor is not quantised.
+            zero_point: zero point of its integers.
             axis: dimension the scales belong to.
-            values: of a constant.
+            values: content of a constant.
         """
         tensor = self.schema.TensorT()
         tensor.name, tensor.hasRank = name.encode(), True
@@ -115,7 +115,7 @@ class FlatbufferGraph:
             kind: a name of the schema's `BuiltinOperator`.
             inputs: tensors it reads.
             output: tensor it writes.
-            version: of the operator: which types it has to support.
+            version: tells the types that the operator has to support.
             options: table of its options, e.g. `Conv2DOptions`.
             settings: fields of that table.
         """
@@ -144,7 +144,7 @@ class FlatbufferGraph:
         return self.code_indices[key]
 
     def pack(self, inputs: Sequence[int], outputs: Sequence[int], description: str, texts: Mapping[str, str]) -> bytes:
-        """The finished file.
+        """Pack the finished file.
 
         Args:
             inputs: tensors it is fed.
@@ -168,12 +168,12 @@ class FlatbufferGraph:
 
 
 def read_model(file: bytes) -> Table:
-    """A LiteRT file as the schema's objects."""
+    """Read a LiteRT file as the schema's objects."""
     return litert_schema().ModelT.InitFromPackedBuf(file, 0)
 
 
 def read_metadata(file: bytes) -> dict[str, str]:
-    """The texts of a file written here; empty for others."""
+    """Read the texts of a file written here; empty for others."""
     model = read_model(file)
     for entry in model.metadata or []:
         if entry.name == METADATA_NAME:

@@ -1,4 +1,4 @@
-"""fp32 network → LiteRT file, batch norm folded: what the INT8 file's size and latency are compared with."""
+"""Writes fp32 networks as LiteRT files, batch norm folded: what the INT8 file's size and latency are compared with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers in LiteRT's layout `(N, H, W, C)`, in int8 or float: what the integer and the fp32 writer share."""
+"""Writes layers in LiteRT's layout `(N, H, W, C)`, in int8 or float: what the integer and the fp32 writer share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEEPING_SHAPE_VERSION = 5
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of the graph.
+    """Stands for a tensor of the graph.
 
     Attributes:
         index: its index.
@@ -36,7 +36,7 @@ class Value:
 
 
 class Weights(NamedTuple):
-    """Weight `(Cout, Cin/groups, K, K)` and bias `(Cout,)`: int8 and int32 with a scale per channel, or float32."""
+    """Holds weight `(Cout, Cin/groups, K, K)` and bias `(Cout,)`: int8, int32 and a scale per channel, or float32."""
 
     weight: NDArray[np.generic]
     bias: NDArray[np.generic]
@@ -44,13 +44,13 @@ class Weights(NamedTuple):
 
 
 def pads_as_same(size: int, kernel: int, stride: int) -> bool:
-    """Whether LiteRT's `SAME`, which favours the end, pads the start by half the kernel as we do."""
+    """Tell whether LiteRT's `SAME`, which favours the end, pads the start by half the kernel as we do."""
     total = max((halved(size, stride) - 1) * stride + kernel - size, 0)
     return total // 2 == kernel // 2
 
 
 class Window(NamedTuple):
-    """Zeros around a convolution's input, before and behind its rows and columns, and steps down and across."""
+    """Says how a convolution moves: zeros before and behind rows and columns, and steps down and across."""
 
     rows: tuple[int, int]
     columns: tuple[int, int]
@@ -58,12 +58,12 @@ class Window(NamedTuple):
 
     @property
     def margins(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Zeros around rows and columns."""
+        """List the zeros around rows and columns."""
         return self.rows, self.columns
 
 
 class LayerGraph(FlatbufferGraph):
-    """A graph that knows layers; `act` is a name of the schema's `ActivationFunctionType`.
+    """Collects a graph layer by layer; `act` is a name of the schema's `ActivationFunctionType`.
 
     Args:
         packed_channels: pixels of narrow integer convolutions are packed to this many channels; 1 packs none.

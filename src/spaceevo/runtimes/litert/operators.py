@@ -1,4 +1,4 @@
-"""What LiteRT makes of a file: its operators, which of them compute in float, and the time of each."""
+"""Looks at the operators of a LiteRT file: which of them compute in float, and the time of each."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from spaceevo.runtimes.timing import time_models
 
 
 class OperatorFile(NamedTuple):
-    """An operator as a LiteRT file of its own.
+    """Holds an operator as a LiteRT file of its own.
 
     Attributes:
-        name: of the tensor it writes.
+        name: name of the tensor it writes.
         kind: its type, a name of the schema's `BuiltinOperator`.
         file: takes what the operator is fed, constants apart, and returns what it writes.
     """
@@ -31,13 +31,13 @@ class OperatorFile(NamedTuple):
 
 
 def operator_kinds(model: Table) -> list[str]:
-    """Types of a model's operators, in order of execution."""
+    """List the types of a model's operators, in order of execution."""
     names = {value: name for name, value in vars(litert_schema().BuiltinOperator).items() if not name.startswith("_")}
     return [names[model.operatorCodes[each.opcodeIndex].builtinCode] for each in model.subgraphs[0].operators]
 
 
 def operator_files(file: bytes) -> list[OperatorFile]:
-    """The operators of a file written here, each alone, in order of execution; padding goes with what reads it."""
+    """Cut a file written here into its operators, in order of execution; padding goes with what reads it."""
     model = read_model(file)
     found: list[OperatorFile] = []
     together: list[Table] = []

@@ -1,4 +1,4 @@
-"""Narrow convolutions as wide ones: pixels side by side become channels of one, so that wide matrix units are filled.
+"""Packs narrow convolutions as wide ones: pixels side by side become channels of one, which fills wide matrix units.
 
 The same products and sums, and zeros besides; every result is the same integer. AMX multiplies tiles of 64 inputs: a
 3×3 convolution of 8 channels fills an eighth of each, and takes a fifth of the time packed.
@@ -18,16 +18,16 @@ AMX_CHANNELS = 64
 
 
 def native_channels() -> int:
-    """Channels that fill this machine's matrix units; 1 where packing does not pay."""
+    """Count the channels that fill this machine's matrix units; 1 where packing does not pay."""
     return AMX_CHANNELS if "amx_int8" in instruction_sets() else 1
 
 
 class PackedKernel(NamedTuple):
-    """A convolution over packed pixels.
+    """Holds a convolution over packed pixels.
 
     Attributes:
         weight: `(pixels·Cout, stride·pixels·Cin, K, blocks)`.
-        pixels: of the output, side by side, that one packed pixel holds; of the input `stride` times as many.
+        pixels: output pixels, side by side, that one packed pixel holds; of the input `stride` times as many.
         left: packed pixels to pad on the left.
         right: packed pixels to pad on the right.
     """
@@ -39,7 +39,7 @@ class PackedKernel(NamedTuple):
 
 
 def packed_pixels(channels: int, width: int, stride: int, packed_channels: int) -> int:
-    """Most pixels of the output, a power of 2, whose inputs fit in `packed_channels`; 0 where none do."""
+    """Find how many pixels of the output, a power of 2, have inputs that fit in `packed_channels`; 0 where none do."""
     pixels = 0
     following = 1
     while following * stride * channels <= packed_channels and width % (following * stride) == 0:
@@ -48,12 +48,12 @@ def packed_pixels(channels: int, width: int, stride: int, packed_channels: int) 
 
 
 def pack_kernel(weight: NDArray[np.generic], stride: int, pixels: int) -> PackedKernel:
-    """The kernel of a convolution padded by half of it, for packed pixels.
+    """Rewrite the kernel of a convolution, padded by half of it, for packed pixels.
 
     Args:
         weight: `(Cout, Cin, K, K)`.
-        stride: of the convolution.
-        pixels: of the output that are packed.
+        stride: stride of the convolution.
+        pixels: output pixels that are packed.
     """
     outputs, inputs, kernel, _ = weight.shape
     block, margin = stride * pixels, kernel // 2

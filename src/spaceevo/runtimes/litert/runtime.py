@@ -1,4 +1,4 @@
-"""LiteRT, as TFLite is called now."""
+"""Offers LiteRT, as TFLite is called now."""
 
 from __future__ import annotations
 

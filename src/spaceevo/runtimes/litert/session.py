@@ -1,4 +1,4 @@
-"""LiteRT interpreters."""
+"""Runs TFLite files in LiteRT."""
 
 from __future__ import annotations
 

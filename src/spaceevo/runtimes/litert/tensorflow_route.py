@@ -1,4 +1,4 @@
-"""The same network through TensorFlow's own converter: an independent check of the files written here.
+"""Writes the same network by TensorFlow's own converter: an independent check of the files written here.
 
 Every tensor of the program is a fake-quantised float tensor of a TensorFlow graph; which integers, operators and scales
 come of it is the converter's choice. No calibration data is given.
@@ -25,7 +25,7 @@ TensorFlow = Any
 
 
 def tensorflow() -> TensorFlow:
-    """The TensorFlow package.
+    """Import the TensorFlow package.
 
     Raises:
         MissingExtraError: it is not installed.

@@ -1,4 +1,4 @@
-"""Integer program → LiteRT (TFLite) file: int8 storage, every number as the program has it, no TensorFlow needed."""
+"""Writes integer programs as LiteRT (TFLite) files: int8 storage, every number as the program has it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spaceevo.runtimes.preprocessing import INSIDE_NAME, Preprocessing
 
 
 def producer() -> str:
-    """Who writes the files."""
+    """Name who writes the files."""
     return f"spaceevo {version('spaceevo')}"
 
 

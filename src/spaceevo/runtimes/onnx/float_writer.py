@@ -1,4 +1,4 @@
-"""fp32 network → ONNX, by torch's own exporter."""
+"""Writes fp32 networks as ONNX, by torch's own exporter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ONNX models of single blocks as a network has them: integer tensors, channels last, at both ends.
+"""Makes ONNX models of single blocks as a network has them: integer tensors, channels last, at both ends.
 
 A network converts images once and then keeps integers in the runtime's own layout from block to block; a block written
 as a model of its own would convert its input and output each time, which costs up to a third of it.

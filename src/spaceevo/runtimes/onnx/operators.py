@@ -1,4 +1,4 @@
-"""What ONNX Runtime makes of a file: the operators that it executes, and their time."""
+"""Looks at what ONNX Runtime makes of a file: the operators that it executes, and their time."""
 
 from __future__ import annotations
 

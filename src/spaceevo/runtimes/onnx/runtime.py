@@ -1,4 +1,4 @@
-"""ONNX Runtime."""
+"""Offers ONNX Runtime."""
 
 from __future__ import annotations
 

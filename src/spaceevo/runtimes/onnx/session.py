@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions."""
+"""Runs ONNX files in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class OnnxSession(Session):
     Args:
         file: content of the file.
         optimize: whether operators may be fused into integer ones.
-        optimized_file: where to leave the fused graph, if anywhere.
-        profile_prefix: where to leave a profile, if anywhere; its name begins so.
+        optimized_file: file to leave the fused graph in, if any.
+        profile_prefix: folder and begin of the name of a profile to leave, if any.
     """
 
     def __init__(

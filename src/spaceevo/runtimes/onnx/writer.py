@@ -1,4 +1,4 @@
-"""Integer program → ONNX: QDQ form, every number as the program has it."""
+"""Writes integer programs as ONNX: QDQ form, every number as the program has it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _Graph:
         return output
 
     def grid(self, name: str, quant: TensorQuant) -> list[str]:
-        """Scale and zero point of activations."""
+        """Write scale and zero point of activations; return their names."""
         return [
             self.constant(f"{name}.scale", np.float32(quant.scale)),
             self.constant(f"{name}.zero_point", np.uint8(quant.zero_point)),
@@ -65,7 +65,7 @@ class _Graph:
         self.node("QuantizeLinear", [result, *self.grids[tensor]], f"{tensor}.q")
 
     def real(self, tensor: str) -> str:
-        """Name of a tensor's real values, written when first read."""
+        """Write a tensor's real values when they are first read; return their name."""
         if tensor not in self.reals:
             name = OUTPUT_NAME if tensor == self.output else f"{tensor}.dq"
             self.reals[tensor] = self.node("DequantizeLinear", [f"{tensor}.q", *self.grids[tensor]], name)
