@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from spaceevo.version import VERSION
+
 if TYPE_CHECKING:
     from spaceevo.latency.predictor import BlockLatency
     from spaceevo.nn.loading import load_released
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from spaceevo.space.spec import Cost
     from spaceevo.space.superspace import SpaceMember, Superspace
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _HOMES = {
     "BlockLatency": "latency.predictor",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,9 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from spaceevo.lit.block_kd import BlockKdModule, Pupil, teacher_taps
+from spaceevo.lit.block_kd import BlockKdModule, Student
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.digits import write_digits
+from spaceevo.lit.guard import LossWatch
 from spaceevo.lit.module import Callback, MultiPassModule, Recipe, Trainer
 from spaceevo.lit.supernet import SupernetModule
 from spaceevo.nn.calibrate import recalibrate
@@ -32,17 +34,17 @@ RECIPE = Recipe(1, lambda groups: torch.optim.SGD(groups, lr=0.005, momentum=0.9
 
 
 class Recorded(SupernetModule):
-    """Keeps the losses of each step, averaged over processes, and the subnets drawn."""
+    """Keeps the losses of each step, averaged over processes, and the subnets sampled."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
         super().__init__(Supernet(parse_space("digits-012-010")), RECIPE, 3, 0.1, 0.0)
-        self.drawn: list[str] = []
+        self.sampled: list[str] = []
         sample = self.supernet.sample
 
         def recorded(generator: torch.Generator | Random) -> SubnetSpec:
             spec = sample(generator)
-            self.drawn.append(str(spec))
+            self.sampled.append(str(spec))
             return spec
 
         self.supernet.sample = recorded  # type: ignore[method-assign]
@@ -54,11 +56,12 @@ def block_kd() -> BlockKdModule:
     widths = [3, 8, 12, 16]
     layers = [nn.Conv2d(cin, cout, 3, 2, 1) for cin, cout in zip(widths, widths[1:], strict=False)]
     teacher = Teacher(nn.Sequential(*layers), {"stage0": "0", "stage1": "1", "stage2": "2"})
-    digits, pupils = superspace("digits"), {}
-    for stage, index, channels in (("stage1", 2, (8, 12)), ("stage2", 1, (12, 16))):
-        student = BlockStudent(digits.stage_space(stage, index), channels, DEPLOY)
-        pupils[f"{stage}_{index}"] = Pupil(student, teacher_taps(digits, stage))
-    return BlockKdModule(pupils, teacher, (24, 32), RECIPE, 3, "teacher")
+    digits = superspace("digits")
+    students: dict[str, Student] = {}
+    for source, stage, index, channels in (("stage0", "stage1", 2, (8, 12)), ("stage1", "stage2", 1, (12, 16))):
+        network = BlockStudent(digits.stage_space(stage, index), channels, DEPLOY)
+        students[f"{stage}_{index}"] = Student(network, (source, stage))
+    return BlockKdModule(students, teacher, (24, 32), RECIPE, 3, "teacher")
 
 
 class FrozenNorms(Callback):
@@ -81,9 +84,13 @@ def main(kind: str, folder: Path, images: int) -> None:
         prepare=write_digits,
     )
     module: MultiPassModule = Recorded() if kind == "supernet" else block_kd()
-    seen: list[Any] = []
+    seen: list[dict[str, float]] = []
 
-    module.watch.check = lambda losses, step: seen.append(dict(losses))  # type: ignore[method-assign]
+    class Noting(LossWatch):
+        def check(self, losses: Mapping[str, float], step: int) -> None:
+            seen.append(dict(losses))
+
+    module.watch = Noting(module.recipe.guard)
     size = int(os.environ.get("WORLD_SIZE", 1))
     trainer = Trainer(
         max_epochs=1,
@@ -101,7 +108,12 @@ def main(kind: str, folder: Path, images: int) -> None:
     trainer.fit(module, data)
     weights = torch.cat([p.detach().flatten() for p in module.network.parameters()])
     rate = module.lr_schedulers().base_lrs[0]
-    found = {"losses": seen, "weights": weights[::97].tolist(), "rate": rate, "drawn": getattr(module, "drawn", [])}
+    found = {
+        "losses": seen,
+        "weights": weights[::97].tolist(),
+        "rate": rate,
+        "sampled": getattr(module, "sampled", []),
+    }
     if isinstance(module, BlockKdModule):
         found["figures"] = module.evaluate(data.calibration_images(), list(data.held_out()))
     else:

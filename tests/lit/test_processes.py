@@ -32,7 +32,7 @@ def test_two_processes_are_one_with_twice_the_images(tmp_path: Path, kind: str) 
     assert one["losses"][0] != one["losses"][3]
     assert one["weights"] == pytest.approx(first["weights"], rel=1e-4, abs=1e-6)
     assert first["weights"] == second["weights"]
-    assert one["drawn"] == first["drawn"] == second["drawn"]
+    assert one["sampled"] == first["sampled"] == second["sampled"]
     assert one["rate"] == first["rate"] == pytest.approx(0.01)  # 32 images a step, rates are meant for 16
     for name, figures in one["figures"].items():
         assert figures == pytest.approx(first["figures"][name], rel=1e-4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -10,18 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from spaceevo.lit.base import QuantConfig, TrainingRun
 from torch import Tensor, nn
 
-from spaceevo.artifacts import Layout
 from spaceevo.errors import ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.digits import write_digits
 from spaceevo.lit.guard import DivergenceError, Guard, LossWatch
-from spaceevo.lit.module import MultiPassModule, Recipe, Trainer
+from spaceevo.lit.module import Callback, MultiPassModule, Recipe, Trainer
+from spaceevo.lit.training import Trainee, Training
+from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.loading import read_checkpoint
-from spaceevo.space.description import superspace
-from spaceevo.teacher import TeacherConfig
 
 RECIPE = Recipe(3, lambda groups: torch.optim.SGD(groups, lr=0.1, weight_decay=0.01))
 
@@ -54,109 +52,122 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def make_run(digits: Path, folder: Path) -> TrainingRun:
-    def trainer(where: Path, epochs: int, callbacks: list[Any]) -> Trainer:
-        return Trainer(
-            max_epochs=epochs,
-            limit_train_batches=2,
-            accelerator="cpu",
-            logger=False,
-            callbacks=callbacks,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            reload_dataloaders_every_n_epochs=1,
-            default_root_dir=where,
-        )
-
-    transform = {"size": 8, "resize": 8, "flip": False}
-    return TrainingRun(
-        data=ImageFolderDataModule(root=digits, transform=transform, batch_size=8, holdout=50),
-        superspace=superspace("digits"),
-        teacher=TeacherConfig("none", nn.Identity, {}),
-        quant=QuantConfig("off"),
-        layout=Layout(folder / "checkpoints"),
-        output=folder / "run",
-        seed=0,
-        make_trainer=trainer,
-        describe={"lr": 0.1},
-        announce=lambda line: lines.append(line),
+def make_trainer(folder: Path, epochs: int, callbacks: Sequence[Callback] = (), **settings: Any) -> Trainer:
+    return Trainer(
+        max_epochs=epochs,
+        limit_train_batches=2,
+        accelerator="cpu",
+        logger=False,
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        reload_dataloaders_every_n_epochs=1,
+        default_root_dir=folder,
+        **settings,
     )
 
 
-lines: list[str] = []
+def make_data(digits: Path) -> ImageFolderDataModule:
+    transform = {"size": 8, "resize": 8, "flip": False}
+    return ImageFolderDataModule(root=digits, transform=transform, batch_size=8, holdout=50)
 
 
-def fit(run: TrainingRun, target: Path, module: Toy) -> Tensor:
-    lines.clear()
-    run.fit("toy", target, lambda: module, lambda _: {"figure": 1.0}, {}, {})
-    return read_checkpoint(target, "toy", "").state["weight"]
+class Bench:
+    """Trains toys below a folder, and keeps what the user is told."""
+
+    def __init__(self, digits: Path, folder: Path) -> None:
+        self.folder = folder
+        self.said: list[str] = []
+        self.training = Training(make_data(digits), folder / "run", 0, make_trainer, self.said.append)
+
+    def trainee(self, file: str, **identity: object) -> Trainee:
+        return Trainee("toy", self.folder / file, {"lr": 0.1, **identity}, CheckpointMeta())
+
+    def fit(self, file: str, make_module: Callable[[], MultiPassModule], **identity: object) -> Tensor:
+        """Train; return the weights that were saved."""
+        self.said.clear()
+        self.training.fit(self.trainee(file, **identity), make_module, lambda _: {"figure": 1.0})
+        return read_checkpoint(self.folder / file, "toy", "").state["weight"]
 
 
-def test_a_killed_run_resumes_and_ends_alike_and_a_finished_one_is_skipped(digits: Path, tmp_path: Path) -> None:
-    run = make_run(digits, tmp_path)
-    whole = fit(run, tmp_path / "whole.pth", Toy())
+@pytest.fixture
+def bench(digits: Path, tmp_path: Path) -> Bench:
+    return Bench(digits, tmp_path)
+
+
+def test_a_killed_run_resumes_and_ends_alike_and_a_finished_one_is_skipped(bench: Bench) -> None:
+    whole = bench.fit("whole.pth", Toy)
     with pytest.raises(SystemError):
-        fit(run, tmp_path / "killed.pth", Toy(kill=3))
-    assert not (tmp_path / "killed.pth").exists()
-    resumed = fit(run, tmp_path / "killed.pth", Toy())
-    assert any("resumes" in line for line in lines)
+        bench.fit("killed.pth", lambda: Toy(kill=3))
+    assert not (bench.folder / "killed.pth").exists()
+    resumed = bench.fit("killed.pth", Toy)
+    assert any("resumes" in line for line in bench.said)
     assert torch.equal(whole, resumed)
-    fit(run, tmp_path / "killed.pth", Toy(kill=0))
-    assert "skipped" in lines[0]
+    bench.fit("killed.pth", lambda: Toy(kill=0))
+    assert "skipped" in bench.said[0]
 
 
-def test_a_loss_that_is_no_number_stops_with_the_last_epoch_kept(digits: Path, tmp_path: Path) -> None:
-    run = make_run(digits, tmp_path)
+def test_a_run_that_began_with_other_settings_says_so_and_starts_over(bench: Bench) -> None:
+    whole = bench.fit("whole.pth", lambda: Toy(replace(RECIPE, epochs=2)), epochs=2)
+    with pytest.raises(SystemError):
+        bench.fit("toy.pth", lambda: Toy(kill=3), epochs=3)
+    found = bench.fit("toy.pth", lambda: Toy(replace(RECIPE, epochs=2)), epochs=2)
+    began = "toy: starts over, since an unfinished run began with other settings or inputs: toy.epochs 3 → 2"
+    assert bench.said[0] == began
+    assert not any("resumes" in line for line in bench.said)
+    assert torch.equal(found, whole)
+    assert not list((bench.folder / "run/toy").glob("*/last.ckpt"))
+
+
+def test_a_loss_that_is_no_number_stops_with_the_last_epoch_kept(bench: Bench, digits: Path) -> None:
     with pytest.raises(DivergenceError, match=r"loss loss is nan at step 3; .*rollback"):
-        fit(run, tmp_path / "toy.pth", Toy(fault=3))
-    assert list((tmp_path / "run" / "toy").glob("*/last.ckpt"))
-    whole = fit(run, tmp_path / "whole.pth", Toy())
-    assert any("resumes" in line for line in lines)
-    assert torch.equal(whole, fit(make_run(digits, tmp_path / "other"), tmp_path / "again.pth", Toy()))
+        bench.fit("toy.pth", lambda: Toy(fault=3))
+    assert list((bench.folder / "run" / "toy").glob("*/last.ckpt"))
+    whole = bench.fit("whole.pth", Toy)
+    assert any("resumes" in line for line in bench.said)
+    assert torch.equal(whole, Bench(digits, bench.folder / "other").fit("again.pth", Toy))
 
 
-def test_a_rollback_goes_on_from_the_last_epoch_with_a_smaller_rate(digits: Path, tmp_path: Path) -> None:
+def test_a_rollback_goes_on_from_the_last_epoch_with_a_smaller_rate(bench: Bench) -> None:
+    rates: list[float] = []
+
+    class Watched(Toy):
+        def on_train_epoch_end(self) -> None:
+            scheduler: Any = self.lr_schedulers()
+            rates.append(scheduler.base_lrs[0])
+
     recipe = replace(RECIPE, guard=Guard(action="rollback", rate_factor=0.25))
-    modules = iter([Toy(recipe, fault=3), Toy(recipe, fault=3)])
-    rates: list[object] = []
-
-    def make_module() -> Toy:
-        module = next(modules)
-        module.on_train_epoch_end = lambda: rates.append(module.lr_schedulers().base_lrs[0])  # type: ignore[method-assign]
-        return module
-
-    run, target = make_run(digits, tmp_path), tmp_path / "toy.pth"
-    lines.clear()
-    run.fit("toy", target, make_module, lambda _: {}, {}, {})
-    assert target.exists()
-    assert any("rolled back, rates now times 0.25" in line for line in lines)
+    bench.fit("toy.pth", lambda: Watched(recipe, fault=3))
+    assert any("rolled back, rates now times 0.25" in line for line in bench.said)
     assert rates == pytest.approx([0.1, 0.025, 0.025])
 
 
-def test_rollbacks_end(digits: Path, tmp_path: Path) -> None:
+def test_rollbacks_end(bench: Bench) -> None:
     class Hopeless(Toy):
         def passes(self, images: Tensor, labels: Tensor, rng: Random) -> Iterator[tuple[str, Tensor]]:
             yield "loss", self.layer(images.mean((2, 3))).sum() * float("inf")
 
-    recipe, made = replace(RECIPE, guard=Guard(action="rollback", attempts=2)), []
+    recipe = replace(RECIPE, guard=Guard(action="rollback", attempts=2))
+    made: list[Toy] = []
 
     def make_module() -> Toy:
         made.append(Hopeless(recipe))
         return made[-1]
 
     with pytest.raises(DivergenceError):
-        make_run(digits, tmp_path).fit("toy", tmp_path / "toy.pth", make_module, lambda _: {}, {}, {})
+        bench.fit("toy.pth", make_module)
     assert len(made) == 3
 
 
-def test_an_exponential_mean_of_the_weights_is_what_is_saved(digits: Path, tmp_path: Path) -> None:
-    decay, seen = 0.5, []
+def test_an_exponential_mean_of_the_weights_is_what_is_saved(bench: Bench) -> None:
+    decay = 0.5
+    seen: list[Tensor] = []
 
     class Watched(Toy):
         def on_train_batch_end(self, *arguments: Any) -> None:
             seen.append(self.layer.weight.detach().clone())
 
-    saved = fit(make_run(digits, tmp_path), tmp_path / "toy.pth", Watched(replace(RECIPE, ema_decay=decay)))
+    saved = bench.fit("toy.pth", lambda: Watched(replace(RECIPE, ema_decay=decay)))
     expected = seen[0]
     for weight in seen[1:]:
         expected = decay * expected + (1 - decay) * weight
@@ -200,21 +211,12 @@ def test_half_precision_clips_gradients_without_their_scale(digits: Path, tmp_pa
 
     recipe = replace(RECIPE, epochs=1, clip_value=0.01)
     found = []
-    for plugin in (None, MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**14))):
+    scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**14))
+    for plugins in ([], [scaled]):
         module = Toy(recipe)
         before = module.layer.weight.detach().clone()
-        trainer = Trainer(
-            max_epochs=1,
-            limit_train_batches=2,
-            accelerator="cpu",
-            plugins=plugin,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=tmp_path,
-        )
-        trainer.fit(module, make_run(digits, tmp_path).data)
+        trainer = make_trainer(tmp_path, 1, plugins=plugins, enable_checkpointing=False)
+        trainer.fit(module, make_data(digits))
         found.append(module.layer.weight.detach() - before)
     assert found[0].abs().max() > 1e-4
     assert torch.allclose(found[1], found[0], rtol=0.02, atol=2e-5)

@@ -1,4 +1,4 @@
-"""Stage export on a supernet that has seen images but not been trained: what it leaves behind."""
+"""Stage export on a supernet whose smallest subnet was trained a little: what it leaves behind."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,12 +8,13 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from torch import nn
+from sklearn.datasets import load_digits
+from torch.nn import functional
 
 from spaceevo.artifacts import Layout, StageResult
 from spaceevo.errors import ConfigError, EncodingError, ExportError, MissingArtifactError
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
-from spaceevo.nn.supernet import Supernet
+from spaceevo.nn.supernet import Supernet, resize
 from spaceevo.quant.prepare import float_state, set_quant
 from spaceevo.quant.program_file import load_program
 from spaceevo.runtimes.litert.runtime import LiteRt
@@ -27,20 +28,32 @@ LITERT = LiteRt()
 SPACE = "digits-012-110"
 
 
+def taught(steps: int = 40) -> Supernet:
+    """A supernet whose smallest subnet has learned scikit-learn's digits: its accuracy tells whether it is computed."""
+    torch.manual_seed(0)
+    supernet = Supernet(parse_space(SPACE)).train()
+    supernet.activate_min()
+    scans = load_digits()
+    pictures = ((torch.from_numpy(scans.images).float() / 16 - 0.31) / 0.35).unsqueeze(1).expand(-1, 3, -1, -1)
+    pictures, labels = resize(pictures, supernet.resolution), torch.from_numpy(scans.target)
+    optimizer = torch.optim.SGD(supernet.parameters(), lr=0.02, momentum=0.9)
+    for _ in range(steps):
+        batch = torch.randint(len(labels), (64,))
+        optimizer.zero_grad()
+        functional.cross_entropy(supernet(pictures[batch]), labels[batch]).backward()
+        optimizer.step()
+    return supernet.eval()
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoints of both schemes."""
-    folder = tmp_path_factory.mktemp("digits")
+    folder, fp32 = tmp_path_factory.mktemp("digits"), taught()
     images = torch.randn(16, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     for scheme in ("deploy", "published"):
-        torch.manual_seed(0)
-        supernet = Supernet(parse_space(SPACE), scheme)
-        for norm in (module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)):
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.normal_(norm.bias, std=0.3)
+        supernet = Supernet(parse_space(SPACE), scheme).eval()
+        supernet.load_state_dict(float_state(fp32.state_dict()), strict=False)
         layout = Layout(folder / scheme / "checkpoints")
-        fp32 = Supernet(parse_space(SPACE))
-        fp32.load_state_dict(float_state(supernet.state_dict()), strict=False)
         save_checkpoint(layout.supernet(SPACE, False), fp32, CheckpointMeta(space=SPACE, quant="off"))
         set_quant(supernet, True)
         with torch.no_grad():
@@ -92,7 +105,8 @@ def test_folded_evaluation(root: Path) -> None:
     plain = run(EvaluateStage, root, "deploy").figures
     folded = run(EvaluateStage, root, "deploy", "recipe.evaluate.folded=true").figures
     assert (plain["folded"], folded["folded"]) == (False, True)
-    assert abs(plain["top1"] - folded["top1"]) < 10
+    assert plain["top1"] > 60
+    assert abs(plain["top1"] - folded["top1"]) < 5
     with pytest.raises(ConfigError, match="folded=true with quant=published; use quant=deploy"):
         run(EvaluateStage, root, "published", "recipe.evaluate.folded=true")
 

@@ -16,7 +16,6 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from spaceevo import __version__
 from spaceevo.artifacts import RESULT_FILE, Component, Layout, Plain, StageResult
 from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import CheckpointError, SpaceEvoError
@@ -24,6 +23,7 @@ from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import is_tracked, track
 from spaceevo.stages.job import Commands, Job, Outcome, Workspace
 from spaceevo.terminal import console, figure_table
+from spaceevo.version import VERSION
 
 JobType = type[Job[Any]]
 PACKAGES = ("torch", "pytorch-lightning", "onnxruntime", "numpy")
@@ -156,7 +156,7 @@ def _previous(job: Job[Any], output: Path) -> StageResult | None:
 
 def _say_skipped(job: Job[Any], previous: StageResult) -> None:
     made_by = previous.versions.get("spaceevo", "an unknown version")
-    by = "" if made_by == __version__ else f" by spaceevo {made_by}, this is {__version__}; force=true makes it anew"
+    by = "" if made_by == VERSION else f" by spaceevo {made_by}, this is {VERSION}; force=true makes it anew"
     where = shown(job.workspace.output / RESULT_FILE)
     console.print(f"{job.name}: unchanged, skipped ({where}, made {previous.made or 'at an unknown time'}{by})")
 
@@ -192,7 +192,7 @@ def _report(result: StageResult, output: Path, outcome: Outcome) -> None:
 
 def package_versions() -> dict[str, str]:
     """Return the versions of what decides a result."""
-    return {name: version(name) for name in PACKAGES} | {"spaceevo": __version__}
+    return {name: version(name) for name in PACKAGES} | {"spaceevo": VERSION}
 
 
 def shown(path: Path) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pkgutil import resolve_name
@@ -25,8 +25,9 @@ from spaceevo.errors import ConfigError, choices
 
 S = TypeVar("S")
 OURS = "spaceevo."
+ALLOWED = "; allowed: "
 HYDRAS_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
-INTERPOLATION = re.compile(r"^\$\{([\w.]+)\}$")
+INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
 
 
 def read_settings(cls: type[S], config: DictConfig) -> S:
@@ -40,17 +41,17 @@ def read_settings(cls: type[S], config: DictConfig) -> S:
         ConfigError: a setting is missing, unknown or wrong; names all such, each with its value and what is allowed.
     """
     node = config.stage.settings
-    names = {key: _origin(text, key) for key, text in _plain(node, resolve=False).items()}
+    names = {key: _origin(text, key, config) for key, text in _plain(node, resolve=False).items()}
     plain = _plain(node, resolve=True)
     faults = list(_unknown_fields(cls, plain, ()))
     settings: S | None = None
     try:
         settings = TypeAdapter(cls).validate_json(json.dumps(plain), strict=True)
     except ValidationError as error:
-        faults += [_told(detail, cls) for detail in error.errors()]
+        faults += [_told(detail, plain) for detail in error.errors()]
     faults += list(_component_faults(plain, ()))
     if faults or settings is None:
-        raise ConfigError(" | ".join(dict.fromkeys(_named(path, names) + text for path, text in faults)))
+        raise ConfigError(" | ".join(_joined((_named(path, names) + text for path, text in faults))))
     return settings
 
 
@@ -64,10 +65,12 @@ Fault = tuple[tuple[str, ...], str]
 """Where a fault lies in the settings, and what follows its name in the message."""
 
 
-def _origin(value: Plain, key: str) -> str:
-    """The name under which a user sets this: what the interpolation points at."""
-    match = INTERPOLATION.match(value) if isinstance(value, str) else None
-    return match[1] if match else key
+def _origin(value: Plain, key: str, config: DictConfig) -> str:
+    """The name under which a user sets this: what the interpolation points at, `${recipe.teacher.${precision}}` too."""
+    if not (isinstance(value, str) and value.startswith("${")):
+        return key
+    name = INTERPOLATION.sub(lambda inner: str(OmegaConf.select(config, inner[1])), value[2:-1])
+    return name if re.fullmatch(r"[\w.]+", name) else key
 
 
 def _named(path: tuple[str, ...], names: Mapping[Any, str]) -> str:
@@ -81,7 +84,7 @@ def _unknown_fields(cls: type, plain: Mapping[str, Plain], path: tuple[str, ...]
     known = {field.name for field in fields(cls)}
     for key, value in plain.items():
         if key not in known:
-            yield (*path, key), f" is not a setting; allowed: {_nearest(key, known)}"
+            yield (*path, key), f" is not a setting{ALLOWED}{_nearest(key, known)}"
         elif is_dataclass(hints[key]) and isinstance(hints[key], type) and isinstance(value, Mapping):
             yield from _unknown_fields(hints[key], value, (*path, key))
 
@@ -91,19 +94,39 @@ def _nearest(key: str, known: set[str]) -> str:
     return f"{near[0]}?" if near else choices(sorted(known))
 
 
-def _told(detail: ErrorDetails, cls: type) -> Fault:
-    path = tuple(str(part) for part in detail["loc"])
-    names = tuple(part for part in path if re.fullmatch(r"\w+", part))  # pydantic adds the types of a union it tried
-    if detail["type"] == "missing":
-        return names, " is missing; set it"
-    return names, f" = {_shown(detail['input'])}; allowed: {_allowed(detail)}"
+def _joined(faults: Iterable[str]) -> Iterator[str]:
+    """Each fault once: what each type of a union allows is told in one."""
+    allowed: dict[str, list[str]] = {}
+    for fault in faults:
+        wrong, _, may_be = fault.partition(ALLOWED)
+        allowed.setdefault(wrong, []).append(may_be)
+    for wrong, values in allowed.items():
+        yield ALLOWED.join([wrong, " or ".join(dict.fromkeys(filter(None, values)))]).removesuffix(ALLOWED)
+
+
+def _told(detail: ErrorDetails, plain: Plain) -> Fault:
+    missing = detail["type"] == "missing"
+    path = _path(detail["loc"][:-1] if missing else detail["loc"], plain)
+    if missing:
+        return (*path, str(detail["loc"][-1])), " is missing; set it"
+    return path, f" = {_shown(detail['input'])}{ALLOWED}{_allowed(detail)}"
+
+
+def _path(parts: tuple[int | str, ...], plain: Plain) -> tuple[str, ...]:
+    """The names down to a value; between them pydantic has the types of a union that it tried."""
+    names: list[str] = []
+    for part in parts:
+        if isinstance(part, int) if isinstance(plain, list) else isinstance(plain, Mapping) and part in plain:
+            names.append(str(part))
+            plain = plain[part]
+    return tuple(names)
 
 
 def _allowed(detail: ErrorDetails) -> str:
     """What a value should have been, in words of its own."""
     context = detail.get("ctx", {})
-    bounds = {"greater_than_equal": ("ge", "{} or more"), "greater_than": ("gt", "above {}")}
-    bounds |= {"less_than_equal": ("le", "at most {}"), "less_than": ("lt", "below {}")}
+    bounds = {"greater_than_equal": ("ge", "{:g} or more"), "greater_than": ("gt", "above {:g}")}
+    bounds |= {"less_than_equal": ("le", "at most {:g}"), "less_than": ("lt", "below {:g}")}
     kind = detail["type"]
     if kind in bounds:
         key, text = bounds[kind]
@@ -145,7 +168,7 @@ def _argument_faults(node: Mapping[str, Plain], path: tuple[str, ...]) -> Iterat
     try:
         made = resolve_name(target)
     except (ImportError, AttributeError, ValueError):
-        yield (*path, "_target_"), f" = {target}; allowed: the full name of a class or function that can be imported"
+        yield (*path, "_target_"), f" = {target}{ALLOWED}the full name of a class or function that can be imported"
         return
     parameters = inspect.signature(made).parameters if callable(made) else {}
     takes_more = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
@@ -154,7 +177,7 @@ def _argument_faults(node: Mapping[str, Plain], path: tuple[str, ...]) -> Iterat
         if key in HYDRAS_KEYS:
             continue
         if key not in parameters and not takes_more:
-            yield (*path, key), f" is not a setting; allowed: {_nearest(key, set(parameters))}"
+            yield (*path, key), f" is not a setting{ALLOWED}{_nearest(key, set(parameters))}"
         elif isinstance(value, Mapping) and "_target_" in value:
             yield from _argument_faults(value, (*path, key))
         elif key in hints:
@@ -179,5 +202,5 @@ def _value_faults(hint: Any, value: Plain, path: tuple[str, ...]) -> Iterator[Fa
     except ValidationError as error:
         for detail in error.errors():
             if detail["type"] not in ("is_instance_of", "callable_type"):
-                inner, text = _told(detail, object)
+                inner, text = _told(detail, value)
                 yield (*path, *inner), text

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
+from annotated_types import Ge
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
@@ -100,18 +101,18 @@ class ImageFolderDataModule(LightningDataModule):
         *,
         root: Annotated[str | Path, Neutral("the images count by their content, wherever they lie")],
         transform: ImageTransform | Mapping[str, Any],
-        batch_size: int = 64,
-        eval_batch_size: Annotated[int, Neutral("networks in eval mode treat each image by itself")] = 256,
-        num_workers: Annotated[int, LOADING] = 0,
-        prefetch_factor: Annotated[int, LOADING] = 2,
+        batch_size: Annotated[int, Ge(1)] = 64,
+        eval_batch_size: Annotated[int, Ge(1), Neutral("networks in eval mode treat each image by itself")] = 256,
+        num_workers: Annotated[int, Ge(0), LOADING] = 0,
+        prefetch_factor: Annotated[int, Ge(1), LOADING] = 2,
         holdout: int | float = 0.04,
-        split_seed: int = 2147483647,
-        seed: int = 0,
-        calibration_batches: int = 20,
-        calibration_batch_size: int = 64,
-        cache_mib: Annotated[int, LOADING] = 2048,
+        split_seed: Annotated[int, Ge(0)] = 2147483647,
+        seed: Annotated[int, Ge(0)] = 0,
+        calibration_batches: Annotated[int, Ge(1)] = 20,
+        calibration_batch_size: Annotated[int, Ge(1)] = 64,
+        cache_mib: Annotated[int, Ge(0), LOADING] = 2048,
         decoded_cache: Annotated[str | Path | None, LOADING] = None,
-        decoded_cache_gib: Annotated[float, LOADING] = 200.0,
+        decoded_cache_gib: Annotated[float, Ge(0), LOADING] = 200.0,
         prepare: Callable[[Path], object] | None = None,
     ) -> None:
         super().__init__()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
 
 from spaceevo.errors import ConfigError, SpaceEvoError
 
@@ -26,9 +28,9 @@ class Guard:
     """
 
     action: Literal["stop", "rollback"] = "stop"
-    explodes_at: float | None = None
-    rate_factor: float = 0.5
-    attempts: int = 3
+    explodes_at: Annotated[float, Gt(1)] | None = None
+    rate_factor: Annotated[float, Gt(0), Le(1)] = 0.5
+    attempts: Annotated[int, Ge(0)] = 3
 
     def __post_init__(self) -> None:
         """Check the settings.

@@ -10,6 +10,7 @@ from random import Random
 from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -49,16 +50,16 @@ class Recipe:
         guard: what to do when the loss is no number or explodes.
     """
 
-    epochs: int
+    epochs: Annotated[int, Ge(1)]
     optimizer: OptimizerFactory
-    warmup_epochs: float = 0.0
+    warmup_epochs: Annotated[float, Ge(0)] = 0.0
     schedule: Literal["cosine", "linear"] = "cosine"
-    clip_value: float | None = 1.0
-    clip_norm: float | None = None
+    clip_value: Annotated[float, Gt(0)] | None = 1.0
+    clip_norm: Annotated[float, Gt(0)] | None = None
     decay_all: bool = False
-    lr_batch_size: int | None = None
-    schedule_every: int = 1
-    ema_decay: float | None = None
+    lr_batch_size: Annotated[int, Ge(1)] | None = None
+    schedule_every: Annotated[int, Ge(1)] = 1
+    ema_decay: Annotated[float, Gt(0), Lt(1)] | None = None
     guard: Annotated[Guard, Neutral("acts where a loss diverges; until then training is the same")] = Guard()
 
     def __post_init__(self) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -65,8 +67,12 @@ def make_trainer(
         **settings: of `pytorch_lightning.Trainer`.
 
     Raises:
-        ConfigError: Lightning refuses a setting, or would silently replace it.
+        ConfigError: Lightning does not know a setting, refuses it, or would silently replace it.
     """
+    known = inspect.signature(Trainer).parameters
+    for name in settings.keys() - known.keys():
+        near = get_close_matches(name, known, n=1) or known
+        raise ConfigError(f"trainer.{name} is not a setting; allowed: {choices(near)}")
     bars = [RichProgressBar(leave=False)] if console.is_terminal else []
     try:
         trainer = Trainer(

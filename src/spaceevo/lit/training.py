@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from spaceevo import __version__
 from spaceevo.artifacts import Plain, differences, fingerprint, read_json, write_json
 from spaceevo.errors import CheckpointError
 from spaceevo.lit.datamodule import ImageFolderDataModule
@@ -20,6 +19,7 @@ from spaceevo.lit.module import Callback, MultiPassModule, Trainer
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.loading import read_checkpoint
 from spaceevo.torchvision_shim import ensure_torchvision
+from spaceevo.version import VERSION
 
 ensure_torchvision()
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint  # noqa: E402  torchmetrics needs torchvision
@@ -130,7 +130,7 @@ class Training:
         for name, trainee in due.items():
             found[name] = dict(measured[name])
             if trainer.is_global_zero:
-                meta = replace(trainee.meta, fingerprint=trainee.fingerprint, figures=found[name], version=__version__)
+                meta = replace(trainee.meta, fingerprint=trainee.fingerprint, figures=found[name], version=VERSION)
                 save_checkpoint(trainee.target, module.parts.get(name, module.network), meta)
             shown = ", ".join(f"{key} {value:.4g}" for key, value in found[name].items())
             self.say(f"{name}: {shown} · {seconds:.0f} s → {trainee.target}")
@@ -149,7 +149,7 @@ class Training:
             if meta is not None and meta.fingerprint == trainee.fingerprint:
                 found[trainee.name] = dict(meta.figures)
                 made = datetime.fromtimestamp(trainee.target.stat().st_mtime).isoformat(" ", "seconds")
-                by = "" if meta.version == __version__ else f" by spaceevo {meta.version}"
+                by = "" if meta.version == VERSION else f" by spaceevo {meta.version}"
                 self.say(f"{trainee.name}: unchanged, skipped ({trainee.target}, made {made}{by})")
         return found
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -71,15 +72,15 @@ class ImageTransform:
         ConfigError: a setting is out of its range.
     """
 
-    size: int = 224
-    resize: int = 256
+    size: Annotated[int, Ge(1)] = 224
+    resize: Annotated[int, Ge(1)] = 256
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     crop_scale: tuple[float, ...] = (0.08, 1.0)
     crop_ratio: tuple[float, ...] = (3 / 4, 4 / 3)
     flip: bool = True
     auto_augment: bool = False
-    interpolation: str = "bicubic"
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
 
     def __post_init__(self) -> None:
         for name, length in {"mean": 3, "std": 3, "crop_scale": 2, "crop_ratio": 2}.items():

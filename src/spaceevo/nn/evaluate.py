@@ -20,11 +20,16 @@ from spaceevo.space.encoding import SubnetSpec
 Batch = tuple[Tensor, Tensor]
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Tell where a network computes; a folded one has no parameters, only buffers."""
+    return next(chain(network.parameters(), network.buffers())).device
+
+
 @torch.no_grad()
 def logits_of(network: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
     """Compute logits `(N, classes)` and labels `(N,)` of all images, in eval mode."""
     network.eval()
-    device = next(chain(network.parameters(), network.buffers())).device
+    device = device_of(network)
     pairs = [(network(images_last(images, device)).cpu(), labels) for images, labels in batches]
     return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
 
@@ -33,7 +38,7 @@ def logits_of(network: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Ten
 def count_correct(network: nn.Module, batches: Iterable[Batch]) -> tuple[int, int]:
     """Count images whose largest logit is their label's, and all images, over every process of the group there is."""
     network.eval()
-    device = next(network.parameters()).device
+    device = device_of(network)
     counts = torch.zeros(2, dtype=torch.int64, device=device)
     for images, labels in batches:
         hits = (network(images_last(images, device)).argmax(1) == labels.to(device)).sum()
@@ -83,7 +88,7 @@ class SubnetEvaluator:
         supernet: in the mode to evaluate, fp32 or INT8; it is moved to `device`.
         calibration: batches `(N, C, H, W)` for the batch-norm statistics of each subnet.
         batches: images and labels that decide.
-        device: where to compute.
+        device: the device that computes.
         chunk: images between two looks at whether a subnet is hopeless.
         stop_z: a subnet is hopeless when this many standard errors above its top-1 so far still lie below the asked
             one; None evaluates all images always.

@@ -110,18 +110,37 @@ def test_figures_are_flat_keys(result: StageResult, tmp_path: Path) -> None:
     assert record["inputs"] == {"table.json": "0123"}
 
 
-@pytest.mark.parametrize("content", [None, "[]", '{"schema": 0, "stage": "cost"}', "{}"])
-def test_absent_or_foreign_results_are_none(tmp_path: Path, content: str | None) -> None:
-    if content is not None:
-        (tmp_path / "result.json").write_text(content)
+def test_without_a_result_there_is_none(tmp_path: Path) -> None:
     assert StageResult.load(tmp_path) is None
 
 
-def test_current_needs_fingerprint_and_outputs(result: StageResult, tmp_path: Path) -> None:
-    assert result.is_current("abc")
-    assert not result.is_current("abd")
-    (tmp_path / "out.csv").unlink()
-    assert not result.is_current("abc")
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[]", "does not list its figures"),
+        ("{}", "does not list its figures"),
+        ('{"figures": ["top1"]}', "does not list its figures"),
+        ('{"figures": [], "schema": 0}', r"has schema 0; allowed: 1…2"),
+        ('{"figures": [], "schema": 99}', r"has schema 99; allowed: 1…2; make it again, or upgrade spaceevo"),
+        ('{"figures": [], "stage": "cost"}', "fingerprint: Field required"),
+        ('{"figures": [], "stage": 1, "fingerprint": "a", "seed": null}', "stage: Input should be a valid string"),
+    ],
+)
+def test_foreign_results_say_what_is_wrong(tmp_path: Path, content: str, words: str) -> None:
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(CheckpointError, match=rf"result\.json.*{words}"):
+        StageResult.load(tmp_path)
+
+
+def test_results_of_the_first_version_are_read(result: StageResult, tmp_path: Path) -> None:
+    result.save(tmp_path)
+    record = json.loads((tmp_path / "result.json").read_text())
+    for name in ("settings", "device", "made", "schema"):
+        del record[name]
+    (tmp_path / "result.json").write_text(json.dumps(record))
+    found = StageResult.load(tmp_path)
+    assert found is not None
+    assert (found.figures, found.settings, found.made) == (result.figures, {}, "")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +153,7 @@ def test_current_needs_fingerprint_and_outputs(result: StageResult, tmp_path: Pa
         (Layout(Path()).teacher("efficientnet_b5", True), "block_kd/teacher_checkpoint/efficientnet_b5/lsq.pth"),
         (Layout(Path()).block("mobilew", "stage3", 5, False), "block_kd/mobilew/stage3_5/checkpoint.pth"),
         (Layout(Path()).block("mobilew", "stage3", 5, True), "block_kd/mobilew/stage3_5/lsq.pth"),
-        (Layout(Path()).space_search("onnxw"), "block_kd/search/onnxw"),
+        (Layout(Path()).space_choice("onnxw"), "block_kd/search/onnxw/best.json"),
         (
             Layout(Path()).supernet("mobilew-122222-155400", False),
             "supernet_training/mobilew-122222-155400-align0/checkpoint.pth",

@@ -1,0 +1,3 @@
+"""The package's version, for results to record."""
+
+VERSION = "0.2.0"

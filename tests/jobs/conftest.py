@@ -1,0 +1,77 @@
+"""Jobs run in this process, on the shipped configuration and a few small images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+from PIL import Image
+
+from spaceevo.artifacts import StageResult
+from spaceevo.jobs.runner import run
+from spaceevo.space.description import conf_folder
+
+Compose = Callable[..., DictConfig]
+RunJob = Callable[..., StageResult]
+CLASSES = ("cat", "cow", "dog", "eel")
+TINY = (
+    "superspace=digits",
+    "max_epochs=1",
+    "trainer.accelerator=cpu",
+    "trainer.limit_train_batches=1",
+    "data.batch_size=8",
+    "data.holdout=4",
+    "data.eval_batch_size=8",
+    "data.calibration_batches=1",
+    "data.calibration_batch_size=8",
+)
+"""One step of training on a few images."""
+
+
+@pytest.fixture
+def compose(tmp_path: Path) -> Iterator[Compose]:
+    """Compose the shipped configuration as a command line would; a job's output folder is the one it has there."""
+
+    def make(*overrides: str) -> DictConfig:
+        given = [*overrides]
+        if not any(text.startswith("paths.root=") for text in given):
+            given.append(f"paths.root={tmp_path / 'runs'}")
+        config = hydra.compose("config", given, return_hydra_config=True)
+        config.paths.output = f"{config.paths.root}/{config.stage.folder}"
+        return config
+
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+        yield make
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder of images, six to train on and two to test on for each of four classes."""
+    root, rng = tmp_path / "images", np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 2)):
+        for label, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 60, (32, 32, 3)) + 45 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def tiny(compose: Compose, images: Path) -> RunJob:
+    """Run a job by `+stage=…` and overrides on those images, one step of training."""
+
+    def execute(job: str, *overrides: str) -> StageResult:
+        given = [*TINY, f"data.root={images}"]
+        replaced = {text.partition("=")[0] for text in overrides}
+        kept = [text for text in given if text.partition("=")[0] not in replaced]
+        return run(compose(f"+stage={job}", *kept, *overrides))
+
+    return execute

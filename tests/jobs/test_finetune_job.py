@@ -1,0 +1,188 @@
+"""Job finetune: a new classifier on the old body, and what starts where; nothing is trained here."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from spaceevo.artifacts import Front, FrontSubnet, Layout
+from spaceevo.errors import ConfigError, MissingArtifactError
+from spaceevo.jobs.runner import make_job
+from spaceevo.lit.finetune import FinetuneModule
+from spaceevo.lit.module import MultiPassModule
+from spaceevo.lit.training import Figures, Trainee, Training
+from spaceevo.nn.subnets import read_subnet, save_subnet
+from spaceevo.nn.supernet import Network
+from spaceevo.quant.prepare import quantizers, set_quant
+from spaceevo.quant.quantizer import quant_scheme
+from spaceevo.space.description import superspace
+from spaceevo.space.encoding import SubnetSpec
+from spaceevo.stages.job import Outcome
+from tests.jobs.conftest import CLASSES, Compose
+
+DIGITS = superspace("digits")
+MEMBER = DIGITS.member((0, 1, 2), (0, 1, 0))
+SPEC = MEMBER.smallest
+
+
+@dataclass
+class Made:
+    """Holds what a job would have trained, and what it tells."""
+
+    outcome: Outcome
+    trainee: Trainee
+    module: FinetuneModule
+
+    @property
+    def network(self) -> Network:
+        network = self.module.classifier
+        assert isinstance(network, Network)
+        return network
+
+
+Finetune = Callable[..., Made]
+
+
+@pytest.fixture
+def pixels() -> Tensor:
+    return torch.randn(8, 3, 24, 24)
+
+
+@pytest.fixture
+def start(tmp_path: Path, pixels: Tensor) -> Callable[[str], Path]:
+    """Write the checkpoint of a subnet, its statistics and scales those of random images."""
+
+    def write(quant: str) -> Path:
+        found = Network.fixed(MEMBER, SPEC, quant_scheme("deploy" if quant == "off" else quant))
+        set_quant(found, quant != "off")
+        found(pixels)
+        save_subnet(tmp_path / "start.pth", found.eval(), MEMBER, SPEC, tuple("0123456789"), quant)
+        return tmp_path / "start.pth"
+
+    return write
+
+
+@pytest.fixture
+def finetune(compose: Compose, images: Path, monkeypatch: pytest.MonkeyPatch) -> Finetune:
+    """Run the job up to the training."""
+    kept: list[tuple[Trainee, MultiPassModule]] = []
+
+    def fit(
+        training: Training,
+        trainee: Trainee,
+        make_module: Callable[[], MultiPassModule],
+        figures: Callable[[MultiPassModule], Figures],
+        *,
+        anew: bool = False,
+    ) -> Figures:
+        kept.append((trainee, make_module()))
+        return {"top1": 50.0}
+
+    monkeypatch.setattr(Training, "fit", fit)
+
+    def make(*overrides: str) -> Made:
+        given = ["+stage=finetune", "superspace=digits", f"data.root={images}", "data.holdout=4", *overrides]
+        outcome = make_job(compose(*given)).work()
+        trainee, module = kept[-1]
+        assert isinstance(module, FinetuneModule)
+        return Made(outcome, trainee, module)
+
+    return make
+
+
+def of_classifier(keys: Iterable[str]) -> set[str]:
+    return {key for key in keys if key.startswith("stages.logits.")}
+
+
+@pytest.mark.parametrize("quant", ["deploy", "published", "off"])
+def test_the_body_is_the_old_one_and_the_classifier_is_new(
+    quant: str, pixels: Tensor, start: Callable[[str], Path], finetune: Finetune
+) -> None:
+    file = start(quant)
+    found = finetune(f"quant={quant}", f"checkpoint={file}").network
+    old = read_subnet(file, DIGITS, "").network.state_dict()
+    assert found(pixels).shape == (8, len(CLASSES))
+    new = found.state_dict()
+    assert new.keys() == old.keys()
+    body = new.keys() - of_classifier(new)
+    weights = {key for key in body if key.endswith("weight")}
+    assert len(weights) > 5
+    assert all(torch.equal(new[key], old[key]) for key in weights)
+    assert all(q.is_on == (quant != "off") for q in quantizers(found).values())
+
+
+def test_the_body_computes_what_it_did(pixels: Tensor, start: Callable[[str], Path], finetune: Finetune) -> None:
+    file = start("deploy")
+    features = []
+    for network in (read_subnet(file, DIGITS, "").network, finetune(f"checkpoint={file}").network.eval()):
+        assert network.image_quantizer is not None
+        x = network.image_quantizer(pixels)
+        for stage in list(network.stages.values())[:-1]:
+            x = stage(x)
+        features.append(x)
+    assert torch.equal(*features)
+
+
+def test_int8_may_start_from_fp32_weights(pixels: Tensor, start: Callable[[str], Path], finetune: Finetune) -> None:
+    file = start("off")
+    network = finetune(f"checkpoint={file}").network
+    weight = "stages.first_conv.blocks.0.layers.conv.convs.0.weight"
+    assert torch.equal(network.state_dict()[weight], read_subnet(file, DIGITS, "").network.state_dict()[weight])
+    learned = [q for q in quantizers(network).values() if isinstance(q.scale, torch.nn.Parameter)]
+    assert learned
+    assert not any(q.initialized for q in learned)
+    network.eval()(pixels)
+    assert all(q.initialized for q in learned)
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_frozen_body_is_all_but_the_classifier(
+    freeze: bool, start: Callable[[str], Path], finetune: Finetune
+) -> None:
+    made = finetune(f"checkpoint={start('deploy')}", f"recipe.finetune.freeze_body={freeze}")
+    trained = {name for name, parameter in made.network.named_parameters() if parameter.requires_grad}
+    assert of_classifier(trained)
+    assert bool(trained - of_classifier(trained)) is not freeze
+
+
+def test_what_was_trained_is_written_down(
+    images: Path, tmp_path: Path, start: Callable[[str], Path], finetune: Finetune
+) -> None:
+    made = finetune(f"checkpoint={start('deploy')}")
+    target = made.trainee.target
+    assert target.is_relative_to(tmp_path / "runs/checkpoints/finetune/images")
+    assert made.trainee.meta.classes == CLASSES
+    assert SubnetSpec.parse(made.trainee.meta.subnet) == SPEC
+    words = shlex.split(made.outcome.next_command)
+    assert {"+stage=export", f"checkpoint={target}", f"data.root={images}", "quant=deploy"} < set(words)
+    save_subnet(target, made.network, MEMBER, SPEC, CLASSES, "deploy")
+    assert read_subnet(target, DIGITS, "").member.superspace.num_classes == len(CLASSES)
+
+
+def write_front(root: Path, file: Path) -> None:
+    """What a subnet search leaves, with one subnet."""
+    row = FrontSubnet("ort_cpu", str(SPEC), "1", 1.0, None, 50.0, 50.0, 1.0, 1.0, int8_file=str(file))
+    front = Front(str(MEMBER), str(SPEC), (row,), (1.0,), {"ort_cpu": (1.0,)}, {"ort_cpu": {"1": str(SPEC)}})
+    front.write(Layout(root / "runs/checkpoints").subnet_search(str(MEMBER)) / "front.json")
+
+
+def test_faults_are_named(tmp_path: Path, start: Callable[[str], Path], finetune: Finetune) -> None:
+    space = f"space={MEMBER}"
+    with pytest.raises(MissingArtifactError, match=r"\+stage=space_search"):
+        finetune()
+    with pytest.raises(MissingArtifactError, match=r"\+stage=subnet_search superspace=digits .*space=digits-012-010"):
+        finetune(space)
+    file = start("published")
+    with pytest.raises(ConfigError, match="trained under quant=published, not deploy; set quant=published"):
+        finetune(f"checkpoint={file}")
+    write_front(tmp_path, file)
+    with pytest.raises(ConfigError, match="was not extracted by the last search") as caught:
+        finetune(space, f"subnet='{MEMBER.largest}'")
+    assert "subnet=" not in str(caught.value).partition("run:")[2]
+    assert finetune(space, "quant=published").trainee.meta.subnet == str(SPEC)
