@@ -8,12 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from spaceevo.artifacts import Component, SpaceChoice, fingerprint
+from spaceevo.artifacts import Component, SpaceChoice
 from spaceevo.collectives.sharing import Ranks
 from spaceevo.errors import ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.nn.evaluate import SubnetEvaluator
 from spaceevo.platforms.base import Platform
+from spaceevo.stages.extraction import Extraction
 from spaceevo.stages.fitness import Fitness, by_text
 from spaceevo.stages.front_files import FrontFiles, merge_jobs
 from spaceevo.stages.front_search import FrontSearch, SubnetSearchRecipe
@@ -114,7 +115,7 @@ class SubnetSearchJob(Job[SubnetSearchSettings]):
             stop_z=recipe.stop_z,
         )
         with ranks.leading(by_text(evaluator)):
-            evaluations = output / f"evaluations_{self._evaluated}.jsonl"
+            evaluations = output / f"evaluations_{self._extraction.fingerprint(source.int8)}.jsonl"
             if self.workspace.force:
                 evaluations.unlink(missing_ok=True)
             fitness = Fitness(evaluator, evaluations, ranks)
@@ -123,18 +124,11 @@ class SubnetSearchJob(Job[SubnetSearchSettings]):
                 for name, platform in self.platforms.items()
             ]
             found = [search.run() for search in searches]
-            return FrontFiles(self.workspace, source, self.data).write(supernet, found, self.platforms)
+            return FrontFiles(self.workspace, self._extraction).write(supernet, found, self.platforms)
 
     @property
-    def _evaluated(self) -> str:
-        """A hash of all that decides what evaluating a subnet gives: weights, images, how they are brought to it."""
-        inputs, source = self.inputs(), self.source
-        settings = {name: value for name, value in self.identity.items() if name.startswith(("superspace.", "data."))}
-        weights = inputs.get(f"supernet_{'int8' if source.int8 else 'fp32'}")
-        supernet = f"random {source.seed}" if weights is None else weights.state(None)
-        return fingerprint(
-            [settings, str(source.selection.member), source.quant, supernet, inputs["images"].state(None)]
-        )
+    def _extraction(self) -> Extraction:
+        return Extraction(self.source, self.data, self.identity)
 
     def _limits(self, platform: str) -> tuple[float, ...]:
         """A platform's latency limits in ms: those asked for, else those of the space search.
