@@ -199,12 +199,12 @@ def _write_luts(folder: Path) -> None:
 
 
 @pytest.fixture
-def made_anew(run_stage: RunStage, capsys: pytest.CaptureFixture[str]) -> Callable[..., bool]:
-    """Run a job again; tell whether it worked, or was skipped as unchanged."""
+def made_anew(capsys: pytest.CaptureFixture[str]) -> Callable[[DictConfig], bool]:
+    """Run a job; tell whether it worked, or was skipped as unchanged."""
 
-    def again(stage: str, *overrides: str) -> bool:
+    def execute(config: DictConfig) -> bool:
         capsys.readouterr()
-        run_stage(stage, *overrides)
+        run(config)
         return "unchanged, skipped" not in capsys.readouterr().out
 
-    return again
+    return execute

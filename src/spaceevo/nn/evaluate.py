@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import sqrt
@@ -108,11 +108,7 @@ class SubnetEvaluator:
             raise ConfigError(f"recipe.subnet_search.stop_z = {stop_z}; allowed: null, or a positive number")
         self.supernet = supernet.to(device)
         self.calibration = [images_last(images, device) for images in calibration]
-        self.chunks: list[Batch] = []
-        for images, labels in batches:
-            self.chunks += zip(
-                torch.split(images_last(images, device), chunk), torch.split(labels.to(device), chunk), strict=True
-            )
+        self.chunks = list(_chunks(batches, chunk, device))
         self.total = sum(len(labels) for _, labels in self.chunks)
         self.stop_z = stop_z
 
@@ -147,6 +143,20 @@ class SubnetEvaluator:
         if self.stop_z is None or below is None:
             return False
         return 100.0 * upper_share(correct, seen, self.total, self.stop_z) < below
+
+
+def _chunks(batches: Iterable[Batch], size: int, device: torch.device | str) -> Iterator[Batch]:
+    """Batches cut anew into chunks of one size, the last excepted, so that the loader's batches decide nothing."""
+    left: Batch | None = None
+    for images, labels in batches:
+        images, labels = images_last(images, device), labels.to(device)
+        if left is not None:
+            images, labels = torch.cat([left[0], images]), torch.cat([left[1], labels])
+        whole = len(labels) // size * size
+        yield from ((images[start : start + size], labels[start : start + size]) for start in range(0, whole, size))
+        left = (images[whole:], labels[whole:]) if whole < len(labels) else None
+    if left is not None:
+        yield left
 
 
 def upper_share(correct: int, seen: int, total: int, z: float) -> float:

@@ -25,9 +25,9 @@ from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.inputs import platform_input
-from spaceevo.stages.job import Input, Job, Outcome, file_input
-from spaceevo.stages.selection import Selection, read_superspace
-from spaceevo.stages.setting_types import Count, Texts
+from spaceevo.stages.job import Input, Made, Outcome, file_input
+from spaceevo.stages.selection import SpaceJob
+from spaceevo.stages.settings import Count, SubnetSettings
 from spaceevo.terminal import print_rows, progress
 
 TABLES_RUNTIME = "onnxruntime"
@@ -47,26 +47,20 @@ class BenchmarkRecipe:
     repeats: Count
 
 
-@dataclass(frozen=True)
-class BenchmarkSettings:
-    """Says what is measured, and where.
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkSettings(SubnetSettings):
+    """Says what is measured, by default what the last subnet search chose and the front it found, and where.
 
     Attributes:
-        superspace: description of the superspace.
-        space: encoding of the space; None takes the best found.
-        subnet: the subnets; None takes what the last subnet search chose, and the front it found.
         platform: the platform.
         recipe: how.
     """
 
-    superspace: Mapping[str, Any]
-    space: str | None
-    subnet: Texts
     platform: Component[Platform]
     recipe: BenchmarkRecipe
 
 
-class BenchmarkJob(Job[BenchmarkSettings]):
+class BenchmarkJob(SpaceJob[BenchmarkSettings]):
     """Measures subnets on the platform: those asked for, or the chosen one and the found front.
 
     Latency does not depend on weights: but for the exported subnet's files, they are random. A platform that is a table
@@ -76,16 +70,7 @@ class BenchmarkJob(Job[BenchmarkSettings]):
     name = "benchmark"
     main_figure = "int8_latency_ms"
 
-    @cached_property
-    def selection(self) -> Selection:
-        """The space and subnets asked for."""
-        settings = self.settings
-        return Selection(read_superspace(settings.superspace), self.workspace, settings.space, settings.subnet)
-
-    @cached_property
-    def platform(self) -> Platform:
-        """The platform."""
-        return self.workspace.make(self.settings.platform)
+    platform = Made[Platform]()
 
     @cached_property
     def runtime(self) -> Runtime:
@@ -97,7 +82,7 @@ class BenchmarkJob(Job[BenchmarkSettings]):
         """Return the exported files, what the platform predicts by, and the front unless subnets are asked for."""
         exported, format = self.workspace.exported, self.runtime.format
         files = {f"{format}_{of}": file_input(exported / file_name(format, of)) for of in PRECISIONS}
-        found = {**self.selection.input(), **files, "platform": platform_input(self.platform)}
+        found = {**super().inputs(), **files, "platform": platform_input(self.platform)}
         return found if self.settings.subnet is not None else {**found, "front": file_input(self.selection.front_file)}
 
     def work(self) -> Outcome:

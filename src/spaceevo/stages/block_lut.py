@@ -30,10 +30,10 @@ from spaceevo.space.selection import parse_blocks, parse_windows
 from spaceevo.space.superspace import Superspace
 from spaceevo.stages.features import TeacherFeatures, TensorStore
 from spaceevo.stages.inputs import images_input, platform_input
-from spaceevo.stages.job import Input, Job, Outcome, file_input
+from spaceevo.stages.job import Input, Job, Made, Outcome, file_input
 from spaceevo.stages.lut_files import LutFile, Sampled, first_batches, sample_rows, substage_loss
 from spaceevo.stages.selection import read_superspace
-from spaceevo.stages.setting_types import Count, Numbers, Quant, Seed, Texts
+from spaceevo.stages.settings import Count, Numbers, Quant, Seed, Texts
 from spaceevo.teacher import Teacher, TeacherConfig, load_teacher
 from spaceevo.terminal import progress
 
@@ -71,7 +71,7 @@ class BlockLutSettings:
         data: the images.
         teacher: the teacher.
         quant: scheme of the INT8 students, or `off`.
-        platform: whose latencies.
+        platform: the platform that latencies come from.
         seed: decides what is sampled.
         block: candidate blocks, e.g. `stage1_0`; `stage1` for all of a stage, or `all`.
         window: width windows; None for all.
@@ -99,26 +99,14 @@ class BlockLutJob(Job[BlockLutSettings]):
 
     name = "block_lut"
     main_figure = "rows"
+    data = Made[ImageFolderDataModule]()
+    teacher = Made[TeacherConfig]()
+    platform = Made[Platform]()
 
     @cached_property
     def superspace(self) -> Superspace:
         """The superspace."""
         return read_superspace(self.settings.superspace)
-
-    @cached_property
-    def data(self) -> ImageFolderDataModule:
-        """The images."""
-        return self.workspace.make(self.settings.data)
-
-    @cached_property
-    def teacher(self) -> TeacherConfig:
-        """The teacher's description."""
-        return self.workspace.make(self.settings.teacher)
-
-    @cached_property
-    def platform(self) -> Platform:
-        """The platform that latencies come from."""
-        return self.workspace.make(self.settings.platform)
 
     @property
     def int8(self) -> bool:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
 
@@ -20,29 +19,25 @@ from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import prepare
 from spaceevo.quant.quantizer import quant_scheme
-from spaceevo.stages.job import Input, Job, Outcome, file_input
-from spaceevo.stages.selection import Selection, read_superspace
-from spaceevo.stages.setting_types import Texts
+from spaceevo.stages.job import Input, Outcome, file_input
+from spaceevo.stages.selection import SpaceJob
+from spaceevo.stages.settings import SpaceSettings, Texts
 from spaceevo.teacher import TeacherConfig, make_teacher
 
 NEXT = {"supernet": "evaluate", "block": "block_lut", "teacher": "block_kd"}
 """The job that comes after the conversion of each kind of checkpoint."""
 
 
-@dataclass(frozen=True)
-class ConvertSettings:
+@dataclass(frozen=True, kw_only=True)
+class ConvertSettings(SpaceSettings):
     """Says what is converted.
 
     Attributes:
-        superspace: description of the superspace.
-        space: encoding of a supernet's space; None takes the best found.
         checkpoint: the released file.
         block: which candidate block it is of; `all` leaves it to the name of the file's folder.
         teacher: the teacher.
     """
 
-    superspace: Mapping[str, Any]
-    space: str | None
     checkpoint: Path | None
     block: Texts
     teacher: Component[TeacherConfig]
@@ -62,16 +57,11 @@ class Converted(NamedTuple):
     meta: CheckpointMeta
 
 
-class ConvertJob(Job[ConvertSettings]):
+class ConvertJob(SpaceJob[ConvertSettings]):
     """Writes the supernet, block or teacher of a released file under our names; what it is, its names say."""
 
     name = "convert"
     main_figure = "tensors"
-
-    @cached_property
-    def selection(self) -> Selection:
-        """The space of a supernet."""
-        return Selection(read_superspace(self.settings.superspace), self.workspace, self.settings.space)
 
     @property
     def source(self) -> Path:
@@ -91,7 +81,7 @@ class ConvertJob(Job[ConvertSettings]):
 
     def inputs(self) -> Mapping[str, Input]:
         """Return the released file, and what decides the space where none is asked for."""
-        return {**self.selection.input(), "released": file_input(self.source)}
+        return {**super().inputs(), "released": file_input(self.source)}
 
     def work(self) -> Outcome:
         """Read, rename, write."""
@@ -121,7 +111,7 @@ class ConvertJob(Job[ConvertSettings]):
 
     def _block(self, released: Released) -> Converted:
         """A student; which one, `block` says or, as in the published layout, the file's folder."""
-        path, superspace = self.source, self.selection.superspace
+        path, superspace = self.source, self.superspace
         asked = path.resolve().parent.name if self.settings.block in (None, "all") else self.settings.block
         match = re.fullmatch(r"(\w+)_(\d+)", str(asked))
         if match is None:

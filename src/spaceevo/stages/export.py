@@ -11,12 +11,10 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 from pydantic import FiniteFloat
 
-from spaceevo.artifacts import Component
 from spaceevo.errors import ConfigError, ExportError
-from spaceevo.export.bundle import Bundle
+from spaceevo.export.bundle import PRECISIONS, Bundle
 from spaceevo.export.gate import Gate, asked_formats, top1
 from spaceevo.export.parity import Tolerance, compare
-from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.nn.evaluate import logits_of
 from spaceevo.nn.subnets import Subnet, save_subnet
 from spaceevo.runtimes.machine import machine_name
@@ -28,9 +26,9 @@ from spaceevo.stages.export_costs import file_costs
 from spaceevo.stages.export_subject import Subject, SubjectSource, given_subject
 from spaceevo.stages.extraction import Extraction
 from spaceevo.stages.inputs import images_input
-from spaceevo.stages.job import Input, Job, Outcome, file_input
-from spaceevo.stages.selection import Selection, SupernetSource, read_superspace
-from spaceevo.stages.setting_types import Count, Quant, Seed, Texts
+from spaceevo.stages.job import Input, Outcome, file_input
+from spaceevo.stages.selection import SupernetBasedJob
+from spaceevo.stages.settings import Count, SubnetSettings, SupernetSettings, Texts
 
 
 @dataclass(frozen=True)
@@ -58,40 +56,20 @@ class ExportRecipe:
     repeats: Count
 
 
-@dataclass(frozen=True)
-class ExportSettings:
-    """Says which subnet is exported.
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings(SupernetSettings, SubnetSettings):
+    """Says which subnet is exported, by default what the last subnet search chose.
 
     Attributes:
-        superspace: description of the superspace.
-        space: encoding of the space; None takes the best found.
-        subnet: the subnet; None takes what the last subnet search chose.
-        quant: scheme of the INT8 weights.
-        checkpoint: file of the supernet's weights, or of the subnet's own; None takes what was trained here.
-        weights: `random` takes a network that was never trained.
-        model: name of the published supernet whose released file may be taken.
-        data: the images.
         packed_channels: channels to which the platform's files pack the pixels of narrow convolutions.
-        seed: seed of random weights.
         recipe: what is written.
-        threads: threads of torch; None leaves them to it.
     """
 
-    superspace: Mapping[str, Any]
-    space: str | None
-    subnet: Texts
-    quant: Quant
-    checkpoint: Path | None
-    weights: Literal["trained", "random"]
-    model: str | None
-    data: Component[ImageFolderDataModule]
     packed_channels: Count | None
-    seed: Seed
     recipe: ExportRecipe
-    threads: Count | None
 
 
-class ExportJob(Job[ExportSettings]):
+class ExportJob(SupernetBasedJob[ExportSettings]):
     """Writes a subnet as INT8 and fp32 files, and proves that every INT8 file computes the trained network."""
 
     name = "export"
@@ -107,29 +85,6 @@ class ExportJob(Job[ExportSettings]):
         return asked_formats(self.settings.recipe.format or ())
 
     @cached_property
-    def source(self) -> SupernetSource:
-        """The supernet.
-
-        Raises:
-            ExportError: fp32 is asked for, which has no integer program.
-            ConfigError: several subnets are asked for.
-        """
-        settings = self.settings
-        if settings.quant == "off":
-            raise ExportError("quant=off has no INT8 weights to export; use quant=deploy or quant=published")
-        if isinstance(settings.subnet, tuple) and len(settings.subnet) > 1:
-            asked = ",".join(settings.subnet)
-            raise ConfigError(f"subnet = [{asked}]; allowed: one subnet; export each by itself: -m 'subnet={asked}'")
-        selection = Selection(read_superspace(settings.superspace), self.workspace, settings.space, settings.subnet)
-        weights = (settings.checkpoint, settings.weights, settings.model, settings.seed)
-        return SupernetSource(selection, settings.quant, *weights)
-
-    @cached_property
-    def data(self) -> ImageFolderDataModule:
-        """The images."""
-        return self.workspace.make(self.settings.data)
-
-    @cached_property
     def given(self) -> Subnet | None:
         """The subnet whose own checkpoint was asked for."""
         return self.source.given_subnet()
@@ -137,13 +92,17 @@ class ExportJob(Job[ExportSettings]):
     @cached_property
     def spec(self) -> SubnetSpec:
         """The subnet asked for, or found."""
-        return self.source.selection.best_subnet()
+        return self.selection.best_subnet()
+
+    @cached_property
+    def extraction(self) -> Extraction:
+        """Takes the subnet out of its supernets."""
+        return Extraction(self.source, self.data, self.identity)
 
     @cached_property
     def kept(self) -> Mapping[str, Path]:
         """The subnet's checkpoints that the last search kept, by precision, where they still belong to the supernet."""
-        extraction = Extraction(self.source, self.data, self.identity)
-        files = {precision: extraction.kept(self.spec, int8=precision == "int8") for precision in ("int8", "fp32")}
+        files = {of: self.extraction.kept(self.spec, int8=of == "int8") for of in PRECISIONS}
         return {precision: file for precision, file in files.items() if file is not None}
 
     def inputs(self) -> Mapping[str, Input]:
@@ -151,17 +110,27 @@ class ExportJob(Job[ExportSettings]):
 
         Raises:
             ConfigError: a format is unknown, or several subnets are asked for.
-            ExportError: fp32 is asked for.
+            ExportError: fp32 is asked for, which has no integer program.
         """
-        source, settings = self.source, self.settings
-        _ = self.formats  # checked before anything takes long
+        self._check_settings()
+        settings = self.settings
         found = {"images": images_input(self.data)}
         if self.given is not None and settings.checkpoint is not None:
             return {**found, "subnet": file_input(settings.checkpoint)}
-        found |= {**source.selection.input(), **source.input(True, False)}
+        found |= {**super().inputs(), **self.source.input(True, False)}
         if settings.subnet is None:
-            found["front"] = file_input(source.selection.front_file)
+            found["front"] = file_input(self.selection.front_file)
         return found | {f"kept_{precision}": file_input(file) for precision, file in self.kept.items()}
+
+    def _check_settings(self) -> None:
+        """Tell faults before anything takes long."""
+        asked = self.settings.subnet
+        if not self.settings.int8:
+            raise ExportError("quant=off has no INT8 weights to export; use quant=deploy or quant=published")
+        if isinstance(asked, tuple) and len(asked) > 1:
+            listed = ",".join(asked)
+            raise ConfigError(f"subnet = [{listed}]; allowed: one subnet; export them one by one: -m 'subnet={listed}'")
+        _ = self.formats
 
     def work(self) -> Outcome:
         """Extract, convert, compare; then write.
@@ -192,8 +161,7 @@ class ExportJob(Job[ExportSettings]):
     def _subject(self) -> Subject:
         if self.given is not None:
             return given_subject(self.given, str(self.settings.checkpoint), self.data.classes, self._preprocessing)
-        extraction = Extraction(self.source, self.data, self.identity)
-        source = SubjectSource(extraction, self.kept, self._preprocessing)
+        source = SubjectSource(self.extraction, self.kept, self._preprocessing)
         return source.subject(self.spec, self.settings.recipe.calibration_images)
 
     def _check(self, subject: Subject) -> dict[str, Any]:

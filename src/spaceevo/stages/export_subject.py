@@ -93,7 +93,7 @@ class SubjectSource:
             CheckpointError: its file is broken.
         """
         source, data = self.extraction.source, self.extraction.data
-        member, quant = source.selection.member, source.quant
+        member, quant = source.selection.member, source.settings.quant
         trained = int8 = self._network(spec, "int8")
         metadata = _metadata(member, spec, data.classes, self.preprocessing, quant)
         if quant == "published":

@@ -36,8 +36,10 @@ class Extraction:
     def fingerprint(self, int8: bool) -> str:
         """Hash all that decides what a subnet computes: the supernet's weights, the images, how these are prepared."""
         settings = {name: value for name, value in self.identity.items() if name.startswith(DECIDING)}
-        weights = [read.state(None) for read in self.source.input(int8).values()] or f"random {self.source.seed}"
-        quant = self.source.quant if int8 else "off"
+        weights = [
+            read.state(None) for read in self.source.input(int8).values()
+        ] or f"random {self.source.settings.seed}"
+        quant = self.source.settings.quant if int8 else "off"
         return fingerprint([settings, str(self.source.selection.member), quant, weights, self.data.content_hash])
 
     def extract(self, supernet: Supernet, spec: SubnetSpec) -> Network:
@@ -47,7 +49,7 @@ class Extraction:
 
     def save(self, path: Path, supernet: Supernet, spec: SubnetSpec, *, int8: bool) -> Network:
         """Extract a subnet into a checkpoint that needs no supernet; return it."""
-        network, quant = self.extract(supernet, spec), self.source.quant if int8 else "off"
+        network, quant = self.extract(supernet, spec), self.source.settings.quant if int8 else "off"
         member, classes = self.source.selection.member, self.data.classes
         save_subnet(path, network, member, spec, classes, quant, self.fingerprint(int8))
         return network

@@ -25,7 +25,7 @@ from spaceevo.space.superspace import Superspace
 from spaceevo.space.walk import output_hw
 from spaceevo.stages.job import Input, Job, Outcome, file_input, value_input
 from spaceevo.stages.selection import read_superspace
-from spaceevo.stages.setting_types import Seed
+from spaceevo.stages.settings import Seed
 from spaceevo.terminal import progress
 
 LEAST_MS = 1e-6

@@ -94,7 +94,7 @@ class FrontFiles:
         evaluated = {f.platform: [(f.latency_ms(s), e.top1) for s, e in f.evaluations.items()] for f in fronts}
         outputs = _write_tables([asdict(row) for row in rows], limits, self.workspace.output, evaluated)
         outputs |= {"chosen": file, "subnets": file.parent / "subnets"}
-        quant = self._source.quant if self._source.int8 else "deploy"
+        quant = self._source.settings.quant if self._source.settings.int8 else "deploy"
         dropped = ("subnet", "latency_constraint")  # export takes the chosen one
         following = self.workspace.commands("export", f"space={member}", f"quant={quant}", without=dropped)
         figures = {"space": str(member), **_figures(fronts, rows, first)}
@@ -105,7 +105,7 @@ class FrontFiles:
     ) -> dict[SubnetSpec, Extracted]:
         """Top-1 on the test images of every subnet, and its checkpoints: INT8, and fp32 where its supernet is there."""
         shutil.rmtree(folder, ignore_errors=True)  # those of an earlier search
-        int8 = self._source.int8
+        int8 = self._source.settings.int8
         test, precision = self.extraction.data.test(), "int8" if int8 else "fp32"
         found: dict[SubnetSpec, Extracted] = {}
         with progress() as bar:
@@ -142,7 +142,7 @@ class FrontFiles:
                 fp32_file=subnet.files.get("fp32"),
             )
             rows.append(row)
-        if not isinstance(platform, Measures) or self._source.quant != "deploy":
+        if not isinstance(platform, Measures) or self._source.settings.quant != "deploy":
             return rows
         networks = {str(spec): extracted[spec].network for spec in found.shown}
         measured_ms = platform.measured_ms({text: _program(network) for text, network in networks.items()})

@@ -19,7 +19,7 @@ from spaceevo.search.problems import SubnetProblem
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.fitness import Fitness
-from spaceevo.stages.setting_types import Count, Positive
+from spaceevo.stages.settings import Count, Positive
 from spaceevo.terminal import progress
 
 

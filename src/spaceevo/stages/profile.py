@@ -29,7 +29,7 @@ from spaceevo.stages.inputs import platform_input
 from spaceevo.stages.job import Input, Job, Outcome
 from spaceevo.stages.profile_timings import Network, ProfileTimings, sample_blocks, sample_networks
 from spaceevo.stages.selection import read_superspace
-from spaceevo.stages.setting_types import Count, Seed
+from spaceevo.stages.settings import Count, Seed
 
 BLOCKS = "blocks"
 NETWORKS = "networks"

@@ -23,10 +23,10 @@ from spaceevo.search.quality import QualityScorer
 from spaceevo.space.description import parse_space
 from spaceevo.space.superspace import SpaceMember, Superspace
 from spaceevo.stages.inputs import platform_input
-from spaceevo.stages.job import Input, Job, Outcome, file_input
+from spaceevo.stages.job import Input, Job, Made, Outcome, file_input
 from spaceevo.stages.scored_spaces import ScoredSpaces
 from spaceevo.stages.selection import read_superspace
-from spaceevo.stages.setting_types import Count, LatencyConstraint, Positive, Seed, Texts, limits_for
+from spaceevo.stages.settings import Count, LatencyConstraint, Positive, Seed, Texts, limits_for
 from spaceevo.terminal import progress
 
 AUTO_POINT = 0.35
@@ -128,16 +128,12 @@ class SpaceSearchJob(Job[SpaceSearchSettings]):
     name = "space_search"
     main_figure = "score"
     sweep_figures = ("score", "loss", "probability")
+    platform = Made[Platform]()
 
     @cached_property
     def superspace(self) -> Superspace:
         """The superspace."""
         return read_superspace(self.settings.superspace)
-
-    @cached_property
-    def platform(self) -> Platform:
-        """The platform of the latency constraints."""
-        return self.workspace.make(self.settings.platform)
 
     def inputs(self) -> Mapping[str, Input]:
         """Return the look-up tables, and the platform's."""

@@ -1,15 +1,17 @@
-"""Types of settings that several jobs have: what is allowed is checked when the settings are read."""
+"""Settings that several jobs have, and their types: what is allowed is checked when the settings are read."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
 from pydantic import FiniteFloat, PlainValidator
 
-from spaceevo.artifacts import Plain
+from spaceevo.artifacts import Component, Plain
 from spaceevo.errors import ConfigError, choices
 
 Count = Annotated[int, Ge(1)]
@@ -84,3 +86,55 @@ def limits_for(platform: str, constraint: LatencyConstraint) -> tuple[float, ...
             raise ConfigError(f"latency_constraint has no entry for platform {platform}; it has {choices(constraint)}")
         constraint = constraint[platform]
     return None if constraint == "auto" else constraint
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceSettings:
+    """Says which space a job works on.
+
+    Attributes:
+        superspace: description of the superspace.
+        space: encoding of the space; None takes the best of the last space search.
+    """
+
+    superspace: Mapping[str, Any]
+    space: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubnetSettings(SpaceSettings):
+    """Says also which subnets of it.
+
+    Attributes:
+        subnet: encodings, `max`, `min` or published names; what None stands for, the job says.
+    """
+
+    subnet: Texts
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupernetSettings(SpaceSettings):
+    """Says also whose weights a job works on, and with which images.
+
+    Attributes:
+        quant: scheme of the INT8 weights, or `off`.
+        checkpoint: the supernet's weights, ours or released, or a subnet's own; None takes what was trained here.
+        weights: `random` takes a network that was never trained.
+        model: name of the published supernet whose released file may be taken.
+        data: the images.
+        seed: seed of everything random.
+        threads: threads of torch; None leaves them to it.
+    """
+
+    quant: Quant
+    checkpoint: Path | None
+    weights: Literal["trained", "random"]
+    model: str | None
+    data: Component[Any]
+    seed: Seed
+    threads: Count | None
+
+    @property
+    def int8(self) -> bool:
+        """Whether the job works on INT8 weights."""
+        return self.quant != "off"
