@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from spaceevo.artifacts import Component, SpaceChoice, fingerprint
+from spaceevo.artifacts import Component, SpaceChoice
 from spaceevo.collectives.sharing import Ranks
 from spaceevo.errors import ConfigError
 from spaceevo.nn.evaluate import SubnetEvaluator
 from spaceevo.platforms.base import Platform
+from spaceevo.stages.extraction import Extraction
 from spaceevo.stages.fitness import Fitness, by_text
 from spaceevo.stages.front_files import FrontFiles, merge_jobs
 from spaceevo.stages.front_search import FrontSearch, SubnetSearchRecipe
@@ -81,7 +82,7 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
             stop_z=recipe.stop_z,
         )
         with ranks.leading(by_text(evaluator)):
-            evaluations = output / f"evaluations_{self._evaluated}.jsonl"
+            evaluations = output / f"evaluations_{self._extraction.fingerprint(self.settings.int8)}.jsonl"
             if self.workspace.force:
                 evaluations.unlink(missing_ok=True)
             fitness = Fitness(evaluator, evaluations, ranks)
@@ -90,18 +91,11 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
                 for name, platform in self.platforms.items()
             ]
             found = [search.run() for search in searches]
-            return FrontFiles(self.workspace, source, self.data).write(supernet, found, self.platforms)
+            return FrontFiles(self.workspace, self._extraction).write(supernet, found, self.platforms)
 
-    @property
-    def _evaluated(self) -> str:
-        """A hash of all that decides what evaluating a subnet gives: weights, images, how they are brought to it."""
-        inputs = self.inputs()
-        settings = {name: value for name, value in self.identity.items() if name.startswith(("superspace.", "data."))}
-        weights = inputs.get(f"supernet_{'int8' if self.settings.int8 else 'fp32'}")
-        supernet = f"random {self.settings.seed}" if weights is None else weights.state(None)
-        return fingerprint(
-            [settings, str(self.selection.member), self.settings.quant, supernet, inputs["images"].state(None)]
-        )
+    @cached_property
+    def _extraction(self) -> Extraction:
+        return Extraction(self.source, self.data, self.identity)
 
     def _limits(self, platform: str) -> tuple[float, ...]:
         """A platform's latency limits in ms: those asked for, else those of the space search.
