@@ -33,10 +33,15 @@ assert not heavy, heavy
         (f'subnet=["{TEXT}"]', f'subnet=["{TEXT}"]'),
         ("subnet=[SEQnet@vnni-A0,min]", "subnet=[SEQnet@vnni-A0,min]"),
         ("space=digits-012-010", "space=digits-012-010"),
+        ("space=111111_000000", "space='111111_000000'"),
+        ("space=[111111_000000,mobilew-122222-155400]", "space=['111111_000000',mobilew-122222-155400]"),
+        ("space=012_010,000_000", "space='012_010','000_000'"),
+        ("space='012_010'", "space='012_010'"),
+        ("space=digits-012_010-align1", "space=digits-012_010-align1"),
         ("+stage=cost", "+stage=cost"),
     ],
 )
-def test_subnets_may_be_typed_as_they_are_printed(typed: str, passed_on: str) -> None:
+def test_encodings_may_be_typed_as_they_are_printed(typed: str, passed_on: str) -> None:
     assert _quoted(typed) == passed_on
 
 

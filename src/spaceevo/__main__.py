@@ -18,7 +18,12 @@ from spaceevo.errors import SpaceEvoError
 from spaceevo.space.description import conf_folder
 from spaceevo.space.published import published_models
 
-SUBNET, QUOTED = re.compile(r"""(?<!['"])\bd\d+(#\d+)*_k[^,\]'"\s]+"""), r"'\g<0>'"
+QUOTED = {
+    "subnet": re.compile(r"""(?<!['"])\bd\d+(#\d+)*_k[^,\]'"\s]+"""),  # Hydra stumbles over #
+    "space": re.compile(r"""(?<![\w'"-])\d+_\d+(?![\w'"-])"""),  # YAML reads a number
+}
+"""Texts in these settings that are quoted, so that they may be typed as they are printed."""
+QUOTES = r"'\g<0>'"
 FULL_ERROR = "HYDRA_FULL_ERROR"
 HYDRAS_NOTE = "Error executing job with overrides"
 
@@ -48,9 +53,9 @@ def _task(config: DictConfig) -> object:
 
 
 def _quoted(argument: str) -> str:
-    """Quote the subnets in `subnet=…`, so that they may be typed as they are printed: Hydra stumbles over #."""
+    """Quote the encodings in `subnet=…` and `space=…`."""
     key, _, value = argument.partition("=")
-    return f"{key}={SUBNET.sub(QUOTED, value)}" if key == "subnet" else argument
+    return f"{key}={QUOTED[key].sub(QUOTES, value)}" if key in QUOTED else argument
 
 
 def _one_line(error: BaseException) -> str:

@@ -202,6 +202,7 @@ def latency(folder: Path) -> Figures:
 
 CONSTRAINTS_MS = (4.0, 7.0)
 FIXED_MS = 0.5
+SAMPLES = 2000
 
 
 def table_rows(stage: int, key: int, size: int) -> list[tuple[float, float]]:
@@ -226,7 +227,9 @@ def quality(folder: Path) -> Figures:
                 for loss, ms in table_rows(key.stage, 3 * key.block + key.window, size)
             ]
         write_lut_file(folder / lut_file_name(space, key), rows)
-    scorer = spaceevo.QualityScorer(folder, space, list(CONSTRAINTS_MS), FIXED_MS, t=0.5, a=0.3, samples=50_000, seed=1)
+    scorer = spaceevo.QualityScorer(
+        folder, space, list(CONSTRAINTS_MS), FIXED_MS, t=0.5, a=0.3, samples=SAMPLES, seed=1
+    )
     found = scorer.score(SPACE)
     return {
         "total": [found.score, found.probability, found.loss],

@@ -154,8 +154,9 @@ def test_quality(tmp_path: Path) -> None:
         within = sorted(loss for loss, ms in subnets if ms + cases.FIXED_MS <= bound)
         score, probability, loss = found[f"{bound}"]
         share = len(within) / len(subnets)
-        assert probability == pytest.approx(share + 1e-5, abs=4 * (share * (1 - share) / 50_000) ** 0.5 + 1e-9)
-        assert loss == pytest.approx(within[0], rel=1e-3)  # 50,000 draws of 128 subnets: the best comes 50 times
+        assert probability == pytest.approx(share + 1e-5, abs=4 * (share * (1 - share) / cases.SAMPLES) ** 0.5 + 1e-9)
+        # Each of the 128 subnets is drawn about 16 times: the best 50 draws are those of the best few.
+        assert within[0] < loss < within[8]
         assert score == pytest.approx(1 / (max(1, (0.5 / probability) ** 0.3) * loss), rel=1e-6)
         assert 0 < share < 1
     assert found["total"][0] == pytest.approx(sum(found[f"{bound}"][0] for bound in cases.CONSTRAINTS_MS))

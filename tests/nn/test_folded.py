@@ -3,6 +3,7 @@
 import torch
 
 from spaceevo.nn.calibrate import recalibrate
+from spaceevo.nn.evaluate import count_correct, top1
 from spaceevo.nn.folded import FoldedNetwork
 from spaceevo.nn.layers import ConvLayer
 from spaceevo.quant.program import execute
@@ -29,6 +30,9 @@ def test_folded_network_is_the_program_and_resizes(zoo: Superspace, grown: Make,
     step = program.tensors[program.output_name].scale
     for trained in (network, supernet):
         assert (trained(pictures) - exact(pictures)).abs().max() < 0.01 * step
+    labels = exact(pictures).argmax(1)
+    assert count_correct(exact, [(pictures[:10], labels[:10]), (pictures[10:], labels[10:])]) == (16, 16)
+    assert top1(exact, [(pictures, (labels + 1) % 10)]) == 0
     network.train()
     assert (network(pictures) - exact(pictures)).abs().max() > step
 

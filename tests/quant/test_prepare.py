@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from spaceevo.quant.prepare import float_state, prepare, quantizers, set_quant
 from spaceevo.quant.quantizer import PUBLISHED
+from spaceevo.torchvision_shim import ensure_torchvision
 
 
 def library_model() -> nn.Sequential:
@@ -119,3 +120,18 @@ def test_a_layer_alone_is_a_model_too(model: nn.Module) -> None:
 
 def test_float_state_of_a_layer_alone() -> None:
     assert set(float_state(prepare(nn.Linear(4, 3)).state_dict())) == {"bias", "parametrizations.weight.original"}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "size"), [(1, 2, 7), (1, 1, 6), (3, 2, 8), (3, 2, 9), (5, 1, 6), (2, 3, 7)]
+)
+def test_padding_as_tensorflow_keeps_what_a_layer_computes(kernel: int, stride: int, size: int) -> None:
+    """Also where the stride exceeds the kernel, and nothing is to be padded."""
+    ensure_torchvision()
+    from timm.layers.conv2d_same import Conv2dSame
+
+    layer = Conv2dSame(3, 4, kernel, stride)
+    x = torch.randn(2, 3, size, size)
+    expected = layer(x)
+    assert expected.shape[-1] == -(-size // stride)
+    torch.testing.assert_close(prepare(nn.Sequential(layer))(x), expected)

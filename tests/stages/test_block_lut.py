@@ -9,17 +9,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from spaceevo.errors import MissingArtifactError
+from spaceevo.latency.roofline import Roofline
+from spaceevo.latency.table import LatencyTable
 from spaceevo.nn.losses import noise_to_signal
 from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import resize
 from spaceevo.quant.prepare import quantizers, set_quant
 from spaceevo.quant.quantizer import DEPLOY
-from spaceevo.search.lut import LutRow
+from spaceevo.search.lut import LutRow, read_lut_file
 from spaceevo.space.description import superspace
+from spaceevo.space.encoding import format_substage
 from spaceevo.space.operators import sample_substage
-from spaceevo.stages.block_lut import UnfinishedTable, draw_rows, first_batches, substage_loss
 from spaceevo.stages.features import TeacherFeatures, TensorStore
+from spaceevo.stages.job import value_input
+from spaceevo.stages.lut_files import LutFile, first_batches, sample_rows, substage_loss
 from spaceevo.teacher import Teacher
+from tests.stages.conftest import RunStage, World, nudge
 
 SPACE = superspace("digits").stage_space("stage2", 1)
 TAPS = {"stage1": ("stage0", "stage1"), "stage2": ("stage1", "stage2")}
@@ -112,31 +118,71 @@ def test_the_loss_is_that_of_a_recalibrated_student(teacher: Counting, tmp_path:
     assert found == pytest.approx(sum(losses) / 3, rel=1e-5)
 
 
-ROWS = [LutRow("3#24#2", 16, 8, 0.1 * n, 1.5, 0.25, 0.0123 * n) for n in range(1, 4)]
+HWS = {24: 6, 32: 8}
+SAMPLED = sample_rows(SPACE, HWS, 4, "0-a")
+ROWS = [
+    LutRow(format_substage(one.blocks), one.cin, one.hw, 0.1 * n, 1.5, 0.25, 0.0123 * n)
+    for n, one in enumerate(SAMPLED, start=1)
+]
+
+
+def begun(folder: Path, origin: str = "all", latencies: str = "table", count: int = 2) -> LutFile:
+    """A table with so many rows."""
+    file = LutFile(folder / "stage2_1_0.csv", origin, value_input(latencies))
+    file.begin(SAMPLED)
+    for row in ROWS[:count]:
+        file.append(row)
+    return file
 
 
 def test_an_unfinished_table_goes_on_at_the_next_row(tmp_path: Path) -> None:
-    path = tmp_path / "stage2_1_0.csv"
-    table = UnfinishedTable(path, "mark")
-    for row in ROWS[:2]:
-        table.append(row)
-    with path.open("a") as file:
-        file.write(str(ROWS[2])[:9])  # killed while writing
-    again = UnfinishedTable(path, "mark")
-    assert [str(row) for row in again.rows] == [str(row) for row in ROWS[:2]]
-    again.append(ROWS[2])
-    assert [str(row) for row in UnfinishedTable(path, "mark").rows] == [str(LutRow.parse(str(row))) for row in ROWS]
+    file = begun(tmp_path)
+    with file.unfinished.open("a") as torn:
+        torn.write(str(ROWS[2])[:9])  # killed while writing
+    again = LutFile(file.path, "all", value_input("table"))
+    assert again.begin(SAMPLED) == 2
+    assert not again.is_current()
+    for row in ROWS[2:]:
+        again.append(row)
+    again.finish()
+    assert [str(row) for row in read_lut_file(file.path)] == [str(LutRow.parse(str(row))) for row in ROWS]
+    assert again.is_current()
+    assert not again.unfinished.exists()
 
 
-def test_an_unfinished_table_of_other_settings_begins_anew(tmp_path: Path) -> None:
-    table = UnfinishedTable(tmp_path / "a.csv", "mark")
-    table.append(ROWS[0])
-    assert UnfinishedTable(tmp_path / "a.csv", "other").rows == []
+@pytest.mark.parametrize(("origin", "latencies"), [("other", "table"), ("all", "other")])
+def test_a_table_of_other_settings_or_latencies_begins_anew(tmp_path: Path, origin: str, latencies: str) -> None:
+    file = begun(tmp_path, count=4)
+    assert LutFile(file.path, origin, value_input(latencies)).begin(SAMPLED) == 0
+    file = begun(tmp_path, count=4)
+    file.finish()
+    assert not LutFile(file.path, origin, value_input(latencies)).is_current()
 
 
-def test_draws_depend_on_the_seed_alone() -> None:
-    assert draw_rows(SPACE, (24, 32), 5, "0-a") == draw_rows(SPACE, (24, 32), 5, "0-a")
-    assert draw_rows(SPACE, (24, 32), 5, "0-a") != draw_rows(SPACE, (24, 32), 5, "0-b")
+@pytest.mark.parametrize("field", ["substage", "cin", "hw"])
+def test_rows_that_are_not_of_what_is_sampled_are_not_taken_up(tmp_path: Path, field: str) -> None:
+    begun(tmp_path, count=3)
+    second = SAMPLED[1]
+    others = {
+        "substage": second._replace(blocks=second.blocks * 2),
+        "cin": second._replace(cin=999),
+        "hw": second._replace(hw=7),
+    }
+    changed = [SAMPLED[0], others[field], *SAMPLED[2:]]
+    assert LutFile(tmp_path / "stage2_1_0.csv", "all", value_input("table")).begin(changed) == 1
+
+
+def test_an_edited_table_is_not_current(tmp_path: Path) -> None:
+    file = begun(tmp_path, count=4)
+    file.finish()
+    assert file.is_current()
+    file.path.write_text(file.path.read_text().replace("0.25", "0.26", 1))
+    assert not file.is_current()
+
+
+def test_what_is_sampled_depends_on_the_seed_alone() -> None:
+    assert sample_rows(SPACE, HWS, 4, "0-a") == SAMPLED
+    assert sample_rows(SPACE, HWS, 4, "0-b") != SAMPLED
 
 
 def test_evaluation_batches_cross_the_loaders_batches() -> None:
@@ -144,3 +190,49 @@ def test_evaluation_batches_cross_the_loaders_batches() -> None:
     found = first_batches(batches, size=5, count=3)
     assert [part.tolist() for part in found] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9], [10, 11, 12, 13, 14]]
     assert [len(part) for part in first_batches(batches, size=9, count=9)] == [9, 9, 2]
+
+
+RECIPE = "{samples: 2, calibration_batches: 1, evaluation_batches: 1, evaluation_batch_size: 4}"
+
+
+def given(world: World, *more: str) -> list[str]:
+    folder = f"paths.lut={world.root / 'made'}"
+    return [*world.settings, folder, "block=stage1", f"recipe.block_lut={RECIPE}", *more]
+
+
+def test_tables_are_kept_and_made_anew_one_by_one(run_stage: RunStage, world: World) -> None:
+    """`block` and `window` say which are made, not what is in them; everything else decides."""
+    assert run_stage("block_lut", *given(world, "block=stage1_0")).figures["files_made"] == 2
+    assert run_stage("block_lut", *given(world)).figures == {"files": 6, "rows": 12, "files_made": 4}
+    nudge(world.layout.block("digits", "stage1", 2, False))
+    assert run_stage("block_lut", *given(world)).figures["files_made"] == 2
+    (world.root / "made/stage1_1_0.csv").unlink()
+    assert run_stage("block_lut", *given(world)).figures["files_made"] == 1
+    assert (
+        run_stage("block_lut", *given(world, "recipe.block_lut.cache_mib=1", "force=true")).figures["files_made"] == 6
+    )
+
+
+def test_latencies_in_a_table_follow_the_platforms(run_stage: RunStage, world: World) -> None:
+    run_stage("block_lut", *given(world, "window=0"))
+    before = read_lut_file(world.root / "made/stage1_0_0.csv")
+    world.scale_table(3.0)
+    assert run_stage("block_lut", *given(world, "window=0")).figures["files_made"] == 3
+    after = read_lut_file(world.root / "made/stage1_0_0.csv")
+    assert [row.latency_ms for row in after] == pytest.approx([3 * row.latency_ms for row in before], rel=1e-3)
+    assert [row.loss for row in after] == [row.loss for row in before]
+
+
+def test_interpolated_latencies_are_told(run_stage: RunStage, world: World, caplog: pytest.LogCaptureFixture) -> None:
+    table = LatencyTable.load(world.table)
+    table.model = Roofline({"MobileNetV2Res relu6": {"constant": 0.1}})
+    table.entries.clear()
+    table.save(world.table)
+    run_stage("block_lut", *given(world, "block=stage1_0", "window=0", "platform.unknown_blocks=fitted"))
+    assert "interpolated by its fitted model" in caplog.text
+
+
+def test_a_student_that_was_not_distilled_names_the_command(run_stage: RunStage, world: World) -> None:
+    world.layout.block("digits", "stage1", 1, False).unlink()
+    with pytest.raises(MissingArtifactError, match=r"stage1_1/checkpoint.pth does not exist; .*\+stage=block_kd"):
+        run_stage("block_lut", *given(world))

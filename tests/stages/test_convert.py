@@ -54,7 +54,7 @@ def test_blocks(run_stage: RunStage, tmp_path: Path, int8: bool, block: str | No
 @pytest.mark.parametrize(
     ("settings", "error", "words"),
     [
-        ([], ConfigError, "checkpoint is not set; set checkpoint="),
+        ([], ConfigError, "checkpoint = null; set checkpoint="),
         (["checkpoint=absent.pth"], MissingArtifactError, "absent.pth does not exist"),
         (["checkpoint={file}"], ConfigError, "does not say which block"),
         (["checkpoint={file}", "block=stage2_9"], ConfigError, "block index 9 is not one of"),

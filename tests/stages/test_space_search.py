@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,29 +12,21 @@ import numpy as np
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
 
-from spaceevo.artifacts import StageResult
+from spaceevo.artifacts import SpaceChoice, StageResult
 from spaceevo.errors import ConfigError, ConstraintError, EncodingError, TableError
-from spaceevo.search.lut import LutRow, lut_file_name, lut_keys, write_lut_file
+from spaceevo.jobs import runner
 from spaceevo.search.quality import Quality, QualityScorer
 from spaceevo.space.description import conf_folder, superspace
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages import space_search
-from spaceevo.stages.space_search import SpaceSearchStage
+from tests.stages.conftest import World
 
 
-@pytest.fixture(scope="module")
-def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def tables(shared_world: World) -> Path:
     """Random figures, another mean loss and latency in every file."""
-    folder, space, rng = tmp_path_factory.mktemp("lut"), superspace("digits"), np.random.default_rng(2)
-    for key in lut_keys(space):
-        sizes = [space.input_hw(space.searched[key.stage].name, r) for r in space.block_resolutions]
-        loss, latency = rng.uniform(0.3, 0.6), rng.uniform(1.0, 3.0)
-        figures = [(loss * rng.uniform(0.8, 1.2), latency * rng.uniform(0.5, 1.5)) for _ in range(40)]
-        rows = [LutRow("3#16#2", 8, sizes[n % 2], x, 1, 1, y) for n, (x, y) in enumerate(figures)]
-        write_lut_file(folder / lut_file_name(space, key), rows)
-    return folder
+    return shared_world.lut
 
 
 def settings(tables: Path, output: Path, *more: str) -> list[str]:
@@ -49,14 +42,10 @@ def settings(tables: Path, output: Path, *more: str) -> list[str]:
     ]
 
 
-def config(tables: Path, output: Path, *more: str) -> DictConfig:
+def run(tables: Path, output: Path, *more: str) -> StageResult:
     with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
         overrides = [*settings(tables, output, *more), f"paths.output={output / 'found'}"]
-        return compose("config", overrides=overrides, return_hydra_config=True)
-
-
-def run(tables: Path, output: Path, *more: str) -> StageResult:
-    return SpaceSearchStage().execute(config(tables, output, *more))
+        return runner.run(compose("config", overrides=overrides, return_hydra_config=True))
 
 
 def comparable(folder: Path) -> dict[str, Any]:
@@ -77,7 +66,9 @@ def test_the_best_of_all_spaces_is_found(tables: Path, tmp_path: Path) -> None:
     error = result.figures["score_standard_error"]
     assert error == scorer.standard_error(best)
     assert abs(result.figures["score_on_fresh_draws"] - result.figures["score"]) < 5 * error < 0.1
-    assert json.loads((tmp_path / "checkpoints/block_kd/search/digits/best.json").read_text())["space"] == str(best)
+    quality = scorer.score(best)
+    choice = SpaceChoice(str(best), (5.5,), quality.score, quality.probability, quality.loss)
+    assert SpaceChoice.read(tmp_path / "checkpoints/block_kd/search/digits/best.json") == choice
 
 
 def test_tables_and_pictures_hold_what_was_found(tables: Path, tmp_path: Path) -> None:
@@ -149,13 +140,58 @@ def test_a_search_of_other_settings_starts_over(tables: Path, tmp_path: Path) ->
     assert result.figures["evaluations"] == 60
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            "latency_constraint=fast",
+            "latency_constraint = fast; allowed: auto, a positive number of ms, a list of such",
+        ),
+        ("latency_constraint=[5,0]", "latency_constraint = .5, 0.; allowed: auto, a positive number"),
+        ("latency_constraint={phone: 5}", "latency_constraint has no entry for platform ort_cpu; it has phone"),
+        (
+            "space=[111_000]",
+            "space = .111000.; allowed: a text, or a list of texts .quote those that look like numbers",
+        ),
+    ],
+)
+def test_values_of_a_wrong_type_are_one_line(tables: Path, tmp_path: Path, change: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{words}"):
+        run(tables, tmp_path, change)
+
+
+@pytest.mark.parametrize("asked", ["latency_constraint=[5.5]", "latency_constraint={ort_cpu: 5.5, phone: 9}"])
+def test_a_limit_may_be_asked_for_in_several_ways(tables: Path, tmp_path: Path, asked: str) -> None:
+    found = run(tables, tmp_path, asked).figures
+    assert found["latency_constraints_ms"] == [5.5]
+    assert found["space"] == run(tables, tmp_path / "plain").figures["space"]
+
+
+def test_a_search_goes_on_only_on_the_tables_it_began_with(tables: Path, tmp_path: Path) -> None:
+    lut = shutil.copytree(tables, tmp_path / "lut")
+    run(lut, tmp_path)
+    saved = tmp_path / "found/search.json"
+    state = json.loads(saved.read_text())
+    state["state"]["history"] = state["state"]["history"][:2]  # as if no more had been to do
+
+    def again() -> int:
+        saved.write_text(json.dumps(state))
+        (tmp_path / "found/result.json").unlink()
+        return int(run(lut, tmp_path).figures["evaluations"])
+
+    assert again() == 2
+    file = lut / "stage2_1_0.csv"
+    file.write_text(file.read_text().replace("0.4", "0.5", 1))
+    assert again() == 216
+
+
 def test_given_spaces_are_scored_and_no_choice_is_made(tables: Path, tmp_path: Path) -> None:
     result = run(tables, tmp_path, "space=[digits-012-101,digits-000-000]")
     assert {row["space"] for row in result.figures["spaces"]} == {"digits-012-101", "digits-000-000"}
     assert result.figures["evaluations"] == 2
     assert not (tmp_path / "checkpoints").exists()
     run(tables, tmp_path, "space=digits-012-101")
-    assert json.loads((tmp_path / "checkpoints/block_kd/search/digits/best.json").read_text())["evaluations"] == 1
+    assert SpaceChoice.read(tmp_path / "checkpoints/block_kd/search/digits/best.json").space == "digits-012-101"
 
 
 @pytest.mark.parametrize(
@@ -165,7 +201,7 @@ def test_given_spaces_are_scored_and_no_choice_is_made(tables: Path, tmp_path: P
         ("space=[onnxw-151122-023231]", EncodingError, "not of superspace digits"),
         ("space=[digits-912-101]", EncodingError, "block index 9"),
         ("space=[]", ConfigError, "leave it out to search"),
-        ("recipe.space_search.method=luck", ConfigError, "luck; allowed: local, ageing"),
+        ("recipe.space_search.method=luck", ConfigError, "method = luck; allowed: local, ageing"),
         ("paths.lut=${paths.root}", TableError, "lacks 18 of 18 tables"),
     ],
 )

@@ -1,141 +1,164 @@
-"""The stage's decisions, on a supernet of random weights: limits, ranges, platforms, files, faults."""
+"""The job's decisions, on a supernet of random weights: limits, ranges, platforms, files, faults."""
 
-import json
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
-from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from omegaconf import OmegaConf
 
-from spaceevo.artifacts import Layout
+from spaceevo.artifacts import Front, FrontSubnet
 from spaceevo.errors import ConfigError, ConstraintError, TableError
-from spaceevo.latency.predictor import BlockLatency
+from spaceevo.jobs.runner import make_job
 from spaceevo.latency.table import LatencyTable
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.subnets import read_subnet
 from spaceevo.nn.supernet import Supernet
+from spaceevo.platforms.base import Platform
 from spaceevo.quant.prepare import set_quant
-from spaceevo.space.cost import subnet_cost
+from spaceevo.quant.program import Program
 from spaceevo.space.description import superspace
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_subnet
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.front_files import merge_jobs
-from spaceevo.stages.subnet_search import SubnetSearchStage, most_accurate
+from spaceevo.stages.front_search import most_accurate
+from spaceevo.stages.subnet_search import SubnetSearchJob
+from tests.stages.conftest import Compose, RunStage, World
 
 DIGITS = superspace("digits")
 MEMBER = DIGITS.member((2, 2, 2), (0, 0, 0))
-IMAGES = [(torch.randn(40, 3, 32, 32), torch.arange(40) % 10)]
+RECIPE = (
+    "recipe.subnet_search.front={population: 8, generations: 3, children: 5}",
+    "recipe.subnet_search.evolution={population: 8, generations: 2, mutants: 3, crossovers: 2}",
+    "recipe.subnet_search.tested=3",
+)
 
 
-class Platform:
-    """Latency is MMACs times a factor; measured latency 5 % more, where the platform is at hand."""
+class Desk(Platform):
+    """A platform at hand, on which everything takes 5 % longer than predicted."""
 
-    def __init__(self, factor: float, at_hand: bool, knows_all: bool = True) -> None:
-        self.factor, self.knows_all = factor, knows_all
-        if at_hand:
-            self.measured_ms = lambda models: {name: 1.05 * self.predicted(name) for name in models}
-
-    def predicted(self, text: str) -> float:
-        return self.subnet_ms(MEMBER, SubnetSpec.parse(text))
-
-    def subnet_ms(self, member: SpaceMember, spec: SubnetSpec) -> float:
-        return self.factor * subnet_cost(member, spec).mmacs
-
-    def fastest(self, member: SpaceMember) -> SubnetSpec | None:
-        return member.smallest if self.knows_all else None
+    def measured_ms(self, models: Mapping[str, Program]) -> dict[str, float]:
+        return {text: 1.05 * self.subnet_ms(MEMBER, SubnetSpec.parse(text)) for text in models}
 
 
-def context(folder: Path, **recipe: Any) -> Any:
-    """What the stage asks of its context, without Hydra."""
+class Vague(Desk):
+    """A platform that does not know all blocks of the space yet."""
+
+    def fastest(self, member: SpaceMember) -> None:
+        return None
+
+
+@pytest.fixture
+def given(world: World) -> list[str]:
+    """Settings of a search in an INT8 supernet, on a platform at hand."""
+    torch.manual_seed(0)
     supernet = Supernet(MEMBER)
     set_quant(supernet, True)
     for spec in (MEMBER.smallest, MEMBER.largest):
         supernet.activate(spec)
-        supernet(IMAGES[0][0])
-    found = SimpleNamespace(
-        member=MEMBER,
-        superspace=DIGITS,
-        seed=0,
-        int8=True,
-        output=folder / "out",
-        layout=Layout(folder / "checkpoints"),
-        platform=Platform(1.0, at_hand=True),
-        plain={"data": {}, "quant": {}, "platforms": {}},
-        config=SimpleNamespace(platform=SimpleNamespace(name="desk"), quant=SimpleNamespace(name="deploy")),
-        data=SimpleNamespace(
-            calibration_images=lambda: [IMAGES[0][0]],
-            held_out=lambda: IMAGES,
-            test=lambda: IMAGES,
-            classes=tuple("0123456789"),
-        ),
-        recipe={
-            "method": "front",
-            "front": {"population": 8, "generations": 3, "children": 5},
-            "evolution": {"population": 8, "generations": 2, "mutants": 3, "crossovers": 2},
-            "delta_ms": None,
-            "stop_z": 3.0,
-            "tested": 3,
-            **recipe,
-        },
-        limits=[1.0, 0.6],
-    )
-    found.shared = lambda path: path
-    found.constraints_ms = lambda name: found.limits
-    found.command = lambda stage, *overrides: f"python -m spaceevo +stage={stage} {' '.join(overrides)}"
-    found.supernet_file = lambda int8: found.layout.supernet(str(MEMBER), int8)
-    found.supernet = lambda int8: supernet.eval()
-    save_checkpoint(found.supernet_file(True), supernet, CheckpointMeta(quant="deploy"))
-    return found
+        supernet(torch.randn(20, 3, 32, 32))
+    path = world.layout.supernet(str(MEMBER), True)
+    save_checkpoint(path, supernet, CheckpointMeta(space=str(MEMBER), quant="deploy"))
+    desk = [f"platform._target_={Desk.__module__}.Desk", "platform.name=desk"]
+    return [*world.settings, "quant=deploy", f"space={MEMBER}", *desk, *RECIPE]
+
+
+@pytest.fixture
+def limits(world: World) -> list[float]:
+    """Two latency limits in ms, the looser first."""
+    platform = Platform("desk", str(world.table))
+    fastest, slowest = (platform.subnet_ms(MEMBER, spec) for spec in (MEMBER.smallest, MEMBER.largest))
+    return [round(fastest + share * (slowest - fastest), 3) for share in (0.6, 0.25)]
+
+
+def front_of(world: World) -> Front:
+    return Front.read(world.layout.subnet_search(str(MEMBER)) / "front.json")
 
 
 @pytest.mark.parametrize("method", ["front", "published"])
-def test_each_limit_has_its_subnet(tmp_path: Path, method: str) -> None:
-    found = context(tmp_path, method=method)
-    outcome = SubnetSearchStage().work(found)
-    record = json.loads((tmp_path / "checkpoints/search_subnet" / str(MEMBER) / "front.json").read_text())
-    chosen = record["chosen_by_limit"]["desk"]
-    assert list(chosen) == ["1", "0.6"]
-    assert record["chosen"] == chosen["1"] == outcome.figures["chosen_subnet"]
+def test_each_limit_has_its_subnet(
+    run_stage: RunStage, world: World, given: list[str], limits: list[float], method: str
+) -> None:
+    result = run_stage("subnet_search", *given, f"latency_constraint={limits}", f"recipe.subnet_search.method={method}")
+    front, platform = front_of(world), Platform("desk", str(world.table))
+    chosen = front.chosen_by_limit["desk"]
+    assert list(chosen) == [f"{limit:g}" for limit in limits]
+    assert front.chosen == chosen[f"{limits[0]:g}"] == result.figures["chosen_subnet"]
     for limit, text in chosen.items():
-        assert subnet_cost(MEMBER, SubnetSpec.parse(text)).mmacs <= float(limit)
-    rows = pd.read_csv(outcome.outputs["front"])
+        assert platform.subnet_ms(MEMBER, SubnetSpec.parse(text)) <= float(limit)
+    rows = pd.read_csv(result.outputs["front"])
+    assert rows.subnet.tolist() == [row.subnet for row in front.front]
     assert set(rows.subnet) >= set(chosen.values())
     assert (rows.measured_ms / rows.latency_ms).tolist() == pytest.approx([1.05] * len(rows))
-    assert outcome.figures["front_within_10_percent"] == 100.0
-    assert outcome.figures["evaluations"] <= (18 if method == "front" else 2 * 13)
-    assert outcome.outputs["picture"].stat().st_size > 1000
-    assert "+stage=export" in outcome.next_command
+    assert result.figures["front_within_10_percent"] == 100.0
+    assert result.figures["evaluations"] <= (18 if method == "front" else 2 * 13)
+    assert Path(result.outputs["picture"]).stat().st_size > 1000
 
 
-def test_every_shown_subnet_is_extracted(tmp_path: Path) -> None:
-    outcome = SubnetSearchStage().work(context(tmp_path))
-    for row in outcome.figures["pareto_subnets"]:
-        subnet = read_subnet(Path(row["int8_file"]), DIGITS, "")
-        assert (str(subnet.spec), subnet.quant, len(subnet.classes)) == (row["subnet"], "deploy", 10)
-        top1 = 100 * float((subnet.network(IMAGES[0][0]).argmax(1) == IMAGES[0][1]).double().mean())
-        assert top1 == pytest.approx(row["top1"])
+def test_every_shown_subnet_is_extracted(
+    run_stage: RunStage, compose: Compose, world: World, given: list[str], limits: list[float]
+) -> None:
+    asked = [*given, f"latency_constraint={limits[0]}"]
+    run_stage("subnet_search", *asked)
+    job = make_job(compose("subnet_search", *asked))
+    assert isinstance(job, SubnetSearchJob)
+    for row in front_of(world).front:
+        assert row.int8_file is not None
+        subnet = read_subnet(Path(row.int8_file), DIGITS, "")
+        assert (str(subnet.spec), subnet.quant, subnet.classes) == (row.subnet, "deploy", ("a", "b", "c"))
+        hits = [subnet.network(images).argmax(1) == labels for images, labels in job.data.test()]
+        assert 100 * float(torch.cat(hits).double().mean()) == pytest.approx(row.top1)
 
 
-def test_a_second_run_evaluates_nothing_and_finds_the_same(tmp_path: Path) -> None:
-    found = context(tmp_path)
-    first = SubnetSearchStage().work(found).figures
-    (log,) = found.output.glob("evaluations_*.jsonl")
+def test_a_second_run_evaluates_nothing_and_finds_the_same(
+    run_stage: RunStage, given: list[str], limits: list[float], tmp_path: Path
+) -> None:
+    asked = [*given, f"latency_constraint={limits[0]}"]
+    first = run_stage("subnet_search", *asked).figures
+    output = tmp_path / "runs/subnet_search"
+    (log,) = output.glob("evaluations_*.jsonl")
     before = log.read_text()
-    assert SubnetSearchStage().work(found).figures == first
+    (output / "result.json").unlink()
+    assert run_stage("subnet_search", *asked).figures == first
+    assert log.read_text() == before
+    log.write_text(before.splitlines()[0] + "\n")
+    assert run_stage("subnet_search", *asked, "force=true").figures == first
     assert log.read_text() == before
 
 
-def test_several_platforms_share_the_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    platforms = {"desk": Platform(1.0, at_hand=True), "phone": Platform(10.0, at_hand=False)}
-    monkeypatch.setattr("spaceevo.stages.subnet_search._platforms", lambda _: platforms)
-    found = context(tmp_path)
-    found.constraints_ms = lambda name: {"desk": [1.0], "phone": [10.0]}[name]
-    figures = SubnetSearchStage().work(found).figures
+def test_evaluations_last_as_long_as_what_decides_them(
+    run_stage: RunStage, world: World, given: list[str], limits: list[float], tmp_path: Path
+) -> None:
+    def logs() -> set[str]:
+        return {path.name for path in (tmp_path / "runs/subnet_search").glob("evaluations_*.jsonl")}
+
+    asked = [*given, f"latency_constraint={limits[0]}"]
+    run_stage("subnet_search", *asked)
+    run_stage("subnet_search", *given, f"latency_constraint={limits[1]}")
+    assert len(logs()) == 1
+    run_stage("subnet_search", *asked, "data.calibration_batch_size=7")
+    assert len(logs()) == 2
+    shutil.move(world.images / "train/a/0.png", world.images / "train/b/relabelled.png")
+    run_stage("subnet_search", *asked)
+    assert len(logs()) == 3
+
+
+def test_several_platforms_share_the_evaluations(
+    run_stage: RunStage, world: World, given: list[str], limits: list[float]
+) -> None:
+    slower = LatencyTable.load(world.table)
+    slower.entries = {key: 10 * ms for key, ms in slower.entries.items()}
+    slower.save(world.root / "phone.json")
+    both = ["+platform@platforms.desk=vnni", "+platform@platforms.phone=vnni"]
+    both += [f"platforms.desk.table={world.table}", f"platforms.phone.table={world.root / 'phone.json'}"]
+    both += [f"platforms.desk._target_={Desk.__module__}.Desk", "platforms.phone.name=phone"]
+    asked = f"latency_constraint={{desk: {limits[0]}, phone: {10 * limits[0]}}}"
+    figures = run_stage("subnet_search", *given, *both, asked).figures
     rows = figures["pareto_subnets"]
     assert {row["platform"] for row in rows} == {"desk", "phone"}
     assert figures["evaluations"] == 18  # both ask for the same: a tenth of the speed, ten times the limit
@@ -143,27 +166,27 @@ def test_several_platforms_share_the_evaluations(tmp_path: Path, monkeypatch: py
         assert (row["measured_ms"] is None) == (row["platform"] == "phone")
 
 
-def test_faults_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="method = 'best'; allowed: front, published"):
-        SubnetSearchStage().work(context(tmp_path, method="best"))
-    with pytest.raises(ConfigError, match="delta_ms = 5; allowed: above 0, up to the constraint 0.6 ms"):
-        SubnetSearchStage().work(context(tmp_path, delta_ms=5))
-    found = context(tmp_path)
-    found.platform = SimpleNamespace(
-        subnet_ms=BlockLatency(LatencyTable(), "table.json").predict, fastest=lambda member: None
-    )
-    with pytest.raises(TableError, match="latency table table.json lacks"):
-        SubnetSearchStage().work(found)
-    found = context(tmp_path)
-    found.limits = [1.0, 0.01]
+def test_faults_are_named(
+    run_stage: RunStage, world: World, given: list[str], limits: list[float], tmp_path: Path
+) -> None:
+    def search(*more: str) -> None:
+        run_stage("subnet_search", *given, f"latency_constraint={limits}", *more)
+
+    with pytest.raises(ConfigError, match="method = best; allowed: front, published"):
+        search("recipe.subnet_search.method=best")
+    with pytest.raises(ConfigError, match="delta_ms = 500; allowed: above 0, up to the constraint"):
+        search("recipe.subnet_search.delta_ms=500")
+    with pytest.raises(ConfigError, match="auto takes the space search's, and there is none"):
+        search("latency_constraint=auto")
     fastest = rf"= 0.01 ms: the fastest subnet of {MEMBER} takes .* ms on desk \({MEMBER.smallest}\)"
     with pytest.raises(ConstraintError, match=fastest):
-        SubnetSearchStage().work(found)
-    assert not list(found.output.glob("evaluations_*"))
-    found.platform = Platform(1.0, at_hand=True, knows_all=False)
-    found.limits = [0.01]
+        search(f"latency_constraint=[{limits[0]},0.01]")
+    assert not list((tmp_path / "runs").rglob("evaluations_*"))
     with pytest.raises(ConstraintError, match=r"latency in \[0, 0.01\] ms on desk; .* \(smallest\) to .* \(largest\)"):
-        SubnetSearchStage().work(found)
+        search("latency_constraint=0.01", f"platform._target_={Desk.__module__}.Vague")
+    LatencyTable().save(world.table)
+    with pytest.raises(TableError, match="latency table .*table.json lacks"):
+        search()
 
 
 def test_ties_go_to_what_other_subnets_speak_for() -> None:
@@ -176,17 +199,18 @@ def test_ties_go_to_what_other_subnets_speak_for() -> None:
 
 
 def test_jobs_of_a_sweep_become_one_front(tmp_path: Path) -> None:
-    def row(ms: float, top1: float) -> dict[str, Any]:
-        texts = {"subnet": f"{ms}", "platform": "desk", "asked_ms": "", "file": "00"}
-        return {**texts, "latency_ms": ms, "measured_ms": None, "held_out_top1": top1, "top1": top1, "mmacs": 1.0}
+    def row(ms: float, top1: float) -> FrontSubnet:
+        return FrontSubnet("desk", f"{ms}", "", ms, None, top1, top1, 1.0, 1.0, "00")
 
     jobs = [[row(1.0, 50.0), row(2.0, 60.0)], [row(1.5, 70.0), row(3.0, 65.0)]]
     for number, rows in enumerate(jobs):
-        (tmp_path / str(number)).mkdir()
-        record = {"space": "digits-222-000", "front": rows, "limits_ms": {"desk": [2.0 + number]}}
-        (tmp_path / str(number) / "front.json").write_text(json.dumps(record))
+        limits = {"desk": (2.0 + number,)}
+        front = Front("digits-222-000", "1.0", tuple(rows), limits["desk"], limits, {})
+        front.write(tmp_path / str(number) / "front.json")
     merge_jobs(tmp_path)
-    assert pd.read_csv(tmp_path / "front.csv").latency_ms.tolist() == [1.0, 1.5]
+    merged = pd.read_csv(tmp_path / "front.csv")
+    assert merged.latency_ms.tolist() == [1.0, 1.5]
+    assert set(merged.space) == {"digits-222-000"}
     assert (tmp_path / "front.png").exists()
-    SubnetSearchStage().on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path / "none")}}}))
+    SubnetSearchJob.merge_sweep(tmp_path / "none")
     assert not (tmp_path / "none").exists()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
+import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from spaceevo.collectives.launcher import launched
@@ -97,3 +98,20 @@ class Ranks:
     def _result(self, number: int) -> str:
         result: bytes = self.store.get(self._key(number))
         return result.decode()
+
+
+def first_decides(question: str, own_answer: bool) -> bool:
+    """Return the first process's answer, in all processes of a torchrun; a process alone keeps its own.
+
+    Args:
+        question: a text that is the same in all processes, and asked once.
+        own_answer: what this process would answer.
+    """
+    if not dist.is_torchelastic_launched():
+        return own_answer
+    rank = launched("RANK", 0)
+    store, _, _ = next(rendezvous("env://", rank, launched("WORLD_SIZE", 1)))
+    if rank == 0:
+        store.set(question, str(own_answer))
+    answer: bytes = store.get(question)
+    return answer.decode() == str(True)

@@ -11,13 +11,14 @@ from pkgutil import resolve_name
 from typing import Any, get_args
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from spaceevo.artifacts import RESULT_FILE, Component, Layout, Plain, StageResult
 from spaceevo.collectives.launcher import is_first
-from spaceevo.errors import CheckpointError
+from spaceevo.errors import CheckpointError, SpaceEvoError
 from spaceevo.jobs.experiments import chosen_experiment
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import is_tracked, track
@@ -43,12 +44,8 @@ def run(config: DictConfig) -> StageResult:
     output = job.workspace.output
     previous = _previous(job, output)
     states = job.states({} if previous is None else previous.inputs)
-    if previous is not None and not (config.force or job.always_works):
-        changed = job.changes(previous, states)
-        if not changed:
-            _say_skipped(job, previous)
-            return previous
-        console.print(f"{job.name}: runs again, since {changed}")
+    if _is_skipped(job, previous, states):
+        return previous or StageResult(job.name, job.fingerprint, None, {})
     _use_threads(job.settings)
     tracked = is_tracked(config)
     started = time.monotonic()
@@ -60,6 +57,23 @@ def run(config: DictConfig) -> StageResult:
         if tracked:
             track(config, list(hydra_node(config).overrides.task), result, output)
     return result
+
+
+def _is_skipped(job: Job[Any], previous: StageResult | None, states: Mapping[str, Plain]) -> bool:
+    """Whether nothing changed since an earlier result; says so, or what did. Of several processes the first decides."""
+    skipped = False
+    if previous is not None and not (job.workspace.force or job.always_works):
+        changed = job.changes(previous, states)
+        skipped = not changed
+        if is_first() and skipped:
+            _say_skipped(job, previous)
+        elif is_first():
+            console.print(f"{job.name}: runs again, since {changed}")
+    if not job.is_parallel:
+        return skipped
+    from spaceevo.collectives.sharing import first_decides  # jobs that build no network start without torch
+
+    return first_decides(f"skip {job.name}", skipped)
 
 
 def _use_threads(settings: object) -> None:
@@ -103,7 +117,12 @@ def hydra_node(config: DictConfig) -> DictConfig:
 
 def _workspace(config: DictConfig) -> Workspace:
     def make(component: Component[Any]) -> Any:
-        return instantiate(dict(component.node))
+        try:
+            return instantiate(dict(component.node))
+        except InstantiationException as error:
+            if isinstance(error.__cause__, SpaceEvoError):
+                raise error.__cause__ from None
+            raise
 
     return Workspace(
         layout=Layout(Path(config.paths.checkpoints)),

@@ -14,7 +14,7 @@ class PredictionError:
     """Measures the error of predictions relative to measurements.
 
     Attributes:
-        networks: how many were compared.
+        networks: number of networks that were compared.
         within_5_percent: share whose error is below 5 %, in percent; likewise 10 %.
         mape_percent: mean absolute error.
         bias_percent: median error, signed.

@@ -125,7 +125,7 @@ class KernelCosts:
     """Predicts one kernel as nn-Meter asks for it: rows of features → ms.
 
     Args:
-        name: of the kernel.
+        name: name of the kernel.
         costs: ms per kind of work, in the order of this module.
     """
 

@@ -35,8 +35,8 @@ class StageRows:
 
     Attributes:
         blocks: every block that occurs.
-        occurrences: how often each block occurs in each row, `(rows, blocks)`.
-        latency_ms: of each row.
+        occurrences: counts of each block in each row, `(rows, blocks)`.
+        latency_ms: latency of each row.
     """
 
     blocks: tuple[PlacedBlock, ...]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import sqrt
@@ -20,11 +20,16 @@ from spaceevo.space.encoding import SubnetSpec
 Batch = tuple[Tensor, Tensor]
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Tell where a network computes; a folded one has no parameters, only buffers."""
+    return next(chain(network.parameters(), network.buffers())).device
+
+
 @torch.no_grad()
 def logits_of(network: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
     """Compute logits `(N, classes)` and labels `(N,)` of all images, in eval mode."""
     network.eval()
-    device = next(chain(network.parameters(), network.buffers())).device
+    device = device_of(network)
     pairs = [(network(images_last(images, device)).cpu(), labels) for images, labels in batches]
     return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
 
@@ -33,7 +38,7 @@ def logits_of(network: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Ten
 def count_correct(network: nn.Module, batches: Iterable[Batch]) -> tuple[int, int]:
     """Count images whose largest logit is their label's, and all images, over every process of the group there is."""
     network.eval()
-    device = next(network.parameters()).device
+    device = device_of(network)
     counts = torch.zeros(2, dtype=torch.int64, device=device)
     for images, labels in batches:
         hits = (network(images_last(images, device)).argmax(1) == labels.to(device)).sum()
@@ -83,7 +88,7 @@ class SubnetEvaluator:
         supernet: in the mode to evaluate, fp32 or INT8; it is moved to `device`.
         calibration: batches `(N, C, H, W)` for the batch-norm statistics of each subnet.
         batches: images and labels that decide.
-        device: where to compute.
+        device: the device that computes.
         chunk: images between two looks at whether a subnet is hopeless.
         stop_z: a subnet is hopeless when this many standard errors above its top-1 so far still lie below the asked
             one; None evaluates all images always.
@@ -103,11 +108,7 @@ class SubnetEvaluator:
             raise ConfigError(f"recipe.subnet_search.stop_z = {stop_z}; allowed: null, or a positive number")
         self.supernet = supernet.to(device)
         self.calibration = [images_last(images, device) for images in calibration]
-        self.chunks: list[Batch] = []
-        for images, labels in batches:
-            self.chunks += zip(
-                torch.split(images_last(images, device), chunk), torch.split(labels.to(device), chunk), strict=True
-            )
+        self.chunks = list(_chunks(batches, chunk, device))
         self.total = sum(len(labels) for _, labels in self.chunks)
         self.stop_z = stop_z
 
@@ -142,6 +143,20 @@ class SubnetEvaluator:
         if self.stop_z is None or below is None:
             return False
         return 100.0 * upper_share(correct, seen, self.total, self.stop_z) < below
+
+
+def _chunks(batches: Iterable[Batch], size: int, device: torch.device | str) -> Iterator[Batch]:
+    """Batches cut anew into chunks of one size, the last excepted, so that the loader's batches decide nothing."""
+    left: Batch | None = None
+    for images, labels in batches:
+        images, labels = images_last(images, device), labels.to(device)
+        if left is not None:
+            images, labels = torch.cat([left[0], images]), torch.cat([left[1], labels])
+        whole = len(labels) // size * size
+        yield from ((images[start : start + size], labels[start : start + size]) for start in range(0, whole, size))
+        left = (images[whole:], labels[whole:]) if whole < len(labels) else None
+    if left is not None:
+        yield left
 
 
 def upper_share(correct: int, seen: int, total: int, z: float) -> float:

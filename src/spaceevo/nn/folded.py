@@ -15,7 +15,7 @@ class FoldedNetwork(nn.Module):
 
     Args:
         network: an extracted network trained under `quant=deploy`, in eval mode.
-        input_channels: of its images.
+        input_channels: channels of its images.
         dtype: float32, or float64 for exact sums.
     """
 

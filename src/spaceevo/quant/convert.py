@@ -69,9 +69,9 @@ def weight_grid(peak: Tensor, scale: Tensor, bias: Tensor, input_scale: float) -
 
     Args:
         peak: the greatest integer of each channel, without sign, `(Cout,)`.
-        scale: of these integers, float64 `(Cout,)`.
+        scale: their scale, float64 `(Cout,)`.
         bias: real, float64 `(Cout,)`.
-        input_scale: of the convolution's input.
+        input_scale: the scale of the convolution's input.
     """
     factor = torch.where(peak > 0, WEIGHT_LIMIT // peak.clamp(min=1), 1)
     coarsest = (bias.abs() / (input_scale * BIAS_LIMIT)).clamp(min=1e-12)

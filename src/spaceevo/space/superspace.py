@@ -224,10 +224,7 @@ class Superspace:
 
 @dataclass(frozen=True)
 class SpaceMember:
-    """Describes one search space of a superspace: a block type and a width window for every searched stage.
-
-    With `align`, all blocks of a stage share their kernel, width and expand ratio.
-    """
+    """Describes a space of a superspace: block types, width windows, and whether a stage's blocks share choices."""
 
     superspace: Superspace
     blocks: tuple[int, ...]

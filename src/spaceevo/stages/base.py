@@ -25,6 +25,7 @@ from spaceevo import __version__
 from spaceevo.artifacts import RESULT_FILE, Layout, StageResult, atomic_path, file_hash, fingerprint, read_json
 from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import ConfigError, MissingArtifactError, choices
+from spaceevo.jobs.tracking import is_tracked, track
 from spaceevo.nn.models import random_supernet, trained_supernet
 from spaceevo.nn.subnets import Subnet, holds_subnet, read_subnet
 from spaceevo.nn.supernet import Supernet
@@ -32,7 +33,6 @@ from spaceevo.space.description import found_space, parse_description
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.published import published_model, published_models
 from spaceevo.space.superspace import SpaceMember, Superspace
-from spaceevo.stages.tracking import is_tracked, track
 from spaceevo.terminal import console as console
 from spaceevo.terminal import progress as progress
 
@@ -291,7 +291,7 @@ class StageCallback(Callback):
         settings = {key: context.plain[key] for key in SETTINGS}
         expected = fingerprint([self.name, settings, context.recipe, hashes, self.stamp(context)])
         previous = StageResult.load(context.output)
-        if previous is not None and previous.is_current(expected):
+        if previous is not None and previous.fingerprint == expected:
             console.print(f"{self.name}: unchanged, skipped ({shown(context.output)})")
             return previous
         tracked = is_tracked(config)
@@ -310,7 +310,7 @@ class StageCallback(Callback):
             result.save(context.output)
             report(result, context.output, outcome.next_command)
             if tracked:
-                track(config, result, context.output)
+                track(config, list(config.hydra.overrides.task), result, context.output)
         return result
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from spaceevo.artifacts import fingerprint, read_json
+from spaceevo.artifacts import FRONT_FILE, fingerprint, read_json
 from spaceevo.export.bundle import PRECISIONS, file_name
 from spaceevo.latency.accuracy import PredictionError
 from spaceevo.nn.block import Block
@@ -26,7 +26,6 @@ from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.base import Context, Outcome, StageCallback, write_csv
-from spaceevo.stages.front_files import FRONT_FILE
 from spaceevo.terminal import console, progress
 
 TABLES_RUNTIME = "onnxruntime"

@@ -1,194 +1,225 @@
-"""Stage block_lut: loss and latency of sampled sub-stages of every stage, block type and width window."""
+"""Job block_lut: loss and latency of sampled sub-stages of every stage, block type and width window."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from random import Random
-from typing import NamedTuple
+from typing import Annotated, Any
 
-import torch
+from annotated_types import Ge
+from pydantic import FiniteFloat
 from rich.progress import Progress, TaskID
-from torch import Tensor
 
-from spaceevo.artifacts import file_hash, fingerprint, write_text
-from spaceevo.errors import ConfigError
-from spaceevo.nn.calibrate import recalibrate
+from spaceevo.artifacts import Component, Neutral, file_hash, fingerprint
+from spaceevo.errors import ConfigError, MissingArtifactError
+from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.nn.loading import read_checkpoint
-from spaceevo.nn.losses import VarianceOf, noise_to_signal
+from spaceevo.nn.losses import VarianceOf
 from spaceevo.nn.memory import channels_last
 from spaceevo.nn.student import BlockStudent
-from spaceevo.quant.prepare import quantizers
+from spaceevo.platforms.base import Platform
 from spaceevo.quant.quantizer import quant_scheme
-from spaceevo.search.lut import LutKey, LutRow, lut_file_name, lut_keys, write_lut_file
+from spaceevo.search.lut import LutKey, LutRow, lut_file_name, lut_keys
 from spaceevo.space.cost import blocks_cost
 from spaceevo.space.encoding import format_substage
-from spaceevo.space.operators import sample_substage
 from spaceevo.space.placement import place
 from spaceevo.space.selection import parse_blocks, parse_windows
-from spaceevo.space.spec import BlockChoice
-from spaceevo.space.superspace import StageSpace, Superspace
-from spaceevo.stages.base import Context, Outcome, StageCallback
-from spaceevo.stages.features import Features, TeacherFeatures, TensorStore
-from spaceevo.teacher import Teacher, load_teacher
+from spaceevo.space.superspace import Superspace
+from spaceevo.stages.features import TeacherFeatures, TensorStore
+from spaceevo.stages.inputs import images_input, platform_input
+from spaceevo.stages.job import Input, Job, Made, Outcome, file_input
+from spaceevo.stages.lut_files import LutFile, Sampled, first_batches, sample_rows, substage_loss
+from spaceevo.stages.selection import read_superspace
+from spaceevo.stages.settings import Count, Numbers, Quant, Seed, Texts
+from spaceevo.teacher import Teacher, TeacherConfig, load_teacher
 from spaceevo.terminal import progress
 
-
-class Drawn(NamedTuple):
-    """A sub-stage with the input it is tried on."""
-
-    blocks: tuple[BlockChoice, ...]
-    cin: int
-    resolution: int
+PARTS = ("block", "window")
+"""Settings that say which of the tables are made, not what is in them."""
 
 
-def draw_rows(space: StageSpace, resolutions: Sequence[int], count: int, seed: str) -> list[Drawn]:
-    """Sub-stages drawn from a stage and window; they depend on `seed` alone."""
-    rng = Random(seed)
-    return [
-        Drawn(sample_substage(space, rng), rng.choice(space.cins), rng.choice(list(resolutions))) for _ in range(count)
-    ]
+@dataclass(frozen=True)
+class BlockLutRecipe:
+    """Says how much is tried.
 
-
-@torch.no_grad()
-def substage_loss(
-    student: BlockStudent, blocks: Sequence[BlockChoice], cin: int, features: Features, variance_of: VarianceOf
-) -> float:
-    """NSR of one sub-stage, batch norm recalibrated first.
-
-    Quantisers that training never reached are set by the sub-stage at hand and forgotten, so that the loss does not
-    depend on which sub-stages came before.
-    """
-    untrained = [quantizer for quantizer in quantizers(student).values() if not quantizer.initialized]
-    student.activate(blocks, cin)
-    device = next(student.parameters()).device
-    recalibrate(student, features.calibration, lambda x: student(x.to(device)))
-    total = torch.zeros((), device=device)
-    for source, output, variance in features.evaluation:
-        estimate = student(source.to(device))
-        total += noise_to_signal(estimate, output.to(device), variance_of, variance.to(device))
-    for quantizer in untrained:
-        quantizer.forget()
-    return float(total) / len(features.evaluation)
-
-
-class UnfinishedTable:
-    """The finished rows of a table that is being made, a line each, so that a killed run goes on at the next row.
-
-    Args:
-        path: the file; a line at its top says from which settings and inputs the rows come.
-        mark: that line; a file with another one is begun anew.
+    Attributes:
+        samples: rows of each table.
+        calibration_batches: batches of images for the batch norm of each sub-stage.
+        evaluation_batches: batches of images for its loss.
+        evaluation_batch_size: images in each of the latter.
+        cache_mib: MiB of the teacher's features kept in memory.
+        variance_of: whose variance the loss is relative to.
     """
 
-    def __init__(self, path: Path, mark: str) -> None:
-        self.path = path
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []  # the last may be torn
-        self.rows = [LutRow.parse(line) for line in lines[1:]] if lines and lines[0] == mark else []
-        write_text(path, "".join(f"{line}\n" for line in (mark, *self.rows)))
-
-    def append(self, row: LutRow) -> None:
-        """Keep a row, rounded as the file has it."""
-        row = LutRow.parse(str(row))
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{row}\n")
-        self.rows.append(row)
+    samples: Count
+    calibration_batches: Count
+    evaluation_batches: Count
+    evaluation_batch_size: Count
+    cache_mib: Annotated[FiniteFloat, Ge(0), Neutral("says where features lie, not which")]
+    variance_of: VarianceOf
 
 
-class BlockLutStage(StageCallback):
-    """Writes one CSV per stage, block type and window; files whose settings and weights are unchanged are kept.
+@dataclass(frozen=True)
+class BlockLutSettings:
+    """Says which tables are made, and from what.
+
+    Attributes:
+        superspace: description of the superspace.
+        data: the images.
+        teacher: the teacher.
+        quant: scheme of the INT8 students, or `off`.
+        platform: the platform that latencies come from.
+        seed: decides what is sampled.
+        block: candidate blocks, e.g. `stage1_0`; `stage1` for all of a stage, or `all`.
+        window: width windows; None for all.
+        recipe: how much is tried.
+        threads: threads of torch; None leaves them to it.
+    """
+
+    superspace: Mapping[str, Any]
+    data: Component[ImageFolderDataModule]
+    teacher: Component[TeacherConfig]
+    quant: Quant
+    platform: Component[Platform]
+    seed: Seed
+    block: Texts
+    window: Numbers
+    recipe: BlockLutRecipe
+    threads: Count | None
+
+
+class BlockLutJob(Job[BlockLutSettings]):
+    """Writes one CSV per stage, block type and window; files from which nothing differs are kept.
 
     Each file is made on its own: jobs for different blocks or windows may run at the same time into one folder.
     """
 
     name = "block_lut"
     main_figure = "rows"
+    data = Made[ImageFolderDataModule]()
+    teacher = Made[TeacherConfig]()
+    platform = Made[Platform]()
 
-    def inputs(self, context: Context) -> dict[str, Path]:
-        """The teacher and the students asked for."""
-        files = {"teacher": context.layout.teacher(context.teacher.name, context.int8)}
-        for stage, block in parse_blocks(context.superspace, context.plain["block"]):
-            files[f"{stage}_{block}"] = context.layout.block(context.superspace.name, stage, block, context.int8)
+    @cached_property
+    def superspace(self) -> Superspace:
+        """The superspace."""
+        return read_superspace(self.settings.superspace)
+
+    @property
+    def int8(self) -> bool:
+        """Whether students are quantised."""
+        return self.settings.quant != "off"
+
+    @cached_property
+    def keys(self) -> list[LutKey]:
+        """The tables asked for.
+
+        Raises:
+            ConfigError: a name is unknown, or no stage asked for has such a window.
+        """
+        superspace, settings = self.superspace, self.settings
+        blocks = {
+            f"{stage}_{index}"
+            for stage, index in parse_blocks(superspace, "all" if settings.block is None else settings.block)
+        }
+        windows = parse_windows(superspace, settings.window)
+        found = [key for key in lut_keys(superspace) if block_name(superspace, key) in blocks and key.window in windows]
+        if not found:
+            raise ConfigError(f"window = {settings.window}: no stage of block = {settings.block} has it")
+        return found
+
+    @cached_property
+    def students(self) -> dict[str, Path]:
+        """Checkpoints of the candidate blocks asked for, by their names."""
+        layout, name = self.workspace.layout, self.superspace.name
+        keys = {block_name(self.superspace, key): key for key in self.keys}
+        return {
+            block: layout.block(name, self.superspace.searched[key.stage].name, key.block, self.int8)
+            for block, key in keys.items()
+        }
+
+    def inputs(self) -> Mapping[str, Input]:
+        """Return images, latencies and weights, and the tables themselves: one that is not as it was made is due."""
+        paths = [self.workspace.lut / lut_file_name(self.superspace, key) for key in self.keys]
+
+        def tables(_: object) -> str:
+            return fingerprint([file_hash(path) if path.is_file() else "" for path in paths])
+
+        return {
+            "images": images_input(self.data),
+            "platform": platform_input(self.platform),
+            "teacher": file_input(self.workspace.layout.teacher(self.teacher.name, self.int8)),
+            **{name: file_input(path) for name, path in self.students.items()},
+            "tables": Input(tables, grows=True),
+        }
+
+    def work(self) -> Outcome:
+        """Make the tables that are missing or out of date.
+
+        Raises:
+            MissingArtifactError: a student has not been distilled.
+        """
+        command = self.workspace.commands("block_kd", f"quant={self.settings.quant}", without=("window",))
+        for name, path in self.students.items():
+            if not path.is_file():
+                raise MissingArtifactError(f"block {name}", path, command)
+        files = self._files()
+        for file in files.values() if self.workspace.force else ():
+            file.forget()
+        due = {key: file for key, file in files.items() if not file.is_current()}
+        if due:
+            self._make(due)
+        rows = len(files) * self.settings.recipe.samples
+        figures = {"files": len(files), "rows": rows, "files_made": len(due)}
+        following = self.workspace.commands("space_search", without=PARTS)
+        return Outcome(figures, {"lut": self.workspace.lut}, following, str(self.workspace.device))
+
+    def _files(self) -> dict[LutKey, LutFile]:
+        """The tables asked for, each with what decides it."""
+        inputs = self.inputs()
+        shared = {name: inputs[name].state(None) for name in ("images", "teacher")}
+        deciding = {name: value for name, value in self.identity.items() if name.partition(".")[0] not in PARTS}
+        files = {}
+        for key in self.keys:
+            file = lut_file_name(self.superspace, key)
+            student = inputs[block_name(self.superspace, key)].state(None)
+            origin = fingerprint([deciding, shared, student, file])
+            files[key] = LutFile(self.workspace.lut / file, origin, inputs["platform"])
         return files
 
-    def work(self, context: Context) -> Outcome:
-        """Make the missing files."""
-        keys, paths = asked_keys(context), self.inputs(context)
-        command = context.command("block_kd", f"quant={context.config.quant.name}")
-        for name, path in paths.items():
-            if name != "teacher":
-                read_checkpoint(path, f"block {name}", f"{command} block={name}")
-        hashes = {name: file_hash(path) if path.exists() else "library" for name, path in paths.items()}
-        settings = {
-            name: context.plain[name] for name in ("superspace", "data", "teacher", "quant", "platform", "seed")
-        }
-        recipe = {name: value for name, value in context.recipe.items() if name != "cache_mib"}
-        due: dict[LutKey, str] = {}
-        for key in keys:
-            file, block = lut_file_name(context.superspace, key), block_name(context.superspace, key)
-            mark = fingerprint([settings, recipe, hashes["teacher"], hashes[block], file])
-            made = context.lut_folder / ".made" / file
-            if not (context.lut_folder / file).exists() or not made.exists() or made.read_text() != mark:
-                due[key] = mark
-        if due:
-            _make_tables(context, due)
-        figures = {"files": len(keys), "rows": len(keys) * int(context.recipe["samples"]), "files_made": len(due)}
-        return Outcome(figures, {"lut": context.lut_folder}, context.command("space_search"))
+    def _make(self, due: Mapping[LutKey, LutFile]) -> None:
+        scratch = self.workspace.lut / ".features" / fingerprint([file.origin for file in due.values()])
+        try:
+            with progress() as bar:
+                builder = _LutBuilder(self, list(due), scratch, bar)
+                task = bar.add_task("block LUT", total=len(due) * self.settings.recipe.samples)
+                for key, file in due.items():
+                    bar.update(task, description=f"block LUT {file.path.name}")
+                    builder.fill(key, file, bar, task)
+                    file.finish()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def block_name(superspace: Superspace, key: LutKey) -> str:
-    """Name of a table's candidate block, e.g. `stage1_0`."""
+    """Return the name of a table's candidate block, e.g. `stage1_0`."""
     return f"{superspace.searched[key.stage].name}_{key.block}"
-
-
-def asked_keys(context: Context) -> list[LutKey]:
-    """The tables that `block` and `window` ask for.
-
-    Raises:
-        ConfigError: a name is unknown, or no stage asked for has such a window.
-    """
-    superspace = context.superspace
-    blocks = {f"{stage}_{index}" for stage, index in parse_blocks(superspace, context.plain["block"])}
-    windows = parse_windows(superspace, context.plain["window"])
-    keys = [key for key in lut_keys(superspace) if block_name(superspace, key) in blocks and key.window in windows]
-    if not keys:
-        raise ConfigError(f"window = {context.plain['window']}: no stage of block = {context.plain['block']} has it")
-    return keys
-
-
-def _make_tables(context: Context, due: dict[LutKey, str]) -> None:
-    folder, samples = context.lut_folder, int(context.recipe["samples"])
-    scratch = folder / ".features" / fingerprint(list(due.values()))
-    try:
-        with progress() as bar:
-            builder = _LutBuilder(context, list(due), scratch, bar)
-            task = bar.add_task("block LUT", total=len(due) * samples)
-            for key, mark in due.items():
-                file = lut_file_name(context.superspace, key)
-                bar.update(task, description=f"block LUT {file}")
-                unfinished = UnfinishedTable(folder / ".unfinished" / file, mark)
-                builder.fill(key, unfinished, bar, task)
-                write_lut_file(folder / file, unfinished.rows)
-                write_text(folder / ".made" / file, mark)
-                unfinished.path.unlink()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 class _LutBuilder:
     """Evaluates sub-stages on the teacher's features, which are computed once a batch and resolution for all stages."""
 
-    def __init__(self, context: Context, keys: Sequence[LutKey], scratch: Path, bar: Progress) -> None:
-        self.context = context
-        self.superspace = context.superspace
-        self.device = context.device
-        teacher: Teacher = load_teacher(
-            context.teacher,
-            context.layout,
-            context.data.num_classes,
-            context.int8,
-            context.command("teacher", f"quant={context.config.quant.name}"),
-        )
+    def __init__(self, job: BlockLutJob, keys: Sequence[LutKey], scratch: Path, bar: Progress) -> None:
+        self.job = job
+        self.recipe = job.settings.recipe
+        self.superspace = job.superspace
+        self.device = job.workspace.device
+        command = job.workspace.commands("teacher", f"quant={job.settings.quant}", without=PARTS)
+        classes = job.data.num_classes
+        teacher: Teacher = load_teacher(job.teacher, job.workspace.layout, classes, job.int8, command)
         names = [template.name for template in self.superspace.stages]
         stages = dict.fromkeys(self.superspace.searched[key.stage].name for key in keys)
         self.taps = {stage: (names[names.index(stage) - 1], stage) for stage in stages}
@@ -197,53 +228,57 @@ class _LutBuilder:
         self.features = self._teacher_features(teacher, scratch, bar)
         self.student: tuple[str, BlockStudent] | None = None
 
-    def fill(self, key: LutKey, table: UnfinishedTable, bar: Progress, task: TaskID) -> None:
+    def fill(self, key: LutKey, file: LutFile, bar: Progress, task: TaskID) -> None:
         """Add the rows that a table lacks."""
-        stage, recipe = self.superspace.searched[key.stage].name, self.context.recipe
+        stage = self.superspace.searched[key.stage].name
         space = self.superspace.stage_space(stage, key.block, key.window)
-        seed = f"{self.context.seed}-{lut_file_name(self.superspace, key)}"
-        drawn = draw_rows(space, self.superspace.block_resolutions, int(recipe["samples"]), seed)
-        placed = [place(space.specs(d.blocks, d.cin), self.superspace.input_hw(stage, d.resolution)) for d in drawn]
-        latencies = self.context.platform.rows_ms(placed)
-        student, done = self._load(stage, key), len(table.rows)
+        hws = {
+            resolution: self.superspace.input_hw(stage, resolution) for resolution in self.superspace.block_resolutions
+        }
+        seed = f"{self.job.settings.seed}-{file.path.name}"
+        sampled = sample_rows(space, hws, self.recipe.samples, seed)
+        placed = [place(space.specs(one.blocks, one.cin), one.hw) for one in sampled]
+        latencies_ms = self.job.platform.rows_ms(placed)
+        student = self._load(stage, key)
+        done = file.begin(sampled)
         bar.update(task, advance=done)
-        for draw, blocks, latency in list(zip(drawn, placed, latencies, strict=True))[done:]:
-            features = self.features.of(stage, draw.resolution)
-            loss = substage_loss(student, draw.blocks, draw.cin, features, recipe["variance_of"])
-            cost, hw = blocks_cost([spec for spec, _ in blocks], blocks[0][1]), blocks[0][1]
-            table.append(LutRow(format_substage(draw.blocks), draw.cin, hw, loss, cost.mmacs, cost.mparams, latency))
+        for one, blocks, latency_ms in list(zip(sampled, placed, latencies_ms, strict=True))[done:]:
+            loss = self._loss(student, stage, one)
+            cost = blocks_cost([spec for spec, _ in blocks], one.hw)
+            substage = format_substage(one.blocks)
+            file.append(LutRow(substage, one.cin, one.hw, loss, cost.mmacs, cost.mparams, latency_ms))
             bar.update(task, advance=1)
 
+    def _loss(self, student: BlockStudent, stage: str, one: Sampled) -> float:
+        features = self.features.of(stage, one.resolution)
+        return substage_loss(student, one.blocks, one.cin, features, self.recipe.variance_of)
+
     def _load(self, stage: str, key: LutKey) -> BlockStudent:
-        name, context = block_name(self.superspace, key), self.context
+        name = block_name(self.superspace, key)
         if self.student is None or self.student[0] != name:
-            path = context.layout.block(self.superspace.name, stage, key.block, context.int8)
-            scheme = quant_scheme(context.config.quant.name if context.int8 else "deploy")
+            path = self.job.students[name]
+            int8 = self.job.int8
+            scheme = quant_scheme(self.job.settings.quant if int8 else "deploy")
             source, target = self.taps[stage]
             space = self.superspace.stage_space(stage, key.block)
             student = BlockStudent(space, (self.channels[source], self.channels[target]), scheme)
-            read_checkpoint(path, f"block {name}").load_into(student, int8=context.int8)
+            read_checkpoint(path, f"block {name}").load_into(student, int8=int8)
             self.student = name, channels_last(student).to(self.device).eval()
         return self.student[1]
 
     def _teacher_features(self, teacher: Teacher, scratch: Path, bar: Progress) -> TeacherFeatures:
-        recipe, data, resolutions = self.context.recipe, self.context.data, self.superspace.block_resolutions
-        calibration = data.calibration_images()[: int(recipe["calibration_batches"])]
-        evaluation = first_batches(data.held_out(), int(recipe["evaluation_batch_size"]), recipe["evaluation_batches"])
-        total = len(resolutions) * (len(calibration) + len(evaluation))
-        task = bar.add_task("teacher's features", total=total)
-        store = TensorStore(scratch, float(recipe["cache_mib"]))
+        recipe, data = self.recipe, self.job.data
+        calibration = data.calibration_images()[: recipe.calibration_batches]
+        evaluation = first_batches(data.held_out(), recipe.evaluation_batch_size, recipe.evaluation_batches)
+        resolutions = self.superspace.block_resolutions
+        task = bar.add_task("teacher's features", total=len(resolutions) * (len(calibration) + len(evaluation)))
         return TeacherFeatures(
-            *(teacher, self.taps, resolutions, calibration, evaluation, store, self.device),
+            teacher,
+            self.taps,
+            resolutions,
+            calibration,
+            evaluation,
+            TensorStore(scratch, recipe.cache_mib),
+            self.device,
             step=lambda: bar.update(task, advance=1),
         )
-
-
-def first_batches(batches: Iterable[tuple[Tensor, Tensor]], size: int, count: int) -> list[Tensor]:
-    """The first `count` batches of `size` images `(N, 3, H, W)`; no more images than needed are loaded."""
-    found: list[Tensor] = []
-    for images, _ in batches:
-        found.append(images)
-        if sum(map(len, found)) >= size * count:
-            break
-    return list(torch.split(torch.cat(found)[: size * count], size))

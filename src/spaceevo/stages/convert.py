@@ -1,13 +1,16 @@
-"""Stage convert: a released checkpoint as one of ours, where the other stages look for it."""
+"""Job convert: a released checkpoint as one of ours, where the other jobs look for it."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import nn
 
+from spaceevo.artifacts import Component
 from spaceevo.errors import CheckpointError, ConfigError, MissingArtifactError
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.loading import read_released
@@ -16,31 +19,79 @@ from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import prepare
 from spaceevo.quant.quantizer import quant_scheme
-from spaceevo.stages.base import Context, Outcome, StageCallback
-from spaceevo.teacher import make_teacher
+from spaceevo.stages.job import Input, Outcome, file_input
+from spaceevo.stages.selection import SpaceJob
+from spaceevo.stages.settings import SpaceSettings, Texts
+from spaceevo.teacher import TeacherConfig, make_teacher
+
+NEXT = {"supernet": "evaluate", "block": "block_lut", "teacher": "block_kd"}
+"""The job that comes after the conversion of each kind of checkpoint."""
 
 
-class ConvertStage(StageCallback):
+@dataclass(frozen=True, kw_only=True)
+class ConvertSettings(SpaceSettings):
+    """Says what is converted.
+
+    Attributes:
+        checkpoint: the released file.
+        block: which candidate block it is of; `all` leaves it to the name of the file's folder.
+        teacher: the teacher.
+    """
+
+    checkpoint: Path | None
+    block: Texts
+    teacher: Component[TeacherConfig]
+
+
+class Converted(NamedTuple):
+    """One of our networks that takes released weights.
+
+    Attributes:
+        network: the network.
+        target: file of its weights.
+        meta: what the file says of them.
+    """
+
+    network: nn.Module
+    target: Path
+    meta: CheckpointMeta
+
+
+class ConvertJob(SpaceJob[ConvertSettings]):
     """Writes the supernet, block or teacher of a released file under our names; what it is, its names say."""
 
     name = "convert"
     main_figure = "tensors"
 
-    def inputs(self, context: Context) -> dict[str, Path]:
-        """The released file."""
-        return {"released": _source(context)}
+    @property
+    def source(self) -> Path:
+        """The released file.
 
-    def work(self, context: Context) -> Outcome:
-        """Read, rename, write."""
-        path = _source(context)
+        Raises:
+            ConfigError: it is not set.
+            MissingArtifactError: it is not there.
+        """
+        path = self.settings.checkpoint
+        if path is None:
+            raise ConfigError("checkpoint = null; set checkpoint=<a released .pth file>")
         if not path.is_file():
-            raise MissingArtifactError("the released checkpoint", path, context.command("convert", "checkpoint=…"))
+            command = self.workspace.commands("convert", "checkpoint=…")
+            raise MissingArtifactError("the released checkpoint", path, command)
+        return path
+
+    def inputs(self) -> Mapping[str, Input]:
+        """Return the released file, and what decides the space where none is asked for."""
+        return {**super().inputs(), "released": file_input(self.source)}
+
+    def work(self) -> Outcome:
+        """Read, rename, write."""
+        path = self.source
         released = read_released(path)
-        make = {"supernet": _supernet, "block": _block, "teacher": _teacher}[released.kind]
-        network, target, meta = make(context, released, path)
+        make = {"supernet": self._supernet, "block": self._block, "teacher": self._teacher}[released.kind]
+        network, target, meta = make(released)
         loaded = load_parsed(network, released, path)
-        meta = replace(meta, quant="published" if released.int8 else "off", epochs=loaded.epochs)
-        save_checkpoint(target, network, meta)
+        quant = "published" if released.int8 else "off"
+        save_checkpoint(target, network, replace(meta, quant=quant, epochs=loaded.epochs))
         figures = {
             "kind": released.kind,
             "precision": "int8" if released.int8 else "fp32",
@@ -49,45 +100,42 @@ class ConvertStage(StageCallback):
             "quantised_layers": loaded.quantised,
             "epochs": loaded.epochs,
         }
-        quant = f"quant={meta.quant}"
-        following = {
-            "supernet": context.command("evaluate", f"space={meta.space}", quant),
-            "block": context.command("block_lut", quant),
-            "teacher": context.command("block_kd", quant),
-        }
-        return Outcome(figures, {"checkpoint": target}, following[released.kind])
+        changes = ([f"space={meta.space}"] if meta.space else []) + [f"quant={quant}"]
+        following = self.workspace.commands(NEXT[released.kind], *changes, without=("checkpoint", "block"))
+        return Outcome(figures, {"checkpoint": target}, following)
 
+    def _supernet(self, released: Released) -> Converted:
+        member = self.selection.member
+        target = self.workspace.layout.supernet(str(member), released.int8)
+        return Converted(Supernet(member, _scheme(released)), target, CheckpointMeta(space=str(member)))
 
-def _source(context: Context) -> Path:
-    if not context.plain["checkpoint"]:
-        raise ConfigError("checkpoint is not set; set checkpoint=<a released .pth file>")
-    return Path(context.plain["checkpoint"])
+    def _block(self, released: Released) -> Converted:
+        """A student; which one, `block` says or, as in the published layout, the file's folder."""
+        path, superspace = self.source, self.superspace
+        asked = path.resolve().parent.name if self.settings.block in (None, "all") else self.settings.block
+        match = re.fullmatch(r"(\w+)_(\d+)", str(asked))
+        if match is None:
+            raise ConfigError(f"block = {asked!r} does not say which block {path} is; set it, e.g. block=stage1_0")
+        stage, index = match[1], int(match[2])
+        channels = _projected(released, "in_proj", 1, path), _projected(released, "out_proj", 0, path)
+        student = BlockStudent(superspace.stage_space(stage, index), channels, quant_scheme(_scheme(released)))
+        target = self.workspace.layout.block(superspace.name, stage, index, released.int8)
+        return Converted(student, target, CheckpointMeta(block=str(asked)))
 
-
-Made = tuple[nn.Module, Path, CheckpointMeta]
+    def _teacher(self, released: Released) -> Converted:
+        config = self.workspace.make(self.settings.teacher)
+        classes = released.state["_fc.weight"].shape[0] if "_fc.weight" in released.state else 1
+        teacher = make_teacher(config, classes)
+        if released.int8:
+            prepare(teacher.model)
+        target = self.workspace.layout.teacher(config.name, released.int8)
+        meta = CheckpointMeta(teacher=config.name, settings={"num_classes": classes})
+        return Converted(teacher, target, meta)
 
 
 def _scheme(released: Released) -> str:
     """fp32 networks of ours carry the quantisers of `deploy`, switched off."""
     return "published" if released.int8 else "deploy"
-
-
-def _supernet(context: Context, released: Released, path: Path) -> Made:
-    member = context.member
-    target = context.layout.supernet(str(member), released.int8)
-    return Supernet(member, _scheme(released)), target, CheckpointMeta(space=str(member))
-
-
-def _block(context: Context, released: Released, path: Path) -> Made:
-    """A student; which one, `block` says or, as in the published layout, the file's folder."""
-    asked = context.plain["block"] if context.plain["block"] != "all" else path.resolve().parent.name
-    match = re.fullmatch(r"(\w+)_(\d+)", str(asked))
-    if match is None:
-        raise ConfigError(f"block = {asked!r} does not say which block {path} is; set it, e.g. block=stage1_0")
-    space, index = context.superspace.stage_space(match[1], int(match[2])), int(match[2])
-    channels = _projected(released, "in_proj", 1, path), _projected(released, "out_proj", 0, path)
-    target = context.layout.block(context.superspace.name, match[1], index, released.int8)
-    return BlockStudent(space, channels, quant_scheme(_scheme(released))), target, CheckpointMeta(block=str(asked))
 
 
 def _projected(released: Released, name: str, axis: int, path: Path) -> int:
@@ -96,12 +144,3 @@ def _projected(released: Released, name: str, axis: int, path: Path) -> int:
         if key in released.state:
             return released.state[key].shape[axis]
     raise CheckpointError(f"{path} lacks {name}.weight; it is no student of block-wise distillation")
-
-
-def _teacher(context: Context, released: Released, path: Path) -> Made:
-    classes = released.state["_fc.weight"].shape[0] if "_fc.weight" in released.state else 1
-    teacher = make_teacher(context.teacher, classes)
-    if released.int8:
-        prepare(teacher.model)
-    target = context.layout.teacher(context.teacher.name, released.int8)
-    return teacher, target, CheckpointMeta(teacher=context.teacher.name, settings={"num_classes": classes})

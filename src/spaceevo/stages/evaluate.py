@@ -1,12 +1,12 @@
-"""Stage evaluate: top-1 of subnets of a supernet."""
+"""Job evaluate: top-1 of subnets of a supernet."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-
+from spaceevo.artifacts import write_csv
 from spaceevo.collectives.launcher import is_first
 from spaceevo.collectives.processes import process_group
 from spaceevo.errors import ConfigError
@@ -14,14 +14,31 @@ from spaceevo.nn.evaluate import calibrate_subnet, count_correct
 from spaceevo.nn.folded import FoldedNetwork
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.published import published_names
-from spaceevo.stages.base import Context, Outcome, StageCallback, console, write_csv
-from spaceevo.stages.tables import print_rows
+from spaceevo.stages.inputs import images_input
+from spaceevo.stages.job import Input, Outcome
+from spaceevo.stages.selection import SupernetBasedJob
+from spaceevo.stages.settings import SubnetSettings, SupernetSettings
+from spaceevo.terminal import print_rows
+
+COLUMNS = {"name": "", "top1": "top-1 %", "mmacs": "MMACs", "mparams": "MParams", "subnet": "subnet"}
 
 
-class EvaluateStage(StageCallback):
-    """Top-1 of the largest and smallest subnet, or of `subnet=…`, batch norm recalibrated.
+@dataclass(frozen=True)
+class EvaluateRecipe:
+    """Says how: `folded` evaluates INT8 subnets as they would be deployed."""
 
-    With `recipe.evaluate.folded` INT8 subnets are evaluated as they would be deployed.
+    folded: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(SupernetSettings, SubnetSettings):
+    """Says which subnets are evaluated, by default the largest and the smallest, and how."""
+
+    recipe: EvaluateRecipe
+
+
+class EvaluateJob(SupernetBasedJob[EvaluateSettings]):
+    """Evaluates the largest and smallest subnet, or `subnet=…`, batch norm recalibrated.
 
     Under torchrun the processes share the test images; each recalibrates alike, so the figures are those of one.
     """
@@ -30,51 +47,68 @@ class EvaluateStage(StageCallback):
     main_figure = "top1"
     is_parallel = True
 
-    def inputs(self, context: Context) -> dict[str, Path]:
-        """The supernet."""
-        return {"supernet": context.supernet_file(context.int8)}
+    def inputs(self) -> Mapping[str, Input]:
+        """Return the weights, the images, and what decides the space where none is asked for."""
+        return {
+            **super().inputs(),
+            **self.source.input(self.settings.int8),
+            "images": images_input(self.data),
+        }
 
-    def work(self, context: Context) -> Outcome:
+    def work(self) -> Outcome:
         """Evaluate each subnet on the test images.
 
         Raises:
             ConfigError: the images have more classes than the space, or only networks under `deploy` can be folded.
         """
-        member, folded = context.member, bool(context.recipe["folded"])
-        if folded and context.config.quant.name != "deploy":
-            raise ConfigError(f"recipe.evaluate.folded=true with quant={context.config.quant.name}; use quant=deploy")
-        specs = context.subnets(member.largest, member.smallest)
-        supernet = context.supernet(context.int8)
-        classes = context.superspace.num_classes
-        if context.data.num_classes > classes:
+        self._check()
+        member = self.selection.member
+        device = self.workspace.device
+        rows, processes = self._evaluate(str(device))
+        figures = {
+            "top1": rows[0]["top1"],
+            "space": str(member),
+            "quant": self.settings.quant,
+            "folded": self.settings.recipe.folded,
+            "images": rows[0]["images"],
+            "processes": processes,
+            "subnets": rows,
+        }
+        table = self.workspace.output / "subnets.csv"
+        if is_first():
+            write_csv(table, rows)
+            print_rows(rows, COLUMNS)
+        following = self.workspace.commands("subnet_search", f"space={member}", without=("subnet",))
+        return Outcome(figures, {"subnets": table}, following, str(device))
+
+    def _check(self) -> None:
+        folded, quant = self.settings.recipe.folded, self.settings.quant
+        if folded and quant != "deploy":
+            raise ConfigError(f"recipe.evaluate.folded=true with quant={quant}; use quant=deploy")
+        member = self.selection.member
+        classes = member.superspace.num_classes
+        if self.data.num_classes > classes:
             raise ConfigError(
-                f"data {context.data.root} has {context.data.num_classes} classes, {member} has {classes}; "
+                f"data {self.data.root} has {self.data.num_classes} classes, {member} has {classes}; "
                 "evaluate images of the classes it was trained on"
             )
+
+    def _evaluate(self, device: str) -> tuple[list[dict[str, Any]], int]:
+        """A row of each subnet, and by how many processes."""
+        selection = self.selection
+        member = selection.member
+        specs = selection.subnets(member.largest, member.smallest)
         names = {member.largest: "max", member.smallest: "min"} | published_names(member)
+        supernet = self.source.supernet(self.settings.int8)
         rows: list[dict[str, Any]] = []
         with process_group() as (rank, world_size):
-            supernet.to("cuda" if torch.cuda.is_available() else "cpu")
+            supernet.to(device)
             for spec in specs:
-                calibrate_subnet(supernet, spec, context.data.calibration_images())
-                network = FoldedNetwork(supernet.extract(spec)) if folded else supernet
-                correct, images = count_correct(network, context.data.test_share(rank, world_size))
+                calibrate_subnet(supernet, spec, self.data.calibration_images())
+                network = FoldedNetwork(supernet.extract(spec)) if self.settings.recipe.folded else supernet
+                correct, images = count_correct(network, self.data.test_share(rank, world_size))
                 cost = subnet_cost(member, spec)
                 row = {"name": names.get(spec, ""), "top1": 100.0 * correct / images, "correct": correct}
                 row |= {"images": images, "mmacs": cost.mmacs, "mparams": cost.mparams, "subnet": str(spec)}
                 rows.append(row)
-        figures = {
-            "top1": rows[0]["top1"],
-            "space": str(member),
-            "quant": context.config.quant.name,
-            "folded": folded,
-            "images": rows[0]["images"],
-            "processes": world_size,
-            "subnets": rows,
-        }
-        if is_first():
-            write_csv(context.output / "subnets.csv", rows)
-            columns = {"name": "", "top1": "top-1 %", "mmacs": "MMACs", "mparams": "MParams", "subnet": "subnet"}
-            print_rows(console, rows, columns)
-        outputs = {"subnets": context.output / "subnets.csv"}
-        return Outcome(figures, outputs, context.command("subnet_search", f"space={member}"))
+        return rows, world_size

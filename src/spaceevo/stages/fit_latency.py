@@ -1,93 +1,165 @@
-"""Stage fit_latency: block latencies from published tables of whole stages."""
+"""Job fit_latency: block latencies from published tables of whole stages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Gt, Lt
 from numpy.typing import NDArray
 
-from spaceevo.artifacts import fingerprint
+from spaceevo.artifacts import Component, fingerprint
 from spaceevo.errors import ConfigError
 from spaceevo.latency.roofline import Roofline
 from spaceevo.latency.stage_tables import StageRows, solve_blocks
 from spaceevo.latency.table import LatencyTable
+from spaceevo.platforms.base import Platform
 from spaceevo.search.lut import lut_file_name, lut_keys, read_lut_file
 from spaceevo.space.encoding import parse_substage
 from spaceevo.space.placement import PlacedBlock, block_key, place
 from spaceevo.space.superspace import Superspace
 from spaceevo.space.walk import output_hw
-from spaceevo.stages.base import Context, Outcome, StageCallback, progress
+from spaceevo.stages.job import Input, Job, Outcome, file_input, value_input
+from spaceevo.stages.selection import read_superspace
+from spaceevo.stages.settings import Seed
+from spaceevo.terminal import progress
+
+LEAST_MS = 1e-6
+PERCENTS = (1, 5, 10)
 
 
-class FitLatencyStage(StageCallback):
+@dataclass(frozen=True)
+class FitLatencyRecipe:
+    """Says how the fit is checked.
+
+    Attributes:
+        held_out: share of the rows that the check leaves out.
+    """
+
+    held_out: Annotated[float, Gt(0), Lt(1)]
+
+
+@dataclass(frozen=True)
+class FitLatencySettings:
+    """Says which tables are solved, and for which platform.
+
+    Attributes:
+        superspace: description of the superspace.
+        platform: whose table is written; it is not made, since its table is not there yet.
+        seed: decides which rows are held out.
+        source: folder of the stage tables, `<stage>_<block>_<window>.csv`.
+        exact: JSON file of block latencies that are known exactly.
+        recipe: how the fit is checked.
+    """
+
+    superspace: Mapping[str, Any]
+    platform: Component[Platform]
+    seed: Seed
+    source: Path | None
+    exact: Path | None
+    recipe: FitLatencyRecipe
+
+
+class FitLatencyJob(Job[FitLatencySettings]):
     """Solves block latencies from stage tables, checks them on rows held out, and writes a platform's table."""
 
     name = "fit_latency"
     main_figure = "within_1_percent"
 
-    def inputs(self, context: Context) -> dict[str, Path]:
-        """The stage tables, and the exact block latencies where there are any."""
-        files = _stage_files(context)
-        return files if context.config.exact is None else {**files, "exact": Path(context.config.exact)}
+    @cached_property
+    def superspace(self) -> Superspace:
+        """The superspace."""
+        return read_superspace(self.settings.superspace)
 
-    def work(self, context: Context) -> Outcome:
+    @property
+    def platform_name(self) -> str:
+        """Name of the platform."""
+        return str(self.settings.platform.node["name"])
+
+    @cached_property
+    def files(self) -> dict[str, Path]:
+        """The stage tables by name.
+
+        Raises:
+            ConfigError: no folder is set, or it lacks some of them.
+        """
+        folder = self.settings.source
+        if folder is None:
+            raise ConfigError(
+                "source = null; set it to the folder of published stage tables, <stage>_<block>_<window>.csv"
+            )
+        names = [lut_file_name(self.superspace, key) for key in lut_keys(self.superspace)]
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise ConfigError(
+                f"source = {folder} lacks {len(missing)} of the {len(names)} stage tables of superspace "
+                f"{self.superspace.name}, e.g. {missing[0]}; set source to a folder that has them"
+            )
+        return {name: folder / name for name in names}
+
+    @property
+    def table_file(self) -> Path:
+        """The file to write.
+
+        Raises:
+            ConfigError: the platform has no table of its own.
+        """
+        path = self.settings.platform.node.get("table")
+        if not isinstance(path, str):
+            raise ConfigError(
+                f"platform.table = {path} of {self.platform_name}; set it to the file to write, or take platform=vnni"
+            )
+        return Path(path).expanduser()
+
+    def inputs(self) -> Mapping[str, Input]:
+        """Return the stage tables, the exact block latencies where there are any, and where the result goes."""
+        exact = self.settings.exact
+        paths = self.files if exact is None else {**self.files, "exact": exact}
+        return {
+            **{name: file_input(path) for name, path in paths.items()},
+            "table": value_input(str(self.table_file)),
+        }
+
+    def work(self) -> Outcome:
         """Read, hold out, solve, check, solve with all rows, write."""
-        files, exact_ms = _stage_files(context), dict[str, float]()
-        if context.config.exact is not None:
-            exact_ms = LatencyTable.load(Path(context.config.exact)).entries
-        rows = StageRows.of(_rows(context.superspace, files))
-        held_out = np.random.default_rng(context.seed).random(len(rows.latency_ms)) < float(context.recipe["held_out"])
-        checked = rows.select(held_out)
-        solved = solve_blocks(rows.select(~held_out), exact_ms)
+        exact_ms = LatencyTable.load(self.settings.exact).entries if self.settings.exact is not None else {}
+        rows = StageRows.of(_rows(self.superspace, self.files))
+        places = np.random.default_rng(self.settings.seed).random(len(rows.latency_ms))
+        is_held_out = places < self.settings.recipe.held_out
+        checked = rows.select(is_held_out)
+        solved = solve_blocks(rows.select(~is_held_out), exact_ms)
         errors = np.abs(checked.occurrences @ solved / checked.latency_ms - 1)
-        table = self._table(context, rows, exact_ms)
-        path = Path(context.config.platform.table).expanduser()
-        table.save(path)
+        self._table(rows, exact_ms).save(self.table_file)
         figures = {
             "rows": len(rows.latency_ms),
             "blocks": len(rows.blocks),
             "exact_blocks": sum(key in exact_ms for key in rows.keys),
             **_exact_rows(rows, exact_ms),
-            "held_out_rows": int(held_out.sum()),
-            **{f"within_{percent}_percent": _share(errors, percent) for percent in (1, 5, 10)},
+            "held_out_rows": int(is_held_out.sum()),
+            **{f"within_{percent}_percent": _share(errors, percent) for percent in PERCENTS},
         }
-        return Outcome(
-            figures,
-            {"table": path},
-            context.command("space_search", f"platform={context.config.platform.name}", "latency_constraint=<ms>"),
-        )
+        changes = (f"platform={self.platform_name}", "latency_constraint=<ms>")
+        following = self.workspace.commands("space_search", *changes, without=("source", "exact"))
+        return Outcome(figures, {"table": self.table_file}, following)
 
-    def _table(self, context: Context, rows: StageRows, exact_ms: dict[str, float]) -> LatencyTable:
+    def _table(self, rows: StageRows, exact_ms: dict[str, float]) -> LatencyTable:
         """All blocks of the rows, the exact ones as they are, and the fixed stages' where they are known."""
         solved = dict(zip(rows.keys, (round(float(ms), 6) for ms in solve_blocks(rows, exact_ms)), strict=True))
-        entries = {key: max(ms, 1e-6) for key, ms in solved.items()} | exact_ms
-        blocks = list(rows.blocks) + [b for b in _fixed_choices(context.superspace) if block_key(*b) in exact_ms]
+        entries = {key: max(ms, LEAST_MS) for key, ms in solved.items()} | exact_ms
+        blocks = list(rows.blocks) + [b for b in _fixed_choices(self.superspace) if block_key(*b) in exact_ms]
         provenance = {
-            "platform": str(context.config.platform.name),
-            "machine": f"that of the stage tables {fingerprint([str(f.name) for f in _stage_files(context).values()])}",
-            "source": str(context.config.source),
-            "exact": str(context.config.exact),
+            "platform": self.platform_name,
+            "machine": f"that of the stage tables {fingerprint([path.name for path in self.files.values()])}",
+            "source": str(self.settings.source),
+            "exact": str(self.settings.exact),
         }
         counts = dict(zip(rows.keys, map(int, rows.counts), strict=True))
         model = Roofline.fit(blocks, [entries[block_key(*block)] for block in blocks])
         return LatencyTable(entries, provenance, counts, model)
-
-
-def _stage_files(context: Context) -> dict[str, Path]:
-    if context.config.source is None:
-        raise ConfigError("source = null; set it to the folder of published stage tables, <stage>_<block>_<window>.csv")
-    folder = Path(context.config.source)
-    names = [lut_file_name(context.superspace, key) for key in lut_keys(context.superspace)]
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        raise ConfigError(
-            f"source = {folder} lacks {len(missing)} of the {len(names)} stage tables of superspace "
-            f"{context.superspace.name}, e.g. {missing[0]}; set source to a folder that has them"
-        )
-    return {name: folder / name for name in names}
 
 
 def _rows(superspace: Superspace, files: dict[str, Path]) -> Iterator[tuple[list[PlacedBlock], float]]:
@@ -112,7 +184,7 @@ def _fixed_choices(superspace: Superspace) -> Iterator[PlacedBlock]:
                 hw = output_hw(specs[0], hw)
 
 
-def _exact_rows(rows: StageRows, exact_ms: dict[str, float]) -> dict[str, Any]:
+def _exact_rows(rows: StageRows, exact_ms: Mapping[str, float]) -> dict[str, float]:
     """How well exact block latencies explain the rows that they cover whole."""
     latency = np.array([exact_ms.get(key, 0.0) for key in rows.keys])
     unknown = np.array([key not in exact_ms for key in rows.keys], np.float64)

@@ -153,6 +153,21 @@ class Outcome:
     summary: tuple[str, ...] | None = None
 
 
+class Made(Generic[T]):
+    """Gives a job the object that the component of the same name in its settings describes, made once.
+
+    In a class: `platform = Made[Platform]()`.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, job: Job[Any], owner: type) -> T:
+        made: T = job.workspace.make(getattr(job.settings, self.name))
+        job.__dict__[self.name] = made  # found there from now on, before this descriptor
+        return made
+
+
 class Job(ABC, Generic[S]):
     """Does one of the things that `+stage=` names, from typed settings; subclasses declare, `jobs/runner` runs.
 

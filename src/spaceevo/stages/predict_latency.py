@@ -1,82 +1,106 @@
-"""Stage predict_latency: predicted latency of subnets, and of random ones with a picture."""
+"""Job predict_latency: predicted latency of subnets, and of random ones with a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Annotated, Any
 
-from spaceevo.artifacts import fingerprint
-from spaceevo.platforms.measuring import MeasuringPlatform
+from annotated_types import Ge
+
+from spaceevo.artifacts import Component, write_csv
+from spaceevo.platforms.base import Platform
 from spaceevo.report.latency_cdf import draw_latency_cdf
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_subnet
 from spaceevo.space.published import published_names
-from spaceevo.stages.base import Context, Outcome, StageCallback, write_csv
-from spaceevo.stages.tables import print_rows
-from spaceevo.terminal import console
+from spaceevo.stages.inputs import platform_input
+from spaceevo.stages.job import Input, Made, Outcome
+from spaceevo.stages.selection import SpaceJob
+from spaceevo.stages.settings import Seed, SubnetSettings
+from spaceevo.terminal import print_rows
 
+COLUMNS = {"name": "", "latency_ms": "predicted ms", "subnet": "subnet"}
 QUANTILES = (5, 50, 95)
+RANDOM_SUBNETS = 1000
+"""Sampled where no subnet is listed."""
+Row = dict[str, Any]
 
 
-class PredictLatencyStage(StageCallback):
-    """Predicts the subnets of `subnet=…`; without, the largest, the smallest and `random_subnets` others."""
+@dataclass(frozen=True)
+class PredictLatencyRecipe:
+    """Says how many random subnets are predicted: None is 1000 where no subnet is listed, else none."""
+
+    random_subnets: Annotated[int, Ge(0)] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictLatencySettings(SubnetSettings):
+    """Says whose latency is predicted, by default the largest's and the smallest's, and on which platform."""
+
+    platform: Component[Platform]
+    seed: Seed
+    recipe: PredictLatencyRecipe
+
+
+class PredictLatencyJob(SpaceJob[PredictLatencySettings]):
+    """Predicts the subnets of `subnet=…`; without, the largest, the smallest and random others."""
 
     name = "predict_latency"
     main_figure = "latency_ms"
 
-    def stamp(self, context: Context) -> str:
-        """Of what the platform predicts by; blocks that it measured since do not count."""
-        is_measured = isinstance(context.platform, MeasuringPlatform)
-        return fingerprint(context.platform.table_state(0 if is_measured else None))
+    platform = Made[Platform]()
 
-    def work(self, context: Context) -> Outcome:
+    def inputs(self) -> Mapping[str, Input]:
+        """Return what the platform predicts by, and what decides the space where none is asked for."""
+        return {**super().inputs(), "platform": platform_input(self.platform)}
+
+    def work(self) -> Outcome:
         """Predict, print, draw."""
-        member, platform = context.member, context.platform
+        member, platform, output = self.selection.member, self.platform.name, self.workspace.output
         names = {member.largest: "max", member.smallest: "min"} | published_names(member)
-        rows: list[dict[str, Any]] = [
-            {"name": names.get(spec, ""), "latency_ms": latency_ms, "subnet": str(spec)}
-            for spec, latency_ms in _predicted(context, context.subnets(member.largest, member.smallest))
-        ]
-        print_rows(
-            console,
-            rows,
-            {"name": "", "latency_ms": "predicted ms", "subnet": "subnet"},
-            f"{member} on {platform.name}",
-        )
-        write_csv(context.output / "subnets.csv", rows)
-        figures: dict[str, Any] = {
-            "space": str(member),
-            "platform": platform.name,
-            "latency_ms": rows[0]["latency_ms"],
-            "subnets": rows,
-        }
-        outputs = {"subnets": context.output / "subnets.csv"}
-        if count := self._random_count(context):
-            drawn = self._random(context, count)
-            drawn_ms = sorted(row["latency_ms"] for row in drawn)
-            figures |= {f"random_p{q}_latency_ms": drawn_ms[(len(drawn_ms) - 1) * q // 100] for q in QUANTILES}
-            figures |= {
-                "random_subnets": count,
-                "random_min_latency_ms": drawn_ms[0],
-                "random_max_latency_ms": drawn_ms[-1],
-            }
-            outputs |= {"random": context.output / "random.csv", "picture": context.output / "latency_cdf.png"}
-            write_csv(outputs["random"], drawn)
-            marked = {row["name"] or f"subnet {index}": row["latency_ms"] for index, row in enumerate(rows)}
-            draw_latency_cdf(outputs["picture"], drawn_ms, marked, f"{member} on {platform.name}")
+        specs = self.selection.subnets(member.largest, member.smallest)
+        rows = [{"name": names.get(spec, ""), **row} for spec, row in zip(specs, self._predicted(specs), strict=True)]
+        title = f"{member} on {platform}"
+        print_rows(rows, COLUMNS, title)
+        write_csv(output / "subnets.csv", rows)
+        figures: Row = {"space": str(member), "platform": platform, "latency_ms": rows[0]["latency_ms"]}
+        figures["subnets"] = rows
+        outputs = {"subnets": output / "subnets.csv"}
+        if count := self._random_count:
+            rng = Random(self.settings.seed)
+            sampled = self._predicted([sample_subnet(member, rng) for _ in range(count)])
+            figures |= _spread(sampled)
+            named = {row["name"] or f"subnet {index}": row["latency_ms"] for index, row in enumerate(rows)}
+            outputs |= _write_random(output, sampled, named, title)
         return Outcome(figures, outputs)
 
-    def _random_count(self, context: Context) -> int:
-        asked = context.recipe["random_subnets"]
-        return int(asked) if asked is not None else 0 if context.plain["subnet"] else 1000
+    @property
+    def _random_count(self) -> int:
+        asked = self.settings.recipe.random_subnets
+        if asked is not None:
+            return asked
+        return RANDOM_SUBNETS if self.settings.subnet is None else 0
 
-    def _random(self, context: Context, count: int) -> list[dict[str, Any]]:
-        rng = Random(context.seed)
-        specs = [sample_subnet(context.member, rng) for _ in range(count)]
-        return [{"subnet": str(spec), "latency_ms": latency_ms} for spec, latency_ms in _predicted(context, specs)]
+    def _predicted(self, specs: Sequence[SubnetSpec]) -> list[Row]:
+        """Subnets with their latency in ms; what the platform does not know of them is measured together."""
+        found_ms = self.platform.subnets_ms(self.selection.member, specs)
+        return [{"latency_ms": float(ms), "subnet": str(spec)} for spec, ms in zip(specs, found_ms, strict=True)]
 
 
-def _predicted(context: Context, specs: Sequence[SubnetSpec]) -> list[tuple[SubnetSpec, float]]:
-    """Subnets with their latency in ms; what the platform does not know of them is measured together."""
-    return list(zip(specs, map(float, context.platform.subnets_ms(context.member, specs)), strict=True))
+def _spread(sampled: Sequence[Row]) -> Row:
+    """Quantiles and ends of random subnets' latency in ms."""
+    ordered_ms = sorted(row["latency_ms"] for row in sampled)
+    quantiles = {f"random_p{q}_latency_ms": ordered_ms[(len(ordered_ms) - 1) * q // 100] for q in QUANTILES}
+    ends = {"random_min_latency_ms": ordered_ms[0], "random_max_latency_ms": ordered_ms[-1]}
+    return {**quantiles, "random_subnets": len(sampled), **ends}
+
+
+def _write_random(output: Path, sampled: Sequence[Row], named: Mapping[str, float], title: str) -> dict[str, Path]:
+    """Table and picture of random subnets, with the named ones marked in the latter."""
+    outputs = {"random": output / "random.csv", "picture": output / "latency_cdf.png"}
+    write_csv(outputs["random"], sampled)
+    draw_latency_cdf(outputs["picture"], sorted(row["latency_ms"] for row in sampled), named, title)
+    return outputs

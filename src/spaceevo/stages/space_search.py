@@ -1,114 +1,215 @@
-"""Stage space_search: the space with the best Q-T score for one or several latency constraints."""
+"""Job space_search: the space with the best Q-T score for one or several latency constraints."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from itertools import product
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig
+from annotated_types import Ge
+from pydantic import FiniteFloat
 
-from spaceevo.artifacts import file_hash, fingerprint, read_json, write_json
-from spaceevo.errors import ConfigError, SpaceEvoError, choices
-from spaceevo.report.spaces import DrawnSpace, draw_distributions, draw_history
-from spaceevo.search.evolution import AgeingEvolution, LocalSearch, evolve
+from spaceevo.artifacts import Component, Plain, SpaceChoice, read_json, write_json
+from spaceevo.errors import ConfigError
+from spaceevo.platforms.base import Platform
+from spaceevo.search.evolution import AgeingEvolution, LocalSearch, Strategy, evolve
 from spaceevo.search.lut import lut_file_name, lut_keys
 from spaceevo.search.optimum import OptimumSearch
 from spaceevo.search.problems import SpaceProblem
-from spaceevo.search.quality import Quality, QualityScorer
+from spaceevo.search.quality import QualityScorer
 from spaceevo.space.description import parse_space
-from spaceevo.space.superspace import SpaceMember
-from spaceevo.stages.base import Context, Outcome, StageCallback, progress, write_csv
-from spaceevo.stages.sweep import compare_jobs
+from spaceevo.space.superspace import SpaceMember, Superspace
+from spaceevo.stages.inputs import platform_input
+from spaceevo.stages.job import Input, Job, Made, Outcome, file_input
+from spaceevo.stages.scored_spaces import ScoredSpaces
+from spaceevo.stages.selection import read_superspace
+from spaceevo.stages.settings import Count, LatencyConstraint, Positive, Seed, Texts, limits_for
+from spaceevo.terminal import progress
 
 AUTO_POINT = 0.35
 """`latency_constraint=auto` lies this far from the fastest to the slowest subnet."""
-TOP_SPACES = 50
-SENSITIVE_SPACES = 10
+AUTO_SAMPLES = 1000
 SAVE_EVERY = 500
 """Evaluations between two saves of a search; they take a fraction of a second."""
-Rows = list[dict[str, Any]]
+NO_LIMIT_MS = 1e9
 
 
-class SpaceSearchStage(StageCallback):
+@dataclass(frozen=True)
+class LocalRecipe:
+    """Says how long coordinate ascent searches.
+
+    Attributes:
+        total: evaluations at most.
+    """
+
+    total: Count
+
+
+@dataclass(frozen=True)
+class AgeingRecipe:
+    """Says how ageing evolution searches.
+
+    Attributes:
+        population: spaces that live at a time.
+        sample: of them, those among which the fittest has children.
+        total: evaluations at most.
+    """
+
+    population: Count
+    sample: Count
+    total: Count
+
+
+@dataclass(frozen=True)
+class SensitivityRecipe:
+    """Says under which constants of the Q-T score the best spaces are ranked again.
+
+    Attributes:
+        t: probabilities from which on more does not count.
+        a: weights of the probability.
+    """
+
+    t: tuple[Positive, ...]
+    a: tuple[Annotated[FiniteFloat, Ge(0)], ...]
+
+
+@dataclass(frozen=True)
+class SpaceSearchRecipe:
+    """Says how spaces are searched and scored.
+
+    Attributes:
+        method: `local`, coordinate ascent, or `ageing`, the published evolution.
+        local: settings of the former.
+        ageing: settings of the latter.
+        prove: whether to prove that no space scores higher.
+        samples: subnets sampled of every space.
+        t: probability from which on more does not count.
+        a: weight of the probability.
+        sensitivity: other `t` and `a` to rank the best under.
+    """
+
+    method: Literal["local", "ageing"]
+    local: LocalRecipe
+    ageing: AgeingRecipe
+    prove: bool
+    samples: Count
+    t: Positive
+    a: Annotated[FiniteFloat, Ge(0)]
+    sensitivity: SensitivityRecipe
+
+
+@dataclass(frozen=True)
+class SpaceSearchSettings:
+    """Says what is searched, and for which latency.
+
+    Attributes:
+        superspace: description of the superspace.
+        platform: whose latency the stages have that the tables lack.
+        seed: decides what is sampled.
+        space: spaces to score instead of searching; a list is compared, and none of it is chosen.
+        latency_constraint: latency limits in ms.
+        recipe: how.
+    """
+
+    superspace: Mapping[str, Any]
+    platform: Component[Platform]
+    seed: Seed
+    space: Texts
+    latency_constraint: LatencyConstraint
+    recipe: SpaceSearchRecipe
+
+
+class SpaceSearchJob(Job[SpaceSearchSettings]):
     """Finds the space with the best Q-T score for the latency constraints, or scores the spaces given."""
 
     name = "space_search"
     main_figure = "score"
+    sweep_figures = ("score", "loss", "probability")
+    platform = Made[Platform]()
 
-    def __init__(self) -> None:
-        self._sweep_started = 0.0
+    @cached_property
+    def superspace(self) -> Superspace:
+        """The superspace."""
+        return read_superspace(self.settings.superspace)
 
-    def inputs(self, context: Context) -> dict[str, Path]:
-        """The look-up tables."""
-        return {
-            n: context.lut_folder / n
-            for n in (lut_file_name(context.superspace, k) for k in lut_keys(context.superspace))
-        }
+    def inputs(self) -> Mapping[str, Input]:
+        """Return the look-up tables, and the platform's."""
+        names = [lut_file_name(self.superspace, key) for key in lut_keys(self.superspace)]
+        tables = {name: file_input(self.workspace.lut / name) for name in names}
+        return {"platform": platform_input(self.platform), **tables}
 
-    def work(self, context: Context) -> Outcome:
+    def work(self) -> Outcome:
         """Search, or take the spaces given; then write tables and pictures of the best."""
-        spaces = _Spaces(_scorer(context))
-        asked = context.plain["space"]
-        if asked is None:
-            self._search(spaces, context)
-        else:
-            given = [asked] if isinstance(asked, str) else list(asked)
-            if not given:
-                raise ConfigError("space = []; give encodings of spaces, or leave it out to search")
-            for text in given:
-                spaces.score(parse_space(str(text), within=context.superspace))
-        proof = self._prove(spaces) if context.recipe["prove"] else {}
+        recipe, given = self.settings.recipe, self._given()
+        spaces = ScoredSpaces(self._scorer())
+        for member in given:
+            spaces.score(member)
+        if not given:
+            self._search(spaces)
+        proof = self._prove(spaces) if recipe.prove else {}
         best = spaces.ranked()[0]
         fresh = spaces.scorer.fresh_scores(best)
+        constraints_ms = spaces.scorer.constraints_ms
         figures = {
-            **{key: value for key, value in spaces.row(best).items() if key != "space"},
+            **spaces.row(best),
             "score_standard_error": float(fresh.std(ddof=1)),
             "score_on_fresh_draws": float(fresh.mean()),
-            "space": str(best),
-            "latency_constraints_ms": list(spaces.scorer.constraints_ms),
-            "latency_constraint_ms": spaces.scorer.constraints_ms[0],
+            "latency_constraints_ms": list(constraints_ms),
+            "latency_constraint_ms": constraints_ms[0],
             "evaluations": len(spaces.qualities),
             **proof,
         }
-        tables = {
-            "spaces": [spaces.row(member) for member in spaces.ranked()[:TOP_SPACES]],
-            "sensitivity": _sensitivity(spaces, context),
-            "history": [{"evaluation": n, **spaces.row(member)} for n, member in enumerate(spaces.qualities, start=1)],
-        }
-        outputs = self._write(spaces, context.output, tables)
-        if not isinstance(asked, list):  # several given spaces are compared; no choice is made
-            outputs["best"] = context.shared(context.layout.space_search(context.superspace.name)) / "best.json"
-            write_json(outputs["best"], figures)
-        return Outcome({**figures, **tables}, outputs, context.command("supernet", f"space={best}"))
+        tables = spaces.tables(recipe.sensitivity.t, recipe.sensitivity.a)
+        outputs = spaces.write(self.workspace.output, tables)
+        if not isinstance(self.settings.space, tuple):  # several given spaces are compared; no choice is made
+            outputs["best"] = self.workspace.shared(self.workspace.layout.space_choice(self.superspace.name))
+            quality = spaces.score(best)
+            choice = SpaceChoice(str(best), constraints_ms, quality.score, quality.probability, quality.loss)
+            choice.write(outputs["best"])
+        following = self.workspace.commands("supernet", f"space={best}", without=("latency_constraint",))
+        return Outcome({**figures, **tables}, outputs, following)
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember when the sweep began: jobs of earlier ones lie in the same folder."""
-        self._sweep_started = time.time()
+    def _given(self) -> list[SpaceMember]:
+        """The spaces to score instead of searching.
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Compare the jobs in one table and picture; Hydra would turn an exception here into a warning."""
-        try:
-            compare_jobs(config, self.name, self._sweep_started, ("score", "loss", "probability"))
-        except SpaceEvoError as error:
-            raise SystemExit(f"error: {error}") from None
+        Raises:
+            ConfigError: the list of them is empty.
+            EncodingError: one is no space of the superspace.
+        """
+        asked = self.settings.space
+        if asked == ():
+            raise ConfigError("space = []; give encodings of spaces, or leave it out to search")
+        texts = (asked,) if isinstance(asked, str) else asked or ()
+        return [parse_space(text, within=self.superspace) for text in texts]
 
-    def _search(self, spaces: _Spaces, context: Context) -> None:
-        """Search; continues where the same search was interrupted."""
-        recipe, problem = context.recipe, SpaceProblem(context.superspace)
-        methods = {"local": LocalSearch, "ageing": AgeingEvolution}
-        if recipe["method"] not in methods:
-            raise ConfigError(f"recipe.space_search.method = {recipe['method']}; allowed: {choices(methods)}")
-        strategy: Any = methods[recipe["method"]](problem, **recipe[recipe["method"]])
-        saved_file, scorer = context.output / "search.json", spaces.scorer
-        stamp = fingerprint(
-            [recipe, scorer.constraints_ms, scorer.fixed_latency_ms, context.seed]
-            + [file_hash(path) for path in self.inputs(context).values()]
+    def _scorer(self) -> QualityScorer:
+        """What scores spaces for the asked latency, or for one found by itself."""
+        settings, recipe, lut = self.settings, self.settings.recipe, self.workspace.lut
+        fixed_ms = self.platform.fixed_ms(self.superspace)
+        limits = limits_for(self.platform.name, settings.latency_constraint)
+        if limits is None:
+            unlimited = QualityScorer(lut, self.superspace, [NO_LIMIT_MS], fixed_ms, samples=AUTO_SAMPLES)
+            fastest, slowest = unlimited.fastest_ms, unlimited.slowest_ms
+            limits = (float(f"{fastest + AUTO_POINT * (slowest - fastest):.3g}"),)
+        return QualityScorer(
+            lut, self.superspace, limits, fixed_ms, t=recipe.t, a=recipe.a, samples=recipe.samples, seed=settings.seed
         )
-        saved = read_json(saved_file) if saved_file.exists() else {}
+
+    def _strategy(self) -> Strategy[SpaceMember]:
+        recipe, problem = self.settings.recipe, SpaceProblem(self.superspace)
+        if recipe.method == "local":
+            return LocalSearch(problem, recipe.local.total)
+        return AgeingEvolution(problem, recipe.ageing.population, recipe.ageing.sample, recipe.ageing.total)
+
+    def _search(self, spaces: ScoredSpaces) -> None:
+        """Search; goes on where the same search was interrupted."""
+        strategy = self._strategy()
+        file = self.workspace.output / "search.json"
+        resume = None if self.workspace.force else self._interrupted(file)
+        origin = {"fingerprint": self.fingerprint, "inputs": self.states({})}
         with progress() as bar:
             task = bar.add_task("spaces", total=strategy.total)
 
@@ -118,16 +219,23 @@ class SpaceSearchStage(StageCallback):
             state = evolve(
                 strategy,
                 lambda member: spaces.score(member).score,
-                Random(context.seed),
-                resume=saved["state"] if saved.get("stamp") == stamp else None,
-                save=lambda value: write_json(saved_file, {"stamp": stamp, "state": value}),
+                Random(self.settings.seed),
+                resume=resume,
+                save=lambda value: write_json(file, {**origin, "state": value}),
                 save_every=SAVE_EVERY,
                 on_evaluation=show,
             )
         # In order of evaluation, those before an interruption included.
         spaces.qualities = {member: spaces.score(member) for member in state.history}
 
-    def _prove(self, spaces: _Spaces) -> dict[str, Any]:
+    def _interrupted(self, file: Path) -> dict[str, Plain] | None:
+        """The state of an interrupted search, if it began with the settings and inputs of this one."""
+        saved = read_json(file) if file.exists() else {}
+        inputs = saved.get("inputs")
+        is_same = saved.get("fingerprint") == self.fingerprint and inputs == self.states(inputs or {})
+        return saved["state"] if is_same else None
+
+    def _prove(self, spaces: ScoredSpaces) -> dict[str, object]:
         """Find the best of all spaces by branch and bound, and how near the best so far comes to it."""
         found = spaces.ranked()[0]
         with progress() as bar:
@@ -145,75 +253,3 @@ class SpaceSearchStage(StageCallback):
             "search_reached_percent": share,
             "bounds": optimum.bounds,
         }
-
-    def _write(self, spaces: _Spaces, folder: Path, tables: dict[str, Rows]) -> dict[str, Path]:
-        """Write tables and pictures; return their files by name."""
-        outputs = {name: folder / f"{name}.csv" for name in tables}
-        for name, rows in tables.items():
-            write_csv(outputs[name], rows)
-        best, scores = spaces.ranked()[0], [quality.score for quality in spaces.qualities.values()]
-        starts = SpaceProblem(spaces.scorer.superspace).starts()
-        uniform = [spaces.drawn(member) for member in starts if member != best]
-        outputs |= {name: folder / f"{name}.png" for name in ("distributions", "score_by_evaluation")}
-        draw_distributions(outputs["distributions"], spaces.drawn(best), uniform, spaces.scorer.constraints_ms)
-        draw_history(outputs["score_by_evaluation"], scores)
-        return outputs
-
-
-class _Spaces:
-    """Spaces scored so far, each once, in order."""
-
-    def __init__(self, scorer: QualityScorer) -> None:
-        self.scorer = scorer
-        self.qualities: dict[SpaceMember, Quality] = {}
-
-    def score(self, member: SpaceMember) -> Quality:
-        """Quality of a space, as known or computed now."""
-        if member not in self.qualities:
-            self.qualities[member] = self.scorer.score(member)
-        return self.qualities[member]
-
-    def ranked(self, score: Callable[[Quality], float] = lambda quality: quality.score) -> list[SpaceMember]:
-        """All spaces, the highest score first."""
-        return sorted(self.qualities, key=lambda member: -score(self.qualities[member]))
-
-    def row(self, member: SpaceMember) -> dict[str, Any]:
-        """A space's figures as a table has them; p and L of each constraint too where there are several."""
-        quality, (fastest, slowest) = self.qualities[member], self.scorer.latency_range_ms(member)
-        row = {"space": str(member), "score": quality.score, "probability": quality.probability, "loss": quality.loss}
-        for part in quality.per_constraint if len(quality.per_constraint) > 1 else ():
-            at = f"at_{part.constraint_ms:g}ms"
-            row |= {f"score_{at}": part.score, f"probability_{at}": part.probability, f"loss_{at}": part.loss}
-        return row | {"fastest_ms": fastest, "slowest_ms": slowest}
-
-    def drawn(self, member: SpaceMember) -> DrawnSpace:
-        """A space's drawn subnets."""
-        return DrawnSpace(str(member), *self.scorer.drawn(member))
-
-
-def _sensitivity(spaces: _Spaces, context: Context) -> Rows:
-    """How the best few would score and rank among all evaluated spaces under other t and a, and which is then best."""
-    top, asked, rows = spaces.ranked()[:SENSITIVE_SPACES], context.recipe["sensitivity"], []
-    for t, a in product(asked["t"], asked["a"]):
-
-        def score(quality: Quality, t: float = t, a: float = a) -> float:
-            return quality.score_for(t, a)
-
-        ranked = spaces.ranked(score)
-        order = {member: rank for rank, member in enumerate(ranked, start=1)}
-        for rank, member in enumerate(top, start=1):
-            row = {"t": t, "a": a, "rank": rank, "space": str(member), "score": score(spaces.qualities[member])}
-            rows.append({**row, "new_rank": order[member], "new_best": str(ranked[0])})
-    return rows
-
-
-def _scorer(context: Context) -> QualityScorer:
-    recipe, superspace = context.recipe, context.superspace
-    fixed_ms = context.platform.fixed_ms(superspace)
-    constraints = context.constraints_ms()
-    if constraints is None:
-        unlimited = QualityScorer(context.lut_folder, superspace, [1e9], fixed_ms, samples=1000)
-        fastest, slowest = unlimited.fastest_ms, unlimited.slowest_ms
-        constraints = [float(f"{fastest + AUTO_POINT * (slowest - fastest):.3g}")]
-    settings = {"t": recipe["t"], "a": recipe["a"], "samples": int(recipe["samples"]), "seed": context.seed}
-    return QualityScorer(context.lut_folder, superspace, constraints, fixed_ms, **settings)

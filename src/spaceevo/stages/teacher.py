@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +16,7 @@ from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.evaluate import top1
 from spaceevo.nn.loading import read_checkpoint
 from spaceevo.quant.prepare import prepare, set_quant
-from spaceevo.stages.job import Input, Outcome, file_input
+from spaceevo.stages.job import Input, Made, Outcome, file_input
 from spaceevo.stages.training import TrainingJob, TrainingSettings
 from spaceevo.teacher import TeacherConfig, make_teacher
 
@@ -40,11 +39,7 @@ class TeacherJob(TrainingJob[TeacherSettings]):
 
     name = "teacher"
     main_figure = "top1"
-
-    @cached_property
-    def teacher(self) -> TeacherConfig:
-        """The teacher's description."""
-        return self.workspace.make(self.settings.teacher)
+    teacher = Made[TeacherConfig]()
 
     @property
     def _fp32_file(self) -> Path:

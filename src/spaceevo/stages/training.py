@@ -21,8 +21,9 @@ from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.quant.quantizer import DEPLOY, Scheme, quant_scheme
 from spaceevo.space.superspace import Superspace
 from spaceevo.stages.inputs import images_input
-from spaceevo.stages.job import Input, Job
-from spaceevo.stages.selection import Quant, read_superspace
+from spaceevo.stages.job import Input, Job, Made
+from spaceevo.stages.selection import read_superspace
+from spaceevo.stages.settings import Quant
 from spaceevo.terminal import console
 
 Positive = Annotated[int, Ge(1)]
@@ -63,6 +64,7 @@ class TrainingJob(Job[S]):
 
     trains = True
     is_parallel = True
+    data = Made[ImageFolderDataModule]()
 
     @property
     def int8(self) -> bool:
@@ -83,13 +85,6 @@ class TrainingJob(Job[S]):
     def superspace(self) -> Superspace:
         """The superspace."""
         return read_superspace(self.settings.superspace)
-
-    @cached_property
-    def data(self) -> ImageFolderDataModule:
-        """The images, listed."""
-        data = self.workspace.make(self.settings.data)
-        data.setup()
-        return data
 
     @cached_property
     def recipe(self) -> Recipe:

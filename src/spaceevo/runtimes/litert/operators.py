@@ -67,18 +67,18 @@ def _alone(model: Table, operators: Sequence[Table]) -> bytes:
     return part.pack(fed, [moved[written[-1]]], "one operator", {})
 
 
-def float_operators(file: bytes) -> dict[str, int]:
+def float_operators(file: bytes) -> Counter[str]:
     """Count operators, by type, that compute in float; conversions and preprocessing are none."""
     model = read_model(file)
     (graph,) = model.subgraphs
     real = litert_schema().TensorType.FLOAT32
-    found: Counter[str] = Counter()
+    found = Counter[str]()
     for kind, operator in zip(operator_kinds(model), graph.operators, strict=True):
         tensors = [graph.tensors[index] for index in (*operator.inputs, *operator.outputs)]
         is_border = any(tensor.name.startswith(INSIDE_NAME.encode()) for tensor in tensors)
         if kind not in ("QUANTIZE", "DEQUANTIZE") and not is_border and any(tensor.type == real for tensor in tensors):
             found[kind] += 1
-    return dict(found)
+    return found
 
 
 def operator_times(file: bytes, repeats: int) -> Profile:

@@ -1,0 +1,176 @@
+"""Rows of block look-up tables: what is sampled, its loss, and the file that holds them, finished or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from spaceevo.artifacts import Plain, file_hash, write_json, write_text
+from spaceevo.nn.calibrate import recalibrate
+from spaceevo.nn.losses import VarianceOf, noise_to_signal
+from spaceevo.nn.student import BlockStudent
+from spaceevo.quant.prepare import quantizers
+from spaceevo.search.lut import LutRow, write_lut_file
+from spaceevo.space.encoding import format_substage
+from spaceevo.space.operators import sample_substage
+from spaceevo.space.spec import BlockChoice
+from spaceevo.space.superspace import StageSpace
+from spaceevo.stages.features import Features
+from spaceevo.stages.job import Input
+
+
+class Sampled(NamedTuple):
+    """A sub-stage with the input it is tried on.
+
+    Attributes:
+        blocks: its blocks.
+        cin: channels of the input.
+        hw: height and width of the input in pixels.
+        resolution: of the images, in pixels.
+    """
+
+    blocks: tuple[BlockChoice, ...]
+    cin: int
+    hw: int
+    resolution: int
+
+    def is_of(self, row: LutRow) -> bool:
+        """Tell whether a row of a table is of this sub-stage."""
+        return (row.substage, row.cin, row.hw) == (format_substage(self.blocks), self.cin, self.hw)
+
+
+def sample_rows(space: StageSpace, input_hws: dict[int, int], count: int, seed: str) -> list[Sampled]:
+    """Sample sub-stages of a stage and window; they depend on `seed` alone.
+
+    Args:
+        space: the choices of the stage.
+        input_hws: height and width of the stage's input, by the resolution of the images.
+        count: how many.
+        seed: seed of everything random.
+    """
+    rng = Random(seed)
+    resolutions = list(input_hws)
+    found = []
+    for _ in range(count):
+        blocks = sample_substage(space, rng)
+        cin = rng.choice(space.cins)
+        resolution = rng.choice(resolutions)
+        found.append(Sampled(blocks, cin, input_hws[resolution], resolution))
+    return found
+
+
+@torch.no_grad()
+def substage_loss(
+    student: BlockStudent, blocks: Sequence[BlockChoice], cin: int, features: Features, variance_of: VarianceOf
+) -> float:
+    """Compute the NSR of one sub-stage, batch norm recalibrated first.
+
+    Quantisers that training never reached are set by the sub-stage at hand and forgotten, so that the loss does not
+    depend on which sub-stages came before.
+    """
+    untrained = [quantizer for quantizer in quantizers(student).values() if not quantizer.initialized]
+    student.activate(blocks, cin)
+    device = next(student.parameters()).device
+    recalibrate(student, features.calibration, lambda x: student(x.to(device)))
+    total = torch.zeros((), device=device)
+    for source, output, variance in features.evaluation:
+        estimate = student(source.to(device))
+        total += noise_to_signal(estimate, output.to(device), variance_of, variance.to(device))
+    for quantizer in untrained:
+        quantizer.forget()
+    return float(total) / len(features.evaluation)
+
+
+def first_batches(batches: Iterable[tuple[Tensor, Tensor]], size: int, count: int) -> list[Tensor]:
+    """Return the first `count` batches of `size` images `(N, 3, H, W)`; no more images than needed are loaded."""
+    found: list[Tensor] = []
+    for images, _ in batches:
+        found.append(images)
+        if sum(map(len, found)) >= size * count:
+            break
+    return list(torch.split(torch.cat(found)[: size * count], size))
+
+
+class LutFile:
+    """One look-up table on the disk: its rows while it is being made, itself, and what it was made from.
+
+    A finished table has a record beside it, in `.made`; a table in the making has its rows in `.unfinished`, a line
+    each below that record, so that a killed run goes on at the next row.
+
+    Args:
+        path: the CSV file.
+        origin: fingerprint of all that decides the table, the platform's latencies excepted.
+        latencies: the platform's latency table; blocks that are added to it leave a table current.
+    """
+
+    def __init__(self, path: Path, origin: str, latencies: Input) -> None:
+        self.path = path
+        self.origin = origin
+        self.latencies = latencies
+        self.made = path.parent / ".made" / path.name
+        self.unfinished = path.parent / ".unfinished" / path.name
+
+    def is_current(self) -> bool:
+        """Tell whether the table is there as it was made, and would be made the same now."""
+        if not (self.path.is_file() and self.made.is_file()):
+            return False
+        record = _parsed(self.made.read_text(encoding="utf-8"))
+        return self._is_same(record) and record.get("table") == file_hash(self.path)
+
+    def forget(self) -> None:
+        """Make the table due, from its first row on."""
+        self.made.unlink(missing_ok=True)
+        self.unfinished.unlink(missing_ok=True)
+
+    def _is_same(self, record: dict[str, Plain]) -> bool:
+        known = record.get("latencies")
+        return record.get("origin") == self.origin and known == self.latencies.state(known)
+
+    def _record(self) -> dict[str, Plain]:
+        return {"origin": self.origin, "latencies": self.latencies.state(None)}
+
+    def begin(self, sampled: Sequence[Sampled]) -> int:
+        """Take up the rows that a killed run left, where they are those of what is sampled; return how many."""
+        kept = [
+            row for row, _ in takewhile(lambda pair: pair[1].is_of(pair[0]), zip(self._rows(), sampled, strict=False))
+        ]
+        lines = [json.dumps(self._record()), *map(str, kept)]
+        write_text(self.unfinished, "".join(f"{line}\n" for line in lines))
+        return len(kept)
+
+    def _rows(self) -> Iterator[LutRow]:
+        """The finished rows of a table in the making, if it is this one."""
+        if self.unfinished.is_file():
+            record, *lines = self.unfinished.read_text(encoding="utf-8").split("\n")[:-1] or [
+                ""
+            ]  # the last may be torn
+            if self._is_same(_parsed(record)):
+                yield from map(LutRow.parse, lines)
+
+    def append(self, row: LutRow) -> None:
+        """Keep a row, rounded as the table has it."""
+        with self.unfinished.open("a", encoding="utf-8") as file:
+            file.write(f"{LutRow.parse(str(row))}\n")
+
+    def finish(self) -> None:
+        """Write the table and what it was made from."""
+        lines = self.unfinished.read_text(encoding="utf-8").splitlines()[1:]
+        write_lut_file(self.path, map(LutRow.parse, lines))
+        write_json(self.made, {**self._record(), "table": file_hash(self.path)})
+        self.unfinished.unlink()
+
+
+def _parsed(text: str) -> dict[str, Plain]:
+    """A record; nothing where it is none, as earlier versions left."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
