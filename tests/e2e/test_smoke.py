@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from spaceevo.nn.weights import trained_supernet
+from spaceevo.nn.models import trained_supernet
 
 from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.subnets import save_subnet
