@@ -17,17 +17,11 @@ STAGE, OVERRIDE = "/stage/", "override /"
 
 @dataclass(frozen=True)
 class Experiment:
-    """Stands for a job and settings of it, under one word: `experiment=mobilew/block_kd`.
+    """Stands for a job and settings of it, under one word: `experiment=mobilew/block_kd`."""
 
-    Attributes:
-        name: its file below `experiment/`, without the ending.
-        job: what `+stage=` would name; empty where it selects none.
-        words: the overrides it amounts to, but for the job and its recipe.
-    """
-
-    name: str
-    job: str
-    words: tuple[str, ...]
+    name: str  # its file below `experiment/`, without the ending
+    job: str  # what `+stage=` would name; empty where it selects none
+    words: tuple[str, ...]  # the overrides it amounts to, but for the job and its recipe
 
     @property
     def quant(self) -> str:
