@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from spaceevo.collectives.averaging import average_, world
 from spaceevo.lit.module import MultiPassModule, Recipe, decay_groups
 from spaceevo.nn.calibrate import recalibrate
+from spaceevo.nn.evaluate import Batch, equal_batches
 from spaceevo.nn.losses import VarianceOf, channel_variance, noise_to_signal
 from spaceevo.nn.memory import channels_last, images_last
 from spaceevo.nn.student import BlockStudent
@@ -23,7 +24,6 @@ from spaceevo.space.spec import BlockChoice
 from spaceevo.space.superspace import StageSpace
 from spaceevo.teacher import Teacher
 
-Batch = tuple[Tensor, Tensor]
 EVALUATED = 50
 """Images of a batch of evaluation: the loss's floor of flat channels is a batch's."""
 
@@ -151,7 +151,7 @@ class BlockKdModule(MultiPassModule):
             recalibrate(self.networks, calibration, losses)
             total = torch.zeros(len(self.students), device=self.device)
             count = 0
-            for images in islice(equal_batches((images for images, _ in batches), EVALUATED), rank, None, size):
+            for images, _ in islice(equal_batches(batches, EVALUATED), rank, None, size):
                 total += losses(images) * len(images)
                 count += len(images)
             mean = total / max(1, count)
@@ -159,19 +159,6 @@ class BlockKdModule(MultiPassModule):
             for name, value in zip(self.students, mean.tolist(), strict=True):
                 found[name][f"{kind}_nsr"] = value
         return found
-
-
-def equal_batches(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """Yield the images of batches `(N, C, H, W)` in batches of `size`, the last perhaps smaller."""
-    waiting: list[Tensor] = []
-    for images in batches:
-        waiting.append(images)
-        while sum(map(len, waiting)) >= size:
-            whole = torch.cat(waiting)
-            yield whole[:size]
-            waiting = [whole[size:]]
-    if sum(map(len, waiting)):
-        yield torch.cat(waiting)
 
 
 def choose(space: StageSpace, kind: str, rng: Random) -> tuple[tuple[BlockChoice, ...], int]:

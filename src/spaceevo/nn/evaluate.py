@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import sqrt
@@ -23,6 +23,20 @@ Batch = tuple[Tensor, Tensor]
 def device_of(network: nn.Module) -> torch.device:
     """Tell where a network computes; a folded one has no parameters, only buffers."""
     return next(chain(network.parameters(), network.buffers())).device
+
+
+def equal_batches(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
+    """Yield the same images `(N, C, H, W)` and labels in batches of `size`, the last perhaps smaller."""
+    waiting: list[Batch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(len(images) for images, _ in waiting) >= size:
+            images, labels = (torch.cat(parts) for parts in zip(*waiting, strict=True))
+            whole = len(images) // size * size
+            yield from zip(images[:whole].split(size), labels[:whole].split(size), strict=True)
+            waiting = [(images[whole:], labels[whole:])]
+    if any(len(images) for images, _ in waiting):
+        yield torch.cat([images for images, _ in waiting]), torch.cat([labels for _, labels in waiting])
 
 
 @torch.no_grad()
@@ -108,11 +122,10 @@ class SubnetEvaluator:
             raise ConfigError(f"recipe.subnet_search.stop_z = {stop_z}; allowed: null, or a positive number")
         self.supernet = supernet.to(device)
         self.calibration = [images_last(images, device) for images in calibration]
-        self.chunks: list[Batch] = []
-        for images, labels in batches:
-            self.chunks += zip(
-                torch.split(images_last(images, device), chunk), torch.split(labels.to(device), chunk), strict=True
-            )
+        # Cut from the images, not from the batches they come in: a count then says the same whatever the loader's are.
+        self.chunks = [
+            (images_last(images, device), labels.to(device)) for images, labels in equal_batches(batches, chunk)
+        ]
         self.total = sum(len(labels) for _, labels in self.chunks)
         self.stop_z = stop_z
 
