@@ -34,7 +34,7 @@ def test_top1_is_that_of_one_network(grown: Make, batches: list, chunk: int) -> 
 @pytest.mark.parametrize("size", [1, 7, 16, 25, 60])
 def test_the_loaders_batches_change_nothing(grown: Make, batches: list, size: int) -> None:  # type: ignore[type-arg]
     images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    cut = list(zip(images.split(size), labels.split(size), strict=True))
+    cut = list(zip(torch.split(images, size), torch.split(labels, size), strict=True))
     asked = [(MEMBER.largest, None), (MEMBER.smallest, 30.0), (MEMBER.largest, 101.0)]
     supernet, calibration = grown(MEMBER), [pictures(16, 32)]
     expected, found = (SubnetEvaluator(supernet, calibration, given, chunk=16, stop_z=1.0) for given in (batches, cut))

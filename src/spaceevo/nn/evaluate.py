@@ -33,7 +33,7 @@ def equal_batches(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
         if sum(len(images) for images, _ in waiting) >= size:
             images, labels = (torch.cat(parts) for parts in zip(*waiting, strict=True))
             whole = len(images) // size * size
-            yield from zip(images[:whole].split(size), labels[:whole].split(size), strict=True)
+            yield from zip(torch.split(images[:whole], size), torch.split(labels[:whole], size), strict=True)
             waiting = [(images[whole:], labels[whole:])]
     if any(len(images) for images, _ in waiting):
         yield torch.cat([images for images, _ in waiting]), torch.cat([labels for _, labels in waiting])

@@ -87,4 +87,4 @@ class ScoredSpaces:
         return outputs
 
     def _drawn(self, member: SpaceMember) -> DrawnSpace:
-        return DrawnSpace(str(member), *self.scorer.drawn(member))
+        return DrawnSpace(str(member), *self.scorer.sampled(member))

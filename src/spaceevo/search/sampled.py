@@ -1,4 +1,4 @@
-"""Subnets drawn once for all spaces: their losses and latencies, and the best of those that a device runs in time.
+"""Subnets sampled once for all spaces: their losses and latencies, and the best of those that a device runs in time.
 
 Adding up 100,000 losses and latencies over six stages takes as long as memory takes to deliver them. So every figure
 is also kept in 16 bits, as a number of ticks rounded down. Sums of ticks tell all but a few draws apart; those few are
@@ -33,25 +33,21 @@ GROUP = 50
 
 
 class Places:
-    """Draws as places between 0 and 1 in whichever tables a space selects, grouped by resolution.
+    """Holds draws as places between 0 and 1 in whichever tables a space selects, grouped by resolution.
 
-    Args:
-        rng: source of the draws.
-        samples: their number.
-        stages: number of searched stages; a draw has an independent place in each.
-        resolutions: number of resolutions; a draw has the same one in all stages.
+    A draw has an independent place in each searched stage, and one resolution for all of them.
     """
 
     def __init__(self, rng: np.random.Generator, samples: int, stages: int, resolutions: int) -> None:
         counts = np.full(resolutions, samples // resolutions)
-        # Equal counts, and whoever gets the remainder is drawn: every draw has every resolution with equal chance.
+        # Equal counts, the remainder at random: every draw has every resolution with equal chance.
         counts[rng.permutation(resolutions)[: samples % resolutions]] += 1
         self.samples = samples
         self._resolution = np.repeat(np.arange(resolutions), counts)
         self._places = rng.random((stages, samples), dtype=np.float32)
 
     def rows(self, stage: int, counts: Sequence[int]) -> Rows:
-        """Every draw's row in the joined tables of a choice, which have `counts` rows per resolution."""
+        """Find every draw's row in the joined tables of a choice, which have `counts` rows per resolution."""
         sizes = np.array(counts, dtype=np.float32)[self._resolution]
         rows: Rows = (self._places[stage] * sizes).astype(np.uint32)
         # A place just below 1 may round up to the next table.
@@ -86,8 +82,8 @@ class _Scale:
         return np.minimum((values.astype(np.float64) - self.floors[stage]) / self.tick, self.most).astype(np.uint16)
 
 
-class DrawnLut:
-    """Losses and latencies of the drawn subnets, for any choice of a key per stage.
+class SampledLut:
+    """Knows losses and latencies of the sampled subnets, for any choice of a key per stage.
 
     Args:
         lut: the look-up tables.
@@ -106,8 +102,9 @@ class DrawnLut:
         limit_ms: float,
     ) -> None:
         tables = {key: _joined(lut.samples(key), fixed_latency_ms if key.stage == 0 else None) for key in keys}
+        samples = places.samples
         self._option = {key: number for number, key in enumerate(tables)}
-        self._stages, samples = 1 + max(key.stage for key in tables), places.samples
+        self._stages = 1 + max(key.stage for key in tables)
         self._latency_scale = _Scale.of_latency(*_ranges(tables, self._stages, LATENCY), limit_ms)
         self._loss_scale = _Scale.of_loss(*_ranges(tables, self._stages, LOSS))
         self._loss, self._latency = np.empty((2, len(tables), samples), dtype=np.uint16)
@@ -126,7 +123,7 @@ class DrawnLut:
         self._envelopes: dict[tuple[LutKey, ...], tuple[Ticks, Ticks]] = {}
 
     def best(self, keys: Iterable[LutKey], limits_ms: Sequence[float], count: int) -> Iterator[tuple[int, FloatArray]]:
-        """For each limit, how many draws are within it, and the `count` least losses of those, in any order.
+        """Tell for each limit how many draws are within it, and the `count` least losses of those, in any order.
 
         The losses are fewer than `count` where fewer draws are within the limit.
         """
@@ -134,10 +131,7 @@ class DrawnLut:
         _add_up([self._latency[option] for option in options], self._latency_sum)
         loss_known = False
         for limit_ms in limits_ms:
-            most = self._most_ticks(limit_ms)
-            # Ticks left to the limit; those of slower draws wrap round to more than `most`.
-            np.subtract(most, self._latency_sum, out=self._left)
-            in_time = np.less_equal(self._left, most, out=self._flags)
+            in_time = self._in_time(limit_ms)
             met = int(np.count_nonzero(in_time))
             if met <= FEW:
                 rows = self._rows_of(options, np.flatnonzero(in_time))
@@ -156,7 +150,7 @@ class DrawnLut:
     def bounds(
         self, choices: Iterable[tuple[LutKey, ...]], limits_ms: Sequence[float], count: int
     ) -> Iterator[tuple[int, FloatArray]]:
-        """What `best` may give at best where a stage may take any of several keys, in every draw another one.
+        """Tell what `best` may give at best where a stage may take any of several keys, in every draw another one.
 
         So for each limit, no fewer draws than are within it, and the `count` least losses or lower ones, in order.
         """
@@ -164,9 +158,7 @@ class DrawnLut:
         _add_up([latency for latency, _ in envelopes], self._latency_sum)
         _add_up([loss for _, loss in envelopes], self._loss_sum)
         for limit_ms in limits_ms:
-            most = self._most_ticks(limit_ms)
-            np.subtract(most, self._latency_sum, out=self._left)
-            met = int(np.count_nonzero(np.less_equal(self._left, most, out=self._flags)))
+            met = int(np.count_nonzero(self._in_time(limit_ms)))
             ticks = self._ranking[self._candidates(np.empty(0, dtype=np.intp), count)]
             least = np.sort(ticks)[:count].astype(np.float64) - SLACK
             yield met, (sum(self._loss_scale.floors) + least * self._loss_scale.tick).astype(np.float32)
@@ -182,7 +174,7 @@ class DrawnLut:
         return self._envelopes[keys]
 
     def totals(self, keys: Iterable[LutKey]) -> LutSamples:
-        """Losses and latencies in ms of all draws."""
+        """Add up losses and latencies in ms of all draws."""
         options = self._options(keys)
         rows = self._rows[options]
         return LutSamples(self._total(options, rows, LOSS), self._total(options, rows, LATENCY))
@@ -199,10 +191,13 @@ class DrawnLut:
         total: FloatArray = self._figures[column, options[:, np.newaxis], rows].sum(axis=0)
         return total
 
-    def _most_ticks(self, limit_ms: float) -> np.uint16:
-        """No draw within the limit has more ticks of latency."""
+    def _in_time(self, limit_ms: float) -> npt.NDArray[np.bool_]:
+        """Which draws may be within the limit by their ticks; those they have left are then in `_left`."""
         ticks = (limit_ms - sum(self._latency_scale.floors)) / self._latency_scale.tick
-        return np.uint16(max(0.0, min(ticks + SLACK, self._latency_scale.most - 1)))
+        most = np.uint16(max(0.0, min(ticks + SLACK, self._latency_scale.most - 1)))
+        # What slower draws have left wraps round to more than `most`.
+        np.subtract(most, self._latency_sum, out=self._left)
+        return np.less_equal(self._left, most, out=self._flags)
 
     def _too_slow(self, options: IndexArray, limit_ms: float) -> IndexArray:
         """Draws beyond the limit whose ticks are not."""
@@ -231,10 +226,9 @@ def _joined(parts: Sequence[LutSamples], fixed_latency_ms: Sequence[float] | Non
     # Where all tables are in one order, a draw that is lucky in one space is lucky in the others too: it cancels out.
     orders = [np.argsort(part.loss, kind="stable") for part in parts]
     fixed = fixed_latency_ms or [0.0] * len(parts)
-    latencies = [part.latency_ms[order] + np.float32(ms) for part, order, ms in zip(parts, orders, fixed, strict=True)]
     return LutSamples(
         np.concatenate([part.loss[order] for part, order in zip(parts, orders, strict=True)]),
-        np.concatenate(latencies),
+        np.concatenate([p.latency_ms[o] + np.float32(ms) for p, o, ms in zip(parts, orders, fixed, strict=True)]),
     )
 
 
