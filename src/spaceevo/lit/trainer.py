@@ -9,17 +9,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from spaceevo.torchvision_shim import ensure_torchvision
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.loggers import Logger
 
-ensure_torchvision()
-from lightning_fabric.utilities.exceptions import MisconfigurationException  # noqa: E402  it imports torchvision
-from pytorch_lightning import Callback, Trainer  # noqa: E402
-from pytorch_lightning.callbacks import RichProgressBar  # noqa: E402
-from pytorch_lightning.loggers import Logger  # noqa: E402
-
-from spaceevo.artifacts import Neutral  # noqa: E402
-from spaceevo.errors import ConfigError, choices  # noqa: E402
-from spaceevo.terminal import console  # noqa: E402
+from spaceevo.artifacts import Neutral
+from spaceevo.errors import ConfigError, choices
+from spaceevo.terminal import console
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 PLACE = Neutral("says where the same arithmetic runs")

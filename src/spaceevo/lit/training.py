@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 from spaceevo.artifacts import Plain, differences, fingerprint, read_json, write_json
 from spaceevo.errors import CheckpointError
@@ -18,11 +19,7 @@ from spaceevo.lit.guard import DivergenceError
 from spaceevo.lit.module import Callback, MultiPassModule, Trainer
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.loading import read_checkpoint
-from spaceevo.torchvision_shim import ensure_torchvision
 from spaceevo.version import VERSION
-
-ensure_torchvision()
-from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint  # noqa: E402  torchmetrics needs torchvision
 
 Figures = dict[str, float]
 IDENTITY_FILE, ROLLBACKS_FILE, RESUME_FILE = "identity.json", "rollbacks.json", "last.ckpt"

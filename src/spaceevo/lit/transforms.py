@@ -28,7 +28,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
 
 
 class BrokenImageError(DataError):
-    """An image file cannot be read; the message stays one line when it comes out of a loader's worker process.
+    """Tells that an image cannot be read; the message stays one line when it comes out of a loader's worker process.
 
     A worker hands over an exception as its type and the text of its traceback, whose last line is the message.
     """
@@ -38,11 +38,7 @@ class BrokenImageError(DataError):
 
 
 def load_image(path: str | TarImage) -> Image.Image:
-    """Decode an image file, or one inside a tar file, as RGB.
-
-    Raises:
-        BrokenImageError: the file cannot be read.
-    """
+    """Decode an image file, or one inside a tar file, as RGB; a `BrokenImageError` names one that cannot be read."""
     try:
         image: Image.Image = Image.open(path.read()).convert("RGB") if isinstance(path, TarImage) else pil_loader(path)
     except Exception as error:  # decoders raise what they like: OSError, SyntaxError, ValueError, struct.error, …
@@ -53,20 +49,20 @@ def load_image(path: str | TarImage) -> Image.Image:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTransform:
-    """Settings of the image transforms; lists become tuples, so they may come straight from YAML.
+    """Says how images are transformed; lists become tuples, so they may come straight from YAML.
 
     Attributes:
-        size: Height and width of what comes out, in pixels. Where a network is elastic in its resolution this is the
-            largest one; it resizes on its own device.
-        resize: Length of the shorter side before the centre crop of evaluation, in pixels.
-        mean: Mean of each of the three channels, of pixels in 0…1.
-        std: Standard deviation of each of the three channels, of pixels in 0…1.
-        crop_scale: Smallest and largest share of the image's area that a random crop of training takes.
-        crop_ratio: Smallest and largest width / height of that crop.
-        flip: Whether training mirrors every second image, at random.
-        auto_augment: Whether training applies AutoAugment's policy for ImageNet (`PublishedAutoAugment`); where it
+        size: height and width of what comes out, in pixels: the largest resolution of an elastic network, which resizes
+            on its own device.
+        resize: length of the shorter side before the centre crop of evaluation, in pixels.
+        mean: of each of the three channels, of pixels in 0…1.
+        std: standard deviation of each channel.
+        crop_scale: smallest and largest share of the image's area that a random crop of training takes.
+        crop_ratio: smallest and largest width / height of that crop.
+        flip: whether training mirrors every second image, at random.
+        auto_augment: whether training applies AutoAugment's policy for ImageNet (`PublishedAutoAugment`); where it
             moves the image, the mean colour fills the border.
-        interpolation: How crops and resizes interpolate, one of `INTERPOLATIONS`.
+        interpolation: of crops and resizes.
 
     Raises:
         ConfigError: a setting is out of its range.
@@ -124,13 +120,11 @@ class ImageTransform:
 
 
 class PublishedAutoAugment:
-    """AutoAugment's policy v0 of the TF implementation, as timm has it: magnitudes vary with standard deviation 0.5.
+    """Applies AutoAugment's policy v0 of the TF implementation, as timm has it: standard deviation .5 of magnitudes.
 
     As published, posterising keeps 4 to 8 bits: timm's own 0 to 4 can make an image black, and Pillow refuses 0 bits.
-    timm draws from Python's global generator; here it is seeded from torch's, and left as it was.
-
-    Args:
-        fill: colour, 0…255 each, of what moves into the image.
+    timm draws from Python's global generator; here it is seeded from torch's, and left as it was. The colour `fill`,
+    0…255 each, moves into the image.
     """
 
     def __init__(self, fill: Sequence[int]) -> None:
@@ -142,7 +136,7 @@ class PublishedAutoAugment:
                 operation.level_fn = LEVEL_TO_ARG["PosterizeOriginal"]
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """Apply a sub-policy drawn at random."""
+        """Apply a sub-policy sampled at random."""
         before = random.getstate()
         random.seed(int(torch.randint(2**62, ())))
         try:
@@ -153,13 +147,7 @@ class PublishedAutoAugment:
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """Image files, decoded as RGB and transformed when asked for.
-
-    Args:
-        samples: Path, or place in a tar file, and label of each image.
-        transform: Applied to the decoded image.
-        cache: Keeps decoded images; None decodes them anew each time.
-    """
+    """Gives images, decoded as RGB and transformed when asked for; `cache` keeps them decoded."""
 
     def __init__(self, samples: Sequence[Sample], transform: Transform, cache: DecodedCache | None = None) -> None:
         self.samples = samples
@@ -174,11 +162,7 @@ class Images(Dataset[tuple[Tensor, int]]):
         return load_image(path) if self.cache is None else self.cache.load(path, load_image)
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int]:
-        """Load one image `(C, H, W)` and its label; the second number of a pair seeds the transform's random draws.
-
-        Raises:
-            BrokenImageError: the file cannot be decoded.
-        """
+        """Load one image `(C, H, W)` and its label; the second number of a pair seeds the transform's randomness."""
         index, draw = key if isinstance(key, tuple) else (key, 0)
         path, label = self.samples[index]
         image = self.load(path)
