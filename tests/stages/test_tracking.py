@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from spaceevo.artifacts import StageResult
 from spaceevo.errors import MissingExtraError
-from spaceevo.report.figures import picture
+from spaceevo.report.picture import picture
 from spaceevo.stages import tracking
 
 

@@ -21,7 +21,7 @@ from spaceevo.nn.supernet import Network
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.program import Program
-from spaceevo.report.operators import draw_operators
+from spaceevo.report.latency import draw_operators
 from spaceevo.runtimes.base import Profile
 from spaceevo.runtimes.machine import machine_name
 from spaceevo.runtimes.plain import to_plain
