@@ -101,12 +101,10 @@ class DecodedCache:
         path = self.folder / LEDGER
         if not path.exists():
             return 0
-        with path.open("rb") as ledger:
-            ledger.seek(self._read_bytes)
-            entries = ledger.read(-1 if until is None else max(0, until - self._read_bytes))
-        whole = len(entries) // 8 * 8
-        self._read_bytes += whole
-        self._used_bytes += int(np.frombuffer(entries[:whole], "<i8").sum())
+        count = -1 if until is None else max(0, until - self._read_bytes) // 8
+        entries = np.fromfile(path, "<i8", count, offset=self._read_bytes)
+        self._read_bytes += entries.nbytes
+        self._used_bytes += int(entries.sum())
         return self._used_bytes
 
 

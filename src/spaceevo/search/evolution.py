@@ -7,15 +7,16 @@ remembers is a `SearchState` of plain values, so that a search that was killed c
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 from spaceevo.errors import CheckpointError, ConfigError, EncodingError
 from spaceevo.search.problems import Item, SpaceProblem, SubnetProblem, distinct, feasible_ones, first_accepted
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember
 
+Found = TypeVar("Found", bound=Hashable, covariant=True)
 PATIENCE = 1000
 """Samples without a new individual after which a search counts as exhausted."""
 
@@ -87,10 +88,10 @@ class SearchState(Generic[Item]):
         return state
 
 
-class Problem(Protocol[Item]):
+class Problem(Protocol[Found]):
     """What the loop asks of a problem."""
 
-    def decode(self, text: str) -> Item:
+    def decode(self, text: str) -> Found:
         """Read the text of an individual."""
 
 
@@ -229,7 +230,8 @@ class GenerationalEvolution:
             return self.problem.mutate(rng.choice(parents), rng)
 
         def crossover() -> SubnetSpec:
-            return self.problem.crossover(*rng.sample(parents, 2), rng)
+            first, second = rng.sample(parents, 2)
+            return self.problem.crossover(first, second, rng)
 
         for number in range(self.mutants + self.crossovers):
             crosses = number >= self.mutants and len(parents) > 1
@@ -278,11 +280,9 @@ def _best_of_sample(ranked: Sequence[Item], size: int, rng: random.Random) -> It
     The first is among them with probability size / n; if not, the second is with size / (n - 1), and so on. It takes a
     few random numbers where sampling all takes `size`.
     """
-    left = len(ranked)
-    for item in ranked:
+    for left, item in zip(range(len(ranked), 0, -1), ranked, strict=True):
         if rng.random() * left < size:
             return item
-        left -= 1
     raise AssertionError("a sample of at least 1 has a best")
 
 

@@ -7,15 +7,14 @@ added up exactly, so that no result depends on the ticks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from spaceevo.search.lut import BlockLut, LutKey, LutSamples
+from spaceevo.search.lut import BlockLut, FloatArray, LutKey, LutSamples
 
-FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.intp]
 Ticks = npt.NDArray[np.uint16]
 Rows = npt.NDArray[np.unsignedinteger]
@@ -65,17 +64,18 @@ class _Scale:
     most: int
 
     @classmethod
-    def of_latency(cls, least: Sequence[float], greatest: Sequence[float], limit_ms: float) -> _Scale:
-        """A stage that alone uses up what the limit leaves gets so many ticks that its sum is above the limit."""
-        most = LATENCY_TICKS // len(least)
-        span = min(limit_ms, sum(greatest)) - sum(least)
-        return cls(tuple(least), max(span, 1e-6) / (most - 2 * SLACK), most)
+    def of(cls, tables: Mapping[LutKey, LutSamples], column: int, stages: int, limit_ms: float = np.inf) -> _Scale:
+        """The scale of a column.
 
-    @classmethod
-    def of_loss(cls, least: Sequence[float], greatest: Sequence[float]) -> _Scale:
-        """Sums reach up to the greatest possible."""
-        span = sum(greatest) - sum(least)
-        return cls(tuple(least), max(span, 1e-6) / LOSS_TICKS, LOSS_TICKS)
+        With a limit, a stage that alone uses up what it leaves gets so many ticks that its sum is above the limit;
+        without one, sums reach up to the greatest possible.
+        """
+        values = [[table[column] for key, table in tables.items() if key.stage == stage] for stage in range(stages)]
+        least = [float(min(map(np.min, of_stage))) for of_stage in values]
+        greatest = sum(float(max(map(np.max, of_stage))) for of_stage in values)
+        most = LOSS_TICKS if limit_ms == np.inf else LATENCY_TICKS // stages
+        steps = most if limit_ms == np.inf else most - 2 * SLACK
+        return cls(tuple(least), max(min(limit_ms, greatest) - sum(least), 1e-6) / steps, most)
 
     def ticks(self, stage: int, values: FloatArray) -> Ticks:
         """The figures of a stage, rounded down."""
@@ -94,26 +94,22 @@ class SampledLut:
     """
 
     def __init__(
-        self,
-        lut: BlockLut,
-        keys: Iterable[LutKey],
-        places: Places,
-        fixed_latency_ms: Sequence[float],
-        limit_ms: float,
+        self, lut: BlockLut, keys: Iterable[LutKey], places: Places, fixed_latency_ms: Sequence[float], limit_ms: float
     ) -> None:
         tables = {key: _joined(lut.samples(key), fixed_latency_ms if key.stage == 0 else None) for key in keys}
         samples = places.samples
         self._option = {key: number for number, key in enumerate(tables)}
         self._stages = 1 + max(key.stage for key in tables)
-        self._latency_scale = _Scale.of_latency(*_ranges(tables, self._stages, LATENCY), limit_ms)
-        self._loss_scale = _Scale.of_loss(*_ranges(tables, self._stages, LOSS))
+        self._latency_scale = _Scale.of(tables, LATENCY, self._stages, limit_ms)
+        self._loss_scale = _Scale.of(tables, LOSS, self._stages)
         self._loss, self._latency = np.empty((2, len(tables), samples), dtype=np.uint16)
         longest = max(len(table.loss) for table in tables.values())
         self._rows = np.empty((len(tables), samples), dtype=np.min_scalar_type(longest))
         self._figures = np.zeros((2, len(tables), longest), dtype=np.float32)
         for number, (key, table) in enumerate(tables.items()):
             rows = places.rows(key.stage, [len(part.loss) for part in lut.samples(key)])
-            self._rows[number], self._figures[:, number, : len(table.loss)] = rows, table
+            self._rows[number] = rows
+            self._figures[:, number, : len(table.loss)] = table
             self._loss[number] = self._loss_scale.ticks(key.stage, table.loss)[rows]
             self._latency[number] = self._latency_scale.ticks(key.stage, table.latency_ms)[rows]
         # Fresh arrays of this size would cost more than the arithmetic: the system hands them out page by page.
@@ -230,15 +226,6 @@ def _joined(parts: Sequence[LutSamples], fixed_latency_ms: Sequence[float] | Non
         np.concatenate([part.loss[order] for part, order in zip(parts, orders, strict=True)]),
         np.concatenate([p.latency_ms[o] + np.float32(ms) for p, o, ms in zip(parts, orders, fixed, strict=True)]),
     )
-
-
-def _ranges(tables: dict[LutKey, LutSamples], stages: int, column: int) -> tuple[list[float], list[float]]:
-    """Least and greatest figure of every stage."""
-    least, greatest = [np.inf] * stages, [0.0] * stages
-    for key, table in tables.items():
-        least[key.stage] = min(least[key.stage], float(table[column].min()))
-        greatest[key.stage] = max(greatest[key.stage], float(table[column].max()))
-    return least, greatest
 
 
 def _add_up(stages: Sequence[Ticks], out: Ticks) -> None:
