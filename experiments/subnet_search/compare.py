@@ -19,14 +19,15 @@ import pandas as pd
 import torch
 from hydra import compose, initialize_config_dir
 
+from spaceevo.jobs.runner import make_job
 from spaceevo.nn.evaluate import Evaluation, SubnetEvaluator
 from spaceevo.search.evolution import GenerationalEvolution, evolve
 from spaceevo.search.front import FrontEvolution, Staircase
 from spaceevo.search.problems import SubnetProblem
 from spaceevo.space.description import conf_folder
 from spaceevo.space.encoding import SubnetSpec
-from spaceevo.stages.base import Context
 from spaceevo.stages.front_search import most_accurate
+from spaceevo.stages.subnet_search import SubnetSearchJob
 
 EVOLUTION = {"population": 48, "generations": 6, "mutants": 12, "crossovers": 12}
 """The published evolution, scaled down from 512, 20, 128, 128: 168 evaluations for each limit."""
@@ -45,14 +46,16 @@ class Lab:
         with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
             config = compose("config", overrides, return_hydra_config=True)
         config.hydra.mode = "RUN"
-        context = Context(config, "subnet_search")
-        self.member, supernet = context.member, context.supernet(int8=True)
-        calibration = context.data.calibration_images()
+        job = make_job(config)
+        assert isinstance(job, SubnetSearchJob)
+        self.member, supernet = job.source.selection.member, job.source.supernet(int8=True)
+        calibration = job.data.calibration_images()
         self.evaluators = {
-            "held_out": SubnetEvaluator(supernet, calibration, context.data.held_out()),
-            "test": SubnetEvaluator(supernet, calibration, context.data.test()),
+            "held_out": SubnetEvaluator(supernet, calibration, job.data.held_out()),
+            "test": SubnetEvaluator(supernet, calibration, job.data.test()),
         }
-        self.platform, self.file = context.platform, output / f"counts_{self.member}.jsonl"
+        (self.platform,) = job.platforms.values()
+        self.file = output / f"counts_{self.member}.jsonl"
         self.known: dict[tuple[str, SubnetSpec], list[int]] = {}
         output.mkdir(parents=True, exist_ok=True)
         if self.file.exists():

@@ -18,7 +18,12 @@ from spaceevo.errors import SpaceEvoError
 from spaceevo.space.description import conf_folder
 from spaceevo.space.published import published_models
 
-SUBNET, QUOTED = re.compile(r"""(?<!['"])\bd\d+(#\d+)*_k[^,\]'"\s]+"""), r"'\g<0>'"
+QUOTED = {
+    "subnet": re.compile(r"""(?<!['"])\bd\d+(#\d+)*_k[^,\]'"\s]+"""),  # Hydra stumbles over #
+    "space": re.compile(r"""(?<![\w'"-])\d+_\d+(?![\w'"-])"""),  # YAML reads a number
+}
+"""Texts in these settings that are quoted, so that they may be typed as they are printed."""
+QUOTES = r"'\g<0>'"
 FULL_ERROR = "HYDRA_FULL_ERROR"
 HYDRAS_NOTE = "Error executing job with overrides"
 
@@ -48,9 +53,9 @@ def _task(config: DictConfig) -> object:
 
 
 def _quoted(argument: str) -> str:
-    """Quote the subnets in `subnet=…`, so that they may be typed as they are printed: Hydra stumbles over #."""
+    """Quote the encodings in `subnet=…` and `space=…`."""
     key, _, value = argument.partition("=")
-    return f"{key}={SUBNET.sub(QUOTED, value)}" if key == "subnet" else argument
+    return f"{key}={QUOTED[key].sub(QUOTES, value)}" if key in QUOTED else argument
 
 
 def _one_line(error: BaseException) -> str:
@@ -75,15 +80,16 @@ def _only_our_line() -> Iterator[None]:
 
 def main() -> None:
     """Run the command line; a user's fault ends in one line and exit code 1."""
-    if len(sys.argv) == 1:
-        _print_stages()
-        return
     show_all = os.environ.get(FULL_ERROR, "") not in ("", "0")
     sys.argv[1:] = map(_quoted, sys.argv[1:])
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing, and the line is ours to write
     try:
         with nullcontext() if show_all else _only_our_line():
-            _task()
+            _print_stages() if len(sys.argv) == 1 else _task()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough; what is left in the buffer would raise again at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (SpaceEvoError, HydraException, OmegaConfBaseException) as error:
         if show_all:
             raise

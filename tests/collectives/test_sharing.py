@@ -9,13 +9,13 @@ import torch
 
 from spaceevo.collectives.launcher import is_first
 from spaceevo.collectives.processes import own_device
-from spaceevo.collectives.sharing import Ranks
+from spaceevo.collectives.sharing import Ranks, first_decides
 from spaceevo.errors import ConfigError
 
 PROGRAM = """
 import json, os, sys, time
 from pathlib import Path
-from spaceevo.collectives.sharing import Ranks
+from spaceevo.collectives.sharing import Ranks, first_decides
 
 def work(item):
     number, letter = json.loads(item)
@@ -24,6 +24,10 @@ def work(item):
         file.write(f"{number} ")
     return f"{number}{letter}"
 
+rank = os.environ["RANK"]
+(Path(sys.argv[1]) / f"answer{rank}").write_text(str(first_decides("skip?", rank == "0")))
+while not all((Path(sys.argv[1]) / f"answer{other}").exists() for other in range(int(os.environ["WORLD_SIZE"]))):
+    time.sleep(0.01)  # nobody takes all the work before the others are there
 ranks = Ranks()
 with ranks.leading(work):
     for start in (0, 10):
@@ -53,6 +57,12 @@ def test_processes_share_the_work(tmp_path: Path, processes: int) -> None:
     shares = [(tmp_path / f"rank{rank}").read_text().split() for rank in range(processes)]
     assert sorted(int(number) for share in shares for number in share) == list(range(20))
     assert all(shares)
+    assert [(tmp_path / f"answer{rank}").read_text() for rank in range(processes)] == ["True"] * processes
+
+
+def test_a_process_alone_decides_for_itself() -> None:
+    assert first_decides("skip?", True)
+    assert not first_decides("skip?", False)
 
 
 def test_the_first_process_writes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from pkgutil import resolve_name
 
 import hydra
 import numpy as np
@@ -28,17 +27,10 @@ from spaceevo.space.cost import blocks_cost
 from spaceevo.space.description import conf_folder, superspace
 from spaceevo.space.placement import block_key
 from spaceevo.space.walk import output_hw
-from spaceevo.stages.base import StageCallback
 from spaceevo.teacher import make_teacher
 
 Compose = Callable[..., DictConfig]
 RunStage = Callable[..., StageResult]
-CALLBACKS = {
-    "benchmark": "spaceevo.stages.benchmark.BenchmarkStage",
-    "export": "spaceevo.stages.export.ExportStage",
-    "profile": "spaceevo.stages.profile.ProfileStage",
-}
-"""Not jobs yet."""
 DIGITS = superspace("digits")
 SPACE = "digits-012-000"
 
@@ -63,11 +55,7 @@ def run_stage(compose: Compose) -> RunStage:
     """Run a job; return its result."""
 
     def execute(stage: str, *overrides: str) -> StageResult:
-        config = compose(stage, *overrides)
-        if stage in CALLBACKS:
-            callback: StageCallback = resolve_name(CALLBACKS[stage])()
-            return callback.execute(config)
-        return run(config)
+        return run(compose(stage, *overrides))
 
     return execute
 
@@ -211,12 +199,12 @@ def _write_luts(folder: Path) -> None:
 
 
 @pytest.fixture
-def made_anew(run_stage: RunStage, capsys: pytest.CaptureFixture[str]) -> Callable[..., bool]:
-    """Run a job again; tell whether it worked, or was skipped as unchanged."""
+def made_anew(capsys: pytest.CaptureFixture[str]) -> Callable[[DictConfig], bool]:
+    """Run a job; tell whether it worked, or was skipped as unchanged."""
 
-    def again(stage: str, *overrides: str) -> bool:
+    def execute(config: DictConfig) -> bool:
         capsys.readouterr()
-        run_stage(stage, *overrides)
+        run(config)
         return "unchanged, skipped" not in capsys.readouterr().out
 
-    return again
+    return execute

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from spaceevo.artifacts import Layout, StageResult
 from spaceevo.errors import ConfigError, EncodingError, ExportError, MissingArtifactError
+from spaceevo.jobs import runner
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.supernet import Supernet, resize
 from spaceevo.quant.prepare import float_state, set_quant
@@ -20,7 +21,6 @@ from spaceevo.quant.program_file import load_program
 from spaceevo.runtimes.litert.runtime import LiteRt
 from spaceevo.runtimes.plain_network import load
 from spaceevo.space.description import conf_folder, parse_space
-from spaceevo.stages.evaluate import EvaluateStage
 from spaceevo.stages.export import ExportStage
 
 LITERT = LiteRt()
@@ -64,13 +64,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(stage: type[ExportStage] | type[EvaluateStage], root: Path, scheme: str, *overrides: str) -> StageResult:
-    output = root / scheme / stage.name
-    settings = [f"+stage={stage.name}", "superspace=digits", f"space={SPACE}", f"quant={scheme}", "subnet=min"]
+def run(stage: str, root: Path, scheme: str, *overrides: str) -> StageResult:
+    output = root / scheme / stage
+    settings = [f"+stage={stage}", "superspace=digits", f"space={SPACE}", f"quant={scheme}", "subnet=min"]
     places = [f"paths.root={root / scheme}", f"paths.output={output}", f"data.root={root / 'data'}"]
     with hydra.initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
         config = hydra.compose("config", [*settings, *places, *overrides], return_hydra_config=True)
-    return stage().execute(config)
+    return ExportStage().execute(config) if stage == "export" else runner.run(config)
 
 
 LOOSE = ("recipe.export.min_agreement=80", "recipe.export.max_mean_difference=0.5", "recipe.export.repeats=5")
@@ -80,7 +80,7 @@ LOOSE = ("recipe.export.min_agreement=80", "recipe.export.max_mean_difference=0.
 @pytest.mark.skipif(find_spec("ai_edge_litert") is None, reason="the extra `tflite` is not installed")
 @pytest.mark.parametrize("scheme", ["deploy", "published"])
 def test_every_file_is_there_and_proven(root: Path, scheme: str) -> None:
-    result = run(ExportStage, root, scheme, "format=[onnx,tflite]", *LOOSE)
+    result = run("export", root, scheme, "format=[onnx,tflite]", *LOOSE)
     figures, folder = result.figures, root / scheme / "export"
     for form in ("onnx", "tflite"):
         assert figures[f"{form}_folded_agreement"] >= 99.5
@@ -97,23 +97,23 @@ def test_every_file_is_there_and_proven(root: Path, scheme: str) -> None:
     assert metadata == told
     assert program.input_shape == (3, 24, 24)
     assert np.isfinite(load(folder / "subnet_fp32.json")(torch.randn(2, 3, 24, 24)).detach().numpy()).all()
-    assert run(ExportStage, root, scheme, "format=[onnx,tflite]", *LOOSE).seconds == result.seconds  # skipped
+    assert run("export", root, scheme, "format=[onnx,tflite]", *LOOSE).seconds == result.seconds  # skipped
 
 
 @pytest.mark.slow
 def test_folded_evaluation(root: Path) -> None:
-    plain = run(EvaluateStage, root, "deploy").figures
-    folded = run(EvaluateStage, root, "deploy", "recipe.evaluate.folded=true").figures
+    plain = run("evaluate", root, "deploy").figures
+    folded = run("evaluate", root, "deploy", "recipe.evaluate.folded=true").figures
     assert (plain["folded"], folded["folded"]) == (False, True)
     assert plain["top1"] > 60
     assert abs(plain["top1"] - folded["top1"]) < 5
     with pytest.raises(ConfigError, match="folded=true with quant=published; use quant=deploy"):
-        run(EvaluateStage, root, "published", "recipe.evaluate.folded=true")
+        run("evaluate", root, "published", "recipe.evaluate.folded=true")
 
 
 def test_faults_are_told_and_nothing_is_written(root: Path, tmp_path: Path) -> None:
     def export(*overrides: str) -> None:
-        run(ExportStage, root, "deploy", f"paths.output={tmp_path / 'out'}", *overrides)
+        run("export", root, "deploy", f"paths.output={tmp_path / 'out'}", *overrides)
 
     with pytest.raises(ExportError, match="quant=off has no INT8 weights"):
         export("quant=off")

@@ -6,15 +6,30 @@ import pytest
 from hydra.errors import HydraException
 
 from spaceevo.errors import ConfigError, EncodingError
+from spaceevo.jobs.runner import make_job
 from spaceevo.space.published import published_model, published_models
-from spaceevo.stages.base import Context
+from spaceevo.stages.cost import CostJob
+from spaceevo.stages.selection import Selection
+from tests.stages.conftest import Compose
 
-MakeContext = Callable[..., Context]
+Select = Callable[..., Selection]
+
+
+@pytest.fixture
+def select(compose: Compose) -> Select:
+    """What a job works on under these overrides."""
+
+    def make(*overrides: str) -> Selection:
+        job = make_job(compose("cost", *overrides))
+        assert isinstance(job, CostJob)
+        return job.selection
+
+    return make
 
 
 @pytest.mark.parametrize("name", published_models())
-def test_every_model_gives_its_space_and_subnet(context: MakeContext, name: str) -> None:
-    model, found = published_model(name), context(f"model={name}")
+def test_every_model_gives_its_space_and_subnet(select: Select, name: str) -> None:
+    model, found = published_model(name), select(f"model={name}")
     assert found.member == model.member
     if model.spec is not None:
         assert found.subnets(model.member.largest) == [model.spec]
@@ -23,19 +38,19 @@ def test_every_model_gives_its_space_and_subnet(context: MakeContext, name: str)
         assert found.subnets(model.member.largest) == [model.member.largest]
 
 
-def test_what_is_typed_beside_it_counts(context: MakeContext) -> None:
-    found = context("model=SEQnet@vnni-A0", "subnet=[SEQnet@vnni-A2,min]")
+def test_what_is_typed_beside_it_counts(select: Select) -> None:
+    found = select("model=SEQnet@vnni-A0", "subnet=[SEQnet@vnni-A2,min]")
     assert found.subnets() == [published_model("SEQnet@vnni-A2").spec, found.member.smallest]
     text = str(published_model("SEQnet@vnni-A3").spec)
-    assert [str(spec) for spec in context("model=spaceevo@vnni", f"subnet='{text}'").subnets()] == [text]
+    assert [str(spec) for spec in select("model=spaceevo@vnni", f"subnet='{text}'").subnets()] == [text]
 
 
-def test_contradictions_are_named(context: MakeContext) -> None:
+def test_contradictions_are_named(select: Select) -> None:
     with pytest.raises(EncodingError, match="space 'onnxw-151122-023231' is not of superspace mobilew"):
-        _ = context("model=SEQnet@vnni-A0", "superspace=mobilew").member
+        _ = select("model=SEQnet@vnni-A0", "superspace=mobilew").member
     with pytest.raises(EncodingError, match="resolution|is not in mobilew-122222-155400: stage"):
-        context("model=spaceevo@pixel4", "subnet=SEQnet@vnni-A0").subnets()
+        select("model=spaceevo@pixel4", "subnet=SEQnet@vnni-A0").subnets()
     with pytest.raises(ConfigError, match="unknown model 'SEQnet@vnni'; allowed: SEQnet@pixel4-A0"):
-        context("model=spaceevo@vnni", "subnet=SEQnet@vnni").subnets()
+        select("model=spaceevo@vnni", "subnet=SEQnet@vnni").subnets()
     with pytest.raises(HydraException, match="Could not find 'model/nothing'"):
-        context("model=nothing")
+        select("model=nothing")

@@ -1,37 +1,37 @@
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from spaceevo.platforms.base import Platform, TableState
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.description import parse_space
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_subnet
 from spaceevo.space.published import published_model
 from spaceevo.space.superspace import SpaceMember
-from spaceevo.stages.base import Context
 from tests.stages.conftest import RunStage
 
-DIGITS = ("superspace=digits", "space=digits-012-010")
 
-
-class Desk:
+class Desk(Platform):
     """A platform whose latency is the cost."""
 
-    name = "desk"
+    def __init__(self, name: str, **settings: object) -> None:
+        self.name = name
 
-    def table_state(self, entries: int | None = None) -> dict[str, object]:
-        return {}
+    def table_state(self, entries: int | None = None) -> TableState:
+        return {"entries": 0, "digest": ""}
 
-    def subnets_ms(self, member: SpaceMember, specs: list[SubnetSpec]) -> list[float]:
-        return [subnet_cost(member, spec).mmacs for spec in specs]
+    def subnets_ms(self, member: SpaceMember, specs: Sequence[SubnetSpec]) -> NDArray[np.float64]:
+        return np.array([subnet_cost(member, spec).mmacs for spec in specs])
 
 
-@pytest.fixture(autouse=True)
-def desk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Context, "platform", Desk())
+DESK = (f"platform._target_={__name__}.Desk", "platform.name=desk")
+DIGITS = ("superspace=digits", "space=digits-012-010", *DESK)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -55,7 +55,7 @@ def test_a_thousand_random_subnets_and_their_picture(run_stage: RunStage, tmp_pa
 
 def test_listed_subnets_alone(run_stage: RunStage) -> None:
     names = ["SEQnet@vnni-A0", "SEQnet@vnni-A4"]
-    result = run_stage("predict_latency", "model=spaceevo@vnni", f"subnet=[{','.join(names)},max]")
+    result = run_stage("predict_latency", "model=spaceevo@vnni", *DESK, f"subnet=[{','.join(names)},max]")
     models = [published_model(name) for name in names]
     expected = [subnet_cost(model.member, model.spec).mmacs for model in models if model.spec]
     assert [row["latency_ms"] for row in result.figures["subnets"][:2]] == expected
@@ -75,5 +75,5 @@ def test_random_ones_beside_listed_ones_if_asked_for(
 
     drawer: Callable[..., None] = draw
     monkeypatch.setattr("spaceevo.stages.predict_latency.draw_latency_cdf", drawer)
-    run_stage("predict_latency", "model=SEQnet@vnni-A1", "recipe.predict_latency.random_subnets=7")
+    run_stage("predict_latency", "model=SEQnet@vnni-A1", *DESK, "recipe.predict_latency.random_subnets=7")
     assert seen == {"count": 7, "marked": ["SEQnet@vnni-A1"], "title": "onnxw-151122-023231 on desk"}

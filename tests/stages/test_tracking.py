@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from spaceevo.artifacts import StageResult
 from spaceevo.errors import MissingExtraError
+from spaceevo.jobs import tracking
 from spaceevo.report.picture import picture
-from spaceevo.stages import tracking
 
 
 class NotingWandbLogger:
@@ -35,9 +35,7 @@ class NotingWandbLogger:
 
 
 def config(target: str, **logger: object) -> DictConfig:
-    return OmegaConf.create(
-        {"logger": {"_target_": target, "name": None, **logger}, "hydra": {"overrides": {"task": ["seed=3"]}}}
-    )
+    return OmegaConf.create({"logger": {"_target_": target, "name": None, **logger}})
 
 
 def result(folder: Path) -> StageResult:
@@ -53,7 +51,7 @@ def test_figures_tables_and_pictures_are_sent(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(tracking, "find_spec", lambda name: name)  # as if the package were there
     settings = config("tests.stages.test_tracking.NotingWandbLogger")
     assert tracking.is_tracked(settings)
-    tracking.track(settings, result(tmp_path), tmp_path)
+    tracking.track(settings, ["seed=3"], result(tmp_path), tmp_path)
     assert NotingWandbLogger.noted == {
         "save_dir": str(tmp_path),
         "name": "space_search",
@@ -80,6 +78,6 @@ def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="the extra wandb is not installed")
 def test_the_real_one_works_offline(tmp_path: Path) -> None:
     settings = config("pytorch_lightning.loggers.WandbLogger", project="spaceevo", mode="offline")
-    tracking.track(settings, result(tmp_path), tmp_path)
+    tracking.track(settings, ["seed=3"], result(tmp_path), tmp_path)
     assert list(tmp_path.glob("wandb/offline-run-*/files/media/table/spaces_*.table.json"))
     assert list(tmp_path.glob("wandb/offline-run-*/files/media/images/scores_*.png"))

@@ -14,7 +14,15 @@ from spaceevo.artifacts.files import (
 )
 from spaceevo.artifacts.identity import Component, Leaf, Neutral, differences, identity, leaves
 from spaceevo.artifacts.layout import Layout
-from spaceevo.artifacts.records import FRONT_FILE, RESULT_FILE, Front, FrontSubnet, SpaceChoice, StageResult
+from spaceevo.artifacts.records import (
+    FRONT_FILE,
+    RESULT_FILE,
+    Front,
+    FrontSubnet,
+    SpaceChoice,
+    StageResult,
+    parse_record,
+)
 
 __all__ = [
     "FRONT_FILE",
@@ -35,6 +43,7 @@ __all__ = [
     "fingerprint",
     "identity",
     "leaves",
+    "parse_record",
     "read_json",
     "write_bytes",
     "write_csv",

@@ -41,30 +41,19 @@ SUMMARY = (
 
 @dataclass(frozen=True)
 class Step:
-    """Names one job of the pipeline.
+    """Names one job of the pipeline."""
 
-    Attributes:
-        title: shown above what it prints.
-        stage: the job, as `+stage=` names it.
-        quant: scheme of quantisation, or `off`.
-    """
-
-    title: str
-    stage: str
-    quant: str
+    title: str  # shown above what it prints
+    stage: str  # the job, as `+stage=` names it
+    quant: str  # scheme of quantisation, or `off`
 
 
 @dataclass(frozen=True)
 class PipelineSettings:
-    """Lists the jobs.
+    """Lists the jobs."""
 
-    Attributes:
-        steps: the jobs in order.
-        force: whether all are made anew.
-    """
-
-    steps: tuple[Step, ...]
-    force: Annotated[bool, Neutral("says whether to run, not what")]
+    steps: tuple[Step, ...]  # the jobs in order
+    force: Annotated[bool, Neutral("says whether to run, not what")]  # whether all are made anew
 
 
 class PipelineJob(Job[PipelineSettings]):

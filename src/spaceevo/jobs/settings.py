@@ -70,7 +70,8 @@ def _origin(value: Plain, key: str, config: DictConfig) -> str:
     if not (isinstance(value, str) and value.startswith("${")):
         return key
     name = INTERPOLATION.sub(lambda inner: str(OmegaConf.select(config, inner[1])), value[2:-1])
-    return name if re.fullmatch(r"[\w.]+", name) else key
+    match = re.fullmatch(r"(?:oc\.select:)?([\w.]+)(?:,\w+)?", name)
+    return match[1] if match else key
 
 
 def _named(path: tuple[str, ...], names: Mapping[Any, str]) -> str:

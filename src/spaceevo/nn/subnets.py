@@ -37,10 +37,28 @@ class Subnet(NamedTuple):
 
 
 def save_subnet(
-    path: Path, network: Network, member: SpaceMember, spec: SubnetSpec, classes: Sequence[str], quant: str
+    path: Path,
+    network: Network,
+    member: SpaceMember,
+    spec: SubnetSpec,
+    classes: Sequence[str],
+    quant: str,
+    fingerprint: str = "",
 ) -> None:
-    """Write an extracted network as a checkpoint that needs no supernet."""
-    meta = CheckpointMeta(space=str(member), subnet=str(spec), classes=tuple(classes), quant=quant)
+    """Write an extracted network as a checkpoint that needs no supernet.
+
+    Args:
+        path: the file to write.
+        network: the network.
+        member: its space.
+        spec: the subnet.
+        classes: names of the classes, by label.
+        quant: scheme of its weights, or `off`.
+        fingerprint: hash of the weights and images that it comes from.
+    """
+    meta = CheckpointMeta(
+        space=str(member), subnet=str(spec), classes=tuple(classes), quant=quant, fingerprint=fingerprint
+    )
     save_checkpoint(path, network, meta)
 
 

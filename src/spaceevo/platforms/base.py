@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spaceevo.artifacts import fingerprint
+from spaceevo.artifacts import Neutral, fingerprint
 from spaceevo.errors import ConfigError, TableError, choices
 from spaceevo.latency.fastest import fastest_subnet
 from spaceevo.latency.predictor import BlockLatency, FixedLatency
@@ -22,6 +22,7 @@ from spaceevo.space.placement import PlacedBlock, fixed_blocks, subnet_blocks
 from spaceevo.space.superspace import SpaceMember, Superspace
 
 log = logging.getLogger(__name__)
+WHERE = Neutral("latencies count by what the table says, wherever it lies")
 
 
 class TableState(TypedDict):
@@ -55,7 +56,7 @@ class Platform:
     def __init__(
         self,
         name: str,
-        table: str,
+        table: Annotated[str, WHERE],
         fixed_latency_ms: FixedLatency = None,
         unknown_blocks: str = "error",
         packed_channels: int | None = None,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 from spaceevo.latency.predictor import FixedLatency
 from spaceevo.latency.table import LatencyTable
-from spaceevo.platforms.base import Platform, log
+from spaceevo.platforms.base import WHERE, Platform, log
 from spaceevo.quant.program import Program
 from spaceevo.runtimes.base import Runtime, Shape
 from spaceevo.runtimes.machine import instruction_sets, machine_name, provenance
@@ -81,8 +81,8 @@ class MeasuringPlatform(Platform):
         name: str,
         runtime: str,
         superspace: str,
-        cache: str,
-        table: str | None = None,
+        cache: Annotated[str, WHERE],
+        table: Annotated[str | None, WHERE] = None,
         fixed_latency_ms: FixedLatency = None,
         unknown_blocks: str = "auto",
         packed_channels: int | None = None,

@@ -8,9 +8,11 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 from spaceevo.errors import ConfigError
 from spaceevo.latency.predictor import FixedLatency
+from spaceevo.platforms.base import WHERE
 from spaceevo.platforms.measuring import MeasuringPlatform
 from spaceevo.runtimes.base import Runtime
 from spaceevo.runtimes.machine import provenance
@@ -131,12 +133,12 @@ class AndroidPhone(MeasuringPlatform):
         self,
         name: str,
         superspace: str,
-        cache: str,
+        cache: Annotated[str, WHERE],
         benchmark_model: str,
         folder: str,
         serial: str | None = None,
         taskset: str | None = None,
-        table: str | None = None,
+        table: Annotated[str | None, WHERE] = None,
         fixed_latency_ms: FixedLatency = None,
         unknown_blocks: str = "auto",
         packed_channels: int | None = 1,

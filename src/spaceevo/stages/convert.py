@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
 
@@ -20,58 +19,37 @@ from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import prepare
 from spaceevo.quant.quantizer import quant_scheme
-from spaceevo.stages.job import Input, Job, Outcome, file_input
-from spaceevo.stages.selection import Selection, read_superspace
-from spaceevo.stages.setting_types import Texts
+from spaceevo.stages.job import Input, Outcome, file_input
+from spaceevo.stages.selection import SpaceJob
+from spaceevo.stages.settings import SpaceSettings, Texts
 from spaceevo.teacher import TeacherConfig, make_teacher
 
 NEXT = {"supernet": "evaluate", "block": "block_lut", "teacher": "block_kd"}
 """The job that comes after the conversion of each kind of checkpoint."""
 
 
-@dataclass(frozen=True)
-class ConvertSettings:
-    """Says what is converted.
+@dataclass(frozen=True, kw_only=True)
+class ConvertSettings(SpaceSettings):
+    """Says what is converted."""
 
-    Attributes:
-        superspace: description of the superspace.
-        space: encoding of a supernet's space; None takes the best found.
-        checkpoint: the released file.
-        block: which candidate block it is of; `all` leaves it to the name of the file's folder.
-        teacher: the teacher.
-    """
-
-    superspace: Mapping[str, Any]
-    space: str | None
-    checkpoint: Path | None
-    block: Texts
-    teacher: Component[TeacherConfig]
+    checkpoint: Path | None  # the released file
+    block: Texts  # which candidate block it is of; `all` leaves it to the name of the file's folder
+    teacher: Component[TeacherConfig]  # the teacher
 
 
 class Converted(NamedTuple):
-    """One of our networks that takes released weights.
+    """One of our networks that takes released weights."""
 
-    Attributes:
-        network: the network.
-        target: file of its weights.
-        meta: what the file says of them.
-    """
-
-    network: nn.Module
-    target: Path
-    meta: CheckpointMeta
+    network: nn.Module  # the network
+    target: Path  # file of its weights
+    meta: CheckpointMeta  # what the file says of them
 
 
-class ConvertJob(Job[ConvertSettings]):
+class ConvertJob(SpaceJob[ConvertSettings]):
     """Writes the supernet, block or teacher of a released file under our names; what it is, its names say."""
 
     name = "convert"
     main_figure = "tensors"
-
-    @cached_property
-    def selection(self) -> Selection:
-        """The space of a supernet."""
-        return Selection(read_superspace(self.settings.superspace), self.workspace, self.settings.space)
 
     @property
     def source(self) -> Path:
@@ -91,7 +69,7 @@ class ConvertJob(Job[ConvertSettings]):
 
     def inputs(self) -> Mapping[str, Input]:
         """Return the released file, and what decides the space where none is asked for."""
-        return {**self.selection.input(), "released": file_input(self.source)}
+        return {**super().inputs(), "released": file_input(self.source)}
 
     def work(self) -> Outcome:
         """Read, rename, write."""
@@ -100,8 +78,8 @@ class ConvertJob(Job[ConvertSettings]):
         make = {"supernet": self._supernet, "block": self._block, "teacher": self._teacher}[released.kind]
         network, target, meta = make(released)
         loaded = load_parsed(network, released, path)
-        meta = replace(meta, quant="published" if released.int8 else "off", epochs=loaded.epochs)
-        save_checkpoint(target, network, meta)
+        quant = "published" if released.int8 else "off"
+        save_checkpoint(target, network, replace(meta, quant=quant, epochs=loaded.epochs))
         figures = {
             "kind": released.kind,
             "precision": "int8" if released.int8 else "fp32",
@@ -110,9 +88,8 @@ class ConvertJob(Job[ConvertSettings]):
             "quantised_layers": loaded.quantised,
             "epochs": loaded.epochs,
         }
-        changes = [f"space={meta.space}"] if meta.space else []
-        dropped = ("checkpoint", "block")
-        following = self.workspace.commands(NEXT[released.kind], *changes, f"quant={meta.quant}", without=dropped)
+        changes = ([f"space={meta.space}"] if meta.space else []) + [f"quant={quant}"]
+        following = self.workspace.commands(NEXT[released.kind], *changes, without=("checkpoint", "block"))
         return Outcome(figures, {"checkpoint": target}, following)
 
     def _supernet(self, released: Released) -> Converted:
@@ -122,7 +99,7 @@ class ConvertJob(Job[ConvertSettings]):
 
     def _block(self, released: Released) -> Converted:
         """A student; which one, `block` says or, as in the published layout, the file's folder."""
-        path, superspace = self.source, self.selection.superspace
+        path, superspace = self.source, self.superspace
         asked = path.resolve().parent.name if self.settings.block in (None, "all") else self.settings.block
         match = re.fullmatch(r"(\w+)_(\d+)", str(asked))
         if match is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from spaceevo.artifacts import write_csv
@@ -13,9 +11,9 @@ from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.published import published_names
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.space.walk import output_hw
-from spaceevo.stages.job import Input, Job, Outcome
-from spaceevo.stages.selection import Selection, read_superspace
-from spaceevo.stages.setting_types import Texts
+from spaceevo.stages.job import Outcome
+from spaceevo.stages.selection import SpaceJob
+from spaceevo.stages.settings import SubnetSettings
 from spaceevo.terminal import print_rows
 
 COLUMNS = {
@@ -29,36 +27,11 @@ COLUMNS = {
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class CostSettings:
-    """Says whose cost is counted.
-
-    Attributes:
-        superspace: description of the superspace.
-        space: encoding of the space; None takes the best found.
-        subnet: the subnets; None takes the largest and the smallest.
-    """
-
-    superspace: Mapping[str, Any]
-    space: str | None
-    subnet: Texts
-
-
-class CostJob(Job[CostSettings]):
+class CostJob(SpaceJob[SubnetSettings]):
     """Counts the largest and the smallest subnet of a space, or `subnet=…`; builds no network."""
 
     name = "cost"
     main_figure = "mmacs"
-
-    @property
-    def selection(self) -> Selection:
-        """The space and subnets asked for."""
-        settings = self.settings
-        return Selection(read_superspace(settings.superspace), self.workspace, settings.space, settings.subnet)
-
-    def inputs(self) -> Mapping[str, Input]:
-        """Return what decides the space where none is asked for."""
-        return self.selection.input()
 
     def work(self) -> Outcome:
         """Count and print."""

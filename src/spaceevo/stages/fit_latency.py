@@ -23,9 +23,9 @@ from spaceevo.space.encoding import parse_substage
 from spaceevo.space.placement import PlacedBlock, block_key, place
 from spaceevo.space.superspace import Superspace
 from spaceevo.space.walk import output_hw
-from spaceevo.stages.job import Input, Job, Outcome, file_input
+from spaceevo.stages.job import Input, Job, Outcome, file_input, value_input
 from spaceevo.stages.selection import read_superspace
-from spaceevo.stages.setting_types import Seed
+from spaceevo.stages.settings import Seed
 from spaceevo.terminal import progress
 
 LEAST_MS = 1e-6
@@ -34,34 +34,21 @@ PERCENTS = (1, 5, 10)
 
 @dataclass(frozen=True)
 class FitLatencyRecipe:
-    """Says how the fit is checked.
+    """Says how the fit is checked."""
 
-    Attributes:
-        held_out: share of the rows that the check leaves out.
-    """
-
-    held_out: Annotated[float, Gt(0), Lt(1)]
+    held_out: Annotated[float, Gt(0), Lt(1)]  # share of the rows that the check leaves out
 
 
 @dataclass(frozen=True)
 class FitLatencySettings:
-    """Says which tables are solved, and for which platform.
+    """Says which tables are solved, and for which platform."""
 
-    Attributes:
-        superspace: description of the superspace.
-        platform: whose table is written; it is not made, since its table is not there yet.
-        seed: decides which rows are held out.
-        source: folder of the stage tables, `<stage>_<block>_<window>.csv`.
-        exact: JSON file of block latencies that are known exactly.
-        recipe: how the fit is checked.
-    """
-
-    superspace: Mapping[str, Any]
-    platform: Component[Platform]
-    seed: Seed
-    source: Path | None
-    exact: Path | None
-    recipe: FitLatencyRecipe
+    superspace: Mapping[str, Any]  # description of the superspace
+    platform: Component[Platform]  # whose table is written; it is not made, since its table is not there yet
+    seed: Seed  # decides which rows are held out
+    source: Path | None  # folder of the stage tables, `<stage>_<block>_<window>.csv`
+    exact: Path | None  # JSON file of block latencies that are known exactly
+    recipe: FitLatencyRecipe  # how the fit is checked
 
 
 class FitLatencyJob(Job[FitLatencySettings]):
@@ -101,32 +88,39 @@ class FitLatencyJob(Job[FitLatencySettings]):
             )
         return {name: folder / name for name in names}
 
-    def inputs(self) -> Mapping[str, Input]:
-        """Return the stage tables, and the exact block latencies where there are any."""
-        exact = self.settings.exact
-        paths = self.files if exact is None else {**self.files, "exact": exact}
-        return {name: file_input(path) for name, path in paths.items()}
-
-    def work(self) -> Outcome:
-        """Read, hold out, solve, check, solve with all rows, write.
+    @property
+    def table_file(self) -> Path:
+        """The file to write.
 
         Raises:
-            ConfigError: the platform has no table of its own to write.
+            ConfigError: the platform has no table of its own.
         """
         path = self.settings.platform.node.get("table")
         if not isinstance(path, str):
             raise ConfigError(
                 f"platform.table = {path} of {self.platform_name}; set it to the file to write, or take platform=vnni"
             )
+        return Path(path).expanduser()
+
+    def inputs(self) -> Mapping[str, Input]:
+        """Return the stage tables, the exact block latencies where there are any, and where the result goes."""
+        exact = self.settings.exact
+        paths = self.files if exact is None else {**self.files, "exact": exact}
+        return {
+            **{name: file_input(path) for name, path in paths.items()},
+            "table": value_input(str(self.table_file)),
+        }
+
+    def work(self) -> Outcome:
+        """Read, hold out, solve, check, solve with all rows, write."""
         exact_ms = LatencyTable.load(self.settings.exact).entries if self.settings.exact is not None else {}
         rows = StageRows.of(_rows(self.superspace, self.files))
-        held_out = np.random.default_rng(self.settings.seed).random(len(rows.latency_ms))
-        is_held_out = held_out < self.settings.recipe.held_out
+        places = np.random.default_rng(self.settings.seed).random(len(rows.latency_ms))
+        is_held_out = places < self.settings.recipe.held_out
         checked = rows.select(is_held_out)
         solved = solve_blocks(rows.select(~is_held_out), exact_ms)
         errors = np.abs(checked.occurrences @ solved / checked.latency_ms - 1)
-        table = Path(path).expanduser()
-        self._table(rows, exact_ms).save(table)
+        self._table(rows, exact_ms).save(self.table_file)
         figures = {
             "rows": len(rows.latency_ms),
             "blocks": len(rows.blocks),
@@ -137,7 +131,7 @@ class FitLatencyJob(Job[FitLatencySettings]):
         }
         changes = (f"platform={self.platform_name}", "latency_constraint=<ms>")
         following = self.workspace.commands("space_search", *changes, without=("source", "exact"))
-        return Outcome(figures, {"table": table}, following)
+        return Outcome(figures, {"table": self.table_file}, following)
 
     def _table(self, rows: StageRows, exact_ms: dict[str, float]) -> LatencyTable:
         """All blocks of the rows, the exact ones as they are, and the fixed stages' where they are known."""

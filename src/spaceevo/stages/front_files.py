@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from spaceevo.artifacts import FRONT_FILE, Front, FrontSubnet, write_csv
-from spaceevo.lit.datamodule import ImageFolderDataModule
-from spaceevo.nn.evaluate import calibrate_subnet, top1
-from spaceevo.nn.subnets import save_subnet
+from spaceevo.nn.evaluate import top1
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.program import Program
@@ -19,6 +17,7 @@ from spaceevo.report.front import PlatformFront, draw_fronts
 from spaceevo.search.front import front
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.encoding import SubnetSpec
+from spaceevo.stages.extraction import Extraction
 from spaceevo.stages.front_search import Found
 from spaceevo.stages.job import Outcome, Workspace
 from spaceevo.stages.selection import SupernetSource
@@ -50,39 +49,29 @@ class Measures(Protocol):
 
 @dataclass
 class Extracted:
-    """A subnet that stands alone.
+    """A subnet that stands alone."""
 
-    Attributes:
-        network: with batch-norm statistics of its own.
-        number: of its checkpoints, as a text.
-        top1: on the test images, in percent.
-        files: its checkpoints by precision.
-    """
-
-    network: Network
-    number: str
-    top1: float
-    files: dict[str, str]
+    network: Network  # with batch-norm statistics of its own
+    number: str  # of its checkpoints, as a text
+    top1: float  # on the test images, in percent
+    files: dict[str, str]  # its checkpoints by precision
 
 
 @dataclass(frozen=True)
 class FrontFiles:
-    """Writes what a search found.
+    """Writes what a search found."""
 
-    Attributes:
-        workspace: where to.
-        source: the supernet that was searched.
-        data: the images.
-    """
+    workspace: Workspace  # where to
+    extraction: Extraction  # takes subnets out of the supernet that was searched
 
-    workspace: Workspace
-    source: SupernetSource
-    data: ImageFolderDataModule
+    @property
+    def _source(self) -> SupernetSource:
+        return self.extraction.source
 
     def write(self, supernet: Supernet, fronts: Sequence[Found], platforms: Mapping[str, object]) -> Outcome:
         """Test, extract and measure the subnets of all fronts; write and print everything."""
-        member = self.source.selection.member
-        file = self.workspace.shared(self.source.selection.front_file)
+        member = self._source.selection.member
+        file = self.workspace.shared(self._source.selection.front_file)
         specs = list(dict.fromkeys(spec for found in fronts for spec in found.shown))
         extracted = self._test_and_extract(supernet, specs, file.parent / "subnets")
         rows = [row for found in fronts for row in self._rows(found, extracted, platforms[found.platform])]
@@ -93,7 +82,7 @@ class FrontFiles:
         evaluated = {f.platform: [(f.latency_ms(s), e.top1) for s, e in f.evaluations.items()] for f in fronts}
         outputs = _write_tables([asdict(row) for row in rows], limits, self.workspace.output, evaluated)
         outputs |= {"chosen": file, "subnets": file.parent / "subnets"}
-        quant = self.source.quant if self.source.int8 else "deploy"
+        quant = self._source.settings.quant if self._source.settings.int8 else "deploy"
         dropped = ("subnet", "latency_constraint")  # export takes the chosen one
         following = self.workspace.commands("export", f"space={member}", f"quant={quant}", without=dropped)
         figures = {"space": str(member), **_figures(fronts, rows, first)}
@@ -104,33 +93,27 @@ class FrontFiles:
     ) -> dict[SubnetSpec, Extracted]:
         """Top-1 on the test images of every subnet, and its checkpoints: INT8, and fp32 where its supernet is there."""
         shutil.rmtree(folder, ignore_errors=True)  # those of an earlier search
-        test, precision = self.data.test(), "int8" if self.source.int8 else "fp32"
+        int8 = self._source.settings.int8
+        test, precision = self.extraction.data.test(), "int8" if int8 else "fp32"
         found: dict[SubnetSpec, Extracted] = {}
         with progress() as bar:
             for number, spec in enumerate(bar.track(specs, description="testing the front")):
                 path = folder / f"{number:02d}_{precision}.pth"
-                network = self._extract(supernet, spec, path, self.source.quant)
+                network = self.extraction.save(path, supernet, spec, int8=int8)
                 found[spec] = Extracted(network, f"{number:02d}", top1(supernet, test), {precision: str(path)})
-        if self.source.int8 and self.source.file(int8=False).exists():
-            fp32 = self.source.supernet(int8=False)
+        if int8 and self._source.file(int8=False).exists():
+            fp32 = self._source.supernet(int8=False)
             for spec, subnet in found.items():
                 path = folder / f"{subnet.number}_fp32.pth"
-                self._extract(fp32, spec, path, "off")
+                self.extraction.save(path, fp32, spec, int8=False)
                 subnet.files["fp32"] = str(path)
         return found
-
-    def _extract(self, supernet: Supernet, spec: SubnetSpec, path: Path, quant: str) -> Network:
-        """Recalibrate a subnet, and write it as a checkpoint that needs no supernet."""
-        calibrate_subnet(supernet, spec, self.data.calibration_images())
-        network = supernet.extract(spec).cpu()
-        save_subnet(path, network, self.source.selection.member, spec, self.data.classes, quant)
-        return network
 
     def _rows(self, found: Found, extracted: Mapping[SubnetSpec, Extracted], platform: object) -> list[FrontSubnet]:
         """The subnets of a front, with their measured latency where the platform is at hand."""
         rows = []
         for spec in found.shown:
-            cost = subnet_cost(self.source.selection.member, spec)
+            cost = subnet_cost(self._source.selection.member, spec)
             subnet = extracted[spec]
             row = FrontSubnet(
                 platform=found.platform,
@@ -147,7 +130,7 @@ class FrontFiles:
                 fp32_file=subnet.files.get("fp32"),
             )
             rows.append(row)
-        if not isinstance(platform, Measures) or self.source.quant != "deploy":
+        if not isinstance(platform, Measures) or self._source.settings.quant != "deploy":
             return rows
         networks = {str(spec): extracted[spec].network for spec in found.shown}
         measured_ms = platform.measured_ms({text: _program(network) for text, network in networks.items()})

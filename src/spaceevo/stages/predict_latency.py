@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any
@@ -18,9 +17,9 @@ from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_subnet
 from spaceevo.space.published import published_names
 from spaceevo.stages.inputs import platform_input
-from spaceevo.stages.job import Input, Job, Outcome
-from spaceevo.stages.selection import Selection, read_superspace
-from spaceevo.stages.setting_types import Seed, Texts
+from spaceevo.stages.job import Input, Made, Outcome
+from spaceevo.stages.selection import SpaceJob
+from spaceevo.stages.settings import Seed, SubnetSettings
 from spaceevo.terminal import print_rows
 
 COLUMNS = {"name": "", "latency_ms": "predicted ms", "subnet": "subnet"}
@@ -32,56 +31,31 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class PredictLatencyRecipe:
-    """Says how many random subnets are predicted.
-
-    Attributes:
-        random_subnets: how many; None is 1000 where no subnet is listed, else none.
-    """
+    """Says how many random subnets are predicted: None is 1000 where no subnet is listed, else none."""
 
     random_subnets: Annotated[int, Ge(0)] | None
 
 
-@dataclass(frozen=True)
-class PredictLatencySettings:
-    """Says whose latency is predicted, and on what.
+@dataclass(frozen=True, kw_only=True)
+class PredictLatencySettings(SubnetSettings):
+    """Says whose latency is predicted, by default the largest's and the smallest's, and on which platform."""
 
-    Attributes:
-        superspace: description of the superspace.
-        space: encoding of the space; None takes the best found.
-        subnet: the subnets; None takes the largest and the smallest.
-        platform: the platform.
-        seed: decides which are sampled.
-        recipe: how many.
-    """
-
-    superspace: Mapping[str, Any]
-    space: str | None
-    subnet: Texts
     platform: Component[Platform]
     seed: Seed
     recipe: PredictLatencyRecipe
 
 
-class PredictLatencyJob(Job[PredictLatencySettings]):
+class PredictLatencyJob(SpaceJob[PredictLatencySettings]):
     """Predicts the subnets of `subnet=…`; without, the largest, the smallest and random others."""
 
     name = "predict_latency"
     main_figure = "latency_ms"
 
-    @cached_property
-    def selection(self) -> Selection:
-        """The space and subnets asked for."""
-        settings = self.settings
-        return Selection(read_superspace(settings.superspace), self.workspace, settings.space, settings.subnet)
-
-    @cached_property
-    def platform(self) -> Platform:
-        """The platform."""
-        return self.workspace.make(self.settings.platform)
+    platform = Made[Platform]()
 
     def inputs(self) -> Mapping[str, Input]:
         """Return what the platform predicts by, and what decides the space where none is asked for."""
-        return {**self.selection.input(), "platform": platform_input(self.platform)}
+        return {**super().inputs(), "platform": platform_input(self.platform)}
 
     def work(self) -> Outcome:
         """Predict, print, draw."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from spaceevo.artifacts import FRONT_FILE, Front
 from spaceevo.errors import ConfigError, MissingArtifactError
@@ -14,10 +14,11 @@ from spaceevo.space.description import found_space, parse_description
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.published import published_model, published_models
 from spaceevo.space.superspace import SpaceMember, Superspace
-from spaceevo.stages.job import Input, Workspace, file_input
-from spaceevo.stages.setting_types import Quant, Texts
+from spaceevo.stages.job import Input, Job, Made, Workspace, file_input
+from spaceevo.stages.settings import SpaceSettings, SupernetSettings, Texts
 
 if TYPE_CHECKING:  # jobs that build no network start without torch
+    from spaceevo.lit.datamodule import ImageFolderDataModule
     from spaceevo.nn.subnets import Subnet
     from spaceevo.nn.supernet import Supernet
 
@@ -33,19 +34,12 @@ def read_superspace(description: Mapping[str, Any]) -> Superspace:
 
 @dataclass(frozen=True)
 class Selection:
-    """Finds a space and subnets of it.
+    """Finds a space and subnets of it."""
 
-    Attributes:
-        superspace: whose space.
-        workspace: where earlier jobs left what they found.
-        space: encoding of the space; None takes the best of the last space search.
-        subnet: encodings, `max`, `min` or published names; None takes what the last subnet search chose.
-    """
-
-    superspace: Superspace
-    workspace: Workspace
-    space: str | None = None
-    subnet: Texts = None
+    superspace: Superspace  # whose space
+    workspace: Workspace  # where earlier jobs left what they found
+    space: str | None = None  # encoding of the space; None takes the best of the last space search
+    subnet: Texts = None  # encodings, `max`, `min` or published names; None takes what the last subnet search chose
 
     @cached_property
     def member(self) -> SpaceMember:
@@ -121,43 +115,26 @@ class Selection:
 
 @dataclass(frozen=True)
 class SupernetSource:
-    """Finds the weights of a space's supernet.
+    """Finds the weights of a space's supernet."""
 
-    Attributes:
-        selection: the space.
-        quant: scheme of its INT8 weights, or `off`.
-        checkpoint: file of the weights, ours or released; None takes what was trained here.
-        weights: `random` builds a network that was never trained.
-        model: name of the published supernet that a released file may stand for.
-        seed: seed of random weights.
-    """
-
-    selection: Selection
-    quant: Quant
-    checkpoint: Path | None = None
-    weights: Literal["trained", "random"] = "trained"
-    model: str | None = None
-    seed: int = 0
-
-    @property
-    def int8(self) -> bool:
-        """Whether the job works on INT8 weights."""
-        return self.quant != "off"
+    selection: Selection  # the space
+    settings: SupernetSettings  # whose weights
 
     def file(self, int8: bool) -> Path:
         """Return the supernet's checkpoint: the one asked for, else the one trained here, else a released one."""
-        if self.checkpoint is not None:
-            return self.checkpoint
+        settings = self.settings
+        if settings.checkpoint is not None:
+            return settings.checkpoint
         layout = self.selection.workspace.layout
         trained = layout.supernet(str(self.selection.member), int8)
-        if self.model is not None and not trained.exists():
-            released = layout.released_supernet(self.model, int8)
+        if settings.model is not None and not trained.exists():
+            released = layout.released_supernet(settings.model, int8)
             return released if released.exists() else trained
         return trained
 
     def input(self, *precisions: bool) -> dict[str, Input]:
         """Return the checkpoints of these precisions (`True` is INT8) as inputs; random weights have none."""
-        if self.weights == "random":
+        if self.settings.weights == "random":
             return {}
         return {f"supernet_{'int8' if int8 else 'fp32'}": file_input(self.file(int8)) for int8 in precisions}
 
@@ -171,9 +148,10 @@ class SupernetSource:
         """
         from spaceevo.nn.models import random_supernet, trained_supernet
 
-        member, scheme = self.selection.member, self.quant if int8 and self.int8 else "deploy"
-        if self.weights == "random":
-            return random_supernet(member, scheme, int8=int8, seed=self.seed)
+        member, settings = self.selection.member, self.settings
+        scheme = settings.quant if int8 and settings.int8 else "deploy"
+        if settings.weights == "random":
+            return random_supernet(member, scheme, int8=int8, seed=settings.seed)
         changes = [f"space={member}", f"quant={scheme if int8 else 'off'}"]
         command = self.selection.workspace.commands("supernet", *changes)
         return trained_supernet(member, scheme, self.file(int8), int8=int8, command=command)
@@ -187,7 +165,41 @@ class SupernetSource:
         """
         from spaceevo.nn.subnets import holds_subnet, read_subnet
 
-        path = self.checkpoint
+        path = self.settings.checkpoint
         if path is None or (path.is_file() and not holds_subnet(path)):
             return None
         return read_subnet(path, self.selection.superspace, self.selection.workspace.commands("subnet_search"))
+
+
+P = TypeVar("P", bound=SpaceSettings)
+W = TypeVar("W", bound=SupernetSettings)
+
+
+class SpaceJob(Job[P]):
+    """Works on a space, or on subnets of it."""
+
+    @cached_property
+    def superspace(self) -> Superspace:
+        """The superspace."""
+        return read_superspace(self.settings.superspace)
+
+    @cached_property
+    def selection(self) -> Selection:
+        """The space and subnets asked for, or found."""
+        subnet = getattr(self.settings, "subnet", None)
+        return Selection(self.superspace, self.workspace, self.settings.space, subnet)
+
+    def inputs(self) -> Mapping[str, Input]:
+        """Return what chose the space, where none is asked for; jobs add what else they read."""
+        return self.selection.input()
+
+
+class SupernetBasedJob(SpaceJob[W]):
+    """Works on subnets of a supernet with weights, and on images."""
+
+    data: Made[ImageFolderDataModule] = Made()
+
+    @cached_property
+    def source(self) -> SupernetSource:
+        """The supernet's weights."""
+        return SupernetSource(self.selection, self.settings)

@@ -6,77 +6,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
 
-from spaceevo.artifacts import Component, SpaceChoice, fingerprint
+from spaceevo.artifacts import Component, SpaceChoice
 from spaceevo.collectives.sharing import Ranks
 from spaceevo.errors import ConfigError
-from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.nn.evaluate import SubnetEvaluator
 from spaceevo.platforms.base import Platform
+from spaceevo.stages.extraction import Extraction
 from spaceevo.stages.fitness import Fitness, by_text
 from spaceevo.stages.front_files import FrontFiles, merge_jobs
 from spaceevo.stages.front_search import FrontSearch, SubnetSearchRecipe
 from spaceevo.stages.inputs import images_input, platform_input
-from spaceevo.stages.job import Input, Job, Outcome, file_input
-from spaceevo.stages.selection import Selection, SupernetSource, read_superspace
-from spaceevo.stages.setting_types import Count, LatencyConstraint, Quant, Seed, limits_for
+from spaceevo.stages.job import Input, Outcome, file_input
+from spaceevo.stages.selection import SupernetBasedJob
+from spaceevo.stages.settings import LatencyConstraint, SupernetSettings, limits_for
 
 
-@dataclass(frozen=True)
-class SubnetSearchSettings:
-    """Says which supernet is searched, and for which platforms and latencies.
+@dataclass(frozen=True, kw_only=True)
+class SubnetSearchSettings(SupernetSettings):
+    """Says which supernet is searched, and for which platforms and latencies."""
 
-    Attributes:
-        superspace: description of the superspace.
-        space: encoding of the space; None takes the best found.
-        quant: scheme of the supernet's INT8 weights, or `off`.
-        checkpoint: file of its weights; None takes what was trained here.
-        weights: `random` takes a network that was never trained.
-        model: name of the published supernet whose released file may be taken.
-        data: the images.
-        platform: the platform, where `platforms` lists none.
-        platforms: several platforms by name.
-        seed: decides what is sampled.
-        latency_constraint: latency limits in ms.
-        recipe: how to search.
-        threads: threads of torch; None leaves them to it.
-    """
-
-    superspace: Mapping[str, Any]
-    space: str | None
-    quant: Quant
-    checkpoint: Path | None
-    weights: Literal["trained", "random"]
-    model: str | None
-    data: Component[ImageFolderDataModule]
-    platform: Component[Platform]
-    platforms: Mapping[str, Component[Platform]]
-    seed: Seed
-    latency_constraint: LatencyConstraint
-    recipe: SubnetSearchRecipe
-    threads: Count | None
+    platform: Component[Platform]  # the platform, where `platforms` lists none
+    platforms: Mapping[str, Component[Platform]]  # several platforms by name
+    latency_constraint: LatencyConstraint  # latency limits in ms
+    recipe: SubnetSearchRecipe  # how to search
 
 
-class SubnetSearchJob(Job[SubnetSearchSettings]):
+class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
     """Finds the front of a supernet's subnets on each platform, and the best subnet within each latency constraint."""
 
     name = "subnet_search"
     main_figure = "chosen_top1"
     is_parallel = True
-
-    @cached_property
-    def source(self) -> SupernetSource:
-        """The supernet."""
-        settings = self.settings
-        selection = Selection(read_superspace(settings.superspace), self.workspace, settings.space)
-        weights = (settings.checkpoint, settings.weights, settings.model, settings.seed)
-        return SupernetSource(selection, settings.quant, *weights)
-
-    @cached_property
-    def data(self) -> ImageFolderDataModule:
-        """The images."""
-        return self.workspace.make(self.settings.data)
 
     @cached_property
     def platforms(self) -> dict[str, Platform]:
@@ -89,13 +50,13 @@ class SubnetSearchJob(Job[SubnetSearchSettings]):
 
     @property
     def _choice_file(self) -> Path:
-        return self.workspace.layout.space_choice(self.source.selection.superspace.name)
+        return self.workspace.layout.space_choice(self.superspace.name)
 
     def inputs(self) -> Mapping[str, Input]:
         """Return weights, images, latencies, and the space search where it decides space or limits."""
         source, settings = self.source, self.settings
-        precisions = (True, False) if source.int8 else (False,)
-        found = {**source.selection.input(), **source.input(*precisions)}
+        precisions = (True, False) if self.settings.int8 else (False,)
+        found = {**super().inputs(), **source.input(*precisions)}
         if any(limits_for(name, settings.latency_constraint) is None for name in self.platforms):
             found["latency_constraint"] = file_input(self._choice_file)
         found["images"] = images_input(self.data)
@@ -104,8 +65,8 @@ class SubnetSearchJob(Job[SubnetSearchSettings]):
     def work(self) -> Outcome:
         """Search on every platform; then test, extract and measure."""
         ranks, recipe, source = Ranks(), self.settings.recipe, self.source
-        member, output = source.selection.member, self.workspace.output
-        supernet = source.supernet(source.int8)
+        member, output = self.selection.member, self.workspace.output
+        supernet = source.supernet(self.settings.int8)
         evaluator = SubnetEvaluator(
             supernet,
             self.data.calibration_images(),
@@ -114,7 +75,7 @@ class SubnetSearchJob(Job[SubnetSearchSettings]):
             stop_z=recipe.stop_z,
         )
         with ranks.leading(by_text(evaluator)):
-            evaluations = output / f"evaluations_{self._evaluated}.jsonl"
+            evaluations = output / f"evaluations_{self._extraction.fingerprint(self.settings.int8)}.jsonl"
             if self.workspace.force:
                 evaluations.unlink(missing_ok=True)
             fitness = Fitness(evaluator, evaluations, ranks)
@@ -123,18 +84,11 @@ class SubnetSearchJob(Job[SubnetSearchSettings]):
                 for name, platform in self.platforms.items()
             ]
             found = [search.run() for search in searches]
-            return FrontFiles(self.workspace, source, self.data).write(supernet, found, self.platforms)
+            return FrontFiles(self.workspace, self._extraction).write(supernet, found, self.platforms)
 
-    @property
-    def _evaluated(self) -> str:
-        """A hash of all that decides what evaluating a subnet gives: weights, images, how they are brought to it."""
-        inputs, source = self.inputs(), self.source
-        settings = {name: value for name, value in self.identity.items() if name.startswith(("superspace.", "data."))}
-        weights = inputs.get(f"supernet_{'int8' if source.int8 else 'fp32'}")
-        supernet = f"random {source.seed}" if weights is None else weights.state(None)
-        return fingerprint(
-            [settings, str(source.selection.member), source.quant, supernet, inputs["images"].state(None)]
-        )
+    @cached_property
+    def _extraction(self) -> Extraction:
+        return Extraction(self.source, self.data, self.identity)
 
     def _limits(self, platform: str) -> tuple[float, ...]:
         """A platform's latency limits in ms: those asked for, else those of the space search.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -17,22 +16,17 @@ from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.evaluate import top1
 from spaceevo.nn.loading import read_checkpoint
 from spaceevo.quant.prepare import prepare, set_quant
-from spaceevo.stages.job import Input, Outcome, file_input
+from spaceevo.stages.job import Input, Made, Outcome, file_input
 from spaceevo.stages.training import TrainingJob, TrainingSettings
 from spaceevo.teacher import TeacherConfig, make_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherSettings(TrainingSettings):
-    """Says which teacher is trained, and how.
+    """Says which teacher is trained, and how."""
 
-    Attributes:
-        teacher: the teacher.
-        label_smoothing: share of the target that all classes have in common.
-    """
-
-    teacher: Component[TeacherConfig]
-    label_smoothing: Annotated[float, Ge(0), Lt(1)]
+    teacher: Component[TeacherConfig]  # the teacher
+    label_smoothing: Annotated[float, Ge(0), Lt(1)]  # share of the target that all classes have in common
 
 
 class TeacherJob(TrainingJob[TeacherSettings]):
@@ -40,11 +34,7 @@ class TeacherJob(TrainingJob[TeacherSettings]):
 
     name = "teacher"
     main_figure = "top1"
-
-    @cached_property
-    def teacher(self) -> TeacherConfig:
-        """The teacher's description."""
-        return self.workspace.make(self.settings.teacher)
+    teacher = Made[TeacherConfig]()
 
     @property
     def _fp32_file(self) -> Path:

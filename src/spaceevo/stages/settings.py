@@ -1,15 +1,17 @@
-"""Types of settings that several jobs have: what is allowed is checked when the settings are read."""
+"""Settings that several jobs have, and their types: what is allowed is checked when the settings are read."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
 from pydantic import FiniteFloat, PlainValidator
 
-from spaceevo.artifacts import Plain
+from spaceevo.artifacts import Component, Plain
 from spaceevo.errors import ConfigError, choices
 
 Count = Annotated[int, Ge(1)]
@@ -84,3 +86,37 @@ def limits_for(platform: str, constraint: LatencyConstraint) -> tuple[float, ...
             raise ConfigError(f"latency_constraint has no entry for platform {platform}; it has {choices(constraint)}")
         constraint = constraint[platform]
     return None if constraint == "auto" else constraint
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceSettings:
+    """Says which space a job works on."""
+
+    superspace: Mapping[str, Any]  # description of the superspace
+    space: str | None  # encoding of the space; None takes the best of the last space search
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubnetSettings(SpaceSettings):
+    """Says also which subnets of it."""
+
+    subnet: Texts  # encodings, `max`, `min` or published names; what None stands for, the job says
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupernetSettings(SpaceSettings):
+    """Says also whose weights a job works on, and with which images."""
+
+    quant: Quant  # scheme of the INT8 weights, or `off`
+    # the supernet's weights, ours or released, or a subnet's own; None takes what was trained here
+    checkpoint: Path | None
+    weights: Literal["trained", "random"]  # `random` takes a network that was never trained
+    model: str | None  # name of the published supernet whose released file may be taken
+    data: Component[Any]  # the images
+    seed: Seed  # seed of everything random
+    threads: Count | None  # threads of torch; None leaves them to it
+
+    @property
+    def int8(self) -> bool:
+        """Whether the job works on INT8 weights."""
+        return self.quant != "off"

@@ -1,0 +1,204 @@
+"""Timings of a profile: random blocks and networks, and a file of their latencies from which a killed run goes on."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random
+
+from spaceevo.artifacts import atomic_path, fingerprint, parse_record, read_json, write_json
+from spaceevo.latency.roofline import family_of
+from spaceevo.platforms.measuring import MeasuringPlatform
+from spaceevo.runtimes.random_program import random_program
+from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.operators import sample_member, sample_subnet
+from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
+from spaceevo.space.superspace import SpaceMember, Superspace
+from spaceevo.terminal import progress
+
+BLOCKS_A_GROUP = 60
+NETWORKS_A_GROUP = 12
+BLOCKS_EVERY = 2
+"""Blocks take part in every second pass: a model is fitted to many of them, which evens their errors out."""
+Network = tuple[SpaceMember, SubnetSpec]
+Collections = Mapping[str, Mapping[str, PlacedBlock] | Mapping[str, Network]]
+"""What is timed (`blocks`, `networks`, `unseen networks`) → name → block or network."""
+
+
+def sample_networks(
+    superspace: Superspace, rng: Random, count: int, besides: Iterable[Network] = ()
+) -> dict[str, Network]:
+    """Sample subnets by name, of random spaces, none of which is one of `besides`."""
+    taken = {str(member) for member, _ in besides}
+    networks: dict[str, Network] = {}
+    while len(networks) < count:
+        member = sample_member(superspace, rng)
+        # A small superspace may not have that many spaces.
+        if str(member) not in taken or len(taken) >= superspace.size // 2:
+            spec = sample_subnet(member, rng)
+            networks[f"{member} {spec}"] = (member, spec)
+    return networks
+
+
+def sample_blocks(superspace: Superspace, rng: Random, count: int) -> dict[str, PlacedBlock]:
+    """Sample blocks of random networks by key, as many of each family as there are, or its even share."""
+    families = defaultdict[str, dict[str, PlacedBlock]](dict)
+    for network in sample_networks(superspace, rng, count).values():
+        for block in subnet_blocks(*network):
+            families[family_of(block[0])][block_key(*block)] = block
+    pools = [rng.sample(list(family.items()), len(family)) for family in families.values()]
+    rounds = itertools.zip_longest(*pools)
+    sampled = [item for row in rounds for item in row if item is not None]
+    return dict(sampled[:count])
+
+
+@dataclass
+class Timed:
+    """Holds the timings of one collection."""
+
+    cpu_seconds: float = 0.0  # CPU time spent, making the models included
+    # name → latency in ms and dispersion of each pass
+    timings: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+
+@dataclass
+class _Record:
+    """The file of the timings."""
+
+    fingerprint: str
+    collections: dict[str, Timed] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path, fingerprint: str) -> _Record:
+        """Read the file; timings under another fingerprint are not taken up."""
+        content = read_json(path) if path.exists() else {}
+        if isinstance(content, dict) and content.get("fingerprint") == fingerprint:
+            return parse_record(cls, content, path)
+        return cls(fingerprint)
+
+
+class ProfileTimings:
+    """Times blocks and networks pass by pass into a file, so that a killed run goes on; the least of the passes counts.
+
+    A pass goes through blocks and networks alike, so that what disturbs the machine for a while disturbs one pass only.
+
+    Args:
+        platform: what measures.
+        path: file of the timings.
+        fingerprint: hash of all that decides them; timings under another are not taken up.
+        passes: at most so many.
+        budget_s: CPU time of all but the unseen networks that a further pass would not exceed; None sets no limit.
+    """
+
+    def __init__(
+        self, platform: MeasuringPlatform, path: Path, fingerprint: str, passes: int, budget_s: float | None = None
+    ) -> None:
+        self.platform = platform
+        self.path = path
+        self.passes = passes
+        self.budget_s = budget_s
+        self.record = _Record.read(path, fingerprint)
+
+    def measure(self, collections: Collections, repeats: int) -> None:
+        """Make and time the models that miss a pass.
+
+        Args:
+            collections: blocks and networks.
+            repeats: timings of each in a pass.
+        """
+        for what in collections:
+            self.record.collections.setdefault(what, Timed())
+        todo = [self._parts(collections, number) for number in range(self.passes)]
+        with progress() as bar:
+            task = bar.add_task(f"profiling {self.platform.machine}", total=sum(map(len, todo)))
+            for done, parts in enumerate(todo):
+                if parts and self._is_spent(done):
+                    break
+                for what, part in parts:
+                    bar.update(task, description=f"{what} on {self.platform.machine}")
+                    self._measure(self.record.collections[what], part, repeats)
+                    bar.advance(task)
+        shutil.rmtree(self.path.parent / "models", ignore_errors=True)
+
+    @property
+    def profiling_s(self) -> float:
+        """CPU time spent on all but the check, making the models included."""
+        return self.cpu_seconds("blocks") + self.cpu_seconds("networks")
+
+    def _is_spent(self, done: int) -> bool:
+        """Whether a pass of the mean cost of those done would exceed the budget."""
+        return bool(done) and self.budget_s is not None and self.profiling_s * (done + 1) / done > self.budget_s
+
+    def _measure(self, timed: Timed, part: Mapping[str, PlacedBlock | Network], repeats: int) -> None:
+        started = time.process_time()
+        models = _Models(self.platform, part, self.path.parent / "models")
+        for name, timing in self.platform.time_models(models, repeats).items():
+            timed.timings.setdefault(name, []).append((round(timing.latency_ms, 6), timing.dispersion))
+        timed.cpu_seconds += time.process_time() - started
+        write_json(self.path, asdict(self.record))
+
+    def _parts(self, collections: Collections, number: int) -> list[tuple[str, dict[str, PlacedBlock | Network]]]:
+        """What misses this pass, in groups that are timed side by side, in random order."""
+        rng = Random(number)
+        parts: list[tuple[str, dict[str, PlacedBlock | Network]]] = []
+        for what, models in collections.items():
+            of_blocks = what == "blocks"
+            if of_blocks and number % BLOCKS_EVERY:
+                continue
+            done = number // BLOCKS_EVERY if of_blocks else number
+            timings = self.record.collections[what].timings
+            names = [name for name in models if len(timings.get(name, ())) <= done]
+            rng.shuffle(names)
+            size = BLOCKS_A_GROUP if of_blocks else NETWORKS_A_GROUP
+            parts += [(what, {n: models[n] for n in names[i : i + size]}) for i in range(0, len(names), size)]
+        rng.shuffle(parts)
+        return parts
+
+    def latency_ms(self, what: str) -> dict[str, float]:
+        """Return the least latency of each model in ms."""
+        return {name: min(ms for ms, _ in taken) for name, taken in self.record.collections[what].timings.items()}
+
+    def dispersion(self, what: str) -> float:
+        """Return the median, over all models and passes, of the median timing over the least."""
+        taken = self.record.collections[what].timings.values()
+        return round(statistics.median(dispersion for passes in taken for _, dispersion in passes), 4)
+
+    def cpu_seconds(self, what: str) -> float:
+        """Return the CPU time spent so far, making the models included."""
+        return self.record.collections[what].cpu_seconds
+
+
+class _Models(Mapping[str, bytes]):
+    """Blocks and networks as models, each made once, when first asked for, and kept in a folder: they are large."""
+
+    def __init__(self, platform: MeasuringPlatform, items: Mapping[str, PlacedBlock | Network], folder: Path) -> None:
+        self.platform = platform
+        self.items_by_name = items
+        self.folder = folder
+
+    def __getitem__(self, name: str) -> bytes:
+        path = self.folder / f"{fingerprint(name)}.{self.platform.runtime.format}"
+        if not path.exists():
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(self.platform.runtime.prepare(self._compile(self.items_by_name[name])))
+        return path.read_bytes()
+
+    def _compile(self, item: PlacedBlock | Network) -> bytes:
+        first, second = item
+        if isinstance(first, SpaceMember) and isinstance(second, SubnetSpec):
+            return self.platform.compile(random_program(subnet_blocks(first, second)))
+        assert not isinstance(first, SpaceMember)
+        assert isinstance(second, int)
+        return self.platform.compile_block((first, second))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.items_by_name)
+
+    def __len__(self) -> int:
+        return len(self.items_by_name)
