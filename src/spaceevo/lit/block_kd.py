@@ -30,17 +30,11 @@ EVALUATED = 50
 
 @dataclass(frozen=True)
 class Student:
-    """Describes a student: what is trained, on which of the teacher's features.
+    """Describes a student: what is trained, on which of the teacher's features."""
 
-    Attributes:
-        network: a candidate block between its projections.
-        taps: stage names of the teacher's features it reads and reproduces.
-        rate: its learning rate; None takes the recipe's.
-    """
-
-    network: BlockStudent
-    taps: tuple[str, str]
-    rate: float | None = None
+    network: BlockStudent  # a candidate block between its projections
+    taps: tuple[str, str]  # stages whose features of the teacher it reads and reproduces
+    rate: float | None = None  # its learning rate; None takes the recipe's
 
 
 class BlockKdModule(MultiPassModule):

@@ -17,20 +17,14 @@ MEMORY = 0.98
 
 @dataclass(frozen=True)
 class Guard:
-    """Says what to do about a loss that is no number or explodes.
+    """Says what to do about a loss that is no number or explodes."""
 
-    Attributes:
-        action: `stop` ends the run with the last finished epoch kept; `rollback` returns to it and goes on with rates
-            multiplied by `rate_factor`, at most `attempts` times.
-        explodes_at: a loss this many times its running mean has exploded; None looks at non-finite losses only.
-        rate_factor: factor of the learning rates after each rollback.
-        attempts: rollbacks before the run stops after all.
-    """
-
+    # `stop` ends the run with the last finished epoch kept; `rollback` returns to it and goes on with smaller rates
     action: Literal["stop", "rollback"] = "stop"
+    # a loss this many times its running mean has exploded; None looks at non-finite losses only
     explodes_at: Annotated[float, Gt(1)] | None = None
-    rate_factor: Annotated[float, Gt(0), Le(1)] = 0.5
-    attempts: Annotated[int, Ge(0)] = 3
+    rate_factor: Annotated[float, Gt(0), Le(1)] = 0.5  # of the learning rates after each rollback
+    attempts: Annotated[int, Ge(0)] = 3  # rollbacks before the run stops after all
 
 
 class DivergenceError(SpaceEvoError):

@@ -29,32 +29,20 @@ Loss = tuple[str, Tensor]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Says how networks are trained.
+    """Says how networks are trained."""
 
-    Attributes:
-        epochs: passes over the training images.
-        optimizer: makes the optimiser from parameter groups.
-        warmup_epochs: linear warm-up, at most `epochs`.
-        schedule: how the rate falls to 0 after the warm-up.
-        clip_value: bound of each gradient's absolute value; None leaves them.
-        clip_norm: bound of the norm of all gradients together; None leaves it.
-        decay_all: whether weight decay acts on norms, biases and quantiser scalars too.
-        lr_batch_size: images of a step, all processes together, that the optimiser's rate is meant for: the rate is
-            multiplied by `max(1, images of a step // lr_batch_size)`, as published. None takes it as it is.
-        schedule_every: steps between two changes of the rate.
-        ema_decay: decay of an exponential mean of the weights, which then is what is saved; None keeps none.
-        guard: what to do when the loss is no number or explodes.
-    """
-
-    epochs: Annotated[int, Ge(1)]
-    optimizer: OptimizerFactory
-    warmup_epochs: Annotated[float, Ge(0)] = 0.0
-    schedule: Literal["cosine", "linear"] = "cosine"
-    clip_value: Annotated[float, Gt(0)] | None = 1.0
-    clip_norm: Annotated[float, Gt(0)] | None = None
-    decay_all: bool = False
+    epochs: Annotated[int, Ge(1)]  # passes over the training images
+    optimizer: OptimizerFactory  # makes the optimiser from parameter groups
+    warmup_epochs: Annotated[float, Ge(0)] = 0.0  # linear warm-up, at most `epochs`
+    schedule: Literal["cosine", "linear"] = "cosine"  # how the rate falls to 0 after the warm-up
+    clip_value: Annotated[float, Gt(0)] | None = 1.0  # bound of each gradient's absolute value
+    clip_norm: Annotated[float, Gt(0)] | None = None  # bound of the norm of all gradients together
+    decay_all: bool = False  # whether weight decay acts on norms, biases and quantiser scalars too
+    # images of a step, all processes together, that the optimiser's rate is meant for: the rate is multiplied by
+    # `max(1, images of a step // lr_batch_size)`, as published; None takes it as it is
     lr_batch_size: Annotated[int, Ge(1)] | None = None
-    schedule_every: Annotated[int, Ge(1)] = 1
+    schedule_every: Annotated[int, Ge(1)] = 1  # steps between two changes of the rate
+    # decay of an exponential mean of the weights, which then is what is saved; None keeps none
     ema_decay: Annotated[float, Gt(0), Lt(1)] | None = None
     guard: Annotated[Guard, Neutral("acts where a loss diverges; until then training is the same")] = Guard()
 

@@ -14,19 +14,12 @@ from spaceevo.report.picture import picture
 
 @dataclass(frozen=True)
 class PlatformFront:
-    """Holds what is shown of one platform's front.
-
-    Attributes:
-        platform: its name.
-        rows: subnets of the front: `latency_ms` (predicted), `measured_ms` (or None), `held_out_top1`.
-        limits_ms: latency limits that were asked for.
-        evaluated: latency in ms and top-1 in percent of every evaluated subnet.
-    """
+    """Holds what is shown of one platform's front."""
 
     platform: str
-    rows: Sequence[Mapping[str, Any]]
-    limits_ms: Sequence[float]
-    evaluated: Sequence[tuple[float, float]]
+    rows: Sequence[Mapping[str, Any]]  # subnets: `latency_ms` (predicted), `measured_ms` (or None), `held_out_top1`
+    limits_ms: Sequence[float]  # that were asked for
+    evaluated: Sequence[tuple[float, float]]  # latency in ms and top-1 in percent of every evaluated subnet
 
 
 def draw_fronts(path: Path, fronts: Sequence[PlatformFront]) -> None:

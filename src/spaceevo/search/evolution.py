@@ -23,21 +23,14 @@ PATIENCE = 1000
 
 @dataclass
 class SearchState(Generic[Item]):
-    """Holds all that a search remembers.
+    """Holds all that a search remembers."""
 
-    Attributes:
-        rng: the generator of every random decision.
-        population: individuals the strategy works on, in its order.
-        batch: individuals proposed last, some perhaps not evaluated yet; none when the search has ended.
-        history: score of every evaluated individual, in order of evaluation.
-        generation: number of batches proposed.
-    """
-
-    rng: random.Random
-    population: list[Item] = field(default_factory=list)
+    rng: random.Random  # of every random decision
+    population: list[Item] = field(default_factory=list)  # what the strategy works on, in its order
+    # proposed last, some perhaps not evaluated yet; none when the search has ended
     batch: list[Item] = field(default_factory=list)
-    history: dict[Item, float] = field(default_factory=dict)
-    generation: int = 0
+    history: dict[Item, float] = field(default_factory=dict)  # every evaluated individual's score, in order
+    generation: int = 0  # number of batches proposed
     _best: tuple[Item, float] | None = field(default=None, init=False, repr=False)
 
     @property
@@ -70,11 +63,7 @@ class SearchState(Generic[Item]):
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], decode: Callable[[str], Item]) -> SearchState[Item]:
-        """Read what `to_json` writes.
-
-        Raises:
-            CheckpointError: a part is missing or malformed.
-        """
+        """Read what `to_json` writes; a `CheckpointError` says which part is broken."""
         try:
             version, internal, gauss = value["rng"]
             state = cls(random.Random(), generation=int(value["generation"]))
@@ -287,10 +276,6 @@ def _best_of_sample(ranked: Sequence[Item], size: int, rng: random.Random) -> It
 
 
 def require_positive(**settings: int) -> None:
-    """Check settings of a strategy.
-
-    Raises:
-        ConfigError: some are below 1.
-    """
+    """Check settings of a strategy; a `ConfigError` names those below 1."""
     if faults := [f"{name} = {value}" for name, value in settings.items() if value < 1]:
         raise ConfigError(f"search: {', '.join(faults)}; allowed: 1 or more")

@@ -25,24 +25,14 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class FrontEvolution:
-    """Searches a front of subnets; the state's population is in the order of survival, the fittest first.
-
-    Attributes:
-        problem: what is searched.
-        population: subnets that survive a generation, and the first generation's number.
-        generations: the first population is the first of them.
-        children: subnets evaluated in each further generation.
-        screened: children sampled for each one that is evaluated, which their predicted scores pick out; 1 predicts
-            nothing.
-        tries: samples without a new feasible subnet after which the space counts as exhausted.
-    """
+    """Searches a front of subnets; the state's population is in the order of survival, the fittest first."""
 
     problem: SubnetProblem
-    population: int = 64
-    generations: int = 20
-    children: int = 64
-    screened: int = 1
-    tries: int = 2_000
+    population: int = 64  # subnets that survive a generation, and the first generation's number
+    generations: int = 20  # the first population is the first of them
+    children: int = 64  # subnets evaluated in each further generation
+    screened: int = 1  # children sampled for each evaluated one, which predicted scores pick out; 1 predicts nothing
+    tries: int = 2_000  # samples without a new feasible subnet after which the space counts as exhausted
 
     def __post_init__(self) -> None:
         require_positive(population=self.population, generations=self.generations, children=self.children)

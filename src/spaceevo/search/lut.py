@@ -33,27 +33,19 @@ COLUMNS = ("sub-stage", "input shape", "loss", "MFLOPs", "MParams", "latency ms"
 
 @dataclass(frozen=True, slots=True)
 class LutRow:
-    """Holds one measured sub-stage.
-
-    `cin` and `hw` are its input's channels and height (= width) in pixels; `mflops` counts millions of
-    multiply-accumulates, `mparams` millions of parameters.
-    """
+    """Holds one measured sub-stage."""
 
     substage: str
-    cin: int
-    hw: int
+    cin: int  # channels of its input
+    hw: int  # height and width of its input, in pixels
     loss: float
-    mflops: float
+    mflops: float  # millions of multiply-accumulates
     mparams: float
     latency_ms: float
 
     @classmethod
     def parse(cls, line: str) -> LutRow:
-        """Read a line of a look-up table.
-
-        Raises:
-            TableError: a column is wrong; names it, its value and what is allowed.
-        """
+        """Read a line of a look-up table; a `TableError` names a wrong column, its value and what is allowed."""
         fields = line.split(",")
         if len(fields) != len(COLUMNS):
             raise TableError(f"{len(fields)} columns instead of {len(COLUMNS)} ({', '.join(COLUMNS)}) in '{line}'")
@@ -106,11 +98,7 @@ def write_lut_file(path: Path, rows: Iterable[LutRow]) -> None:
 
 
 def read_lut_file(path: Path) -> list[LutRow]:
-    """Read one look-up table.
-
-    Raises:
-        TableError: the file is empty or a line is wrong; names the file, the line, the column and its value.
-    """
+    """Read one look-up table; a `TableError` names the file, the line, the column and its value."""
     lines = path.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
     if not lines:
         raise TableError(f"{path} is empty; delete it and make it again")

@@ -16,19 +16,12 @@ Choices = tuple[tuple[LutKey, ...], ...]
 
 @dataclass(frozen=True)
 class Optimum:
-    """Holds the best space and its score; none of the superspace scores higher under the same draws.
-
-    Attributes:
-        space: the best.
-        score: its score.
-        bounds: number of sets of spaces that were bounded.
-        scored: number of spaces that were scored.
-    """
+    """Holds the best space and its score; none of the superspace scores higher under the same draws."""
 
     space: SpaceMember
     score: float
-    bounds: int
-    scored: int
+    bounds: int  # sets of spaces that were bounded
+    scored: int  # spaces that were scored
 
 
 class OptimumSearch:

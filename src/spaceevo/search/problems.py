@@ -63,29 +63,18 @@ class SpaceProblem:
         return [option for option in options if option != item]
 
     def decode(self, text: str) -> SpaceMember:
-        """Read a space of this superspace, e.g. `mobilew-122222-155400`.
-
-        Raises:
-            EncodingError: malformed, or of another superspace.
-        """
+        """Read a space of this superspace, e.g. `mobilew-122222-155400`; an `EncodingError` says what is wrong."""
         return parse_space(text, within=self.superspace)
 
 
 @dataclass(frozen=True)
 class SubnetProblem:
-    """Describes the search among the subnets of a space that pass `feasible`, usually a range of predicted latency.
-
-    Attributes:
-        member: the space.
-        feasible: tells whether a subnet may be evaluated.
-        requirement: what `feasible` asks for, in words, for the message when no subnet passes.
-        latency_ms: what the search of a front keeps low.
-    """
+    """Describes the search among the subnets of a space that pass `feasible`, usually a range of predicted latency."""
 
     member: SpaceMember
     feasible: Callable[[SubnetSpec], bool] = lambda _: True
-    requirement: str = "none"
-    latency_ms: Callable[[SubnetSpec], float] = lambda _: 0.0
+    requirement: str = "none"  # what `feasible` asks for, in words, for the message when no subnet passes
+    latency_ms: Callable[[SubnetSpec], float] = lambda _: 0.0  # what the search of a front keeps low
 
     def sample(self, rng: random.Random) -> SubnetSpec:
         """Sample a subnet."""
@@ -100,11 +89,7 @@ class SubnetProblem:
         return crossover_subnet(self.member, first, second, rng)
 
     def decode(self, text: str) -> SubnetSpec:
-        """Read a subnet of this space.
-
-        Raises:
-            EncodingError: malformed, or not in this space.
-        """
+        """Read a subnet of this space; an `EncodingError` says what is wrong."""
         spec = SubnetSpec.parse(text)
         self.member.validate(spec)
         return spec

@@ -108,11 +108,7 @@ class QualityScorer:
         self._sampled = self._sample(0, lut_keys(self.superspace))
 
     def score(self, member: SpaceMember | str) -> Quality:
-        """Score a space, given as itself or as text (`onnxw-151122-023231`).
-
-        Raises:
-            EncodingError: the text is malformed, or the space is of another superspace.
-        """
+        """Score a space of the superspace, given as itself or as text (`onnxw-151122-023231`)."""
         return self._quality(self._sampled, self._keys(member))
 
     def fresh_scores(self, member: SpaceMember | str, replicates: int = 32) -> FloatArray:
