@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
 
 from spaceevo.artifacts import Neutral, fingerprint
-from spaceevo.errors import ConfigError, DataError
+from spaceevo.errors import DataError
 from spaceevo.lit.content import file_digests
 from spaceevo.lit.decoded import DecodedCache
 from spaceevo.lit.splits import Splits, read_splits
@@ -81,9 +81,6 @@ class ImageFolderDataModule(LightningDataModule):
         decoded_cache: folder that keeps images decoded (`DecodedCache`); None decodes them anew each time.
         decoded_cache_gib: most GiB that it takes.
         prepare: called with `root` before it is read; writes the images if they are absent.
-
-    Raises:
-        ConfigError: a setting is out of its range.
     """
 
     epoch = 0
@@ -109,9 +106,6 @@ class ImageFolderDataModule(LightningDataModule):
         prepare: Callable[[Path], object] | None = None,
     ) -> None:
         super().__init__()
-        _at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size, prefetch_factor=prefetch_factor)
-        _at_least(1, calibration_batches=calibration_batches, calibration_batch_size=calibration_batch_size)
-        _at_least(0, num_workers=num_workers, split_seed=split_seed, seed=seed, cache_mib=cache_mib)
         self.root = Path(root).expanduser()
         self.transform = transform if isinstance(transform, ImageTransform) else ImageTransform(**transform)
         self.batch_size = batch_size
@@ -272,9 +266,3 @@ class ImageFolderDataModule(LightningDataModule):
             generator=torch.Generator().manual_seed(self.seed),
             **batching,
         )
-
-
-def _at_least(low: int, **settings: int) -> None:
-    for name, value in settings.items():
-        if value < low:
-            raise ConfigError(f"data.{name} is {value}; allowed: {low} or more")
