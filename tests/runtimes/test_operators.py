@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spaceevo.quant.program import Program
-from spaceevo.report.operators import draw_operators
+from spaceevo.report.latency import draw_operators
 from spaceevo.runtimes.base import OperatorTime
 from spaceevo.runtimes.litert.layers import SHIFT
 from spaceevo.runtimes.litert.operators import operator_files

@@ -194,8 +194,8 @@ def test_ties_go_to_what_other_subnets_speak_for() -> None:
     scores = {spec: float(len(spec.stages[2])) for spec in (sample_subnet(MEMBER, rng) for _ in range(60))}
     good, bad = MEMBER.largest, MEMBER.smallest
     scores |= {good: 9.0, bad: 9.0}
-    assert most_accurate(MEMBER, [bad, good], scores, lambda _: 1.0) == good
-    assert most_accurate(MEMBER, [bad, good], {**scores, bad: 9.1}, lambda _: 1.0) == bad
+    assert most_accurate([bad, good], scores, lambda _: 1.0) == good
+    assert most_accurate([bad, good], {**scores, bad: 9.1}, lambda _: 1.0) == bad
 
 
 def test_jobs_of_a_sweep_become_one_front(tmp_path: Path) -> None:

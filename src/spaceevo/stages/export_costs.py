@@ -7,7 +7,7 @@ from pathlib import Path
 
 from spaceevo.artifacts import write_csv
 from spaceevo.export.bundle import PRECISIONS
-from spaceevo.report.operators import draw_operators
+from spaceevo.report.latency import draw_operators
 from spaceevo.runtimes.base import Profile
 from spaceevo.runtimes.machine import machine_name
 from spaceevo.runtimes.registry import runtime_for

@@ -13,7 +13,7 @@ from spaceevo.nn.evaluate import top1
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.program import Program
-from spaceevo.report.front import Drawn, draw_fronts
+from spaceevo.report.front import PlatformFront, draw_fronts
 from spaceevo.search.front import front
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.encoding import SubnetSpec
@@ -147,7 +147,7 @@ def _write_tables(
     """CSV and picture of the fronts, and the table on the screen."""
     write_csv(output / "front.csv", rows)
     drawn = [
-        Drawn(name, [row for row in rows if row["platform"] == name], limits_ms[name], evaluated[name])
+        PlatformFront(name, [row for row in rows if row["platform"] == name], limits_ms[name], evaluated[name])
         for name in limits_ms
     ]
     draw_fronts(output / "front.png", drawn)

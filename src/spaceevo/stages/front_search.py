@@ -14,7 +14,7 @@ from spaceevo.nn.evaluate import Evaluation
 from spaceevo.platforms.base import Platform
 from spaceevo.search.evolution import GenerationalEvolution, SearchState, Strategy, evolve
 from spaceevo.search.front import FrontEvolution, Staircase, evenly, front
-from spaceevo.search.prediction import ScorePrediction
+from spaceevo.search.prediction import predict_scores
 from spaceevo.search.problems import SubnetProblem
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember
@@ -134,7 +134,7 @@ class FrontSearch:
         chosen = {limit: self._best(scores, limit) for limit in self.limits}
         return Found(self.name, self.latency, self.evaluations, shown, chosen)
 
-    def _published(self, limit_ms: float) -> GenerationalEvolution[SubnetSpec]:
+    def _published(self, limit_ms: float) -> GenerationalEvolution:
         problem, how = self._problem(self._lowest(limit_ms), limit_ms), self.recipe.evolution
         return GenerationalEvolution(problem, how.population, how.generations, how.mutants, how.crossovers)
 
@@ -175,7 +175,7 @@ class FrontSearch:
         within = [spec for spec in scores if lowest <= self.latency(spec) <= limit_ms]
         if not within:
             raise ConstraintError(f"no subnet found with {self._requirement(lowest, limit_ms)}")
-        return most_accurate(self.member, within, scores, self.latency)
+        return most_accurate(within, scores, self.latency)
 
     def _problem(self, low_ms: float, high_ms: float) -> SubnetProblem:
         def is_feasible(spec: SubnetSpec) -> bool:
@@ -208,7 +208,6 @@ class FrontSearch:
 
 
 def most_accurate(
-    member: SpaceMember,
     specs: Sequence[SubnetSpec],
     scores: Mapping[SubnetSpec, float],
     latency_ms: Callable[[SubnetSpec], float],
@@ -219,7 +218,7 @@ def most_accurate(
     """
     best = max(scores[spec] for spec in specs)
     equal = [spec for spec in specs if scores[spec] == best]
-    predicted = ScorePrediction(member).predict(equal, list(scores.items()))
+    predicted = predict_scores(equal, list(scores.items()))
     ranked = sorted(zip(equal, predicted, strict=True), key=lambda pair: (-pair[1], latency_ms(pair[0])))
     return ranked[0][0]
 

@@ -12,7 +12,7 @@ from annotated_types import Ge
 
 from spaceevo.artifacts import Component, write_csv
 from spaceevo.platforms.base import Platform
-from spaceevo.report.latency_cdf import draw_latency_cdf
+from spaceevo.report.latency import draw_latency_cdf
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_subnet
 from spaceevo.space.published import published_names

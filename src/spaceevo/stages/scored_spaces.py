@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from spaceevo.artifacts import write_csv
-from spaceevo.report.spaces import DrawnSpace, draw_distributions, draw_history
+from spaceevo.report.spaces import SampledSpace, draw_distributions, draw_history
 from spaceevo.search.problems import SpaceProblem
 from spaceevo.search.quality import Quality, QualityScorer
 from spaceevo.space.superspace import SpaceMember
@@ -80,11 +80,11 @@ class ScoredSpaces:
             write_csv(outputs[name], rows)
         best = self.ranked()[0]
         starts = SpaceProblem(self.scorer.superspace).starts()
-        uniform = [self._drawn(member) for member in starts if member != best]
+        uniform = [self._sampled(member) for member in starts if member != best]
         outputs |= {name: folder / f"{name}.png" for name in ("distributions", "score_by_evaluation")}
-        draw_distributions(outputs["distributions"], self._drawn(best), uniform, self.scorer.constraints_ms)
+        draw_distributions(outputs["distributions"], self._sampled(best), uniform, self.scorer.constraints_ms)
         draw_history(outputs["score_by_evaluation"], [quality.score for quality in self.qualities.values()])
         return outputs
 
-    def _drawn(self, member: SpaceMember) -> DrawnSpace:
-        return DrawnSpace(str(member), *self.scorer.drawn(member))
+    def _sampled(self, member: SpaceMember) -> SampledSpace:
+        return SampledSpace(str(member), *self.scorer.sampled(member))

@@ -157,7 +157,7 @@ class SpaceSearchJob(Job[SpaceSearchSettings]):
         limits = limits_for(self.platform.name, settings.latency_constraint)
         if limits is None:
             unlimited = QualityScorer(lut, self.superspace, [NO_LIMIT_MS], fixed_ms, samples=AUTO_SAMPLES)
-            fastest, slowest = unlimited.fastest_ms, unlimited.slowest_ms
+            fastest, slowest = unlimited.latency_range_ms()
             limits = (float(f"{fastest + AUTO_POINT * (slowest - fastest):.3g}"),)
         return QualityScorer(
             lut, self.superspace, limits, fixed_ms, t=recipe.t, a=recipe.a, samples=recipe.samples, seed=settings.seed
