@@ -1,4 +1,4 @@
-"""nn-Meter's view of blocks: kernels with features in its order, and a cost model of them that it can load.
+"""Shows blocks as nn-Meter sees them: kernels with features in its order, and a cost model of them that it can load.
 
 Feature orders are nn-Meter's: convolutions `[hw, cin, cout, k, stride, MFLOPs, MParams]`, fc `[cin, cout, MFLOPs,
 MParams]`, se, hswish, swish and pooling `[hw, c]`, resnet-se `[hw, c, squeeze]`, add and addrelu `[hw, c, c]`.
@@ -50,11 +50,7 @@ def kernels_of(spec: BlockSpec, hw: int) -> tuple[Kernel, ...]:
 
 
 def _gate_of(layers: Mapping[str, PlacedLayer], product: PlacedLayer) -> list[PlacedLayer]:
-    """Find the squeeze-and-excitation that makes a product's second input of its first: pool, reduce, expand.
-
-    Raises:
-        TableError: the product is none of squeeze-and-excitation, and nn-Meter has no kernel of others.
-    """
+    """Find the squeeze-and-excitation that makes a product's second input of its first: pool, reduce, expand."""
     scaled, name = product.sources
     way: list[PlacedLayer] = []
     while name != scaled and name in layers:
@@ -101,7 +97,7 @@ def _conv_kernels(name: str, layer: Layer, hw: int) -> Iterator[Kernel]:
 
 
 def _work(name: str, features: Array) -> Array:
-    """What kernels `(N, features)` compute and move, `(N, kinds)`: what their latency is a non-negative sum of."""
+    """Count what kernels `(N, features)` compute and move, `(N, kinds)`: their latency is a non-negative sum of it."""
     one = np.ones(len(features))
     if name in ("conv-bn-relu", "dwconv-bn-relu"):
         hw, cin, cout, k, stride, mflops, mparams = features.T
@@ -122,12 +118,7 @@ def _work(name: str, features: Array) -> Array:
 
 
 class KernelCosts:
-    """Predicts one kernel as nn-Meter asks for it: rows of features → ms.
-
-    Args:
-        name: name of the kernel.
-        costs: ms per kind of work, in the order of this module.
-    """
+    """Predicts one kernel as nn-Meter asks for it, by costs in ms per kind of work in the order of this module."""
 
     def __init__(self, name: str, costs: Sequence[float]) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""A fitted model of block latency: what a block computes and moves, times non-negative costs, a set for each family.
+"""Models block latency: what a block computes and moves, times fitted non-negative costs, a set for each family.
 
 In networks weights come from far memory, while a block measured alone finds them in cache; two more terms correct that.
 """
@@ -119,19 +119,15 @@ class Roofline:
         return cls(costs)
 
     def knows(self, spec: BlockSpec) -> bool:
-        """Whether blocks of this family were measured."""
+        """Tell whether blocks of this family were measured."""
         return family_of(spec) in self.costs
 
     def block_ms(self, spec: BlockSpec, hw: int) -> float:
-        """Predict the latency in ms of a block by itself.
-
-        Raises:
-            TableError: no block of its family was measured.
-        """
+        """Predict the latency in ms of a block by itself; raises `TableError` where none of its family was measured."""
         if not self.knows(spec):
             raise TableError(f"no block of the family '{family_of(spec)}' was measured; known: {choices(self.costs)}")
-        work, costs = block_work(spec, hw), self.costs[family_of(spec)]
-        return sum(cost * work.get(kind, 0.0) for kind, cost in costs.items())
+        work = block_work(spec, hw)
+        return sum(cost * work.get(kind, 0.0) for kind, cost in self.costs[family_of(spec)].items())
 
 
 @dataclass(frozen=True)
@@ -143,15 +139,9 @@ class Correction:
 
     @classmethod
     def fit(cls, sums_ms: Sequence[float], mparams: Sequence[float], latency_ms: Sequence[float]) -> Correction:
-        """Fit the relative error of whole networks.
-
-        Args:
-            sums_ms: per network, the sum of its blocks by themselves.
-            mparams: its parameters in millions.
-            latency_ms: its measured latency.
-        """
-        features = np.stack([np.asarray(sums_ms, np.float64), np.asarray(mparams, np.float64)], axis=1)
-        scale, ms_per_mparam = relative_nnls(features, np.asarray(latency_ms, np.float64))
+        """Fit the relative error of networks' measured latencies to their blocks' sums and their parameters."""
+        features = np.column_stack([sums_ms, mparams])
+        scale, ms_per_mparam = relative_nnls(features, np.asarray(latency_ms))
         return cls(float(f"{scale:.6g}"), float(f"{ms_per_mparam:.6g}"))
 
     def block_ms(self, alone_ms: float, spec: BlockSpec, hw: int) -> float:
