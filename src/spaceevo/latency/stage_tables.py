@@ -15,6 +15,7 @@ from scipy import sparse
 from scipy.optimize import nnls
 from scipy.sparse.linalg import lsqr
 from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.feature_extraction import DictVectorizer
 
 from spaceevo.latency.roofline import block_work, family_of
 from spaceevo.space.placement import PlacedBlock, block_key
@@ -86,19 +87,13 @@ def solve_blocks(rows: StageRows, exact_ms: Mapping[str, float]) -> Array:
 
 def _roofline_prior(rows: StageRows) -> Array:
     """Predict blocks by non-negative costs per family, fitted to whole rows."""
-    columns = dict[tuple[str, str], int]()
-    entries = [
-        (row, columns.setdefault((family_of(spec), kind), len(columns)), amount)
-        for row, (spec, hw) in enumerate(rows.blocks)
-        for kind, amount in block_work(spec, hw).items()
-    ]
-    where, kinds, amounts = zip(*entries, strict=True)
-    work = sparse.csr_matrix((amounts, (where, kinds)), shape=(len(rows.blocks), len(columns)))
+    works = [{(family_of(spec), kind): n for kind, n in block_work(spec, hw).items()} for spec, hw in rows.blocks]
+    work = DictVectorizer(sort=False).fit_transform(works)
     scaled = (rows.occurrences @ work).toarray() / rows.latency_ms[:, None]
     # The normal equations, so that the solver need not see every row; the ridge keeps them definite.
     gram = scaled.T @ scaled
     factor = np.linalg.cholesky(gram + np.diag(1e-9 * np.diag(gram) + 1e-15))
-    costs = nnls(factor.T, np.linalg.solve(factor, scaled.sum(axis=0)), maxiter=100 * len(columns))[0]
+    costs = nnls(factor.T, np.linalg.solve(factor, scaled.sum(axis=0)), maxiter=100 * work.shape[1])[0]
     prior: Array = np.maximum(work @ costs, LEAST_MS)
     return prior
 

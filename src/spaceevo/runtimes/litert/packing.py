@@ -17,8 +17,10 @@ AMX_CHANNELS = 64
 """Input channels, a byte each, that one AMX tile holds."""
 
 
-def native_channels() -> int:
-    """Count the channels that fill this machine's matrix units; 1 where packing does not pay."""
+def channels_to_fill(asked: int | None) -> int:
+    """Resolve `packed_channels`: None fills this machine's matrix units; 1 where packing does not pay."""
+    if asked is not None:
+        return asked
     return AMX_CHANNELS if "amx_int8" in instruction_sets() else 1
 
 

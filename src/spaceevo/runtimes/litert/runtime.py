@@ -16,7 +16,7 @@ from spaceevo.runtimes.base import PLAIN_FILE, FileOptions, OperatorTime, Profil
 from spaceevo.runtimes.litert.flatbuffer import EXTRA, METADATA_NAME, PACKAGE, FlatbufferGraph, read_model
 from spaceevo.runtimes.litert.float_writer import to_float_tflite
 from spaceevo.runtimes.litert.operators import float_operators, operator_files, operator_kinds
-from spaceevo.runtimes.litert.packing import native_channels
+from spaceevo.runtimes.litert.packing import channels_to_fill
 from spaceevo.runtimes.litert.writer import to_tflite
 from spaceevo.runtimes.timing import time_models
 from spaceevo.space.placement import PlacedBlock
@@ -87,14 +87,10 @@ class LiteRt(Runtime):
         """
         operators = operator_files(file)
         files = {"whole": file, "empty": _empty_file()} | {str(index): op.file for index, op in enumerate(operators)}
-        latency_ms = {
-            name: timing.latency_ms for name, timing in time_models(files, self.load, repeats, group=len(files)).items()
-        }
-        rows = [
-            OperatorTime(op.name, op.kind, max(0.0, latency_ms[str(index)] - latency_ms["empty"]))
-            for index, op in enumerate(operators)
-        ]
-        return Profile(rows, latency_ms["whole"])
+        whole, empty, *alone = time_models(files, self.load, repeats, group=len(files)).values()
+        times_ms = [max(0.0, timing.latency_ms - empty.latency_ms) for timing in alone]
+        rows = [OperatorTime(op.name, op.kind, ms) for op, ms in zip(operators, times_ms, strict=True)]
+        return Profile(rows, whole.latency_ms)
 
     def op_counts(self, file: bytes) -> dict[str, int]:
         """Count the operators by type."""
@@ -119,7 +115,7 @@ class LiteRt(Runtime):
 
     def packed(self, asked: int | None) -> int:
         """Resolve `packed_channels`: this machine's where nothing is asked for."""
-        return native_channels() if asked is None else asked
+        return channels_to_fill(asked)
 
 
 def _empty_file() -> bytes:

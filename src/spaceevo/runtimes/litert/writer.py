@@ -8,7 +8,7 @@ from spaceevo.quant.program import Op, Program, TensorQuant
 from spaceevo.quant.quantizer import RELU6_SCALE
 from spaceevo.runtimes.base import INPUT_NAME, OUTPUT_NAME, PLAIN_FILE, FileOptions
 from spaceevo.runtimes.litert.layers import LayerGraph, Value, Weights
-from spaceevo.runtimes.litert.packing import native_channels
+from spaceevo.runtimes.litert.packing import channels_to_fill
 from spaceevo.runtimes.preprocessing import INSIDE_NAME, Preprocessing
 
 
@@ -51,7 +51,7 @@ def to_tflite(program: Program, metadata: Mapping[str, str] | None = None, optio
 
     Inside, everything is int8: the program's integers less 128. Watched tensors come out as real values.
     """
-    graph = LayerGraph(native_channels() if options.packed_channels is None else options.packed_channels)
+    graph = LayerGraph(channels_to_fill(options.packed_channels))
     channels, height, width = program.input_shape
     shape = (1, height, width, channels)
     if options.preprocessing is None or not options.preprocessing.inside:

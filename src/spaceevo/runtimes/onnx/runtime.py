@@ -62,14 +62,11 @@ class OnnxSession(Session):
     @cached_property
     def _random(self) -> dict[str, NDArray[np.generic]]:
         rng = np.random.default_rng(0)
-        found: dict[str, NDArray[np.generic]] = {}
-        for value in self.session.get_inputs():
-            shape = [size if isinstance(size, int) else 1 for size in value.shape]
-            is_integer = value.type == "tensor(uint8)"
-            found[value.name] = (
-                rng.integers(0, 256, shape, np.uint8) if is_integer else rng.standard_normal(shape, np.float32)
-            )
-        return found
+        (value,) = self.session.get_inputs()
+        shape = [size if isinstance(size, int) else 1 for size in value.shape]
+        if value.type == "tensor(uint8)":
+            return {value.name: rng.integers(0, 256, shape, np.uint8)}
+        return {value.name: rng.standard_normal(shape, np.float32)}
 
 
 class OnnxRuntime(Runtime):
