@@ -80,15 +80,16 @@ def _only_our_line() -> Iterator[None]:
 
 def main() -> None:
     """Run the command line; a user's fault ends in one line and exit code 1."""
-    if len(sys.argv) == 1:
-        _print_stages()
-        return
     show_all = os.environ.get(FULL_ERROR, "") not in ("", "0")
     sys.argv[1:] = map(_quoted, sys.argv[1:])
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing, and the line is ours to write
     try:
         with nullcontext() if show_all else _only_our_line():
-            _task()
+            _print_stages() if len(sys.argv) == 1 else _task()
+        sys.stdout.flush()
+    except BrokenPipeError:  # `| head` has read enough; what is left in the buffer would raise again at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (SpaceEvoError, HydraException, OmegaConfBaseException) as error:
         if show_all:
             raise

@@ -23,18 +23,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """Describes a teacher as `conf/teacher` does.
+    """Describes a teacher as `conf/teacher` does."""
 
-    Attributes:
-        name: folder of its checkpoints.
-        model: makes the classifier; called with `num_classes`, and with `pretrained` where `weights` is `pretrained`.
-        taps: stage name → module whose output is that stage's; also the stage before the first one that is taught.
-        weights: `trained` needs a checkpoint of stage `teacher`; `pretrained` falls back on the library's weights.
-    """
-
-    name: str
+    name: str  # folder of its checkpoints
+    # makes the classifier; called with `num_classes`, and with `pretrained` where `weights` is `pretrained`
     model: Callable[..., nn.Module]
+    # stage name → module whose output is that stage's; also the stage before the first one that is taught
     taps: Mapping[str, str]
+    # `trained` needs a checkpoint of stage `teacher`; `pretrained` falls back on the library's weights
     weights: Literal["trained", "pretrained"] = "trained"
 
 

@@ -56,17 +56,11 @@ class Component(Generic[T]):
 
 @dataclass(frozen=True)
 class Leaf:
-    """Describes one setting.
+    """Describes one setting."""
 
-    Attributes:
-        path: names from the job's settings down to it.
-        value: its plain value.
-        neutral: why it cannot change a result; None where it can.
-    """
-
-    path: tuple[str, ...]
-    value: Plain
-    neutral: str | None
+    path: tuple[str, ...]  # names from the job's settings down to it
+    value: Plain  # its plain value
+    neutral: str | None  # why it cannot change a result; None where it can
 
 
 def identity(settings: object) -> dict[str, Plain]:

@@ -42,23 +42,14 @@ def parse_record(cls: type[R], content: Plain, source: Path) -> R:
 
 @dataclass(frozen=True)
 class SpaceChoice:
-    """Says which space the last space search chose (`best.json`).
+    """Says which space the last space search chose (`best.json`)."""
 
-    Attributes:
-        space: its encoding.
-        latency_constraints_ms: what it was searched for, in ms.
-        score: its Q-T score.
-        probability: share of its subnets within the constraint.
-        loss: mean of the smallest losses among those.
-        schema: version of this record.
-    """
-
-    space: str
-    latency_constraints_ms: tuple[float, ...]
-    score: float
-    probability: float
-    loss: float
-    schema: int = SCHEMA
+    space: str  # its encoding
+    latency_constraints_ms: tuple[float, ...]  # what it was searched for, in ms
+    score: float  # its Q-T score
+    probability: float  # share of its subnets within the constraint
+    loss: float  # mean of the smallest losses among those
+    schema: int = SCHEMA  # version of this record
 
     def write(self, path: Path) -> None:
         """Write the record, atomically."""
@@ -76,58 +67,33 @@ class SpaceChoice:
 
 @dataclass(frozen=True)
 class FrontSubnet:
-    """Describes one subnet of a front.
+    """Describes one subnet of a front."""
 
-    Attributes:
-        platform: whose front it is on.
-        subnet: its encoding.
-        asked_ms: latency limits it is the best within, separated by spaces.
-        latency_ms: predicted.
-        measured_ms: measured, where the device was at hand.
-        held_out_top1: in percent.
-        top1: on the test images, in percent.
-        mmacs: multiply-accumulates in millions.
-        mparams: parameters in millions.
-        file: number of its checkpoints.
-        int8_file: its INT8 checkpoint.
-        fp32_file: its fp32 checkpoint.
-    """
-
-    platform: str
-    subnet: str
-    asked_ms: str
-    latency_ms: float
-    measured_ms: float | None
-    held_out_top1: float
-    top1: float
-    mmacs: float
-    mparams: float
-    file: str = ""
-    int8_file: str | None = None
-    fp32_file: str | None = None
+    platform: str  # whose front it is on
+    subnet: str  # its encoding
+    asked_ms: str  # latency limits it is the best within, separated by spaces
+    latency_ms: float  # predicted
+    measured_ms: float | None  # measured, where the device was at hand
+    held_out_top1: float  # in percent
+    top1: float  # on the test images, in percent
+    mmacs: float  # multiply-accumulates in millions
+    mparams: float  # parameters in millions
+    file: str = ""  # number of its checkpoints
+    int8_file: str | None = None  # its INT8 checkpoint
+    fp32_file: str | None = None  # its fp32 checkpoint
 
 
 @dataclass(frozen=True)
 class Front:
-    """Says what the last subnet search in a space found (`front.json`).
+    """Says what the last subnet search in a space found (`front.json`)."""
 
-    Attributes:
-        space: encoding of the space.
-        chosen: encoding of the best subnet within the first limit.
-        front: the subnets, platform by platform, the fastest first.
-        latency_constraints_ms: limits of the first platform, in ms.
-        limits_ms: limits of each platform, in ms.
-        chosen_by_limit: platform → limit in ms as a text → the best subnet.
-        schema: version of this record.
-    """
-
-    space: str
-    chosen: str
-    front: tuple[FrontSubnet, ...]
-    latency_constraints_ms: tuple[float, ...]
-    limits_ms: Mapping[str, tuple[float, ...]]
-    chosen_by_limit: Mapping[str, Mapping[str, str]]
-    schema: int = SCHEMA
+    space: str  # encoding of the space
+    chosen: str  # encoding of the best subnet within the first limit
+    front: tuple[FrontSubnet, ...]  # the subnets, platform by platform, the fastest first
+    latency_constraints_ms: tuple[float, ...]  # limits of the first platform, in ms
+    limits_ms: Mapping[str, tuple[float, ...]]  # limits of each platform, in ms
+    chosen_by_limit: Mapping[str, Mapping[str, str]]  # platform → limit in ms as a text → the best subnet
+    schema: int = SCHEMA  # version of this record
 
     def write(self, path: Path) -> None:
         """Write the record, atomically."""
@@ -145,35 +111,22 @@ class Front:
 
 @dataclass(frozen=True)
 class StageResult:
-    """Says what a job made of what (`result.json`).
+    """Says what a job made of what (`result.json`)."""
 
-    Attributes:
-        stage: the job, as `+stage=` names it.
-        fingerprint: hash of the job and of `settings`.
-        seed: seed of everything random; None where nothing is.
-        figures: what was found, the unit in each name (`latency_ms`, `int8_top1`); top-level keys of the file.
-        settings: every setting that decides the result, by dotted name.
-        inputs: state of everything read besides settings: hashes of files, of images, of latency tables.
-        outputs: paths of the files made, by name.
-        versions: of the packages that decide a result.
-        device: where networks ran.
-        made: when, ISO 8601.
-        seconds: how long it took.
-        schema: version of this record.
-    """
-
-    stage: str
-    fingerprint: str
-    seed: int | None
+    stage: str  # the job, as `+stage=` names it
+    fingerprint: str  # hash of the job and of `settings`
+    seed: int | None  # seed of everything random; None where nothing is
+    # what was found, the unit in each name (`latency_ms`, `int8_top1`); top-level keys of the file
     figures: Mapping[str, Any]
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # every setting that decides the result, by dotted name
+    # state of everything read besides settings: hashes of files, of images, of latency tables
     inputs: Mapping[str, Any] = field(default_factory=dict)
-    outputs: Mapping[str, str] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    device: str = "cpu"
-    made: str = ""
-    seconds: float = 0.0
-    schema: int = SCHEMA
+    outputs: Mapping[str, str] = field(default_factory=dict)  # paths of the files made, by name
+    versions: Mapping[str, str] = field(default_factory=dict)  # of the packages that decide a result
+    device: str = "cpu"  # where networks ran
+    made: str = ""  # when, ISO 8601
+    seconds: float = 0.0  # how long it took
+    schema: int = SCHEMA  # version of this record
 
     def save(self, folder: Path) -> None:
         """Write `result.json` into `folder`, figures at the top level."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from spaceevo.artifacts import Neutral
 from spaceevo.errors import ConfigError
@@ -41,30 +41,19 @@ SUMMARY = (
 
 @dataclass(frozen=True)
 class Step:
-    """Names one job of the pipeline.
+    """Names one job of the pipeline."""
 
-    Attributes:
-        title: shown above what it prints.
-        stage: the job, as `+stage=` names it.
-        quant: scheme of quantisation, or `off`.
-    """
-
-    title: str
-    stage: str
-    quant: str
+    title: str  # shown above what it prints
+    stage: str  # the job, as `+stage=` names it
+    quant: str  # scheme of quantisation, or `off`
 
 
 @dataclass(frozen=True)
 class PipelineSettings:
-    """Lists the jobs.
+    """Lists the jobs."""
 
-    Attributes:
-        steps: the jobs in order.
-        force: whether all are made anew.
-    """
-
-    steps: tuple[Step, ...]
-    force: Annotated[bool, Neutral("says whether to run, not what")]
+    steps: tuple[Step, ...]  # the jobs in order
+    force: Annotated[bool, Neutral("says whether to run, not what")]  # whether all are made anew
 
 
 class PipelineJob(Job[PipelineSettings]):
@@ -100,5 +89,5 @@ class PipelineJob(Job[PipelineSettings]):
 def _compose(overrides: list[str]) -> DictConfig:
     """The config of one step; its output folder is the one that the job has by itself."""
     config = hydra.compose("config", overrides=overrides, return_hydra_config=True)
-    folder = Path(config.paths.root) / config.stage.folder
-    return hydra.compose("config", overrides=[*overrides, f"paths.output={folder}"], return_hydra_config=True)
+    OmegaConf.update(config, "paths.output", str(Path(config.paths.root) / config.stage.folder))
+    return config

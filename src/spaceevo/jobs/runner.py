@@ -19,8 +19,10 @@ from omegaconf import DictConfig
 from spaceevo.artifacts import RESULT_FILE, Component, Layout, Plain, StageResult
 from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import CheckpointError, SpaceEvoError
+from spaceevo.jobs.experiments import chosen_experiment
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import is_tracked, track
+from spaceevo.space.description import conf_folder
 from spaceevo.stages.job import Commands, Job, Outcome, Workspace
 from spaceevo.terminal import console, figure_table
 from spaceevo.version import VERSION
@@ -141,7 +143,13 @@ def commands(config: DictConfig) -> Commands:
     sources = [source for source in node.runtime.config_sources if source.provider == "command-line"]
     options = tuple(word for source in sources for word in ("--config-dir", str(source.path)))
     given = [text for text in node.overrides.task if text.lstrip("+~").partition("=")[0] not in UNREPEATED]
-    return Commands(options, tuple(given))
+    folders = [*(Path(source.path) for source in sources), conf_folder()]
+    chosen, beside = chosen_experiment(given, folders)
+    if chosen is None:
+        return Commands(options, tuple(given))
+    given = [text for text in given if text.lstrip("+").partition("=")[0] != "experiment"]
+    words = {(each.job, each.quant): f"experiment={each.name}" for each in beside}
+    return Commands(options, tuple(given), chosen.words, words)
 
 
 def _previous(job: Job[Any], output: Path) -> StageResult | None:

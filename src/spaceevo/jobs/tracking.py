@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 
 from spaceevo.artifacts import StageResult
 from spaceevo.errors import MissingExtraError
-from spaceevo.torchvision_shim import ensure_torchvision
 
 
 def is_tracked(config: DictConfig) -> bool:
@@ -35,6 +34,8 @@ def track(config: DictConfig, overrides: Sequence[str], result: StageResult, fol
         result: what the job made.
         folder: the run's files are kept below it, in `wandb/`.
     """
+    from spaceevo.torchvision_shim import ensure_torchvision  # it imports torch, which jobs without a network lack
+
     ensure_torchvision()  # Lightning's loggers are imported now
     logger = instantiate(config.logger, save_dir=str(folder), name=config.logger.name or result.stage)
     logger.log_hyperparams({"seed": result.seed, "overrides": list(overrides)})

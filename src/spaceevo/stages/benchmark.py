@@ -38,26 +38,17 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class BenchmarkRecipe:
-    """Says how subnets are measured.
+    """Says how subnets are measured."""
 
-    Attributes:
-        repeats: timings of each; the least counts.
-    """
-
-    repeats: Count
+    repeats: Count  # timings of each; the least counts
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSettings(SubnetSettings):
-    """Says what is measured, by default what the last subnet search chose and the front it found, and where.
+    """Says what is measured, by default what the last subnet search chose and the front it found, and where."""
 
-    Attributes:
-        platform: the platform.
-        recipe: how.
-    """
-
-    platform: Component[Platform]
-    recipe: BenchmarkRecipe
+    platform: Component[Platform]  # the platform
+    recipe: BenchmarkRecipe  # how
 
 
 class BenchmarkJob(SpaceJob[BenchmarkSettings]):

@@ -30,20 +30,13 @@ from spaceevo.teacher import Teacher, TeacherConfig, load_teacher
 
 @dataclass(frozen=True, kw_only=True)
 class BlockKdSettings(TrainingSettings):
-    """Says which students are trained, and how.
+    """Says which students are trained, and how."""
 
-    Attributes:
-        teacher: the teacher.
-        block: names of candidate blocks, of stages for all their candidates, or `all`.
-        lr_by_stage: learning rates of stages where they are not the recipe's.
-        variance_of: whose variance the loss divides by.
-        together: most students in one pass over the data; None trains all of them in one.
-    """
-
-    teacher: Component[TeacherConfig]
-    block: str | tuple[str, ...]
-    lr_by_stage: Mapping[str, Annotated[float, Gt(0)]]
-    variance_of: VarianceOf
+    teacher: Component[TeacherConfig]  # the teacher
+    block: str | tuple[str, ...]  # names of candidate blocks, of stages for all their candidates, or `all`
+    lr_by_stage: Mapping[str, Annotated[float, Gt(0)]]  # learning rates of stages where they are not the recipe's
+    variance_of: VarianceOf  # whose variance the loss divides by
+    # most students in one pass over the data; None trains all of them in one
     together: Annotated[Positive | None, Neutral("students end as they would alone")]
 
 

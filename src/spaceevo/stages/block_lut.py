@@ -43,52 +43,31 @@ PARTS = ("block", "window")
 
 @dataclass(frozen=True)
 class BlockLutRecipe:
-    """Says how much is tried.
+    """Says how much is tried."""
 
-    Attributes:
-        samples: rows of each table.
-        calibration_batches: batches of images for the batch norm of each sub-stage.
-        evaluation_batches: batches of images for its loss.
-        evaluation_batch_size: images in each of the latter.
-        cache_mib: MiB of the teacher's features kept in memory.
-        variance_of: whose variance the loss is relative to.
-    """
-
-    samples: Count
-    calibration_batches: Count
-    evaluation_batches: Count
-    evaluation_batch_size: Count
+    samples: Count  # rows of each table
+    calibration_batches: Count  # batches of images for the batch norm of each sub-stage
+    evaluation_batches: Count  # batches of images for its loss
+    evaluation_batch_size: Count  # images in each of the latter
+    # MiB of the teacher's features kept in memory
     cache_mib: Annotated[FiniteFloat, Ge(0), Neutral("says where features lie, not which")]
-    variance_of: VarianceOf
+    variance_of: VarianceOf  # whose variance the loss is relative to
 
 
 @dataclass(frozen=True)
 class BlockLutSettings:
-    """Says which tables are made, and from what.
+    """Says which tables are made, and from what."""
 
-    Attributes:
-        superspace: description of the superspace.
-        data: the images.
-        teacher: the teacher.
-        quant: scheme of the INT8 students, or `off`.
-        platform: the platform that latencies come from.
-        seed: decides what is sampled.
-        block: candidate blocks, e.g. `stage1_0`; `stage1` for all of a stage, or `all`.
-        window: width windows; None for all.
-        recipe: how much is tried.
-        threads: threads of torch; None leaves them to it.
-    """
-
-    superspace: Mapping[str, Any]
-    data: Component[ImageFolderDataModule]
-    teacher: Component[TeacherConfig]
-    quant: Quant
-    platform: Component[Platform]
-    seed: Seed
-    block: Texts
-    window: Numbers
-    recipe: BlockLutRecipe
-    threads: Count | None
+    superspace: Mapping[str, Any]  # description of the superspace
+    data: Component[ImageFolderDataModule]  # the images
+    teacher: Component[TeacherConfig]  # the teacher
+    quant: Quant  # scheme of the INT8 students, or `off`
+    platform: Component[Platform]  # the platform that latencies come from
+    seed: Seed  # decides what is sampled
+    block: Texts  # candidate blocks, e.g. `stage1_0`; `stage1` for all of a stage, or `all`
+    window: Numbers  # width windows; None for all
+    recipe: BlockLutRecipe  # how much is tried
+    threads: Count | None  # threads of torch; None leaves them to it
 
 
 class BlockLutJob(Job[BlockLutSettings]):

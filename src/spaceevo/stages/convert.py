@@ -30,31 +30,19 @@ NEXT = {"supernet": "evaluate", "block": "block_lut", "teacher": "block_kd"}
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertSettings(SpaceSettings):
-    """Says what is converted.
+    """Says what is converted."""
 
-    Attributes:
-        checkpoint: the released file.
-        block: which candidate block it is of; `all` leaves it to the name of the file's folder.
-        teacher: the teacher.
-    """
-
-    checkpoint: Path | None
-    block: Texts
-    teacher: Component[TeacherConfig]
+    checkpoint: Path | None  # the released file
+    block: Texts  # which candidate block it is of; `all` leaves it to the name of the file's folder
+    teacher: Component[TeacherConfig]  # the teacher
 
 
 class Converted(NamedTuple):
-    """One of our networks that takes released weights.
+    """One of our networks that takes released weights."""
 
-    Attributes:
-        network: the network.
-        target: file of its weights.
-        meta: what the file says of them.
-    """
-
-    network: nn.Module
-    target: Path
-    meta: CheckpointMeta
+    network: nn.Module  # the network
+    target: Path  # file of its weights
+    meta: CheckpointMeta  # what the file says of them
 
 
 class ConvertJob(SpaceJob[ConvertSettings]):

@@ -33,40 +33,25 @@ from spaceevo.stages.settings import Count, SubnetSettings, SupernetSettings, Te
 
 @dataclass(frozen=True)
 class ExportRecipe:
-    """Says what is written, and how near it has to be to the trained network.
+    """Says what is written, and how near it has to be to the trained network."""
 
-    Attributes:
-        format: the file formats, one or several.
-        packed_channels: channels to which files pack the pixels of narrow convolutions; None packs as the platform.
-        preprocessing: `inside` lets the files take pixels and normalise them.
-        min_agreement: images with the trained network's top-1, in percent.
-        max_mean_difference: mean difference of logits over their standard deviation.
-        allow_float: whether INT8 files may compute in float.
-        calibration_images: for the ranges that a network under `published` lacks.
-        repeats: timings; the least counts.
-    """
-
-    format: Texts
+    format: Texts  # the file formats, one or several
+    # channels to which files pack the pixels of narrow convolutions; None packs as the platform
     packed_channels: Count | None
-    preprocessing: Literal["inside", "outside"]
-    min_agreement: Annotated[FiniteFloat, Ge(0), Le(100)]
-    max_mean_difference: Annotated[FiniteFloat, Ge(0)]
-    allow_float: bool
-    calibration_images: Count
-    repeats: Count
+    preprocessing: Literal["inside", "outside"]  # `inside` lets the files take pixels and normalise them
+    min_agreement: Annotated[FiniteFloat, Ge(0), Le(100)]  # images with the trained network's top-1, in percent
+    max_mean_difference: Annotated[FiniteFloat, Ge(0)]  # mean difference of logits over their standard deviation
+    allow_float: bool  # whether INT8 files may compute in float
+    calibration_images: Count  # for the ranges that a network under `published` lacks
+    repeats: Count  # timings; the least counts
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings(SupernetSettings, SubnetSettings):
-    """Says which subnet is exported, by default what the last subnet search chose.
+    """Says which subnet is exported, by default what the last subnet search chose."""
 
-    Attributes:
-        packed_channels: channels to which the platform's files pack the pixels of narrow convolutions.
-        recipe: what is written.
-    """
-
-    packed_channels: Count | None
-    recipe: ExportRecipe
+    packed_channels: Count | None  # channels to which the platform's files pack the pixels of narrow convolutions
+    recipe: ExportRecipe  # what is written
 
 
 class ExportJob(SupernetBasedJob[ExportSettings]):

@@ -24,25 +24,15 @@ from spaceevo.stages.extraction import Extraction
 
 @dataclass(frozen=True)
 class Subject:
-    """Holds all that is exported.
+    """Holds all that is exported."""
 
-    Attributes:
-        member: its space.
-        spec: the subnet.
-        trained: the INT8 network as it was trained.
-        int8: it under `deploy`; the same unless it was trained under `published`.
-        fp32: its fp32 twin.
-        program: the integer program of `int8`.
-        metadata: what the files say of themselves.
-    """
-
-    member: SpaceMember
-    spec: SubnetSpec
-    trained: Network
-    int8: Network
-    fp32: Network
-    program: Program
-    metadata: Mapping[str, str]
+    member: SpaceMember  # its space
+    spec: SubnetSpec  # the subnet
+    trained: Network  # the INT8 network as it was trained
+    int8: Network  # it under `deploy`; the same unless it was trained under `published`
+    fp32: Network  # its fp32 twin
+    program: Program  # the integer program of `int8`
+    metadata: Mapping[str, str]  # what the files say of themselves
 
 
 def given_subject(given: Subnet, path: str, classes: Sequence[str], preprocessing: Preprocessing) -> Subject:
@@ -73,17 +63,11 @@ def given_subject(given: Subnet, path: str, classes: Sequence[str], preprocessin
 
 @dataclass(frozen=True)
 class SubjectSource:
-    """Prepares a subnet of supernets, INT8 and fp32.
+    """Prepares a subnet of supernets, INT8 and fp32."""
 
-    Attributes:
-        extraction: takes it out of them.
-        kept: its checkpoints by precision, `int8` and `fp32`, where it was taken out before.
-        preprocessing: what the files say of it.
-    """
-
-    extraction: Extraction
-    kept: Mapping[str, Path]
-    preprocessing: Preprocessing
+    extraction: Extraction  # takes it out of them
+    kept: Mapping[str, Path]  # its checkpoints by precision, `int8` and `fp32`, where it was taken out before
+    preprocessing: Preprocessing  # what the files say of it
 
     def subject(self, spec: SubnetSpec, calibration_images: int) -> Subject:
         """Prepare a subnet; so many images give it the ranges that a network under `published` lacks.

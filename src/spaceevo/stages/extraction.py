@@ -21,17 +21,11 @@ DECIDING = ("superspace.", "data.")
 
 @dataclass(frozen=True)
 class Extraction:
-    """Takes subnets out of a supernet, batch norm recalibrated on the calibration images.
+    """Takes subnets out of a supernet, batch norm recalibrated on the calibration images."""
 
-    Attributes:
-        source: the supernet.
-        data: the images.
-        identity: settings of the job by dotted name.
-    """
-
-    source: SupernetSource
-    data: ImageFolderDataModule
-    identity: Mapping[str, Plain]
+    source: SupernetSource  # the supernet
+    data: ImageFolderDataModule  # the images
+    identity: Mapping[str, Plain]  # settings of the job by dotted name
 
     def fingerprint(self, int8: bool) -> str:
         """Hash all that decides what a subnet computes: the supernet's weights, the images, how these are prepared."""

@@ -28,21 +28,13 @@ from spaceevo.stages.training import TrainingJob, TrainingSettings
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneSettings(TrainingSettings):
-    """Says which subnet is trained, and how.
+    """Says which subnet is trained, and how."""
 
-    Attributes:
-        space: encoding of the space; None takes the best found.
-        subnet: encoding, `max`, `min` or published name of a found subnet; None takes the chosen one.
-        checkpoint: the subnet's own checkpoint; None takes that of the last subnet search.
-        label_smoothing: share of the target that all classes have in common.
-        freeze_body: whether all but the classifier keeps its weights, norms and quantisers.
-    """
-
-    space: str | None
-    subnet: str | None
-    checkpoint: Path | None
-    label_smoothing: Annotated[float, Ge(0), Lt(1)]
-    freeze_body: bool
+    space: str | None  # encoding of the space; None takes the best found
+    subnet: str | None  # encoding, `max`, `min` or published name of a found subnet; None takes the chosen one
+    checkpoint: Path | None  # the subnet's own checkpoint; None takes that of the last subnet search
+    label_smoothing: Annotated[float, Ge(0), Lt(1)]  # share of the target that all classes have in common
+    freeze_body: bool  # whether all but the classifier keeps its weights, norms and quantisers
 
 
 class FinetuneJob(TrainingJob[FinetuneSettings]):

@@ -34,34 +34,21 @@ PERCENTS = (1, 5, 10)
 
 @dataclass(frozen=True)
 class FitLatencyRecipe:
-    """Says how the fit is checked.
+    """Says how the fit is checked."""
 
-    Attributes:
-        held_out: share of the rows that the check leaves out.
-    """
-
-    held_out: Annotated[float, Gt(0), Lt(1)]
+    held_out: Annotated[float, Gt(0), Lt(1)]  # share of the rows that the check leaves out
 
 
 @dataclass(frozen=True)
 class FitLatencySettings:
-    """Says which tables are solved, and for which platform.
+    """Says which tables are solved, and for which platform."""
 
-    Attributes:
-        superspace: description of the superspace.
-        platform: whose table is written; it is not made, since its table is not there yet.
-        seed: decides which rows are held out.
-        source: folder of the stage tables, `<stage>_<block>_<window>.csv`.
-        exact: JSON file of block latencies that are known exactly.
-        recipe: how the fit is checked.
-    """
-
-    superspace: Mapping[str, Any]
-    platform: Component[Platform]
-    seed: Seed
-    source: Path | None
-    exact: Path | None
-    recipe: FitLatencyRecipe
+    superspace: Mapping[str, Any]  # description of the superspace
+    platform: Component[Platform]  # whose table is written; it is not made, since its table is not there yet
+    seed: Seed  # decides which rows are held out
+    source: Path | None  # folder of the stage tables, `<stage>_<block>_<window>.csv`
+    exact: Path | None  # JSON file of block latencies that are known exactly
+    recipe: FitLatencyRecipe  # how the fit is checked
 
 
 class FitLatencyJob(Job[FitLatencySettings]):

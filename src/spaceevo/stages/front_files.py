@@ -49,32 +49,20 @@ class Measures(Protocol):
 
 @dataclass
 class Extracted:
-    """A subnet that stands alone.
+    """A subnet that stands alone."""
 
-    Attributes:
-        network: with batch-norm statistics of its own.
-        number: of its checkpoints, as a text.
-        top1: on the test images, in percent.
-        files: its checkpoints by precision.
-    """
-
-    network: Network
-    number: str
-    top1: float
-    files: dict[str, str]
+    network: Network  # with batch-norm statistics of its own
+    number: str  # of its checkpoints, as a text
+    top1: float  # on the test images, in percent
+    files: dict[str, str]  # its checkpoints by precision
 
 
 @dataclass(frozen=True)
 class FrontFiles:
-    """Writes what a search found.
+    """Writes what a search found."""
 
-    Attributes:
-        workspace: where to.
-        extraction: takes subnets out of the supernet that was searched.
-    """
-
-    workspace: Workspace
-    extraction: Extraction
+    workspace: Workspace  # where to
+    extraction: Extraction  # takes subnets out of the supernet that was searched
 
     @property
     def _source(self) -> SupernetSource:

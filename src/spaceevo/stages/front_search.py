@@ -25,76 +25,47 @@ from spaceevo.terminal import progress
 
 @dataclass(frozen=True)
 class FrontRecipe:
-    """Says how the whole front is searched at once.
+    """Says how the whole front is searched at once."""
 
-    Attributes:
-        population: subnets that survive a generation, and the first generation's number.
-        generations: the first population is the first of them.
-        children: subnets evaluated in each further generation.
-        screened: children sampled for each one that is evaluated.
-    """
-
-    population: Count
-    generations: Count
-    children: Count
-    screened: Count
+    population: Count  # subnets that survive a generation, and the first generation's number
+    generations: Count  # the first population is the first of them
+    children: Count  # subnets evaluated in each further generation
+    screened: Count  # children sampled for each one that is evaluated
 
 
 @dataclass(frozen=True)
 class EvolutionRecipe:
-    """Says how the published evolution searches for one limit.
+    """Says how the published evolution searches for one limit."""
 
-    Attributes:
-        population: subnets that live at a time.
-        generations: the first population is the first of them.
-        mutants: of each further generation.
-        crossovers: of each further generation.
-    """
-
-    population: Count
-    generations: Count
-    mutants: Count
-    crossovers: Count
+    population: Count  # subnets that live at a time
+    generations: Count  # the first population is the first of them
+    mutants: Count  # of each further generation
+    crossovers: Count  # of each further generation
 
 
 @dataclass(frozen=True)
 class SubnetSearchRecipe:
-    """Says how subnets are searched.
+    """Says how subnets are searched."""
 
-    Attributes:
-        method: `front`, all trade-offs in one search, or `published`, one evolution for each limit.
-        front: settings of the former.
-        evolution: settings of the latter.
-        delta_ms: latencies lie at most so far below their limit, in ms; None sets no lower end.
-        stop_z: standard errors between a subnet and the front from which on it is given up; None never does.
-        tested: subnets of the front that are tested.
-    """
-
+    # `front`, all trade-offs in one search, or `published`, one evolution for each limit
     method: Literal["front", "published"]
-    front: FrontRecipe
-    evolution: EvolutionRecipe
-    delta_ms: Positive | None
+    front: FrontRecipe  # settings of the former
+    evolution: EvolutionRecipe  # settings of the latter
+    delta_ms: Positive | None  # latencies lie at most so far below their limit, in ms; None sets no lower end
+    # standard errors between a subnet and the front from which on it is given up; None never does
     stop_z: Positive | None
-    tested: Count
+    tested: Count  # subnets of the front that are tested
 
 
 @dataclass(frozen=True)
 class Found:
-    """Holds what the search for one platform found.
+    """Holds what the search for one platform found."""
 
-    Attributes:
-        platform: its name.
-        latency_ms: predicted latency of a subnet.
-        evaluations: all evaluated subnets.
-        front: those of the front that are tested, the fastest first.
-        chosen: the best subnet within each limit, in ms.
-    """
-
-    platform: str
-    latency_ms: Callable[[SubnetSpec], float]
-    evaluations: Mapping[SubnetSpec, Evaluation]
-    front: Sequence[SubnetSpec]
-    chosen: Mapping[float, SubnetSpec]
+    platform: str  # its name
+    latency_ms: Callable[[SubnetSpec], float]  # predicted latency of a subnet
+    evaluations: Mapping[SubnetSpec, Evaluation]  # all evaluated subnets
+    front: Sequence[SubnetSpec]  # those of the front that are tested, the fastest first
+    chosen: Mapping[float, SubnetSpec]  # the best subnet within each limit, in ms
 
     @property
     def shown(self) -> list[SubnetSpec]:

@@ -21,16 +21,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Input:
-    """Describes something that a job reads.
+    """Describes something that a job reads."""
 
-    Attributes:
-        state: gives its present state, a plain value that changes where the job's result may. It is called with the
-            state recorded beside an earlier result, or None.
-        grows: whether the job itself may add to it without making its own result out of date, as measured blocks are
-            added to a latency table; its state is then recorded after the work.
-    """
-
+    # gives its present state, a plain value that changes where the job's result may. It is called with the state
+    # recorded beside an earlier result, or None
     state: Callable[[Plain], Plain]
+    # whether the job itself may add to it without making its own result out of date, as measured blocks are added to a
+    # latency table; its state is then recorded after the work
     grows: bool = False
 
 
@@ -54,15 +51,13 @@ class Maker(Protocol):
 
 @dataclass(frozen=True)
 class Commands:
-    """Writes the commands that follow this one: they repeat what the user gave.
+    """Writes the commands that follow this one: they repeat what the user gave."""
 
-    Attributes:
-        options: Hydra's own options, e.g. `--config-dir conf`.
-        given: overrides of this command line, as typed, less those that say which job runs and how.
-    """
-
-    options: tuple[str, ...] = ()
-    given: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()  # Hydra's own options, e.g. `--config-dir conf`
+    given: tuple[str, ...] = ()  # overrides of this command line, as typed, less those that say which job runs and how
+    spelled: tuple[str, ...] = ()  # what an experiment that selected this job amounts to, but for the job
+    # job and scheme of quantisation → the word of an experiment beside it that selects these
+    experiments: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def __call__(self, job: str, *changes: str, without: tuple[str, ...] = ()) -> str:
         """Return a command line, quoted so that it can be copied to a shell.
@@ -74,8 +69,16 @@ class Commands:
         """
         dropped = {_key(text) for text in changes} | set(without)
         kept = [text for text in self.given if _key(text) not in dropped]
-        words = ["python", "-m", "spaceevo", *self.options, f"+stage={job}", *kept, *changes]
-        return shlex.join(words)
+        dropped |= {_key(text) for text in kept}
+        spelled = [text for text in self.spelled if _key(text) not in dropped]
+        words = [*spelled, *kept, *changes]
+        quant = next((text.partition("=")[2] for text in words if _key(text) == "quant"), "")
+        experiment = self.experiments.get((job, quant))
+        if experiment is not None:
+            words = [experiment, *(text for text in (*kept, *changes) if _key(text) != "quant")]
+        else:
+            words = [f"+stage={job}", *words]
+        return shlex.join(["python", "-m", "spaceevo", *self.options, *words])
 
 
 def _key(override: str) -> str:
@@ -84,29 +87,17 @@ def _key(override: str) -> str:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Says where a job works and with what.
+    """Says where a job works and with what."""
 
-    Attributes:
-        layout: names of shared artefacts.
-        output: folder for what only this job leaves.
-        lut: folder of the block look-up tables.
-        exported: folder of the exported files.
-        commands: writes the commands that follow.
-        make: makes the objects that components describe.
-        is_sweep: whether this is one of several jobs of a multirun.
-        force: whether everything is made anew, though nothing changed.
-        accelerator: `cpu` keeps networks off a GPU that is there.
-    """
-
-    layout: Layout
-    output: Path
-    lut: Path
-    exported: Path
-    commands: Commands
-    make: Maker
-    is_sweep: bool = False
-    force: bool = False
-    accelerator: str = "auto"
+    layout: Layout  # names of shared artefacts
+    output: Path  # folder for what only this job leaves
+    lut: Path  # folder of the block look-up tables
+    exported: Path  # folder of the exported files
+    commands: Commands  # writes the commands that follow
+    make: Maker  # makes the objects that components describe
+    is_sweep: bool = False  # whether this is one of several jobs of a multirun
+    force: bool = False  # whether everything is made anew, though nothing changed
+    accelerator: str = "auto"  # `cpu` keeps networks off a GPU that is there
 
     @cached_property
     def device(self) -> torch.device:
@@ -124,21 +115,13 @@ class Workspace:
 
 @dataclass
 class Outcome:
-    """Holds what a job found.
+    """Holds what a job found."""
 
-    Attributes:
-        figures: unit in the name; rows of a table as a list.
-        outputs: files made, by name.
-        next_command: what the user would run next.
-        device: where networks ran.
-        summary: figures to show at the end; None shows all that are no tables.
-    """
-
-    figures: dict[str, Any]
-    outputs: Mapping[str, Path] = field(default_factory=dict)
-    next_command: str = ""
-    device: str = "cpu"
-    summary: tuple[str, ...] | None = None
+    figures: dict[str, Any]  # unit in the name; rows of a table as a list
+    outputs: Mapping[str, Path] = field(default_factory=dict)  # files made, by name
+    next_command: str = ""  # what the user would run next
+    device: str = "cpu"  # where networks ran
+    summary: tuple[str, ...] | None = None  # figures to show at the end; None shows all that are no tables
 
 
 class Made(Generic[T]):

@@ -27,19 +27,12 @@ from spaceevo.stages.job import Input
 
 
 class Sampled(NamedTuple):
-    """A sub-stage with the input it is tried on.
+    """A sub-stage with the input it is tried on."""
 
-    Attributes:
-        blocks: its blocks.
-        cin: channels of the input.
-        hw: height and width of the input in pixels.
-        resolution: of the images, in pixels.
-    """
-
-    blocks: tuple[BlockChoice, ...]
-    cin: int
-    hw: int
-    resolution: int
+    blocks: tuple[BlockChoice, ...]  # its blocks
+    cin: int  # channels of the input
+    hw: int  # height and width of the input in pixels
+    resolution: int  # of the images, in pixels
 
     def is_of(self, row: LutRow) -> bool:
         """Tell whether a row of a table is of this sub-stage."""

@@ -39,55 +39,34 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class ProfileRecipe:
-    """Says how much is measured.
+    """Says how much is measured."""
 
-    Attributes:
-        blocks: measured by themselves, for the model.
-        networks: measured whole, for the correction.
-        unseen: networks measured whole, of other spaces, for the error.
-        passes: through everything, at most.
-        cpu_seconds: of profiling that no pass is begun to exceed; None sets no limit.
-        repeats: timings in a pass.
-    """
-
-    blocks: Count
-    networks: Count
-    unseen: Count
-    passes: Count
+    blocks: Count  # measured by themselves, for the model
+    networks: Count  # measured whole, for the correction
+    unseen: Count  # networks measured whole, of other spaces, for the error
+    passes: Count  # through everything, at most
+    # of profiling that no pass is begun to exceed; None sets no limit
     cpu_seconds: Annotated[FiniteFloat, Ge(0)] | None
-    repeats: Count
+    repeats: Count  # timings in a pass
 
 
 @dataclass(frozen=True)
 class ProfileSettings:
-    """Says which platform is measured.
+    """Says which platform is measured."""
 
-    Attributes:
-        superspace: description of the superspace.
-        platform: the platform.
-        seed: decides which blocks and networks are sampled.
-        recipe: how much is measured.
-    """
-
-    superspace: Mapping[str, Any]
-    platform: Component[Platform]
-    seed: Seed
-    recipe: ProfileRecipe
+    superspace: Mapping[str, Any]  # description of the superspace
+    platform: Component[Platform]  # the platform
+    seed: Seed  # decides which blocks and networks are sampled
+    recipe: ProfileRecipe  # how much is measured
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Holds what is measured, by name.
+    """Holds what is measured, by name."""
 
-    Attributes:
-        blocks: random blocks.
-        networks: random networks.
-        unseen: random networks of other spaces.
-    """
-
-    blocks: Mapping[str, PlacedBlock]
-    networks: Mapping[str, Network]
-    unseen: Mapping[str, Network]
+    blocks: Mapping[str, PlacedBlock]  # random blocks
+    networks: Mapping[str, Network]  # random networks
+    unseen: Mapping[str, Network]  # random networks of other spaces
 
     @classmethod
     def of(cls, superspace: Superspace, seed: int, recipe: ProfileRecipe) -> Sample:

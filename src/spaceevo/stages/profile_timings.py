@@ -60,14 +60,10 @@ def sample_blocks(superspace: Superspace, rng: Random, count: int) -> dict[str, 
 
 @dataclass
 class Timed:
-    """Holds the timings of one collection.
+    """Holds the timings of one collection."""
 
-    Attributes:
-        cpu_seconds: CPU time spent, making the models included.
-        timings: name → latency in ms and dispersion of each pass.
-    """
-
-    cpu_seconds: float = 0.0
+    cpu_seconds: float = 0.0  # CPU time spent, making the models included
+    # name → latency in ms and dispersion of each pass
     timings: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
 

@@ -34,19 +34,12 @@ def read_superspace(description: Mapping[str, Any]) -> Superspace:
 
 @dataclass(frozen=True)
 class Selection:
-    """Finds a space and subnets of it.
+    """Finds a space and subnets of it."""
 
-    Attributes:
-        superspace: whose space.
-        workspace: where earlier jobs left what they found.
-        space: encoding of the space; None takes the best of the last space search.
-        subnet: encodings, `max`, `min` or published names; None takes what the last subnet search chose.
-    """
-
-    superspace: Superspace
-    workspace: Workspace
-    space: str | None = None
-    subnet: Texts = None
+    superspace: Superspace  # whose space
+    workspace: Workspace  # where earlier jobs left what they found
+    space: str | None = None  # encoding of the space; None takes the best of the last space search
+    subnet: Texts = None  # encodings, `max`, `min` or published names; None takes what the last subnet search chose
 
     @cached_property
     def member(self) -> SpaceMember:
@@ -122,15 +115,10 @@ class Selection:
 
 @dataclass(frozen=True)
 class SupernetSource:
-    """Finds the weights of a space's supernet.
+    """Finds the weights of a space's supernet."""
 
-    Attributes:
-        selection: the space.
-        settings: whose weights.
-    """
-
-    selection: Selection
-    settings: SupernetSettings
+    selection: Selection  # the space
+    settings: SupernetSettings  # whose weights
 
     def file(self, int8: bool) -> Path:
         """Return the supernet's checkpoint: the one asked for, else the one trained here, else a released one."""

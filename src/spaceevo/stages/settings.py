@@ -90,49 +90,31 @@ def limits_for(platform: str, constraint: LatencyConstraint) -> tuple[float, ...
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceSettings:
-    """Says which space a job works on.
+    """Says which space a job works on."""
 
-    Attributes:
-        superspace: description of the superspace.
-        space: encoding of the space; None takes the best of the last space search.
-    """
-
-    superspace: Mapping[str, Any]
-    space: str | None
+    superspace: Mapping[str, Any]  # description of the superspace
+    space: str | None  # encoding of the space; None takes the best of the last space search
 
 
 @dataclass(frozen=True, kw_only=True)
 class SubnetSettings(SpaceSettings):
-    """Says also which subnets of it.
+    """Says also which subnets of it."""
 
-    Attributes:
-        subnet: encodings, `max`, `min` or published names; what None stands for, the job says.
-    """
-
-    subnet: Texts
+    subnet: Texts  # encodings, `max`, `min` or published names; what None stands for, the job says
 
 
 @dataclass(frozen=True, kw_only=True)
 class SupernetSettings(SpaceSettings):
-    """Says also whose weights a job works on, and with which images.
+    """Says also whose weights a job works on, and with which images."""
 
-    Attributes:
-        quant: scheme of the INT8 weights, or `off`.
-        checkpoint: the supernet's weights, ours or released, or a subnet's own; None takes what was trained here.
-        weights: `random` takes a network that was never trained.
-        model: name of the published supernet whose released file may be taken.
-        data: the images.
-        seed: seed of everything random.
-        threads: threads of torch; None leaves them to it.
-    """
-
-    quant: Quant
+    quant: Quant  # scheme of the INT8 weights, or `off`
+    # the supernet's weights, ours or released, or a subnet's own; None takes what was trained here
     checkpoint: Path | None
-    weights: Literal["trained", "random"]
-    model: str | None
-    data: Component[Any]
-    seed: Seed
-    threads: Count | None
+    weights: Literal["trained", "random"]  # `random` takes a network that was never trained
+    model: str | None  # name of the published supernet whose released file may be taken
+    data: Component[Any]  # the images
+    seed: Seed  # seed of everything random
+    threads: Count | None  # threads of torch; None leaves them to it
 
     @property
     def int8(self) -> bool:

@@ -39,87 +39,52 @@ NO_LIMIT_MS = 1e9
 
 @dataclass(frozen=True)
 class LocalRecipe:
-    """Says how long coordinate ascent searches.
+    """Says how long coordinate ascent searches."""
 
-    Attributes:
-        total: evaluations at most.
-    """
-
-    total: Count
+    total: Count  # evaluations at most
 
 
 @dataclass(frozen=True)
 class AgeingRecipe:
-    """Says how ageing evolution searches.
+    """Says how ageing evolution searches."""
 
-    Attributes:
-        population: spaces that live at a time.
-        sample: of them, those among which the fittest has children.
-        total: evaluations at most.
-    """
-
-    population: Count
-    sample: Count
-    total: Count
+    population: Count  # spaces that live at a time
+    sample: Count  # of them, those among which the fittest has children
+    total: Count  # evaluations at most
 
 
 @dataclass(frozen=True)
 class SensitivityRecipe:
-    """Says under which constants of the Q-T score the best spaces are ranked again.
+    """Says under which constants of the Q-T score the best spaces are ranked again."""
 
-    Attributes:
-        t: probabilities from which on more does not count.
-        a: weights of the probability.
-    """
-
-    t: tuple[Positive, ...]
-    a: tuple[Annotated[FiniteFloat, Ge(0)], ...]
+    t: tuple[Positive, ...]  # probabilities from which on more does not count
+    a: tuple[Annotated[FiniteFloat, Ge(0)], ...]  # weights of the probability
 
 
 @dataclass(frozen=True)
 class SpaceSearchRecipe:
-    """Says how spaces are searched and scored.
+    """Says how spaces are searched and scored."""
 
-    Attributes:
-        method: `local`, coordinate ascent, or `ageing`, the published evolution.
-        local: settings of the former.
-        ageing: settings of the latter.
-        prove: whether to prove that no space scores higher.
-        samples: subnets sampled of every space.
-        t: probability from which on more does not count.
-        a: weight of the probability.
-        sensitivity: other `t` and `a` to rank the best under.
-    """
-
-    method: Literal["local", "ageing"]
-    local: LocalRecipe
-    ageing: AgeingRecipe
-    prove: bool
-    samples: Count
-    t: Positive
-    a: Annotated[FiniteFloat, Ge(0)]
-    sensitivity: SensitivityRecipe
+    method: Literal["local", "ageing"]  # `local`, coordinate ascent, or `ageing`, the published evolution
+    local: LocalRecipe  # settings of the former
+    ageing: AgeingRecipe  # settings of the latter
+    prove: bool  # whether to prove that no space scores higher
+    samples: Count  # subnets sampled of every space
+    t: Positive  # probability from which on more does not count
+    a: Annotated[FiniteFloat, Ge(0)]  # weight of the probability
+    sensitivity: SensitivityRecipe  # other `t` and `a` to rank the best under
 
 
 @dataclass(frozen=True)
 class SpaceSearchSettings:
-    """Says what is searched, and for which latency.
+    """Says what is searched, and for which latency."""
 
-    Attributes:
-        superspace: description of the superspace.
-        platform: whose latency the stages have that the tables lack.
-        seed: decides what is sampled.
-        space: spaces to score instead of searching; a list is compared, and none of it is chosen.
-        latency_constraint: latency limits in ms.
-        recipe: how.
-    """
-
-    superspace: Mapping[str, Any]
-    platform: Component[Platform]
-    seed: Seed
-    space: Texts
-    latency_constraint: LatencyConstraint
-    recipe: SpaceSearchRecipe
+    superspace: Mapping[str, Any]  # description of the superspace
+    platform: Component[Platform]  # whose latency the stages have that the tables lack
+    seed: Seed  # decides what is sampled
+    space: Texts  # spaces to score instead of searching; a list is compared, and none of it is chosen
+    latency_constraint: LatencyConstraint  # latency limits in ms
+    recipe: SpaceSearchRecipe  # how
 
 
 class SpaceSearchJob(Job[SpaceSearchSettings]):

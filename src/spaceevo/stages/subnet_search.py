@@ -24,19 +24,12 @@ from spaceevo.stages.settings import LatencyConstraint, SupernetSettings, limits
 
 @dataclass(frozen=True, kw_only=True)
 class SubnetSearchSettings(SupernetSettings):
-    """Says which supernet is searched, and for which platforms and latencies.
+    """Says which supernet is searched, and for which platforms and latencies."""
 
-    Attributes:
-        platform: the platform, where `platforms` lists none.
-        platforms: several platforms by name.
-        latency_constraint: latency limits in ms.
-        recipe: how to search.
-    """
-
-    platform: Component[Platform]
-    platforms: Mapping[str, Component[Platform]]
-    latency_constraint: LatencyConstraint
-    recipe: SubnetSearchRecipe
+    platform: Component[Platform]  # the platform, where `platforms` lists none
+    platforms: Mapping[str, Component[Platform]]  # several platforms by name
+    latency_constraint: LatencyConstraint  # latency limits in ms
+    recipe: SubnetSearchRecipe  # how to search
 
 
 class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):

@@ -30,17 +30,11 @@ Share = Annotated[float, Ge(0), Lt(1)]
 
 @dataclass(frozen=True, kw_only=True)
 class SupernetSettings(TrainingSettings):
-    """Says which supernet is trained, and how.
+    """Says which supernet is trained, and how."""
 
-    Attributes:
-        space: encoding of the space; None takes the best found.
-        label_smoothing: share of the target that all classes have in common, for the largest subnet.
-        dropout: share of the features that the largest subnet's classifier does without.
-    """
-
-    space: str | None
-    label_smoothing: Share
-    dropout: Share
+    space: str | None  # encoding of the space; None takes the best found
+    label_smoothing: Share  # share of the target that all classes have in common, for the largest subnet
+    dropout: Share  # share of the features that the largest subnet's classifier does without
 
 
 class SupernetJob(TrainingJob[SupernetSettings]):

@@ -23,15 +23,10 @@ from spaceevo.teacher import TeacherConfig, make_teacher
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherSettings(TrainingSettings):
-    """Says which teacher is trained, and how.
+    """Says which teacher is trained, and how."""
 
-    Attributes:
-        teacher: the teacher.
-        label_smoothing: share of the target that all classes have in common.
-    """
-
-    teacher: Component[TeacherConfig]
-    label_smoothing: Annotated[float, Ge(0), Lt(1)]
+    teacher: Component[TeacherConfig]  # the teacher
+    label_smoothing: Annotated[float, Ge(0), Lt(1)]  # share of the target that all classes have in common
 
 
 class TeacherJob(TrainingJob[TeacherSettings]):

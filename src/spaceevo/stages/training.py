@@ -31,29 +31,18 @@ Positive = Annotated[int, Ge(1)]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """Says what is trained on what, and how.
+    """Says what is trained on what, and how."""
 
-    Attributes:
-        superspace: description of the superspace.
-        data: the images.
-        quant: `off` trains fp32, a scheme's name trains INT8 from the fp32 weights.
-        seed: seed of everything random.
-        recipe: epochs, optimiser, schedule.
-        trainer: makes Lightning's trainer.
-        logger: takes losses and rates; None logs nothing.
-        max_epochs: cuts the recipe short.
-        threads: threads of torch; None leaves them to it.
-    """
-
-    superspace: Mapping[str, Any]
-    data: Component[ImageFolderDataModule]
-    quant: Quant
-    seed: Annotated[int, Ge(0)]
-    recipe: Component[Recipe]
-    trainer: Component[Trainer]
+    superspace: Mapping[str, Any]  # description of the superspace
+    data: Component[ImageFolderDataModule]  # the images
+    quant: Quant  # `off` trains fp32, a scheme's name trains INT8 from the fp32 weights
+    seed: Annotated[int, Ge(0)]  # seed of everything random
+    recipe: Component[Recipe]  # epochs, optimiser, schedule
+    trainer: Component[Trainer]  # makes Lightning's trainer
+    # takes losses and rates; None logs nothing
     logger: Annotated[Component[Any] | None, Neutral("records what happens")]
-    max_epochs: Positive | None
-    threads: Positive | None
+    max_epochs: Positive | None  # cuts the recipe short
+    threads: Positive | None  # threads of torch; None leaves them to it
 
 
 S = TypeVar("S", bound=TrainingSettings)
