@@ -40,12 +40,11 @@ def own_device() -> torch.device:
 
 
 @contextmanager
-def process_group() -> Iterator[Processes]:
-    """Join the processes that torchrun started (NCCL on GPUs, else gloo); without torchrun there is one process."""
+def process_group(device: torch.device) -> Iterator[Processes]:
+    """Join the processes that torchrun started, NCCL on GPUs, else gloo; without torchrun there is one process."""
     if "WORLD_SIZE" not in os.environ:
         yield Processes(0, 1)
         return
-    device = own_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,13 +35,13 @@ class ConvertSettings(SpaceSettings):
 
     checkpoint: Path | None  # the released file
     block: Texts  # which candidate block it is of; `all` leaves it to the name of the file's folder
-    teacher: Component[TeacherConfig]  # the teacher
+    teacher: Component[TeacherConfig]
 
 
 class Converted(NamedTuple):
-    """One of our networks that takes released weights."""
+    """Holds one of our networks that takes released weights."""
 
-    network: nn.Module  # the network
+    network: nn.Module
     target: Path  # file of its weights
     meta: CheckpointMeta  # what the file says of them
 
@@ -67,17 +68,22 @@ class ConvertJob(SpaceJob[ConvertSettings]):
             raise MissingArtifactError("the released checkpoint", path, command)
         return path
 
+    @cached_property
+    def released(self) -> Released:
+        """Its content."""
+        return read_released(self.source)
+
     def inputs(self) -> Mapping[str, Input]:
-        """Return the released file, and what decides the space where none is asked for."""
-        return {**super().inputs(), "released": file_input(self.source)}
+        """Return the released file and, where that is a supernet, what decides its space where none is asked for."""
+        space = super().inputs() if self.released.kind == "supernet" else {}
+        return {**space, "released": file_input(self.source)}
 
     def work(self) -> Outcome:
         """Read, rename, write."""
-        path = self.source
-        released = read_released(path)
+        released = self.released
         make = {"supernet": self._supernet, "block": self._block, "teacher": self._teacher}[released.kind]
         network, target, meta = make(released)
-        loaded = load_parsed(network, released, path)
+        loaded = load_parsed(network, released, self.source)
         quant = "published" if released.int8 else "off"
         save_checkpoint(target, network, replace(meta, quant=quant, epochs=loaded.epochs))
         figures = {
@@ -98,7 +104,7 @@ class ConvertJob(SpaceJob[ConvertSettings]):
         return Converted(Supernet(member, _scheme(released)), target, CheckpointMeta(space=str(member)))
 
     def _block(self, released: Released) -> Converted:
-        """A student; which one, `block` says or, as in the published layout, the file's folder."""
+        """Make a student; which one, `block` says or, as in the published layout, the file's folder."""
         path, superspace = self.source, self.superspace
         asked = path.resolve().parent.name if self.settings.block in (None, "all") else self.settings.block
         match = re.fullmatch(r"(\w+)_(\d+)", str(asked))

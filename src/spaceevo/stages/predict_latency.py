@@ -15,7 +15,6 @@ from spaceevo.platforms.base import Platform
 from spaceevo.report.latency_cdf import draw_latency_cdf
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_subnet
-from spaceevo.space.published import published_names
 from spaceevo.stages.inputs import platform_input
 from spaceevo.stages.job import Input, Made, Outcome
 from spaceevo.stages.selection import SpaceJob
@@ -41,7 +40,7 @@ class PredictLatencySettings(SubnetSettings):
     """Says whose latency is predicted, by default the largest's and the smallest's, and on which platform."""
 
     platform: Component[Platform]
-    seed: Seed
+    seed: Seed  # decides which random subnets are sampled
     recipe: PredictLatencyRecipe
 
 
@@ -60,9 +59,11 @@ class PredictLatencyJob(SpaceJob[PredictLatencySettings]):
     def work(self) -> Outcome:
         """Predict, print, draw."""
         member, platform, output = self.selection.member, self.platform.name, self.workspace.output
-        names = {member.largest: "max", member.smallest: "min"} | published_names(member)
         specs = self.selection.subnets(member.largest, member.smallest)
-        rows = [{"name": names.get(spec, ""), **row} for spec, row in zip(specs, self._predicted(specs), strict=True)]
+        rows = [
+            {"name": self.selection.names.get(spec, ""), **row}
+            for spec, row in zip(specs, self._predicted(specs), strict=True)
+        ]
         title = f"{member} on {platform}"
         print_rows(rows, COLUMNS, title)
         write_csv(output / "subnets.csv", rows)
