@@ -29,15 +29,14 @@ def own_device() -> torch.device:
 
 
 @contextmanager
-def process_group() -> Iterator[tuple[int, int]]:
-    """Join the processes that torchrun started (NCCL on GPUs, else gloo); without torchrun there is one.
+def process_group(device: torch.device) -> Iterator[tuple[int, int]]:
+    """Join the processes that torchrun started, NCCL on GPUs, else gloo; without torchrun there is one.
 
     Gives this process's rank and the number of processes.
     """
     if "WORLD_SIZE" not in os.environ:
         yield 0, 1
         return
-    device = own_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")

@@ -12,10 +12,10 @@ from spaceevo.artifacts import FRONT_FILE, Front
 from spaceevo.errors import ConfigError, MissingArtifactError
 from spaceevo.space.description import found_space, parse_description
 from spaceevo.space.encoding import SubnetSpec
-from spaceevo.space.published import published_model, published_models
+from spaceevo.space.published import published_model, published_models, published_names
 from spaceevo.space.superspace import SpaceMember, Superspace
 from spaceevo.stages.job import Input, Job, Made, Workspace, file_input
-from spaceevo.stages.settings import SpaceSettings, SupernetSettings, Texts
+from spaceevo.stages.settings import SpaceSettings, SupernetSettings, SuperspaceSettings, Texts
 
 if TYPE_CHECKING:  # jobs that build no network start without torch
     from spaceevo.lit.datamodule import ImageFolderDataModule
@@ -54,10 +54,13 @@ class Selection:
 
     def input(self) -> dict[str, Input]:
         """Return the files that decide the choice, where none is made by settings."""
-        found: dict[str, Input] = {}
-        if self.space is None:
-            found["space"] = file_input(self.workspace.layout.space_choice(self.superspace.name))
-        return found
+        file = self.workspace.layout.space_choice(self.superspace.name)
+        return {"space": file_input(file)} if self.space is None else {}
+
+    @cached_property
+    def names(self) -> dict[SubnetSpec, str]:
+        """Names of the subnets that have one: published ones, `max` and `min`."""
+        return {self.member.largest: "max", self.member.smallest: "min"} | published_names(self.member)
 
     def subnets(self, *defaults: SubnetSpec) -> list[SubnetSpec]:
         """Return the subnets asked for, or the defaults.
@@ -171,17 +174,22 @@ class SupernetSource:
         return read_subnet(path, self.selection.superspace, self.selection.workspace.commands("subnet_search"))
 
 
+Q = TypeVar("Q", bound=SuperspaceSettings)
 P = TypeVar("P", bound=SpaceSettings)
 W = TypeVar("W", bound=SupernetSettings)
 
 
-class SpaceJob(Job[P]):
-    """Works on a space, or on subnets of it."""
+class SuperspaceJob(Job[Q]):
+    """Works on a superspace."""
 
     @cached_property
     def superspace(self) -> Superspace:
         """The superspace."""
         return read_superspace(self.settings.superspace)
+
+
+class SpaceJob(SuperspaceJob[P]):
+    """Works on a space, or on subnets of it."""
 
     @cached_property
     def selection(self) -> Selection:

@@ -89,10 +89,16 @@ def limits_for(platform: str, constraint: LatencyConstraint) -> tuple[float, ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpaceSettings:
-    """Says which space a job works on."""
+class SuperspaceSettings:
+    """Says which superspace a job works on."""
 
-    superspace: Mapping[str, Any]  # description of the superspace
+    superspace: Mapping[str, Any]  # its description
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceSettings(SuperspaceSettings):
+    """Says also which space of it."""
+
     space: str | None  # encoding of the space; None takes the best of the last space search
 
 
