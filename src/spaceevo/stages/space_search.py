@@ -22,8 +22,7 @@ from spaceevo.search.problems import SpaceProblem
 from spaceevo.search.quality import QualityScorer
 from spaceevo.space.description import parse_space
 from spaceevo.space.superspace import SpaceMember, Superspace
-from spaceevo.stages.inputs import platform_input
-from spaceevo.stages.job import Input, Job, Made, Outcome, file_input
+from spaceevo.stages.job import Input, Job, Made, Outcome, file_input, platform_input
 from spaceevo.stages.scored_spaces import ScoredSpaces
 from spaceevo.stages.selection import read_superspace
 from spaceevo.stages.settings import Count, LatencyConstraint, Positive, Seed, Texts, limits_for
