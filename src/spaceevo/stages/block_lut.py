@@ -28,8 +28,7 @@ from spaceevo.space.encoding import format_substage
 from spaceevo.space.placement import place
 from spaceevo.space.selection import parse_blocks, parse_windows
 from spaceevo.stages.features import TeacherFeatures, TensorStore
-from spaceevo.stages.inputs import images_input, platform_input
-from spaceevo.stages.job import Input, Made, Outcome, file_input
+from spaceevo.stages.job import Input, Made, Outcome, file_input, images_input, platform_input
 from spaceevo.stages.lut_files import LutFile, first_batches, sample_rows, substage_loss
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, Numbers, Quant, Seed, SuperspaceSettings, Texts

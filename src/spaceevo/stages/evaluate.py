@@ -13,8 +13,7 @@ from spaceevo.errors import ConfigError
 from spaceevo.nn.evaluate import calibrate_subnet, count_correct
 from spaceevo.nn.folded import FoldedNetwork
 from spaceevo.space.cost import subnet_cost
-from spaceevo.stages.inputs import images_input
-from spaceevo.stages.job import Input, Outcome
+from spaceevo.stages.job import Input, Outcome, images_input
 from spaceevo.stages.selection import SupernetBasedJob
 from spaceevo.stages.settings import SubnetSettings, SupernetSettings
 from spaceevo.terminal import print_rows

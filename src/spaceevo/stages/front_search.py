@@ -152,7 +152,7 @@ class FrontSearch:
     def _best(self, scores: Mapping[SubnetSpec, float], limit_ms: float) -> SubnetSpec:
         """The most accurate subnet within a limit; of several, the one that all evaluations together speak for."""
         problem = self._problem(limit_ms, limit_ms)
-        within = [spec for spec in scores if problem.is_feasible(spec)]
+        within = [spec for spec in scores if problem.feasible(spec)]
         if not within:
             raise ConstraintError(f"no subnet found with {problem.requirement}")
         return most_accurate(within, scores, self.latency)

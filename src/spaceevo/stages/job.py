@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from spaceevo.artifacts import Component, Layout, Plain, StageResult, differences, file_hash, fingerprint, identity
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # jobs that build no network start without torch
     import torch
+
+    from spaceevo.lit.datamodule import ImageFolderDataModule
+    from spaceevo.platforms.base import Platform
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -39,6 +42,18 @@ def file_input(path: Path) -> Input:
 def value_input(value: Plain) -> Input:
     """Return a plain value that stands outside the settings as an input."""
     return Input(lambda _: value)
+
+
+def images_input(data: ImageFolderDataModule) -> Input:
+    """Return the images as an input: their names, labels, splits and content, wherever they lie."""
+    return Input(lambda _: data.content_hash)
+
+
+def platform_input(platform: Platform) -> Input:
+    """Return a platform's latency table as an input; blocks measured since then leave a result current."""
+    return Input(
+        lambda known: platform.table_state(known.get("entries") if isinstance(known, dict) else None), grows=True
+    )
 
 
 class Maker(Protocol):

@@ -14,8 +14,7 @@ from spaceevo.platforms.base import Platform
 from spaceevo.report.latency import draw_latency_cdf
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_subnet
-from spaceevo.stages.inputs import platform_input
-from spaceevo.stages.job import Input, Made, Outcome
+from spaceevo.stages.job import Input, Made, Outcome, platform_input
 from spaceevo.stages.selection import SpaceJob
 from spaceevo.stages.settings import Seed, SubnetSettings
 from spaceevo.terminal import print_rows

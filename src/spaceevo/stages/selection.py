@@ -24,11 +24,7 @@ if TYPE_CHECKING:  # jobs that build no network start without torch
 
 
 def read_superspace(description: Mapping[str, Any]) -> Superspace:
-    """Turn the superspace of a job's settings into one.
-
-    Raises:
-        ConfigError: lists every fault of the description.
-    """
+    """Turn the superspace of a job's settings into one; a `ConfigError` lists every fault of the description."""
     return parse_description(description, source=str(description.get("name")))
 
 
@@ -74,17 +70,16 @@ class Selection:
         texts = [self.subnet] if isinstance(self.subnet, str) else list(self.subnet)
         if not texts:
             raise ConfigError("subnet = []; allowed: a subnet, max, min, a published name, or a list of them")
-        found = [self._parse(text) for text in texts]
-        for spec in found:
-            self.member.validate(spec)
-        return found
+        return [self._parse(text) for text in texts]
 
     def _parse(self, text: str) -> SubnetSpec:
         corners = {"max": self.member.largest, "min": self.member.smallest}
         if text in corners:
             return corners[text]
         known = published_model(text).spec if "@" in text or text in published_models() else None
-        return known or SubnetSpec.parse(text)
+        spec = known or SubnetSpec.parse(text)
+        self.member.validate(spec)
+        return spec
 
     @property
     def front_file(self) -> Path:
@@ -111,9 +106,7 @@ class Selection:
         """
         if self.subnet is not None:
             return self.subnets()[0]
-        spec = SubnetSpec.parse(self.front().chosen)
-        self.member.validate(spec)
-        return spec
+        return self._parse(self.front().chosen)
 
 
 @dataclass(frozen=True)
@@ -125,15 +118,12 @@ class SupernetSource:
 
     def file(self, int8: bool) -> Path:
         """Return the supernet's checkpoint: the one asked for, else the one trained here, else a released one."""
-        settings = self.settings
+        settings, layout = self.settings, self.selection.workspace.layout
         if settings.checkpoint is not None:
             return settings.checkpoint
-        layout = self.selection.workspace.layout
         trained = layout.supernet(str(self.selection.member), int8)
-        if settings.model is not None and not trained.exists():
-            released = layout.released_supernet(settings.model, int8)
-            return released if released.exists() else trained
-        return trained
+        released = layout.released_supernet(settings.model or "", int8)
+        return released if settings.model and released.exists() and not trained.exists() else trained
 
     def input(self, *precisions: bool) -> dict[str, Input]:
         """Return the checkpoints of these precisions (`True` is INT8) as inputs; random weights have none."""

@@ -23,8 +23,7 @@ from spaceevo.search.problems import SpaceProblem
 from spaceevo.search.quality import Quality, QualityScorer
 from spaceevo.space.description import parse_space
 from spaceevo.space.superspace import SpaceMember
-from spaceevo.stages.inputs import platform_input
-from spaceevo.stages.job import Input, Made, Outcome, file_input
+from spaceevo.stages.job import Input, Made, Outcome, file_input, platform_input
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, LatencyConstraint, Positive, Seed, SuperspaceSettings, Texts, limits_for
 from spaceevo.terminal import progress

@@ -16,8 +16,7 @@ from spaceevo.stages.extraction import Extraction
 from spaceevo.stages.fitness import Fitness, by_text
 from spaceevo.stages.front_files import FrontFiles, merge_fronts
 from spaceevo.stages.front_search import FrontSearch, SubnetSearchRecipe
-from spaceevo.stages.inputs import images_input, platform_input
-from spaceevo.stages.job import Input, Outcome, file_input
+from spaceevo.stages.job import Input, Outcome, file_input, images_input, platform_input
 from spaceevo.stages.selection import SupernetBasedJob
 from spaceevo.stages.settings import LatencyConstraint, SupernetSettings, limits_for
 
