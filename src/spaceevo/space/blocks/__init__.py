@@ -1,4 +1,4 @@
-"""Block types: one class each, its recipe of layers and its data flow. Every module here is imported: it registers its own."""
+"""Block types: one class each, its recipe of layers and its data flow; every module here registers its own."""
 
 from importlib import import_module
 from pkgutil import iter_modules
