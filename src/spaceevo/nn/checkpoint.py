@@ -34,8 +34,6 @@ class CheckpointMeta:
         fingerprint: hash of the settings and inputs that it was trained with.
         figures: what training measured, with the unit in the name.
         settings: other settings of the training by name, e.g. `lr`; for people.
-        version: of the package that trained them.
-        schema: version of this record.
     """
 
     space: str = ""
@@ -64,11 +62,7 @@ class CheckpointMeta:
 
     @classmethod
     def from_plain(cls, record: object) -> CheckpointMeta:
-        """Read what `to_plain` wrote, now or in version 0.1.0; values without a field of their own become settings.
-
-        Raises:
-            CheckpointError: the record is none, or of a newer version.
-        """
+        """Read what `to_plain` wrote, now or in version 0.1.0; values without a field of their own become settings."""
         if not isinstance(record, Mapping):
             raise CheckpointError(f"its record is a {type(record).__name__}; expected a mapping of plain values")
         schema = record.get("schema", 0)

@@ -63,24 +63,14 @@ def save_subnet(
 
 
 def holds_subnet(path: Path) -> bool:
-    """Tell whether a file is a subnet's own checkpoint, not a supernet's.
-
-    Raises:
-        CheckpointError: it is broken, or holds code.
-    """
+    """Tell whether a file is a subnet's own checkpoint, not a supernet's."""
     return bool(read_checkpoint(path, "subnet or supernet").meta.subnet)
 
 
 def read_subnet(path: Path, superspace: Superspace, command: str) -> Subnet:
-    """Read what `save_subnet` wrote, or any checkpoint that says as much of its weights.
-
-    Args:
-        path: the checkpoint.
-        superspace: the superspace of its space.
-        command: makes such a file, for messages.
+    """Read what `save_subnet` wrote, or any checkpoint that says as much of its weights; `command` makes such a file.
 
     Raises:
-        MissingArtifactError: the file is not there.
         CheckpointError: the file is broken, or is no subnet's.
         EncodingError: its space is not of this superspace.
     """
