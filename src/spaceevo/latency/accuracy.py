@@ -14,10 +14,8 @@ class PredictionError:
     """Measures the error of predictions relative to measurements.
 
     Attributes:
-        networks: number of networks that were compared.
         within_5_percent: share whose error is at most 5 %, in percent; likewise 10 %.
-        mape_percent: mean absolute error.
-        bias_percent: median error, signed.
+        bias_percent: median error, signed; `mape_percent` is the mean absolute error.
         kendall_tau: agreement of the two orders, 1 where they are the same; 0 of fewer than two networks.
     """
 

@@ -146,8 +146,8 @@ class LayerGraph(FlatbufferGraph):
             return x
         around = np.array([(0, 0), *margins, (0, 0)], np.int32)
         shape = tuple(size + int(zeros) for size, zeros in zip(x.shape, around.sum(axis=1), strict=True))
-        operands = [x.index, self.constant(f"{name}.margins", around, "INT32")]
-        return self._append("PAD", operands, self.value(name, shape, x.quant), "PadOptions")
+        y = self.value(name, shape, x.quant)
+        return self._append("PAD", [x.index, self.constant(f"{name}.margins", around, "INT32")], y, "PadOptions")
 
     def reshape(self, name: str, x: Value, shape: tuple[int, ...]) -> Value:
         """Append another reading of the same memory, for any batch."""
