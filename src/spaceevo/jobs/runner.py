@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -46,17 +46,34 @@ def run(config: DictConfig) -> StageResult:
     states = job.states({} if previous is None else previous.inputs)
     if _is_skipped(job, previous, states):
         return previous or StageResult(job.name, job.fingerprint, None, {})
-    _use_threads(job.settings)
-    tracked = is_tracked(config)
+    if (threads := getattr(job.settings, "threads", None)) is not None:
+        import torch  # jobs that build no network start without it
+
+        torch.set_num_threads(threads)
+    is_tracked(config)  # a missing package is told before the work
     started = time.monotonic()
     outcome = job.work()
     result = _result(job, outcome, states, time.monotonic() - started)
     if is_first():
-        result.save(output)
-        _report(result, output, outcome)
-        if tracked:
-            track(config, list(hydra_node(config).overrides.task), result, output)
+        names = outcome.summary or [
+            name for name, value in result.figures.items() if not isinstance(value, list | dict)
+        ]
+        keep(config, result, output, [name for name in names if name in result.figures])
+        if outcome.next_command:
+            console.print(f"Next: {outcome.next_command}")
     return result
+
+
+def keep(config: DictConfig, result: StageResult, folder: Path, names: Sequence[str] = ()) -> None:
+    """Save a result in a folder, print the figures of these names and where its files lie, and track it."""
+    result.save(folder)
+    if names:
+        figures = {name: result.figures[name] for name in names}
+        console.print(figure_table(f"{result.stage} · {result.seconds:.0f} s", figures))
+    for name, path in {**result.outputs, "result": str(folder / RESULT_FILE)}.items():
+        console.print(f"  {name}: {shown(Path(path))}")
+    if is_tracked(config):
+        track(config, list(hydra_node(config).overrides.task), result, folder)
 
 
 def _is_skipped(job: Job[Any], previous: StageResult | None, states: Mapping[str, Plain]) -> bool:
@@ -76,37 +93,18 @@ def _is_skipped(job: Job[Any], previous: StageResult | None, states: Mapping[str
     return first_decides(f"skip {job.name}", skipped)
 
 
-def _use_threads(settings: object) -> None:
-    """Let torch compute with as many threads as a job is told to."""
-    threads = getattr(settings, "threads", None)
-    if threads is not None:
-        import torch  # jobs that build no network start without it
-
-        torch.set_num_threads(threads)
-
-
 def make_job(config: DictConfig) -> Job[Any]:
-    """Make the job of a composed config, its settings checked.
-
-    Raises:
-        ConfigError: a setting is wrong.
-    """
+    """Make the job of a composed config, its settings checked."""
     cls = job_type(config)
-    settings = read_settings(_settings_type(cls), config)
-    return cls(settings, _workspace(config))
+    # a job's class is generic over the dataclass of its settings: `class CostJob(Job[CostSettings])`
+    (settings_type,) = get_args(getattr(cls, "__orig_bases__", ())[0])
+    return cls(read_settings(settings_type, config), _workspace(config))
 
 
 def job_type(config: DictConfig) -> JobType:
     """Return the class of the job that a composed config describes."""
     found: JobType = resolve_name(str(config.stage.job))
     return found
-
-
-def _settings_type(cls: JobType) -> type[Any]:
-    """The dataclass that a job's class is generic over: `class CostJob(Job[CostSettings])`."""
-    settings: type[Any]
-    (settings,) = next(get_args(base) for base in getattr(cls, "__orig_bases__", ()) if get_args(base))
-    return settings
 
 
 def hydra_node(config: DictConfig) -> DictConfig:
@@ -184,18 +182,6 @@ def _result(job: Job[Any], outcome: Outcome, states: Mapping[str, Plain], second
         made=datetime.now(UTC).astimezone().isoformat(timespec="seconds"),
         seconds=round(seconds, 1),
     )
-
-
-def _report(result: StageResult, output: Path, outcome: Outcome) -> None:
-    """Print what a job made, where, and the next command."""
-    names = outcome.summary or [name for name, value in result.figures.items() if not isinstance(value, list | dict)]
-    figures = {name: result.figures[name] for name in names if name in result.figures}
-    console.print(figure_table(f"{result.stage} · {result.seconds:.0f} s", figures))
-    for name, path in result.outputs.items():
-        console.print(f"  {name}: {shown(Path(path))}")
-    console.print(f"  result: {shown(output / RESULT_FILE)}")
-    if outcome.next_command:
-        console.print(f"Next: {outcome.next_command}")
 
 
 def package_versions() -> dict[str, str]:

@@ -39,12 +39,7 @@ class Selection:
 
     @cached_property
     def member(self) -> SpaceMember:
-        """The space asked for, or the best of the last space search.
-
-        Raises:
-            MissingArtifactError: neither is there.
-            EncodingError: the text is no space of the superspace.
-        """
+        """The space asked for, or the best of the last space search; `MissingArtifactError` where neither is there."""
         command = self.workspace.commands("space_search")
         return found_space(self.workspace.layout, self.superspace, self.space, command)
 
@@ -54,12 +49,7 @@ class Selection:
         return {"space": file_input(choice)} if self.space is None else {}
 
     def subnets(self, *defaults: SubnetSpec) -> list[SubnetSpec]:
-        """Return the subnets asked for, or the defaults.
-
-        Raises:
-            EncodingError: one is not a subnet of the space.
-            ConfigError: one is no published name, or the list is empty.
-        """
+        """Return the subnets asked for, or the defaults; faults are an `EncodingError` or a `ConfigError`."""
         if self.subnet is None:
             return list(defaults)
         texts = [self.subnet] if isinstance(self.subnet, str) else list(self.subnet)
@@ -82,26 +72,15 @@ class Selection:
         return self.workspace.layout.subnet_search(str(self.member)) / FRONT_FILE
 
     def front(self) -> Front:
-        """Read the front of the last subnet search of the space.
-
-        Raises:
-            MissingArtifactError: there is none.
-            CheckpointError: its file is broken.
-        """
+        """Read the front of the last subnet search of the space; `MissingArtifactError` where there is none."""
         if not self.front_file.exists():
             command = self.workspace.commands("subnet_search", f"space={self.member}")
             raise MissingArtifactError("a subnet (subnet=…, or a found one)", self.front_file, command)
         return Front.read(self.front_file)
 
     def best_subnet(self) -> SubnetSpec:
-        """Return the first subnet asked for, or what the last subnet search chose.
-
-        Raises:
-            MissingArtifactError: neither is there.
-        """
-        if self.subnet is not None:
-            return self.subnets()[0]
-        return self._parse(self.front().chosen)
+        """Return the first subnet asked for, or what the last subnet search chose."""
+        return self._parse(self.front().chosen) if self.subnet is None else self.subnets()[0]
 
 
 @dataclass(frozen=True)
@@ -131,7 +110,6 @@ class SupernetSource:
 
         Raises:
             MissingArtifactError: it has not been trained; names the command.
-            CheckpointError: its file is broken or belongs to another network.
             ConfigError: its INT8 weights were trained under another scheme.
         """
         from spaceevo.nn.models import random_supernet, trained_supernet
@@ -145,12 +123,7 @@ class SupernetSource:
         return trained_supernet(member, scheme, self.file(int8), int8=int8, command=command)
 
     def given_subnet(self) -> Subnet | None:
-        """Read the subnet whose own checkpoint is `checkpoint`; None without one, or where it is a supernet's.
-
-        Raises:
-            MissingArtifactError: the file is not there.
-            CheckpointError: it is broken, or no subnet's.
-        """
+        """Read the subnet whose own checkpoint is `checkpoint`; None without one, or where it is a supernet's."""
         from spaceevo.nn.subnets import holds_subnet, read_subnet
 
         path = self.settings.checkpoint
