@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from torch import nn
 
 from spaceevo.artifacts import Layout, StageResult
 from spaceevo.jobs.runner import run
@@ -21,6 +22,7 @@ from spaceevo.latency.table import LatencyTable
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import Supernet
+from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.quantizer import DEPLOY
 from spaceevo.search.lut import LutRow, lut_file_name, lut_keys, write_lut_file
 from spaceevo.space.cost import blocks_cost
@@ -31,8 +33,10 @@ from spaceevo.teacher import make_teacher
 
 Compose = Callable[..., DictConfig]
 RunStage = Callable[..., StageResult]
+MadeAnew = Callable[[DictConfig], bool]
 DIGITS = superspace("digits")
-SPACE = "digits-012-000"
+MEMBER = DIGITS.member((0, 1, 2), (0, 0, 0))
+SPACE = str(MEMBER)
 
 
 @pytest.fixture
@@ -159,7 +163,7 @@ def shared_world(tmp_path_factory: pytest.TempPathFactory) -> World:
         for index in range(len(DIGITS.candidates)):
             student = BlockStudent(DIGITS.stage_space(stage, index), pair, DEPLOY)
             save_checkpoint(world.layout.block("digits", stage, index, False), student, CheckpointMeta())
-    supernet = Supernet(DIGITS.member((0, 1, 2), (0, 0, 0)))
+    supernet = Supernet(MEMBER)
     save_checkpoint(world.layout.supernet(SPACE, False), supernet, CheckpointMeta(space=SPACE, quant="off"))
     return world
 
@@ -169,6 +173,24 @@ def world(shared_world: World, tmp_path: Path) -> World:
     """A world of the test's own."""
     shutil.copytree(shared_world.root, tmp_path / "world")
     return World(tmp_path / "world")
+
+
+@pytest.fixture
+def int8_world(world: World) -> World:
+    """A world with INT8 weights of the supernet under `deploy`, whose logits depend on the images."""
+    torch.manual_seed(0)
+    supernet = Supernet(MEMBER)
+    for norm in (module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)):
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias, std=0.3)
+    save_checkpoint(world.layout.supernet(SPACE, False), supernet, CheckpointMeta(space=SPACE, quant="off"))
+    set_quant(supernet, True)
+    with torch.no_grad():
+        for spec in (MEMBER.largest, MEMBER.smallest):
+            supernet.activate(spec)
+            supernet(torch.randn(16, 3, 24, 24))
+    save_checkpoint(world.layout.supernet(SPACE, True), supernet, CheckpointMeta(space=SPACE, quant="deploy"))
+    return world
 
 
 def _all_blocks_ms() -> dict[str, float]:
@@ -199,7 +221,7 @@ def _write_luts(folder: Path) -> None:
 
 
 @pytest.fixture
-def made_anew(capsys: pytest.CaptureFixture[str]) -> Callable[[DictConfig], bool]:
+def made_anew(capsys: pytest.CaptureFixture[str]) -> MadeAnew:
     """Run a job; tell whether it worked, or was skipped as unchanged."""
 
     def execute(config: DictConfig) -> bool:

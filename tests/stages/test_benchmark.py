@@ -1,22 +1,24 @@
-"""Stage benchmark on a table of made-up latencies: what is measured, and from which files."""
+"""Job benchmark: what is measured, from which files, and when it is measured again."""
 
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-import spaceevo
-from spaceevo.artifacts import write_bytes, write_json
+from spaceevo.artifacts import Front, FrontSubnet, write_bytes
 from spaceevo.errors import ConfigError
 from spaceevo.latency.table import LatencyTable
 from spaceevo.runtimes.random_program import random_program
-from spaceevo.runtimes.registry import runtime_for
+from spaceevo.runtimes.registry import RUNTIMES, runtime_for
+from spaceevo.space.description import parse_space
 from spaceevo.space.placement import block_key, subnet_blocks
-from tests.stages.conftest import RunStage
+from tests.platforms.conftest import Desk
+from tests.stages.conftest import Compose, MadeAnew, RunStage
 
-MEMBER = spaceevo.parse_space("digits-012-000")
+MEMBER = parse_space("digits-012-000")
 BLOCKS = {spec: subnet_blocks(MEMBER, spec) for spec in (MEMBER.largest, MEMBER.smallest)}
 LISTED = ("superspace=digits", f"space={MEMBER}", "subnet=[max,min]", "recipe.benchmark.repeats=2")
+FAKE = ("platform._target_=tests.platforms.conftest.Fake", "~platform.runtime", "platform.name=fake")
 
 
 @pytest.fixture
@@ -60,19 +62,65 @@ def test_a_table_measures_the_exported_subnet_alone(
 
 
 def test_faults_are_named(run_stage: RunStage, table: Path) -> None:
-    with pytest.raises(ConfigError, match=r"recipe\.benchmark\.repeats = 0; allowed: whole numbers from 1"):
+    with pytest.raises(ConfigError, match=r"recipe\.benchmark\.repeats = 0; allowed: 1 or more"):
         run_stage("benchmark", *LISTED, "recipe.benchmark.repeats=0")
     with pytest.raises(ConfigError, match=r"subnet = \[\]; allowed"):
         run_stage("benchmark", *LISTED, "subnet=[]", "platform=vnni", f"platform.table={table}")
+
+
+def write_front(tmp_path: Path) -> None:
+    """Leave a front of both subnets, the largest chosen, as a search would."""
+    largest, smallest = map(str, BLOCKS)
+    chosen = {"pixel4": {"9": largest}, "vnni": {"7": smallest, "12": largest, "15": largest}}
+    rows = tuple(FrontSubnet("vnni", text, "", 1.0, None, 50.0, 50.0, 1.0, 1.0) for text in (smallest, largest))
+    front = Front(str(MEMBER), largest, rows, (7.0,), {"vnni": (7.0, 12.0, 15.0)}, chosen)
+    front.write(tmp_path / f"runs/checkpoints/search_subnet/{MEMBER}/front.json")
 
 
 def test_limits_that_were_asked_for_stand_beside_their_subnets(
     run_stage: RunStage, table: Path, tmp_path: Path
 ) -> None:
     largest, smallest = map(str, BLOCKS)
-    chosen = {"pixel4": {"9": largest}, "vnni": {"7": smallest, "12": largest, "15": largest}}
-    front = {"chosen": largest, "front": [{"subnet": smallest}, {"subnet": largest}], "chosen_by_limit": chosen}
-    write_json(tmp_path / f"runs/checkpoints/search_subnet/{MEMBER}/front.json", front)
+    write_front(tmp_path)
     found = run_stage("benchmark", *LISTED[:2], "platform=vnni", f"platform.table={table}")
     asked = [(row["subnet"], row["asked_ms"]) for row in found.figures["subnets"]]
     assert asked == [(largest, 12.0), (smallest, 7.0)]
+
+
+def test_a_result_lasts_until_something_changes(
+    run_stage: RunStage, compose: Compose, made_anew: MadeAnew, table: Path, tmp_path: Path
+) -> None:
+    write_front(tmp_path)
+    given = (*LISTED[:2], "platform=vnni", f"platform.table={table}", "recipe.benchmark.repeats=2")
+    run_stage("benchmark", *given)
+    assert not made_anew(compose("benchmark", *given))
+    assert made_anew(compose("benchmark", *given, "recipe.benchmark.repeats=1"))
+    assert made_anew(compose("benchmark", *given))
+    export(tmp_path, "digits-012-110")
+    assert made_anew(compose("benchmark", *given))
+    known = LatencyTable.load(table)
+    known.entries[next(iter(known.entries))] = 0.75
+    known.save(table)
+    assert made_anew(compose("benchmark", *given))
+    front = tmp_path / f"runs/checkpoints/search_subnet/{MEMBER}/front.json"
+    front.write_text(front.read_text().replace("12", "13"))
+    assert made_anew(compose("benchmark", *given))
+    assert not made_anew(compose("benchmark", *given))
+
+
+def test_blocks_measured_since_leave_a_result_as_it_is(
+    run_stage: RunStage, compose: Compose, made_anew: MadeAnew, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Those it measured itself, too; but not where one of these is another."""
+    monkeypatch.setitem(RUNTIMES, "desk", Desk())
+    table = tmp_path / "fake.json"
+    given = (*LISTED[:2], "subnet=[min]", *FAKE, f"platform.table={table}")
+    run_stage("benchmark", *given)
+    measured = LatencyTable.load(table)
+    assert measured.entries
+    assert not made_anew(compose("benchmark", *given))
+    LatencyTable({**measured.entries, "another": 7.0}, provenance=measured.provenance).save(table)
+    assert not made_anew(compose("benchmark", *given))
+    first = next(iter(measured.entries))
+    LatencyTable({**measured.entries, first: 7.0}, provenance=measured.provenance).save(table)
+    assert made_anew(compose("benchmark", *given))

@@ -1,87 +1,197 @@
+"""Job profile on a bench without clocks: what is sampled, timed, taken up again, and when it works again."""
+
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
-import spaceevo
+from spaceevo.artifacts import read_json
 from spaceevo.errors import ConfigError
 from spaceevo.latency.roofline import family_of
+from spaceevo.latency.table import LatencyTable
 from spaceevo.runtimes.registry import RUNTIMES
-from spaceevo.space.placement import subnet_blocks
-from spaceevo.stages.profile import _check_families, _Measurements, sample_blocks, sample_networks
+from spaceevo.runtimes.timing import Timing
+from spaceevo.space.description import superspace
+from spaceevo.space.placement import PlacedBlock, subnet_blocks
+from spaceevo.space.superspace import SpaceMember
+from spaceevo.stages.profile import check_families
+from spaceevo.stages.profile_timings import Collections, ProfileTimings, sample_blocks, sample_networks
 from tests.platforms.conftest import Desk, Fake
+from tests.stages.conftest import Compose, MadeAnew, RunStage
+
+DIGITS = superspace("digits")
+ONNXW = superspace("onnxw")
+SMALL = "{blocks: 20, networks: 3, unseen: 3, passes: 1, cpu_seconds: null, repeats: 1}"
+
+
+class Watched(Fake):
+    """A platform that notes, for all of its kind together, which blocks and networks it timed."""
+
+    noted: list[str]
+    slowness = 1.0
+
+    def time_models(self, models: Mapping[str, bytes], repeats: int) -> dict[str, Timing]:
+        self.noted += [name for name in models if name != "empty"]  # which only converts a tensor
+        found = super().time_models(dict(models), repeats)
+        return {name: Timing(self.slowness * latency_ms, 1.0) for name, (latency_ms, _) in found.items()}
+
+
+class Killed(Fake):
+    """A platform whose machine stops after a hundred models."""
+
+    def time_models(self, models: Mapping[str, bytes], repeats: int) -> dict[str, Timing]:
+        if len(self.timed) > 100:
+            raise KeyboardInterrupt
+        return super().time_models(dict(models), repeats)
 
 
 @pytest.fixture(autouse=True)
-def desk(monkeypatch: pytest.MonkeyPatch) -> None:
+def noted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What platforms that are watched timed."""
     monkeypatch.setitem(RUNTIMES, "desk", Desk())
+    found: list[str] = []
+    monkeypatch.setattr(Watched, "noted", found, raising=False)
+    return found
 
 
 def test_every_family_has_its_share_of_blocks() -> None:
-    space = spaceevo.superspace("onnxw")
-    found = sample_blocks(space, Random(0), 120)
-    assert found == sample_blocks(space, Random(0), 120)
+    found = sample_blocks(ONNXW, Random(0), 120)
+    assert found == sample_blocks(ONNXW, Random(0), 120)
     assert len(found) == 120
     families = {family_of(spec) for spec, _ in found.values()}
-    everything = [block for i in range(6) for block in _blocks_of(space.member([i] * 6, [0] * 6))]
+    everything = [block for i in range(6) for block in smallest_blocks(ONNXW.member([i] * 6, [0] * 6))]
     assert families == {family_of(spec) for spec, _ in everything}
 
 
-def _blocks_of(member: Any) -> Any:
-    return subnet_blocks(member, member.smallest)
+def smallest_blocks(member: SpaceMember) -> list[PlacedBlock]:
+    return list(subnet_blocks(member, member.smallest))
 
 
 def test_too_few_blocks_are_said() -> None:
-    space = spaceevo.superspace("digits")
-    networks = sample_networks(space, Random(0), 20).values()
-    _check_families(sample_blocks(space, Random(0), 60), networks)
+    networks = sample_networks(DIGITS, Random(0), 20).values()
+    check_families(sample_blocks(DIGITS, Random(0), 60), networks)
     with pytest.raises(ConfigError, match=r"recipe\.profile\.blocks = 2 leaves out .*; set it higher"):
-        _check_families(sample_blocks(space, Random(0), 2), networks)
+        check_families(sample_blocks(DIGITS, Random(0), 2), networks)
 
 
 def test_unseen_networks_are_of_other_spaces() -> None:
-    space, rng = spaceevo.superspace("onnxw"), Random(0)
-    known = sample_networks(space, rng, 50)
-    unseen = sample_networks(space, rng, 50, besides=known.values())
+    rng = Random(0)
+    known = sample_networks(ONNXW, rng, 50)
+    unseen = sample_networks(ONNXW, rng, 50, besides=known.values())
     assert not {str(m) for m, _ in known.values()} & {str(m) for m, _ in unseen.values()}
-    assert len(sample_networks(spaceevo.superspace("digits"), rng, 120)) == 120
+    assert len(sample_networks(DIGITS, rng, 120)) == 120
 
 
 def test_a_killed_profile_goes_on_and_measures_nothing_twice(tmp_path: Path) -> None:
-    space = spaceevo.superspace("digits")
-    blocks = sample_blocks(space, Random(0), 70)
-    networks = sample_networks(space, Random(1), 5)
-    collections: dict[str, Mapping[str, Any]] = {"blocks": blocks, "networks": networks}
-
-    class Killed(Fake):
-        def time_models(self, models: Any, repeats: int) -> Any:
-            if len(self.timed) > 100:
-                raise KeyboardInterrupt
-            return super().time_models(dict(models), repeats)
-
-    first = Killed(tmp_path)
+    blocks, networks = sample_blocks(DIGITS, Random(0), 70), sample_networks(DIGITS, Random(1), 5)
+    collections: Collections = {"blocks": blocks, "networks": networks}
+    file, first = tmp_path / "timings.json", Killed(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        _Measurements(first, tmp_path / "timings.json", "mark", passes=3).measure(collections, repeats=2)
+        ProfileTimings(first, file, "same", passes=3).measure(collections, repeats=2)
     second = Fake(tmp_path)
-    resumed = _Measurements(second, tmp_path / "timings.json", "mark", passes=3)
+    resumed = ProfileTimings(second, file, "same", passes=3)
     resumed.measure(collections, repeats=2)
     assert len(first.timed) + len(second.timed) == 2 * 70 + 3 * 5  # blocks take part in every second pass
     assert resumed.latency_ms("networks").keys() == networks.keys()
     assert resumed.cpu_seconds("blocks") > 0
     assert resumed.dispersion("blocks") == 1.0
-    other = _Measurements(second, tmp_path / "timings.json", "other settings", passes=3)
-    assert "blocks" not in other.state
+    assert ProfileTimings(second, file, "same", passes=3).latency_ms("blocks") == resumed.latency_ms("blocks")
+    other = Fake(tmp_path)
+    ProfileTimings(other, file, "other settings", passes=3).measure(collections, repeats=2)
+    assert len(other.timed) == 2 * 70 + 3 * 5
 
 
 @pytest.mark.parametrize(("budget_s", "passes"), [(None, 12), (0.0, 1), (1e6, 12)])
 def test_no_pass_is_begun_beyond_the_budget(tmp_path: Path, budget_s: float | None, passes: int) -> None:
-    networks = sample_networks(spaceevo.superspace("digits"), Random(1), 3)
-    platform = Fake(tmp_path)
-    measured = _Measurements(platform, tmp_path / "timings.json", "mark", passes=12, budget_s=budget_s)
-    measured.measure({"blocks": {}, "networks": networks}, repeats=1)
-    assert len(platform.timed) == passes * len(networks)
-    again = _Measurements(platform, tmp_path / "timings.json", "mark", passes=12, budget_s=budget_s)
-    again.measure({"blocks": {}, "networks": networks}, repeats=1)
-    assert len(platform.timed) == passes * len(networks)
+    networks = sample_networks(DIGITS, Random(1), 3)
+    platform, file = Fake(tmp_path), tmp_path / "timings.json"
+    for _ in range(2):
+        timings = ProfileTimings(platform, file, "same", passes=12, budget_s=budget_s)
+        timings.measure({"blocks": {}, "networks": networks}, repeats=1)
+        assert len(platform.timed) == passes * len(networks)
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> list[str]:
+    """Settings of a small profile of a platform that is watched."""
+    platform = [f"platform._target_={__name__}.Watched", "~platform.runtime", "platform.name=fake"]
+    return ["superspace=digits", *platform, f"platform.table={tmp_path / 'fake.json'}", f"recipe.profile={SMALL}"]
+
+
+def test_a_profile_lasts_until_something_changes(
+    run_stage: RunStage, compose: Compose, made_anew: MadeAnew, given: list[str], noted: list[str], tmp_path: Path
+) -> None:
+    result = run_stage("profile", *given)
+    table = LatencyTable.load(tmp_path / "fake.json")
+    assert table.provenance["networks"] == 3
+    assert result.figures["measured_blocks"] == len(table.entries) == 20
+    assert not made_anew(compose("profile", *given))
+    table.entries["another"] = 7.0
+    table.save(tmp_path / "fake.json")
+    assert not made_anew(compose("profile", *given))
+    first = next(iter(table.entries))
+    table.entries[first] *= 3
+    table.save(tmp_path / "fake.json")
+    noted.clear()
+    assert made_anew(compose("profile", *given))
+    assert noted == []  # the timings are still of the same platform and settings
+    assert LatencyTable.load(tmp_path / "fake.json").entries[first] == pytest.approx(table.entries[first] / 3)
+    assert made_anew(compose("profile", *given, "seed=5"))
+    assert noted
+    assert made_anew(compose("profile", *given, "recipe.profile.blocks=25"))
+
+
+def test_timings_are_taken_up_under_the_same_fingerprint_alone(
+    run_stage: RunStage, given: list[str], noted: list[str], tmp_path: Path
+) -> None:
+    output = tmp_path / "runs/profile"
+
+    def timed(*overrides: str) -> int:
+        noted.clear()
+        (output / "result.json").unlink(missing_ok=True)
+        run_stage("profile", *given, *overrides)
+        return len(noted)
+
+    assert timed() == 26
+    assert timed() == 0
+    assert timed("force=true") == 26
+    assert timed("recipe.profile.repeats=2") == 26
+    assert timed("+platform.machine=B") == 26
+    assert timed("+platform.machine=B") == 0
+    (output / "timings.json").write_text('{"mark": "an earlier version"}')
+    assert timed("+platform.machine=B") == 26
+    assert read_json(output / "timings.json")["collections"].keys() == {"blocks", "networks", "unseen networks"}
+
+
+def test_a_new_profile_makes_what_rests_on_it_anew(
+    run_stage: RunStage,
+    compose: Compose,
+    made_anew: MadeAnew,
+    given: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resting = compose("predict_latency", *given, "space=digits-012-000", "subnet=min")
+    run_stage("profile", *given)
+    assert made_anew(resting)
+    run_stage("profile", *given, "force=true")
+    assert not made_anew(resting)  # the same figures
+    monkeypatch.setattr(Watched, "slowness", 2.0)
+    run_stage("profile", *given, "force=true")
+    assert made_anew(resting)
+
+
+def test_the_next_command_is_of_the_same_platform(
+    run_stage: RunStage, given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_stage("profile", *given)
+    out = capsys.readouterr().out
+    assert "Next: python -m spaceevo +stage=space_search" in out
+    assert "platform.name=fake" in out
+    assert "'latency_constraint=<ms>'" in out
+
+
+def test_a_table_cannot_be_measured(run_stage: RunStage, tmp_path: Path) -> None:
+    LatencyTable({"x": 1.0}).save(tmp_path / "table.json")
+    with pytest.raises(ConfigError, match="platform = vnni cannot be measured; allowed: ort_cpu, tflite_cpu, adb"):
+        run_stage("profile", "superspace=digits", "platform=vnni", f"platform.table={tmp_path / 'table.json'}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from spaceevo.artifacts import Neutral
 from spaceevo.errors import ConfigError
@@ -85,5 +85,5 @@ class PipelineJob(Job[PipelineSettings]):
 def _compose(overrides: list[str]) -> DictConfig:
     """The config of one step; its output folder is the one that the job has by itself."""
     config = hydra.compose("config", overrides=overrides, return_hydra_config=True)
-    folder = Path(config.paths.root) / config.stage.folder
-    return hydra.compose("config", overrides=[*overrides, f"paths.output={folder}"], return_hydra_config=True)
+    OmegaConf.update(config, "paths.output", str(Path(config.paths.root) / config.stage.folder))
+    return config

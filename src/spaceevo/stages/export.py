@@ -18,7 +18,7 @@ from spaceevo.export.gate import Gate, asked_formats, top1
 from spaceevo.export.parity import Tolerance, compare
 from spaceevo.nn.evaluate import logits_of
 from spaceevo.nn.subnets import Subnet, save_subnet
-from spaceevo.report.operators import draw_operators
+from spaceevo.report.latency import draw_operators
 from spaceevo.runtimes.base import Profile
 from spaceevo.runtimes.machine import machine_name
 from spaceevo.runtimes.plain import to_plain

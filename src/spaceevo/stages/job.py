@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -176,8 +176,8 @@ class Job(ABC, Generic[S]):
         """Do the work."""
 
     @classmethod
-    def merge_sweep(cls, folder: Path) -> None:
-        """Join what the jobs of a sweep left in the numbered folders below `folder`; most jobs have nothing to join."""
+    def merge_sweep(cls, folder: Path, jobs: Sequence[Path]) -> None:
+        """Join what the jobs of a sweep left in their folders, into `folder`; most jobs have nothing to join."""
 
     @cached_property
     def identity(self) -> dict[str, Plain]:

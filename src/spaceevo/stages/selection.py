@@ -12,7 +12,7 @@ from spaceevo.artifacts import FRONT_FILE, Front
 from spaceevo.errors import ConfigError, MissingArtifactError
 from spaceevo.space.description import found_space, parse_description
 from spaceevo.space.encoding import SubnetSpec
-from spaceevo.space.published import published_model, published_models
+from spaceevo.space.published import published_model, published_models, published_names
 from spaceevo.space.superspace import SpaceMember, Superspace
 from spaceevo.stages.job import Input, Job, Made, Workspace, file_input
 from spaceevo.stages.settings import SpaceSettings, SupernetSettings, SuperspaceSettings, Texts
@@ -45,8 +45,13 @@ class Selection:
 
     def input(self) -> dict[str, Input]:
         """Return the files that decide the choice, where none is made by settings."""
-        choice = self.workspace.layout.space_choice(self.superspace.name)
-        return {"space": file_input(choice)} if self.space is None else {}
+        file = self.workspace.layout.space_choice(self.superspace.name)
+        return {"space": file_input(file)} if self.space is None else {}
+
+    @cached_property
+    def names(self) -> dict[SubnetSpec, str]:
+        """Names of the subnets that have one: published ones, `max` and `min`."""
+        return {self.member.largest: "max", self.member.smallest: "min"} | published_names(self.member)
 
     def subnets(self, *defaults: SubnetSpec) -> list[SubnetSpec]:
         """Return the subnets asked for, or the defaults; faults are an `EncodingError` or a `ConfigError`."""
@@ -132,13 +137,13 @@ class SupernetSource:
         return read_subnet(path, self.selection.superspace, self.selection.workspace.commands("subnet_search"))
 
 
-S = TypeVar("S", bound=SuperspaceSettings)
+Q = TypeVar("Q", bound=SuperspaceSettings)
 P = TypeVar("P", bound=SpaceSettings)
 W = TypeVar("W", bound=SupernetSettings)
 
 
-class SuperspaceJob(Job[S]):
-    """Works in a superspace."""
+class SuperspaceJob(Job[Q]):
+    """Works on a superspace."""
 
     @cached_property
     def superspace(self) -> Superspace:

@@ -88,14 +88,14 @@ def limits_for(platform: str, constraint: LatencyConstraint) -> tuple[float, ...
 
 @dataclass(frozen=True, kw_only=True)
 class SuperspaceSettings:
-    """Says in which superspace a job works."""
+    """Says which superspace a job works on."""
 
-    superspace: Mapping[str, Any]  # description of the superspace
+    superspace: Mapping[str, Any]  # its description
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceSettings(SuperspaceSettings):
-    """Says which space a job works on."""
+    """Says also which space of it."""
 
     space: str | None  # encoding of the space; None takes the best of the last space search
 
