@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ from spaceevo.jobs.experiments import chosen_experiment
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import is_tracked, track
 from spaceevo.space.description import conf_folder
-from spaceevo.stages.job import Commands, Job, Outcome, Workspace
+from spaceevo.stages.job import Commands, Job, Outcome, Workspace, override_key
 from spaceevo.terminal import console, figure_table
 from spaceevo.version import VERSION
 
@@ -55,20 +55,17 @@ def run(config: DictConfig) -> StageResult:
     outcome = job.work()
     result = _result(job, outcome, states, time.monotonic() - started)
     if is_first():
-        names = outcome.summary or [
-            name for name, value in result.figures.items() if not isinstance(value, list | dict)
-        ]
-        keep(config, result, output, [name for name in names if name in result.figures])
+        single = {name: value for name, value in result.figures.items() if not isinstance(value, list | dict)}
+        keep(config, result, output, {name: single[name] for name in outcome.summary or single if name in single})
         if outcome.next_command:
             console.print(f"Next: {outcome.next_command}")
     return result
 
 
-def keep(config: DictConfig, result: StageResult, folder: Path, names: Sequence[str] = ()) -> None:
-    """Save a result in a folder, print the figures of these names and where its files lie, and track it."""
+def keep(config: DictConfig, result: StageResult, folder: Path, figures: Mapping[str, object]) -> None:
+    """Save a result in a folder, print some figures of it and where its files lie, and track it."""
     result.save(folder)
-    if names:
-        figures = {name: result.figures[name] for name in names}
+    if figures:
         console.print(figure_table(f"{result.stage} · {result.seconds:.0f} s", figures))
     for name, path in {**result.outputs, "result": str(folder / RESULT_FILE)}.items():
         console.print(f"  {name}: {shown(Path(path))}")
@@ -97,7 +94,7 @@ def make_job(config: DictConfig) -> Job[Any]:
     """Make the job of a composed config, its settings checked."""
     cls = job_type(config)
     # a job's class is generic over the dataclass of its settings: `class CostJob(Job[CostSettings])`
-    (settings_type,) = get_args(getattr(cls, "__orig_bases__", ())[0])
+    settings_type, *_ = next(get_args(base) for base in getattr(cls, "__orig_bases__", ()))
     return cls(read_settings(settings_type, config), _workspace(config))
 
 
@@ -140,12 +137,12 @@ def commands(config: DictConfig) -> Commands:
     node = hydra_node(config)
     sources = [source for source in node.runtime.config_sources if source.provider == "command-line"]
     options = tuple(word for source in sources for word in ("--config-dir", str(source.path)))
-    given = [text for text in node.overrides.task if text.lstrip("+~").partition("=")[0] not in UNREPEATED]
+    given = [text for text in node.overrides.task if override_key(text) not in UNREPEATED]
     folders = [*(Path(source.path) for source in sources), conf_folder()]
     chosen, beside = chosen_experiment(given, folders)
     if chosen is None:
         return Commands(options, tuple(given))
-    given = [text for text in given if text.lstrip("+").partition("=")[0] != "experiment"]
+    given = [text for text in given if override_key(text) != "experiment"]
     words = {(each.job, each.quant): f"experiment={each.name}" for each in beside}
     return Commands(options, tuple(given), chosen.words, words)
 

@@ -51,9 +51,11 @@ def images_input(data: ImageFolderDataModule) -> Input:
 
 def platform_input(platform: Platform) -> Input:
     """Return a platform's latency table as an input; blocks measured since then leave a result current."""
-    return Input(
-        lambda known: platform.table_state(known.get("entries") if isinstance(known, dict) else None), grows=True
-    )
+
+    def state(known: Plain) -> Plain:  # an earlier version may have recorded another state
+        return platform.table_state(known.get("entries") if isinstance(known, dict) else None)
+
+    return Input(state, grows=True)
 
 
 class Maker(Protocol):
@@ -79,20 +81,21 @@ class Commands:
 
         The overrides `changes`, e.g. `quant=deploy`, replace or join those given, less those of the keys `without`.
         """
-        dropped = {*map(_key, changes), *without}
-        kept = [text for text in self.given if _key(text) not in dropped]
-        dropped |= {*map(_key, kept)}
-        words = [*(text for text in self.spelled if _key(text) not in dropped), *kept, *changes]
-        quant = next((text.partition("=")[2] for text in words if _key(text) == "quant"), "")
+        dropped = {*map(override_key, changes), *without}
+        kept = [text for text in self.given if override_key(text) not in dropped]
+        dropped |= {*map(override_key, kept)}
+        words = [*(text for text in self.spelled if override_key(text) not in dropped), *kept, *changes]
+        quant = next((text.partition("=")[2] for text in words if override_key(text) == "quant"), "")
         experiment = self.experiments.get((job, quant))
         if experiment is not None:
-            words = [experiment, *(text for text in (*kept, *changes) if _key(text) != "quant")]
+            words = [experiment, *(text for text in (*kept, *changes) if override_key(text) != "quant")]
         else:
             words = [f"+stage={job}", *words]
         return shlex.join(["python", "-m", "spaceevo", *self.options, *words])
 
 
-def _key(override: str) -> str:
+def override_key(override: str) -> str:
+    """Return what an override sets: `quant` of `+quant=deploy`."""
     return override.partition("=")[0].lstrip("+~")
 
 
@@ -155,9 +158,8 @@ class Job(ABC, Generic[S]):
 
     name: ClassVar[str]  # what `+stage=` names
     main_figure: ClassVar[str]  # the figure a sweep compares and a sweeper optimises
-    trains: ClassVar[bool] = (
-        False  # networks; it then runs as Hydra's task, others as Hydra's callback at the job's end
-    )
+    # whether it trains networks: it then runs as Hydra's task, all others as Hydra's callback at the job's end
+    trains: ClassVar[bool] = False
     is_parallel: ClassVar[bool] = False  # several processes share the work; else the first does it alone
     always_works: ClassVar[bool] = False  # there is nothing of its own to skip
     # figures by which the jobs of a sweep are compared in a table and a picture; none are without these

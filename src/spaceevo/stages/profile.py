@@ -89,11 +89,7 @@ class ProfileJob(SuperspaceJob[ProfileSettings]):
     main_figure = "within_10_percent"
 
     def platform(self) -> MeasuringPlatform:
-        """Make the platform, with its table as it is now.
-
-        Raises:
-            ConfigError: it cannot be measured.
-        """
+        """Make the platform, with its table as it is now; one that cannot be measured is a `ConfigError`."""
         platform = self.workspace.make(self.settings.platform)
         if not isinstance(platform, MeasuringPlatform):
             raise ConfigError(f"platform = {platform.name} cannot be measured; allowed: ort_cpu, tflite_cpu, adb")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from spaceevo.artifacts import FRONT_FILE, Front
 from spaceevo.errors import ConfigError, MissingArtifactError
@@ -21,11 +21,6 @@ if TYPE_CHECKING:  # jobs that build no network start without torch
     from spaceevo.lit.datamodule import ImageFolderDataModule
     from spaceevo.nn.subnets import Subnet
     from spaceevo.nn.supernet import Supernet
-
-
-def read_superspace(description: Mapping[str, Any]) -> Superspace:
-    """Turn the superspace of a job's settings into one; a `ConfigError` lists every fault of the description."""
-    return parse_description(description, source=str(description.get("name")))
 
 
 @dataclass(frozen=True)
@@ -147,8 +142,9 @@ class SuperspaceJob(Job[Q]):
 
     @cached_property
     def superspace(self) -> Superspace:
-        """The superspace."""
-        return read_superspace(self.settings.superspace)
+        """The superspace; a `ConfigError` lists every fault of its description."""
+        description = self.settings.superspace
+        return parse_description(description, source=str(description.get("name")))
 
 
 class SpaceJob(SuperspaceJob[P]):
