@@ -103,7 +103,7 @@ def compare(folder: Path, name: str, cache: Path, given: list[str]) -> None:
             runs.append(sum(plain.score(member, constraint, rng)[0] for constraint in constraints))
             plain_s.append((time.process_time() - started) / len(constraints))
         ours_s.append(min(seconds(lambda m=member: scorer.score(m)) for _ in range(5)) / len(constraints))
-        quality, ours_error = scorer.score(member), scorer.standard_error(member)
+        quality, ours_error = scorer.score(member), scorer.fresh_scores(member).std(ddof=1)
         mean, error = fmean(runs), stdev(runs) / PLAIN_RUNS**0.5
         apart = (quality.score - mean) / (ours_error**2 + error**2) ** 0.5
         least = min(part.probability for part in quality.per_constraint)

@@ -16,6 +16,7 @@ import torch
 from compare_schemes import RUNS, SPACE, SUBNETS
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from tensorflow_route import to_tflite_by_tensorflow
 from torch import Tensor
 
 import spaceevo
@@ -26,7 +27,6 @@ from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.supernet import Supernet, resize
 from spaceevo.quant.program import execute
 from spaceevo.runtimes.litert.runtime import LiteRt
-from spaceevo.runtimes.litert.tensorflow_route import to_tflite_by_tensorflow
 from spaceevo.runtimes.litert.writer import to_tflite
 from spaceevo.runtimes.onnx.runtime import OnnxRuntime
 from spaceevo.runtimes.onnx.writer import to_onnx

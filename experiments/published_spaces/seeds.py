@@ -31,7 +31,7 @@ def main() -> None:
                 best[type(strategy).__name__] = score
                 print(
                     f"{name} seed {seed} {type(strategy).__name__:15} {space} {score:.5f} ± "
-                    f"{scorer.standard_error(space):.5f}, found at {first} of {len(state.history)}, "
+                    f"{scorer.fresh_scores(space).std(ddof=1):.5f}, found at {first} of {len(state.history)}, "
                     f"{cpu:.2f} s CPU, {wall:.2f} s wall"
                 )
             print(f"  evolution reaches {best['AgeingEvolution'] / best['LocalSearch']:.2%} of local search")

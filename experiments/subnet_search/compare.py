@@ -98,7 +98,7 @@ class Lab:
         """The best subnet within a limit; of several the predicted best, as the stage has it, or the fastest."""
         within = [spec for spec in scores if self.latency_ms(spec) <= high_ms]
         if predicts:
-            return most_accurate(self.member, within, scores, self.latency_ms)
+            return most_accurate(within, scores, self.latency_ms)
         return min(within, key=lambda spec: (-scores[spec], self.latency_ms(spec)))
 
 
@@ -138,7 +138,7 @@ class Search:
         rng, problem, seen = Random(f"random {high_ms} {seed}"), self.lab.problem(0.0, high_ms), set[SubnetSpec]()
         while len(seen) < count:
             spec = problem.sample(rng)
-            if spec not in seen and problem.is_feasible(spec):
+            if spec not in seen and problem.feasible(spec):
                 seen.add(spec)
                 self.evaluate(spec)
 

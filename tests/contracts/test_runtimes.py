@@ -1,7 +1,7 @@
 """Contract of every runtime: what it writes computes what was trained, and it can look into what it wrote."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from spaceevo.platforms.measuring import MeasuringPlatform
 from spaceevo.quant.prepare import quantizers, set_quant
 from spaceevo.quant.program import Executor, Program, execute
 from spaceevo.quant.quantizer import DEPLOY
-from spaceevo.runtimes.base import OperatorTime, Profile, Runtime, Session, Shape
+from spaceevo.runtimes.base import PLAIN_FILE, FileOptions, OperatorTime, Profile, Runtime, Session, Shape
 from spaceevo.runtimes.preprocessing import Preprocessing
 from spaceevo.runtimes.random_program import random_block_program
 from spaceevo.runtimes.registry import RUNTIMES, formats, runtime_for, runtime_named
@@ -166,7 +166,7 @@ def test_pixels_are_normalised_in_the_file(runtime: Runtime, program: Program) -
     pixels = torch.randint(0, 256, (4, 3, 24, 24), dtype=torch.uint8)
     inside = Preprocessing((0.5, 0.4, 0.3), (0.25, 0.2, 0.3), 24, 24, inside=True)
     gain, shift = (torch.from_numpy(factor).view(1, -1, 1, 1) for factor in inside.factors())
-    file = runtime.write(program, preprocessing=inside)
+    file = runtime.write(program, options=FileOptions(inside))
     expected = runtime.load(runtime.write(program)).logits(pixels * gain + shift)
     torch.testing.assert_close(runtime.load(file).logits(pixels), expected, rtol=0, atol=0.05)
     assert not runtime.float_ops(file)
@@ -214,13 +214,7 @@ class Trial(Runtime):
         self.programs = list[Program]()
 
     def write(
-        self,
-        program: Program,
-        metadata: Mapping[str, str] | None = None,
-        *,
-        preprocessing: Preprocessing | None = None,
-        packed_channels: int | None = None,
-        watch: Sequence[str] = (),
+        self, program: Program, metadata: Mapping[str, str] | None = None, options: FileOptions = PLAIN_FILE
     ) -> bytes:
         self.programs.append(program)
         return bytes([len(self.programs) - 1])

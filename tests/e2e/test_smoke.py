@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from spaceevo.nn.models import trained_supernet
 
 from spaceevo.nn.loading import read_checkpoint
+from spaceevo.nn.models import trained_supernet
 from spaceevo.nn.subnets import save_subnet
 from spaceevo.nn.supernet import Supernet
 from spaceevo.space.description import parse_space

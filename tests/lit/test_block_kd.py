@@ -116,7 +116,7 @@ def test_every_student_has_its_own_rate(tmp_path: Path) -> None:
 def test_evaluation_is_recalibration_then_the_mean_loss_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spaceevo.lit.block_kd.EVALUATED", 5)
     module = make_module(["stage2_0"], int8=False)
-    found = module.evaluate(torch.split(IMAGES, 4), [(images, torch.zeros(0)) for images in torch.split(IMAGES, 6)])
+    found = module.evaluate(torch.split(IMAGES, 4), [(images, torch.zeros(6)) for images in torch.split(IMAGES, 6)])
     student, teacher = module.students["stage2_0"].network, module._teacher[0]
     student.activate(student.space.smallest, min(student.space.cins))
     pairs = [teacher.features(resize(images, 24), "stage1", "stage2") for images in torch.split(IMAGES, 4)]
@@ -126,4 +126,4 @@ def test_evaluation_is_recalibration_then_the_mean_loss_of_the_images(monkeypatc
         source, target = teacher.features(resize(images, 24), "stage1", "stage2")
         total += len(images) * float(noise_to_signal(student(source), target))
     assert found["stage2_0"]["min_nsr"] == pytest.approx(total / len(IMAGES), rel=1e-6)
-    assert module.evaluate(torch.split(IMAGES, 4), [(IMAGES, torch.zeros(0))]) == found
+    assert module.evaluate(torch.split(IMAGES, 4), [(IMAGES, torch.zeros(12))]) == found

@@ -77,14 +77,6 @@ def test_holdout_that_empties_a_split_is_refused(tree: Path, holdout: float) -> 
         module(tree, holdout=holdout).setup()
 
 
-@pytest.mark.parametrize(
-    "setting", ["batch_size", "eval_batch_size", "calibration_batches", "num_workers", "cache_mib"]
-)
-def test_bad_setting_is_named(tree: Path, setting: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^data\.{setting} is -1; allowed: \d or more$"):
-        module(tree, **{setting: -1})
-
-
 def test_same_seed_and_epoch_give_the_same_bits(tree: Path) -> None:
     first = epoch_of(module(tree), 3)
     torch.manual_seed(99)

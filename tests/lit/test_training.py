@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from spaceevo.errors import ConfigError
@@ -184,26 +185,21 @@ def test_a_loss_many_times_its_mean_has_exploded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"action": "ignore"}, "action = ignore; allowed: stop, rollback"),
-        ({"explodes_at": 1.0}, "explodes_at = 1.0; allowed: null, or more than 1"),
-        ({"rate_factor": 0.0}, "rate_factor = 0.0"),
-        ({"attempts": -1}, "attempts = -1; allowed: 0 or more"),
-    ],
+    "settings", [{"action": "ignore"}, {"explodes_at": 1.0}, {"rate_factor": 0.0}, {"attempts": -1}]
 )
-def test_wrong_guards(settings: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+def test_wrong_guards(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(settings))):
         Guard(**settings)
-    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "settings", [{"epochs": 0}, {"warmup_epochs": 9}, {"lr_batch_size": 0}, {"schedule_every": 0}, {"ema_decay": 1.0}]
+    "settings", [{"epochs": 0}, {"lr_batch_size": 0}, {"schedule_every": 0}, {"schedule": "square"}, {"ema_decay": 1.0}]
 )
 def test_wrong_recipes(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=f"recipe: {next(iter(settings))} = "):
+    with pytest.raises(ValidationError, match=next(iter(settings))):
         replace(RECIPE, **settings)
+    with pytest.raises(ConfigError, match=r"recipe: warmup_epochs = 9\.0; allowed: 0…epochs \(3\)"):
+        replace(RECIPE, warmup_epochs=9)
 
 
 def test_half_precision_clips_gradients_without_their_scale(digits: Path, tmp_path: Path) -> None:

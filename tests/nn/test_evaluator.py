@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spaceevo.errors import ConfigError
-from spaceevo.nn.evaluate import Batch, SubnetEvaluator, subnet_top1, upper_share
+from spaceevo.nn.evaluate import SubnetEvaluator, subnet_top1, upper_share
 from spaceevo.space.description import parse_space
 from tests.nn.conftest import Make, pictures
 
@@ -31,6 +31,18 @@ def test_top1_is_that_of_one_network(grown: Make, batches: list, chunk: int) -> 
         assert (evaluation.images, evaluation.stopped) == (32 + 60, False)
 
 
+@pytest.mark.parametrize("size", [1, 7, 16, 25, 60])
+def test_the_loaders_batches_change_nothing(grown: Make, batches: list, size: int) -> None:  # type: ignore[type-arg]
+    images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    cut = list(zip(torch.split(images, size), torch.split(labels, size), strict=True))
+    asked = [(MEMBER.largest, None), (MEMBER.smallest, 30.0), (MEMBER.largest, 101.0)]
+    supernet, calibration = grown(MEMBER), [pictures(16, 32)]
+    expected, found = (SubnetEvaluator(supernet, calibration, given, chunk=16, stop_z=1.0) for given in (batches, cut))
+    assert [len(part) for _, part in found.chunks] == [16, 16, 16, 12]
+    assert torch.equal(torch.cat([part for part, _ in found.chunks]), images)
+    assert [found(spec, below) for spec, below in asked] == [expected(spec, below) for spec, below in asked]
+
+
 def test_a_hopeless_subnet_stops(grown: Make, batches: list) -> None:  # type: ignore[type-arg]
     evaluator = SubnetEvaluator(grown(MEMBER), [pictures(16, 32)], batches, chunk=10)
     counts = evaluator(MEMBER.smallest, hopeless_below=101.0)
@@ -51,18 +63,6 @@ def test_counts_are_judged_as_they_would_have_come(grown: Make, batches: list) -
         assert stopped == whole[: len(stopped)]
         assert evaluator.judge(whole, below) == evaluator.judge(stopped, below)
     assert evaluator.judge(whole[:-1]) is None
-
-
-@pytest.mark.parametrize("size", [1, 7, 10, 25, 60])
-def test_the_loaders_batches_decide_nothing(grown: Make, batches: list[Batch], size: int) -> None:
-    images, labels = (torch.cat(part) for part in zip(*batches, strict=True))
-    cut = list(zip(images.split(size), labels.split(size), strict=True))
-    evaluators = [SubnetEvaluator(grown(MEMBER), [pictures(16, 32)], given, chunk=10) for given in (batches, cut)]
-    chunks = [[len(labels) for _, labels in evaluator.chunks] for evaluator in evaluators]
-    assert chunks == [[10] * 6] * 2
-    for one, other in zip(*(evaluator.chunks for evaluator in evaluators), strict=True):
-        assert torch.equal(one[0], other[0])
-        assert torch.equal(one[1], other[1])
 
 
 def test_stopping_needs_a_positive_z(grown: Make, batches: list) -> None:  # type: ignore[type-arg]

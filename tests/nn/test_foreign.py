@@ -75,9 +75,12 @@ def test_foreign_objects_are_not_made(tmp_path: Path, zipped: bool, protocol: in
     content = read_foreign(path)
     assert Settings.made == before
     assert content["epoch"] == 7
-    assert all(torch.equal(content["state_dict"][name], value) for name, value in WEIGHTS.items())
+    state, more = content["state_dict"], content["more"]
+    assert isinstance(state, dict)
+    assert isinstance(more, list)
+    assert all(torch.equal(state[name], value) for name, value in WEIGHTS.items())
     assert not isinstance(content["args"], Settings)
-    assert not isinstance(content["more"][1], Mode)
+    assert not isinstance(more[1], Mode)
 
 
 @forms

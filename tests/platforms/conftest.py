@@ -1,6 +1,6 @@
 """A runtime and a place without clocks, for tests of platforms."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,7 @@ import pytest
 from spaceevo.nn.supernet import Network
 from spaceevo.platforms.measuring import MeasuringPlatform
 from spaceevo.quant.program import Program
-from spaceevo.runtimes.base import Profile, Runtime, Session, Shape
-from spaceevo.runtimes.preprocessing import Preprocessing
+from spaceevo.runtimes.base import PLAIN_FILE, FileOptions, Profile, Runtime, Session, Shape
 from spaceevo.runtimes.registry import RUNTIMES
 from spaceevo.runtimes.timing import Timing
 from spaceevo.space.placement import PlacedBlock
@@ -22,13 +21,7 @@ class Desk(Runtime):
     name, format, package, module = "desk", "desk", "torch", "torch"
 
     def write(
-        self,
-        program: Program,
-        metadata: Mapping[str, str] | None = None,
-        *,
-        preprocessing: Preprocessing | None = None,
-        packed_channels: int | None = None,
-        watch: Sequence[str] = (),
+        self, program: Program, metadata: Mapping[str, str] | None = None, options: FileOptions = PLAIN_FILE
     ) -> bytes:
         return bytes(len(program.ops))
 

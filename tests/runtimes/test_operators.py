@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from spaceevo.quant.program import Program
-from spaceevo.report.operators import draw_operators
-from spaceevo.runtimes.base import OperatorTime
+from spaceevo.report.latency import draw_operators
+from spaceevo.runtimes.base import FileOptions, OperatorTime
 from spaceevo.runtimes.litert.layers import SHIFT
 from spaceevo.runtimes.litert.operators import operator_files
 from spaceevo.runtimes.litert.runtime import LiteRt
@@ -48,7 +48,7 @@ def test_operators_alone_compute_what_they_compute_in_the_file(program: Program)
     images = torch.randn(1, *program.input_shape, generator=torch.Generator().manual_seed(0))
     expected = LITERT.integers(program, images)
     value = images
-    to_integers, *convolutions = operator_files(LITERT.write(program, packed_channels=1))[:3]
+    to_integers, *convolutions = operator_files(LITERT.write(program, options=FileOptions(packed_channels=1)))[:3]
     for op in (to_integers, *convolutions):
         value = LITERT.load(op.file).logits(value)
     assert torch.equal(value.int() + SHIFT, expected[convolutions[-1].name].int())

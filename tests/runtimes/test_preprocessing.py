@@ -8,8 +8,8 @@ from torch import Tensor
 
 from spaceevo.errors import ExportError
 from spaceevo.quant.program import Program
+from spaceevo.runtimes.base import FileOptions
 from spaceevo.runtimes.litert.runtime import LiteRt
-from spaceevo.runtimes.litert.writer import to_tflite
 from spaceevo.runtimes.onnx.runtime import OnnxRuntime
 from spaceevo.runtimes.onnx.writer import to_onnx
 from spaceevo.runtimes.preprocessing import Preprocessing
@@ -32,7 +32,7 @@ def normalized(pixels: Tensor) -> Tensor:
 
 
 def test_onnx_files_normalise_pixels(program: Program, pixels: Tensor) -> None:
-    model = to_onnx(program, preprocessing=INSIDE)
+    model = to_onnx(program, options=FileOptions(INSIDE))
     onnx.checker.check_model(model, full_check=True)
     assert model.graph.input[0].name == "pixels"
     expected = ONNX.load(to_onnx(program).SerializeToString()).logits(normalized(pixels))
@@ -42,8 +42,8 @@ def test_onnx_files_normalise_pixels(program: Program, pixels: Tensor) -> None:
 
 def test_tflite_files_normalise_pixels(program: Program, pixels: Tensor) -> None:
     pytest.importorskip("ai_edge_litert", reason="the extra `tflite` is not installed")
-    file = to_tflite(program, preprocessing=INSIDE)
-    expected = LITERT.load(to_tflite(program)).logits(normalized(pixels))
+    file = LITERT.write(program, options=FileOptions(INSIDE))
+    expected = LITERT.load(LITERT.write(program)).logits(normalized(pixels))
     torch.testing.assert_close(LITERT.load(file).logits(pixels), expected, rtol=0, atol=0.05)
     assert not LITERT.float_ops(file)
 

@@ -5,13 +5,13 @@ from importlib.util import find_spec
 
 import pytest
 import torch
+from experiments.int8_files.tensorflow_route import to_tflite_by_tensorflow
 from torch import Tensor
 
 from spaceevo.errors import MissingExtraError
 from spaceevo.export.parity import compare
 from spaceevo.quant.program import Program, execute
 from spaceevo.runtimes.litert.runtime import LiteRt
-from spaceevo.runtimes.litert.tensorflow_route import to_tflite_by_tensorflow
 from spaceevo.runtimes.litert.writer import to_tflite
 from spaceevo.runtimes.random_program import random_block_program
 from spaceevo.space.spec import BlockSpec

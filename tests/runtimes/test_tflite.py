@@ -7,17 +7,17 @@ pytest.importorskip("ai_edge_litert", reason="the extra `tflite` is not installe
 from spaceevo.export.parity import compare
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.program import Program, execute
-from spaceevo.runtimes.litert.flatbuffer import read_metadata, read_model
+from spaceevo.runtimes.base import FileOptions
+from spaceevo.runtimes.litert.flatbuffer import read_model
 from spaceevo.runtimes.litert.layers import pads_as_same
 from spaceevo.runtimes.litert.runtime import LiteRt
-from spaceevo.runtimes.litert.writer import to_tflite
 from tests.runtimes.conftest import steps_apart
 
 LITERT = LiteRt()
 
 
 def test_network_computes_what_was_trained(network: Network, program: Program, images: Tensor) -> None:
-    file = to_tflite(program)
+    file = LITERT.write(program)
     with torch.no_grad():
         trained = network(images)
     exact, runtime = execute(program, images), LITERT.load(file).logits(images)
@@ -30,7 +30,7 @@ def test_network_computes_what_was_trained(network: Network, program: Program, i
 
 @pytest.mark.parametrize("packed_channels", [8, 64])
 def test_packed_files_compute_the_same_integers(program: Program, images: Tensor, packed_channels: int) -> None:
-    plain, packed = (to_tflite(program, packed_channels=channels) for channels in (1, packed_channels))
+    plain, packed = (LITERT.write(program, options=FileOptions(packed_channels=n)) for n in (1, packed_channels))
     assert LITERT.op_counts(packed)["RESHAPE"] >= 2
     assert "RESHAPE" not in LITERT.op_counts(plain)
     assert not LITERT.float_ops(packed)
@@ -39,12 +39,12 @@ def test_packed_files_compute_the_same_integers(program: Program, images: Tensor
 
 
 def test_file_is_int8_inside_and_small(program: Program) -> None:
-    file = to_tflite(program, {"space": "digits-012-000"}, packed_channels=1)
+    file = LITERT.write(program, {"space": "digits-012-000"}, FileOptions(packed_channels=1))
     counts, shapes = LITERT.op_counts(file), program.shapes()
     vectors = sum(op.weights is not None and shapes[op.inputs[0]][1:] in ((), (1, 1)) for op in program.ops)
     assert (counts["QUANTIZE"], counts["DEQUANTIZE"], counts["FULLY_CONNECTED"]) == (1, 1, vectors)
     assert not LITERT.float_ops(file)
-    assert read_metadata(file) == {"space": "digits-012-000"}
+    assert LITERT.metadata(file) == {"space": "digits-012-000"}
     assert read_model(file).description.startswith(b"spaceevo")
     integers = sum(op.weights.weight.size + 8 * len(op.weights.bias) for op in program.ops if op.weights)
     assert integers < len(file) < integers + 60_000
@@ -52,8 +52,8 @@ def test_file_is_int8_inside_and_small(program: Program) -> None:
 
 def test_watched_tensors_come_out_too(program: Program, images: Tensor) -> None:
     middle = program.ops[len(program.ops) // 2].output
-    logits, values = LITERT.load(to_tflite(program, watch=[middle])).run(images)
-    torch.testing.assert_close(logits, LITERT.load(to_tflite(program)).logits(images), rtol=0, atol=0)
+    logits, values = LITERT.load(LITERT.write(program, options=FileOptions(watch=[middle]))).run(images)
+    torch.testing.assert_close(logits, LITERT.load(LITERT.write(program)).logits(images), rtol=0, atol=0)
     assert tuple(values.shape[1:]) == program.shapes()[middle]
     quant = program.tensors[middle]
     levels = values.double() / quant.scale + quant.zero_point

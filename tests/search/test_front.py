@@ -10,7 +10,7 @@ import pytest
 from spaceevo.errors import ConfigError, ConstraintError
 from spaceevo.search.evolution import evolve
 from spaceevo.search.front import FrontEvolution, Staircase, crowding, evenly, front, ranks, survival_order
-from spaceevo.search.prediction import ScorePrediction
+from spaceevo.search.prediction import predict_scores
 from spaceevo.search.problems import SubnetProblem
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.description import parse_space
@@ -150,13 +150,13 @@ def test_screening_brings_the_front_sooner() -> None:
 def test_prediction_recovers_a_linear_score() -> None:
     specs = [sample_subnet(MEMBER, Random(seed)) for seed in range(400)]
     known = [(spec, score(spec)) for spec in specs[:300]]
-    predicted = ScorePrediction(MEMBER, penalty=1e-6).predict(specs[300:], known)
+    predicted = predict_scores(specs[300:], known, penalty=1e-6)
     assert predicted == pytest.approx([score(spec) for spec in specs[300:]], abs=1e-3)
 
 
 def test_prediction_of_few_evaluations_is_near_their_mean() -> None:
     specs = [sample_subnet(MEMBER, Random(seed)) for seed in range(3)]
-    (predicted,) = ScorePrediction(MEMBER).predict(specs[2:], [(specs[0], 50.0), (specs[1], 52.0)])
+    (predicted,) = predict_scores(specs[2:], [(specs[0], 50.0), (specs[1], 52.0)])
     assert 50 <= predicted <= 52
 
 

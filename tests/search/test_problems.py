@@ -55,7 +55,7 @@ def test_children_change_one_block_and_one_window(spaces: SpaceProblem) -> None:
 
 def test_spaces_round_trip_and_reject_strangers(spaces: SpaceProblem) -> None:
     item = spaces.sample(Random(2))
-    assert spaces.decode(spaces.encode(item)) == item
+    assert spaces.decode(str(item)) == item
     with pytest.raises(EncodingError):
         spaces.decode("elsewhere-000-000")
 
@@ -65,16 +65,10 @@ def test_subnets_stay_in_their_space(subnets: SubnetProblem) -> None:
     one, other = subnets.sample(rng), subnets.sample(rng)
     for item in (one, subnets.mutate(one, rng), subnets.crossover(one, other, rng)):
         subnets.member.validate(item)
-        assert subnets.decode(subnets.encode(item)) == item
+        assert subnets.decode(str(item)) == item
 
 
 def test_subnet_of_another_space_is_rejected(subnets: SubnetProblem) -> None:
     stranger = SubnetProblem(parse_space("onnxw-151122-023231")).sample(Random(4))
     with pytest.raises(EncodingError):
         subnets.decode(str(stranger))
-
-
-def test_feasibility_is_the_callers(subnets: SubnetProblem) -> None:
-    item = subnets.sample(Random(5))
-    assert subnets.is_feasible(item)
-    assert not SubnetProblem(subnets.member, feasible=lambda _: False).is_feasible(item)

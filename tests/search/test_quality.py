@@ -124,7 +124,7 @@ def test_shortcuts_change_nothing(
     scorer = QualityScorer(tables, space, constraints, 0.5, samples=samples, seed=3)
     counts = []
     for member in (space.member(b, w) for b in np.ndindex(3, 3, 3) for w in ((0, 0, 0), (1, 0, 1))):
-        loss, latency = scorer.drawn(member)
+        loss, latency = scorer.sampled(member)
         for part in scorer.score(member).per_constraint:
             good = np.sort(loss[latency <= part.constraint_ms])
             counts.append(len(good))
@@ -140,7 +140,7 @@ def test_draws_are_rows_of_the_tables(tmp_path: Path, space: Superspace) -> None
         rows = [LutRow("3#16#2", 8, hw, (1 + n) * 10.0**key.stage, 1, 1, n + hw) for hw in sizes for n in range(4)]
         write_lut_file(tmp_path / lut_file_name(space, key), rows)
     scorer = QualityScorer(tmp_path, space, 1e6, {24: 0.5, 32: 0.25}, samples=64_000)
-    loss, latency = scorer.drawn("digits-012-101")
+    loss, latency = scorer.sampled("digits-012-101")
     digits = np.stack([loss // 10**n % 10 for n in range(3)]).astype(int)
     assert set(digits.ravel()) == {1, 2, 3, 4}
     base = latency - (digits - 1).sum(axis=0)
@@ -160,7 +160,8 @@ def test_same_seed_same_score_and_text_works(tables: Path, space: Superspace) ->
 
 def test_standard_error_matches_the_spread_over_seeds(tables: Path, space: Superspace) -> None:
     scores = [QualityScorer(tables, space, 6.0, 0.5, samples=2000, seed=s).score("digits-012-101") for s in range(20)]
-    error = QualityScorer(tables, space, 6.0, 0.5, samples=2000, seed=99).standard_error("digits-012-101", 40)
+    scorer = QualityScorer(tables, space, 6.0, 0.5, samples=2000, seed=99)
+    error = scorer.fresh_scores("digits-012-101", 40).std(ddof=1)
     assert error == pytest.approx(np.std([quality.score for quality in scores], ddof=1), rel=0.6)
     assert error > 0
 
@@ -169,11 +170,12 @@ def test_latency_ranges(tables: Path, space: Superspace) -> None:
     scorer = QualityScorer(tables, space, 60.0, 0.5, samples=2000)
     member = parse_space("digits-012-101")
     fastest, slowest = scorer.latency_range_ms(member)
-    drawn = scorer.drawn(member).latency_ms
-    assert scorer.fastest_ms <= fastest <= drawn.min() + 1e-5 < drawn.max() <= slowest + 1e-5 <= scorer.slowest_ms
+    sampled = scorer.sampled(member).latency_ms
+    least, greatest = scorer.latency_range_ms()
+    assert least <= fastest <= sampled.min() + 1e-5 < sampled.max() <= slowest + 1e-5 <= greatest
     members = [scorer.latency_range_ms(space.member(b, w)) for b in np.ndindex(3, 3, 3) for w in np.ndindex(2, 2, 2)]
-    assert scorer.fastest_ms == min(low for low, _ in members)
-    assert scorer.slowest_ms == max(high for _, high in members)
+    assert least == min(low for low, _ in members)
+    assert greatest == max(high for _, high in members)
 
 
 def test_impossible_constraint_names_the_fastest(tmp_path: Path, space: Superspace) -> None:

@@ -48,8 +48,8 @@ def teacher() -> Counting:
     return Counting(nn.Sequential(*layers), {"stage0": "0", "stage1": "1", "stage2": "2"}).eval()
 
 
-def features_of(teacher: Teacher, folder: Path, limit_mib: float = 100) -> TeacherFeatures:
-    store = TensorStore(folder, limit_mib)
+def features_of(teacher: Teacher, folder: Path, store: TensorStore | None = None) -> TeacherFeatures:
+    store = store or TensorStore(folder, 100)
     parts = IMAGES.split(4)
     return TeacherFeatures(teacher, TAPS, (24, 32), parts[:2], parts, store, torch.device("cpu"))
 
@@ -64,9 +64,9 @@ def test_the_teacher_runs_once_a_batch_and_resolution(teacher: Counting, tmp_pat
 
 @pytest.mark.parametrize("limit_mib", [100, 0.01, 0])
 def test_kept_features_are_the_teachers(teacher: Counting, tmp_path: Path, limit_mib: float) -> None:
-    found = features_of(teacher, tmp_path, limit_mib)
-    kept = found.of("stage2", 24)
-    assert (found._store.files > 0) == (limit_mib < 1)
+    store = TensorStore(tmp_path, limit_mib)
+    kept = features_of(teacher, tmp_path, store).of("stage2", 24)
+    assert (store.files > 0) == (limit_mib < 1)
     assert not list(tmp_path.iterdir())
     assert (len(kept.calibration), len(kept.evaluation)) == (2, 3)
     for images, (source, output, variance) in zip(IMAGES.split(4), kept.evaluation, strict=True):

@@ -86,7 +86,7 @@ def test_killed_at_ten_moments(tmp_path: Path) -> None:
                 file.write('["d1#1#1_k3')
     stub = Stub()
     found = search(fitness(path, stub))
-    assert found.to_json(str) == expected.to_json(str)
+    assert found.to_json() == expected.to_json()
     assert calls + stub.calls == whole.calls  # nothing was evaluated twice
     assert path.read_text() == (tmp_path / "whole.jsonl").read_text()
 
@@ -96,7 +96,7 @@ def test_what_another_search_evaluated_changes_nothing(tmp_path: Path) -> None:
     for seed in (1, 2):
         search(fitness(path, Stub()), seed)
     stub = Stub()
-    assert search(fitness(path, stub)).to_json(str) == alone.to_json(str)
+    assert search(fitness(path, stub)).to_json() == alone.to_json()
     assert stub.calls < len(alone.history)
 
 

@@ -25,7 +25,7 @@ from spaceevo.space.description import superspace
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_subnet
 from spaceevo.space.superspace import SpaceMember
-from spaceevo.stages.front_files import merge_jobs
+from spaceevo.stages.front_files import merge_fronts
 from spaceevo.stages.front_search import most_accurate
 from spaceevo.stages.subnet_search import SubnetSearchJob
 from tests.stages.conftest import Compose, RunStage, World
@@ -194,23 +194,23 @@ def test_ties_go_to_what_other_subnets_speak_for() -> None:
     scores = {spec: float(len(spec.stages[2])) for spec in (sample_subnet(MEMBER, rng) for _ in range(60))}
     good, bad = MEMBER.largest, MEMBER.smallest
     scores |= {good: 9.0, bad: 9.0}
-    assert most_accurate(MEMBER, [bad, good], scores, lambda _: 1.0) == good
-    assert most_accurate(MEMBER, [bad, good], {**scores, bad: 9.1}, lambda _: 1.0) == bad
+    assert most_accurate([bad, good], scores, lambda _: 1.0) == good
+    assert most_accurate([bad, good], {**scores, bad: 9.1}, lambda _: 1.0) == bad
 
 
 def test_jobs_of_a_sweep_become_one_front(tmp_path: Path) -> None:
     def row(ms: float, top1: float) -> FrontSubnet:
         return FrontSubnet("desk", f"{ms}", "", ms, None, top1, top1, 1.0, 1.0, "00")
 
-    jobs = [[row(1.0, 50.0), row(2.0, 60.0)], [row(1.5, 70.0), row(3.0, 65.0)]]
+    jobs = [[row(1.0, 50.0), row(2.0, 60.0)], [row(1.5, 70.0), row(3.0, 65.0)], [row(0.5, 99.0)]]
     for number, rows in enumerate(jobs):
         limits = {"desk": (2.0 + number,)}
         front = Front("digits-222-000", "1.0", tuple(rows), limits["desk"], limits, {})
         front.write(tmp_path / str(number) / "front.json")
-    merge_jobs(tmp_path)
+    merge_fronts(tmp_path, [tmp_path / "0", tmp_path / "1"])  # the third is of an earlier sweep
     merged = pd.read_csv(tmp_path / "front.csv")
     assert merged.latency_ms.tolist() == [1.0, 1.5]
     assert set(merged.space) == {"digits-222-000"}
     assert (tmp_path / "front.png").exists()
-    SubnetSearchJob.merge_sweep(tmp_path / "none")
+    SubnetSearchJob.merge_sweep(tmp_path / "none", [tmp_path / "none/0"])
     assert not (tmp_path / "none").exists()

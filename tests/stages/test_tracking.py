@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from spaceevo.artifacts import StageResult
 from spaceevo.errors import MissingExtraError
 from spaceevo.jobs import tracking
-from spaceevo.report.figures import picture
+from spaceevo.report.picture import picture
 
 
 class NotingWandbLogger:

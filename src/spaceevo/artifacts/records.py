@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -41,7 +41,21 @@ def parse_record(cls: type[R], content: Plain, source: Path) -> R:
 
 
 @dataclass(frozen=True)
-class SpaceChoice:
+class Record:
+    """Stands for a JSON file as a whole."""
+
+    def write(self, path: Path) -> None:
+        """Write the record, atomically."""
+        write_json(path, asdict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read the record; a broken file is a `CheckpointError`."""
+        return parse_record(cls, read_json(path), path)
+
+
+@dataclass(frozen=True)
+class SpaceChoice(Record):
     """Says which space the last space search chose (`best.json`)."""
 
     space: str  # its encoding
@@ -50,19 +64,6 @@ class SpaceChoice:
     probability: float  # share of its subnets within the constraint
     loss: float  # mean of the smallest losses among those
     schema: int = SCHEMA  # version of this record
-
-    def write(self, path: Path) -> None:
-        """Write the record, atomically."""
-        write_json(path, asdict(self))
-
-    @classmethod
-    def read(cls, path: Path) -> SpaceChoice:
-        """Read the record.
-
-        Raises:
-            CheckpointError: the file is broken.
-        """
-        return parse_record(cls, read_json(path), path)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class FrontSubnet:
 
 
 @dataclass(frozen=True)
-class Front:
+class Front(Record):
     """Says what the last subnet search in a space found (`front.json`)."""
 
     space: str  # encoding of the space
@@ -94,19 +95,6 @@ class Front:
     limits_ms: Mapping[str, tuple[float, ...]]  # limits of each platform, in ms
     chosen_by_limit: Mapping[str, Mapping[str, str]]  # platform → limit in ms as a text → the best subnet
     schema: int = SCHEMA  # version of this record
-
-    def write(self, path: Path) -> None:
-        """Write the record, atomically."""
-        write_json(path, asdict(self))
-
-    @classmethod
-    def read(cls, path: Path) -> Front:
-        """Read the record.
-
-        Raises:
-            CheckpointError: the file is broken.
-        """
-        return parse_record(cls, read_json(path), path)
 
 
 @dataclass(frozen=True)

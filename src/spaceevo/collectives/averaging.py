@@ -48,13 +48,10 @@ def average_(tensors: Sequence[Tensor], weight: float = 1.0) -> None:
     """Replace float tensors by their mean over the processes, in place; every process counts by its `weight`."""
     if world()[1] == 1 or not tensors:
         return
-    flat = torch.cat([tensor.detach().flatten().double() for tensor in tensors]) * weight
+    flat = torch.cat([tensor.flatten().double() for tensor in tensors]) * weight
     flat = torch.cat([flat, flat.new_tensor([weight])])
     dist.all_reduce(flat)
-    flat, start = flat[:-1] / flat[-1], 0
-    for tensor in tensors:
-        tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
-        start += tensor.numel()
+    _scatter(flat[:-1] / flat[-1], tensors)
 
 
 @torch.no_grad()
@@ -73,7 +70,10 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         assert work is not None
         work.wait()
     for bucket, flat in zip(buckets, flats, strict=False):
-        start = 0
-        for grad in bucket:
-            grad.copy_(flat[start : start + grad.numel()].view_as(grad) / size)
-            start += grad.numel()
+        _scatter(flat / size, bucket)
+
+
+def _scatter(flat: Tensor, tensors: Sequence[Tensor]) -> None:
+    """Copy a row of numbers back into the tensors that it was made of."""
+    for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))

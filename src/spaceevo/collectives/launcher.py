@@ -8,11 +8,7 @@ from spaceevo.errors import ConfigError
 
 
 def launched(variable: str, default: int) -> int:
-    """Read a number that a launcher gives each process in an environment variable.
-
-    Raises:
-        ConfigError: the variable is set to anything but a whole number from 0 on.
-    """
+    """Read a number that a launcher gives each process in an environment variable."""
     text = os.environ.get(variable, str(default))
     if not (text.isascii() and text.isdigit()):
         raise ConfigError(
@@ -22,10 +18,6 @@ def launched(variable: str, default: int) -> int:
 
 
 def is_first() -> bool:
-    """Tell whether this is the process that writes and prints; one alone is.
-
-    Raises:
-        ConfigError: the launcher's number of this process is none.
-    """
+    """Tell whether this is the process that writes and prints; one alone is."""
     variables = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
     return launched(next((name for name in variables if name in os.environ), variables[0]), 0) == 0

@@ -5,28 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 
+from spaceevo.collectives.averaging import world
 from spaceevo.collectives.launcher import launched
 from spaceevo.errors import ConfigError
 
 
-class Processes(NamedTuple):
-    """This process's number, and how many there are."""
-
-    rank: int
-    world_size: int
-
-
 def own_device() -> torch.device:
-    """Choose this process's GPU, by its number on this machine; the CPU where there is no GPU.
-
-    Raises:
-        ConfigError: more processes were started here than there are GPUs.
-    """
+    """Choose this process's GPU, by its number on this machine; the CPU where there is no GPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     started = launched("LOCAL_WORLD_SIZE", 1)
@@ -40,16 +29,18 @@ def own_device() -> torch.device:
 
 
 @contextmanager
-def process_group() -> Iterator[Processes]:
-    """Join the processes that torchrun started (NCCL on GPUs, else gloo); without torchrun there is one process."""
+def process_group(device: torch.device) -> Iterator[tuple[int, int]]:
+    """Join the processes that torchrun started, NCCL on GPUs, else gloo; without torchrun there is one.
+
+    Gives this process's rank and the number of processes.
+    """
     if "WORLD_SIZE" not in os.environ:
-        yield Processes(0, 1)
+        yield 0, 1
         return
-    device = own_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size())
+        yield world()
     finally:
         dist.destroy_process_group()

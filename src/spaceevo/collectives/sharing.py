@@ -11,12 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
-import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from spaceevo.collectives.launcher import launched
-from spaceevo.collectives.processes import own_device
 
 Work = Callable[[str], str]
 """Turns the text of an item into the text of its result."""
@@ -24,11 +22,7 @@ PATIENCE = timedelta(days=7)
 
 
 class Ranks:
-    """This process's place among the processes of a torchrun; alone without one.
-
-    Raises:
-        ConfigError: the launcher's numbers are none.
-    """
+    """Knows this process's place among the processes of a torchrun; it is alone without one."""
 
     def __init__(self) -> None:
         self.size = launched("WORLD_SIZE", 1)
@@ -37,11 +31,6 @@ class Ranks:
         if self.size > 1:
             self.store, _, _ = next(rendezvous("env://", self.rank, self.size))
             self.store.set_timeout(PATIENCE)
-
-    @property
-    def device(self) -> torch.device:
-        """This process's GPU, or the CPU where there is none."""
-        return own_device()
 
     @contextmanager
     def leading(self, work: Work) -> Iterator[None]:
@@ -74,8 +63,7 @@ class Ranks:
             while given < len(items) and self.store.check([self._key(given)]):
                 yield self._result(given)
                 given += 1
-        for number in range(given, len(items)):
-            yield self._result(number)
+        yield from map(self._result, range(given, len(items)))
 
     def _take(self, work: Work, items: Sequence[str]) -> Iterator[int]:
         """Work on items that nobody else has taken."""
@@ -101,17 +89,10 @@ class Ranks:
 
 
 def first_decides(question: str, own_answer: bool) -> bool:
-    """Return the first process's answer, in all processes of a torchrun; a process alone keeps its own.
-
-    Args:
-        question: a text that is the same in all processes, and asked once.
-        own_answer: what this process would answer.
-    """
-    if not dist.is_torchelastic_launched():
+    """Return the first process's answer to a question (asked once), in all processes; a process alone keeps its own."""
+    ranks = Ranks() if dist.is_torchelastic_launched() else None
+    if ranks is None or ranks.size == 1:
         return own_answer
-    rank = launched("RANK", 0)
-    store, _, _ = next(rendezvous("env://", rank, launched("WORLD_SIZE", 1)))
-    if rank == 0:
-        store.set(question, str(own_answer))
-    answer: bytes = store.get(question)
-    return answer.decode() == str(True)
+    if ranks.rank == 0:
+        ranks.store.set(question, str(own_answer))
+    return bool(ranks.store.get(question) == str(True).encode())

@@ -11,6 +11,7 @@ from spaceevo.errors import ExportError
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.program import Program
 from spaceevo.quant.program_file import save_program
+from spaceevo.runtimes.base import FileOptions
 from spaceevo.runtimes.plain import save_plain, to_plain
 from spaceevo.runtimes.preprocessing import Preprocessing
 from spaceevo.runtimes.registry import runtime_for
@@ -23,29 +24,11 @@ def file_name(format: str, precision: str) -> str:
     return f"subnet_{precision}.{format}"
 
 
-def save_file(content: bytes, path: Path) -> None:
-    """Write a file atomically.
-
-    Raises:
-        ExportError: the folder cannot be written.
-    """
-    try:
-        write_bytes(path, content)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ExportError(f"cannot write {path} ({reason}); set paths.output to a folder you may write to") from error
-
-
 @dataclass(frozen=True)
 class Bundle:
-    """Holds what is written as files.
+    """Holds what is written as files: a program, the network's fp32 twin, and how INT8 files are written.
 
-    Attributes:
-        program: the integer program.
-        fp32: the network's fp32 twin.
-        metadata: what the INT8 files say of themselves; of the fp32 ones, `quant` is `off`.
-        preprocessing: as for `Runtime.write`; of INT8 files.
-        packed_channels: likewise.
+    `metadata` is what the INT8 files say of themselves; in the fp32 ones, `quant` is `off`.
     """
 
     program: Program
@@ -60,22 +43,24 @@ class Bundle:
         Raises:
             ExportError: a network cannot be written, or the folder.
         """
+        options = FileOptions(self.preprocessing, self.packed_channels)
         float_metadata = {**self.metadata, "quant": "off"}
         outputs: dict[str, Path] = {}
         for format in formats:
             runtime = runtime_for(format)
             files = {
-                "int8": runtime.write(
-                    self.program,
-                    self.metadata,
-                    preprocessing=self.preprocessing,
-                    packed_channels=self.packed_channels,
-                ),
+                "int8": runtime.write(self.program, self.metadata, options),
                 "fp32": runtime.write_float(self.fp32, self.program.input_shape, float_metadata),
             }
             for precision, content in files.items():
-                outputs[f"{format}_{precision}"] = folder / file_name(format, precision)
-                save_file(content, outputs[f"{format}_{precision}"])
+                path = folder / file_name(format, precision)
+                outputs[f"{format}_{precision}"] = path
+                try:
+                    write_bytes(path, content)
+                except OSError as error:
+                    reason = error.strerror or type(error).__name__
+                    remedy = "set paths.output to a folder you may write to"
+                    raise ExportError(f"cannot write {path} ({reason}); {remedy}") from error
         outputs["plain_fp32"], *_ = save_plain(to_plain(self.fp32, float_metadata), folder / "subnet_fp32.json")
         outputs["program"] = folder / "program.safetensors"
         save_program(outputs["program"], self.program, self.metadata)

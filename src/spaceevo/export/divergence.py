@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,13 +17,7 @@ Integers = Mapping[str, Tensor]
 
 
 class Divergence(NamedTuple):
-    """Says how the integers of one tensor differ.
-
-    Attributes:
-        tensor: its name.
-        share: percent of its integers that differ.
-        steps: the greatest difference.
-    """
+    """Says how the integers of one tensor differ: the share of them that do, in percent, and by how much at most."""
 
     tensor: str
     share: float
@@ -30,12 +26,9 @@ class Divergence(NamedTuple):
 
 def divergences(program: Program, reference: Integers, other: Integers) -> list[Divergence]:
     """Compare every tensor that both have, in the program's order."""
-    found = []
-    for name in program.tensors:
-        if name in reference and name in other:
-            steps = (reference[name].double() - other[name].double()).abs()
-            found.append(Divergence(name, 100.0 * float((steps > 0).double().mean()), int(steps.max())))
-    return found
+    names = [name for name in program.tensors if name in reference and name in other]
+    steps = {name: (reference[name].double() - other[name].double()).abs() for name in names}
+    return [Divergence(name, 100.0 * float((x > 0).double().mean()), int(x.max())) for name, x in steps.items()]
 
 
 def first_divergence(program: Program, reference: Integers, other: Integers, share: float = 1.0) -> Divergence | None:
@@ -48,22 +41,14 @@ def network_integers(network: Network, program: Program, images: Tensor) -> dict
     """Compute what the trained network's layers compute, on the program's grids."""
     found: dict[str, Tensor] = {}
 
-    def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            quant = program.tensors[name]
-            found[name] = (output.double() / quant.scale).round().cpu() + quant.zero_point
+    def keep(name: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        quant = program.tensors[name]
+        found[name] = (output.double() / quant.scale).round().cpu() + quant.zero_point
 
-        return hook
-
-    handles = []
-    for path, module in network.named_modules():
-        parts = path.split(".")
-        name = ".".join((*parts[1:2], *parts[3:4], *parts[5:]))  # stages.S.blocks.I.layers.L
-        if len(parts) == 6 and name in program.tensors:
-            handles.append(module.register_forward_hook(keep(name)))
-    try:
+    with ExitStack() as hooks:
+        for path, module in network.named_modules():
+            name = ".".join(path.split(".")[1::2])  # stages.S.blocks.I.layers.L
+            if path.count(".") == 5 and name in program.tensors:
+                hooks.callback(module.register_forward_hook(partial(keep, name)).remove)
         network(images.to(next(network.parameters()).device))
-    finally:
-        for handle in handles:
-            handle.remove()
     return found

@@ -13,6 +13,7 @@ from spaceevo.export.parity import Tolerance, compare
 from spaceevo.nn.evaluate import Batch, logits_of
 from spaceevo.nn.supernet import Network, resize
 from spaceevo.quant.program import Executor, Program
+from spaceevo.runtimes.base import FileOptions
 from spaceevo.runtimes.preprocessing import Preprocessing
 from spaceevo.runtimes.registry import formats, runtime_for
 
@@ -22,11 +23,7 @@ Figure = float | str | list[str] | dict[str, int]
 
 
 def asked_formats(asked: str | Sequence[str]) -> list[str]:
-    """Check the file formats asked for by `format`, one or several.
-
-    Raises:
-        ConfigError: one is unknown, or none is given.
-    """
+    """List the file formats asked for, one or several; raises `ConfigError` where one is unknown or none given."""
     names = [asked] if isinstance(asked, str) else list(asked)
     if not names or not set(names) <= set(formats()):
         raise ConfigError(f"format = {asked}; allowed: {choices(formats())}, or a list of them")
@@ -34,13 +31,9 @@ def asked_formats(asked: str | Sequence[str]) -> list[str]:
 
 
 class Gate:
-    """Compares files with a trained network: what each computes on the test images.
+    """Compares files of a program with the network, extracted and under `deploy`, that it was made of.
 
-    Args:
-        network: an extracted network under `deploy`, in eval mode.
-        program: its integer program.
-        batches: test images of any size and their labels.
-        packed_channels: as for `Runtime.write`.
+    `batches` are test images of any size and their labels.
     """
 
     def __init__(
@@ -51,8 +44,10 @@ class Gate:
         self.packed_channels = packed_channels
         self.images = torch.cat([resize(images, network.resolution) for images, _ in batches])
         self.trained, self.labels = logits_of(network, batches)
-        self.exact = _batched(Executor(program), self.images)
-        self.folded = _batched(Executor(program, torch.float32), self.images)
+        batched = torch.split(self.images, 64)
+        exact, folded = Executor(program), Executor(program, torch.float32)
+        self.exact = torch.cat([exact(batch) for batch in batched])
+        self.folded = torch.cat([folded(batch) for batch in batched])
 
     def figures(self) -> dict[str, float]:
         """Compare the trained network, its folded evaluation and the exact executor."""
@@ -92,7 +87,7 @@ class Gate:
         }
 
     def check_pixels(self, format: str, preprocessing: Preprocessing) -> None:
-        """Let a file that normalises pass: on the images' nearest pixels it gives what one that does not gives.
+        """Let a file that normalises pass if it gives what one that does not gives on the images' nearest pixels.
 
         Raises:
             ExportError: it does not.
@@ -105,32 +100,26 @@ class Gate:
         Tolerance(99.0, 0.02).check(f"the {format} file on pixels", compare(outside, inside), "its preprocessing")
 
     def _file(self, format: str, preprocessing: Preprocessing | None = None) -> bytes:
-        return runtime_for(format).write(
-            self.program, preprocessing=preprocessing, packed_channels=self.packed_channels
-        )
+        return runtime_for(format).write(self.program, options=FileOptions(preprocessing, self.packed_channels))
 
     def _compared(self, prefix: str, what: str, logits: Tensor, tolerance: Tolerance, where: str) -> dict[str, float]:
-        """Figures of a file's logits, by names with this prefix; raises where they are beyond the tolerance."""
         trained = compare(self.trained, logits)
         folded = compare(self.folded, logits)
         tolerance.check(what, trained, where)
-        return {
-            f"{prefix}agreement": trained.agreement,
-            f"{prefix}mean_difference_std": trained.mean_difference,
-            f"{prefix}max_difference_std": trained.max_difference,
-            f"{prefix}folded_agreement": folded.agreement,
-            f"{prefix}folded_mean_difference_std": folded.mean_difference,
-            f"{prefix}bit_equal": self._bit_equal(logits),
-            f"{prefix}int8_top1": top1(logits, self.labels),
-        }
-
-    def _bit_equal(self, logits: Tensor) -> float:
-        """Logits on the same integer as the exact executor's, in percent."""
         step = self.program.tensors[self.program.output_name].scale
-        return 100.0 * float(((logits - self.exact).abs() < step / 2).double().mean())
+        figures = {
+            "agreement": trained.agreement,
+            "mean_difference_std": trained.mean_difference,
+            "max_difference_std": trained.max_difference,
+            "folded_agreement": folded.agreement,
+            "folded_mean_difference_std": folded.mean_difference,
+            "bit_equal": 100.0 * float(((logits - self.exact).abs() < step / 2).double().mean()),
+            "int8_top1": top1(logits, self.labels),
+        }
+        return {f"{prefix}{name}": figure for name, figure in figures.items()}
 
     def _first_divergences(self, format: str) -> str:
-        """First tensors that differ: trained network against exact executor, and that against the runtime."""
+        """Tell the first tensors that differ: trained network against exact executor, that against the runtime."""
         images = self.images[:WATCHED_IMAGES]
         exact = Executor(self.program).integers(images)
         pairs = {
@@ -148,7 +137,3 @@ def top1(logits: Tensor, labels: Tensor) -> float:
 
 def _told(at: Divergence | None) -> str:
     return "nowhere" if at is None else f"at {at.tensor} ({at.share:.1f} % of its integers, up to {at.steps} steps)"
-
-
-def _batched(executor: Executor, images: Tensor, batch_size: int = 64) -> Tensor:
-    return torch.cat([executor(batch) for batch in torch.split(images, batch_size)])

@@ -16,8 +16,7 @@ class ParityReport:
     Attributes:
         images: number of images.
         agreement: images with the same top-1, in percent.
-        mean_difference: mean absolute difference over the reference's standard deviation.
-        max_difference: greatest absolute difference over the reference's standard deviation.
+        mean_difference: mean absolute difference over the reference's standard deviation; `max_difference` likewise.
     """
 
     images: int
@@ -28,23 +27,13 @@ class ParityReport:
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Says how far a file may be from the trained network.
-
-    Attributes:
-        min_agreement: images with the trained network's top-1, in percent.
-        max_mean_difference: mean difference of logits over their standard deviation.
-    """
+    """Says how far a file may be from the trained network, in figures of `ParityReport`."""
 
     min_agreement: float
     max_mean_difference: float
 
     def check(self, what: str, report: ParityReport, where: str) -> None:
-        """Let a file pass.
-
-        Args:
-            what: the file.
-            report: its comparison with the trained network.
-            where: text that says where it first differs.
+        """Let a file pass by its comparison with the trained network; `where` tells where they first differ.
 
         Raises:
             ExportError: it is too far from the trained network.

@@ -41,13 +41,14 @@ class JobCallback(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Join and compare the jobs; Hydra would turn an exception here into a warning."""
         from spaceevo.jobs.runner import job_type
-        from spaceevo.jobs.sweep import compare_jobs
+        from spaceevo.jobs.sweep import compare_jobs, job_folders
 
         try:
             if config.stage.name is None:
                 return
             job = job_type(config)
-            job.merge_sweep(Path(config.hydra.sweep.dir))
+            folder = Path(config.hydra.sweep.dir).absolute()
+            job.merge_sweep(folder, job_folders(folder, self._sweep_started_s))
             if job.sweep_figures:
                 compare_jobs(config, job.name, self._sweep_started_s, job.sweep_figures)
         except SpaceEvoError as error:

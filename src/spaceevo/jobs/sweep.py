@@ -18,6 +18,7 @@ from spaceevo.terminal import console, print_rows
 
 Swept = tuple[dict[str, Any], StageResult]
 """Overrides and result of one job of a sweep."""
+OVERRIDES = ".hydra/overrides.yaml"
 CLOCK_SLACK_S = 1.0
 """File times may lag behind the clock; two sweeps are always further apart."""
 
@@ -68,14 +69,21 @@ def _rows(jobs: Sequence[Swept]) -> tuple[list[dict[str, Any]], list[str]]:
     return rows, swept
 
 
+def job_folders(folder: Path, started_s: float) -> list[Path]:
+    """List the folders of the jobs since the sweep began, in order; those of earlier sweeps may lie beside them."""
+    jobs = [path for path in folder.glob("*") if path.name.isdecimal() and (path / OVERRIDES).exists()]
+    recent = [job for job in jobs if (job / OVERRIDES).stat().st_mtime >= started_s - CLOCK_SLACK_S]
+    return sorted(recent, key=lambda job: int(job.name))
+
+
 def _jobs(folder: Path, started_s: float) -> list[Swept]:
     """Overrides and result of every job since the sweep began."""
-    files = [path for path in folder.glob("*/.hydra/overrides.yaml") if path.parents[1].name.isdecimal()]
     jobs = []
-    for file in sorted(files, key=lambda path: int(path.parents[1].name)):
-        result = StageResult.load(file.parents[1])
-        if result is not None and file.stat().st_mtime >= started_s - CLOCK_SLACK_S:
-            pairs = (text.lstrip("+").partition("=") for text in yaml.safe_load(file.read_text(encoding="utf-8")))
+    for job in job_folders(folder, started_s):
+        result = StageResult.load(job)
+        if result is not None:
+            overrides = yaml.safe_load((job / OVERRIDES).read_text(encoding="utf-8"))
+            pairs = (text.lstrip("+").partition("=") for text in overrides)
             jobs.append(({name: _value(value) for name, _, value in pairs}, result))
     return jobs
 

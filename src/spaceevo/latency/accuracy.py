@@ -1,4 +1,4 @@
-"""How near predicted latencies are to measured ones."""
+"""Measures how near predicted latencies are to measured ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class PredictionError:
 
     Attributes:
         networks: number of networks that were compared.
-        within_5_percent: share whose error is below 5 %, in percent; likewise 10 %.
+        within_5_percent: share whose error is at most 5 %, in percent; likewise 10 %.
         mape_percent: mean absolute error.
         bias_percent: median error, signed.
         kendall_tau: agreement of the two orders, 1 where they are the same; 0 of fewer than two networks.

@@ -17,7 +17,7 @@ BlockMs = Callable[[BlockSpec, int], float]
 
 
 class _Path(NamedTuple):
-    """The fastest way found to some width; of several, the fastest counts."""
+    """Holds the fastest way found to some width: its latency, and the blocks of each stage."""
 
     ms: float
     stages: tuple[tuple[BlockChoice, ...], ...]
@@ -26,14 +26,14 @@ class _Path(NamedTuple):
 def fastest_subnet(member: SpaceMember, block_ms: BlockMs) -> SubnetSpec:
     """Find the subnet whose blocks have the least sum of latencies, of all resolutions."""
     known_ms = cache(block_ms)
-    found = [(_fastest(member, hw, known_ms), hw) for hw in member.superspace.supernet_resolutions]
-    path, resolution = min(found, key=lambda pair: pair[0].ms)
+    found = {hw: _fastest(member, hw, known_ms) for hw in member.superspace.supernet_resolutions}
+    resolution = min(found, key=lambda hw: found[hw].ms)
     is_encoded = [not stage.is_head for stage in member.stages.values()]
-    return SubnetSpec(tuple(itertools.compress(path.stages, is_encoded)), resolution)
+    return SubnetSpec(tuple(itertools.compress(found[resolution].stages, is_encoded)), resolution)
 
 
 def _fastest(member: SpaceMember, hw: int, block_ms: BlockMs) -> _Path:
-    """The fastest path through all stages at one resolution; what a block costs depends on the width before it."""
+    """Find the fastest path through all stages at one resolution; a block's latency depends on the width before it."""
     paths = {member.superspace.input_channels: _Path(0.0, ())}
     for stage in member.stages.values():
         first = stage.candidate.spec(stage.largest[0], next(iter(paths)), stage.stride)
@@ -48,11 +48,7 @@ def _through(
 ) -> dict[int, _Path]:
     """Extend the fastest path to every input width to the fastest to every output width.
 
-    Args:
-        stage: the stage.
-        paths: by width, up to the stage.
-        sizes: height and width of its first block's input, and of the others'.
-        block_ms: latency of a block.
+    `sizes` are height and width of the input of the stage's first block, and of the others'.
     """
     ends: dict[int, _Path] = {}
     for options in _options(stage):
@@ -71,7 +67,7 @@ def _through(
 
 
 def _options(stage: StageSpace) -> list[list[BlockChoice]]:
-    """Sets of choices from which all blocks of a sub-stage take theirs."""
+    """List the sets of choices from which all blocks of a sub-stage take theirs."""
     if stage.is_head:
         return [[stage.largest[0]]]
     block = stage.candidate

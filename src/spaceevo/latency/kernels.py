@@ -1,4 +1,4 @@
-"""nn-Meter's view of blocks: kernels with features in its order, and a cost model of them that it can load.
+"""Shows blocks as nn-Meter sees them: kernels with features in its order, and a cost model of them that it can load.
 
 Feature orders are nn-Meter's: convolutions `[hw, cin, cout, k, stride, MFLOPs, MParams]`, fc `[cin, cout, MFLOPs,
 MParams]`, se, hswish, swish and pooling `[hw, c]`, resnet-se `[hw, c, squeeze]`, add and addrelu `[hw, c, c]`.
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple, assert_never
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spaceevo.errors import TableError
-from spaceevo.latency.roofline import relative_nnls
+from spaceevo.latency.roofline import fit_costs
 from spaceevo.space.blocks import block_type
 from spaceevo.space.placement import PlacedBlock
 from spaceevo.space.spec import BlockSpec, Layer
@@ -43,18 +43,17 @@ def kernels_of(spec: BlockSpec, hw: int) -> tuple[Kernel, ...]:
     found: list[Kernel] = []
     for name, placed in layers.items():
         if name in gates:
-            found.append(_squeeze_excite(spec, placed, squeezed=gates[name][1].layer.cout))
+            where = (placed.hw, placed.layer.cout)
+            squeezed = gates[name][1].layer.cout
+            own = block_type(spec.type).squeezes_own_channels
+            found.append(Kernel("se", where) if own else Kernel("resnet-se", (*where, squeezed)))
         elif name not in in_gates:
             found.extend(_layer_kernels(placed.layer, placed.hw))
     return tuple(found)
 
 
 def _gate_of(layers: Mapping[str, PlacedLayer], product: PlacedLayer) -> list[PlacedLayer]:
-    """Find the squeeze-and-excitation that makes a product's second input of its first: pool, reduce, expand.
-
-    Raises:
-        TableError: the product is none of squeeze-and-excitation, and nn-Meter has no kernel of others.
-    """
+    """Find the squeeze-and-excitation that makes a product's second input of its first: pool, reduce, expand."""
     scaled, name = product.sources
     way: list[PlacedLayer] = []
     while name != scaled and name in layers:
@@ -65,12 +64,6 @@ def _gate_of(layers: Mapping[str, PlacedLayer], product: PlacedLayer) -> list[Pl
     return way
 
 
-def _squeeze_excite(spec: BlockSpec, product: PlacedLayer, squeezed: int) -> Kernel:
-    if block_type(spec.type).squeezes_own_channels:
-        return Kernel("se", (product.hw, product.layer.cout))
-    return Kernel("resnet-se", (product.hw, product.layer.cout, squeezed))
-
-
 def _layer_kernels(layer: Layer, hw: int) -> Iterator[Kernel]:
     match layer.kind:
         case "pool":
@@ -78,21 +71,16 @@ def _layer_kernels(layer: Layer, hw: int) -> Iterator[Kernel]:
         case "linear":
             flops = (2 * layer.cin + 1) * layer.cout
             yield Kernel("fc", (layer.cin, layer.cout, flops / 2e6, flops / 1e6))
-        case "conv":
-            yield from _conv_kernels("conv-bn-relu", layer, hw)
-        case "depthwise":
-            yield from _conv_kernels("dwconv-bn-relu", layer, hw)
+        case "conv" | "depthwise":
+            yield from _conv_kernels(layer, hw)
         case "add":
             yield Kernel("addrelu" if layer.act.startswith("relu") else "add", (hw, layer.cout, layer.cout))
-        case "mul":
-            raise AssertionError("products belong to squeeze-and-excitation")
-        case unknown:
-            assert_never(unknown)
     if layer.act in ("hswish", "swish"):
         yield Kernel(layer.act, (layer.output_hw(hw), layer.cout))
 
 
-def _conv_kernels(name: str, layer: Layer, hw: int) -> Iterator[Kernel]:
+def _conv_kernels(layer: Layer, hw: int) -> Iterator[Kernel]:
+    name = "dwconv-bn-relu" if layer.kind == "depthwise" else "conv-bn-relu"
     params = (layer.kernel**2 * layer.weight_shape[1] + 1) * layer.cout
     for index in range(layer.stack):
         size, stride = (hw, layer.stride) if index == 0 else (layer.output_hw(hw), 1)
@@ -101,7 +89,7 @@ def _conv_kernels(name: str, layer: Layer, hw: int) -> Iterator[Kernel]:
 
 
 def _work(name: str, features: Array) -> Array:
-    """What kernels `(N, features)` compute and move, `(N, kinds)`: what their latency is a non-negative sum of."""
+    """Count what kernels `(N, features)` compute and move, `(N, kinds)`: their latency is a non-negative sum of it."""
     one = np.ones(len(features))
     if name in ("conv-bn-relu", "dwconv-bn-relu"):
         hw, cin, cout, k, stride, mflops, mparams = features.T
@@ -122,12 +110,7 @@ def _work(name: str, features: Array) -> Array:
 
 
 class KernelCosts:
-    """Predicts one kernel as nn-Meter asks for it: rows of features → ms.
-
-    Args:
-        name: name of the kernel.
-        costs: ms per kind of work, in the order of this module.
-    """
+    """Predicts one kernel as nn-Meter asks for it, by costs in ms per kind of work in the order of this module."""
 
     def __init__(self, name: str, costs: Sequence[float]) -> None:
         self.name = name
@@ -141,19 +124,14 @@ class KernelCosts:
 
 def fit_kernels(blocks: Sequence[PlacedBlock], latency_ms: Sequence[float]) -> dict[str, KernelCosts]:
     """Fit kernel predictors whose sums are nearest to measured blocks, in relative error."""
-    columns = dict[tuple[str, int], int]()
-    entries = defaultdict[tuple[int, int], float](float)
-    for row, block in enumerate(blocks):
+    works = [defaultdict[tuple[str, int], float](float) for _ in blocks]
+    for work, block in zip(works, blocks, strict=True):
         for name, features in kernels_of(*block):
             for kind, amount in enumerate(_work(name, np.array([features]))[0]):
-                entries[row, columns.setdefault((name, kind), len(columns))] += amount
-    work = np.zeros((len(blocks), len(columns)))
-    for place, amount in entries.items():
-        work[place] = amount
-    costs = relative_nnls(work, np.asarray(latency_ms, np.float64))
+                work[name, kind] += amount
     by_kernel = defaultdict[str, list[float]](list)
-    for (name, _), column in columns.items():
-        by_kernel[name].append(float(costs[column]))
+    for (name, _), cost in fit_costs(works, latency_ms).items():
+        by_kernel[name].append(cost)
     return {name: KernelCosts(name, found) for name, found in by_kernel.items()}
 
 

@@ -1,4 +1,4 @@
-"""Adapter to nn-Meter 2.0: its registered kernel predictors for our blocks, and our predictors as a package for it.
+"""Adapts nn-Meter 2.0: its registered kernel predictors for our blocks, and our predictors as a package for it.
 
 nn-Meter keeps its settings below the home folder as it stands at import; ours is lent to it then. Its packages are
 pickles: load only those you trust.
@@ -32,25 +32,20 @@ SYNONYMS = {"global-avgpool": ("gap", "global-pool"), "addrelu": ("add-relu",)}
 
 
 class KernelPredictor(Protocol):
-    """Predicts the latency in ms of one kernel, as nn-Meter's packages do."""
+    """Stands for a kernel's predictor in nn-Meter's packages."""
 
     def predict(self, features: list[tuple[float, ...]], /) -> Sequence[float] | NDArray[np.float64]:
-        """Predict rows of features."""
+        """Predict the latency in ms of kernels with these features."""
         ...
 
 
 def import_nn_meter(state: Path) -> ModuleType:
-    """Import nn-Meter, keeping its settings and data in `state`.
-
-    Raises:
-        MissingExtraError: it, or what it needs, is not installed.
-    """
-    home, logger = os.environ.get("HOME"), logging.getLogger("nn-Meter")
+    """Import nn-Meter, keeping its settings and data in `state`; raises `MissingExtraError` where it is absent."""
+    home = os.environ.get("HOME")
     state.mkdir(parents=True, exist_ok=True)
     os.environ["HOME"] = str(state)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             import nn_meter
             from nn_meter.predictor.utils import load_config_file
             from nn_meter.utils.nn_meter_cli import registry  # noqa: F401  (finds the folder when imported, too)
@@ -61,18 +56,14 @@ def import_nn_meter(state: Path) -> ModuleType:
             del os.environ["HOME"]
         else:
             os.environ["HOME"] = home
-    logger.setLevel(logging.ERROR)
+    logging.getLogger("nn-Meter").setLevel(logging.ERROR)
     load_config_file("predictors.yaml")  # writes the settings that registering needs
     module: ModuleType = nn_meter
     return module
 
 
 def register_package(meta_file: Path, state: Path) -> str:
-    """Register a predictor package with nn-Meter, in place of one of the same name; return its name.
-
-    Raises:
-        ConfigError: the file is missing or names no package.
-    """
+    """Register a predictor package with nn-Meter, in place of one of the same name; return its name."""
     if not meta_file.is_file():
         raise ConfigError(f"platform.package = {meta_file} does not exist; set it to a package's {META_FILE}")
     meta = yaml.safe_load(meta_file.read_text(encoding="utf-8"))
@@ -84,8 +75,7 @@ def register_package(meta_file: Path, state: Path) -> str:
     import_nn_meter(state)
     from nn_meter.utils.nn_meter_cli import registry
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         settings = Path(registry.__user_config_folder__) / "predictors.yaml"
         known = yaml.safe_load(settings.read_text(encoding="utf-8"))
         settings.write_text(yaml.safe_dump([each for each in known if each["name"] != meta["name"]]), encoding="utf-8")
@@ -94,11 +84,7 @@ def register_package(meta_file: Path, state: Path) -> str:
 
 
 def load_predictors(name: str, state: Path) -> dict[str, KernelPredictor]:
-    """Load the kernel predictors of a registered package by kernel.
-
-    Raises:
-        ConfigError: no such package is registered, or its files are not where it says.
-    """
+    """Load the kernel predictors of a registered package by kernel; raises `ConfigError` where that cannot be done."""
     nn_meter = import_nn_meter(state)
     try:
         predictors: dict[str, KernelPredictor] = nn_meter.load_latency_predictor(name).kernel_predictors
@@ -119,29 +105,24 @@ def blocks_ms(
     """Predict the latency in ms of blocks by key, each the sum of its kernels.
 
     Raises:
-        TableError: the package has no predictor of a kernel; names kernel and block.
+        TableError: the package has no predictor of a kernel.
     """
-    rows: dict[str, list[tuple[float, ...]]] = defaultdict(list)
-    owners: dict[str, list[str]] = defaultdict(list)
+    rows: dict[str, list[tuple[str, tuple[float, ...]]]] = defaultdict(list)
     for key, block in blocks.items():
         for kernel, features in kernels_of(*block):
-            name = _name_in(predictors, kernel)
+            name = next((name for name in (kernel, *SYNONYMS.get(kernel, ())) if name in predictors), None)
             if name is None:
                 raise TableError(
                     f"nn-Meter package {package} has no predictor of kernel {kernel}, which {key} needs; "
                     f"it has {choices(sorted(predictors), limit=20)}"
                 )
-            rows[name].append(features)
-            owners[name].append(key)
+            rows[name].append((key, features))
     found = dict.fromkeys(blocks, 0.0)
-    for name, features_of in rows.items():
-        for key, latency in zip(owners[name], np.asarray(predictors[name].predict(features_of)), strict=True):
+    for name, row in rows.items():
+        latencies = np.asarray(predictors[name].predict([features for _, features in row]))
+        for (key, _), latency in zip(row, latencies, strict=True):
             found[key] += float(latency)
     return found
-
-
-def _name_in(predictors: Mapping[str, KernelPredictor], kernel: str) -> str | None:
-    return next((name for name in (kernel, *SYNONYMS.get(kernel, ())) if name in predictors), None)
 
 
 def write_package(folder: Path, name: str, predictors: Mapping[str, KernelCosts]) -> Path:

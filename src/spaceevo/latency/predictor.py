@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spaceevo.errors import TableError, choices
+from spaceevo.latency.roofline import Roofline
 from spaceevo.latency.table import LatencyTable
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
@@ -28,20 +29,13 @@ class BlockLatency:
     Args:
         table: the table; entries added to it count from then on.
         source: its file, for messages.
-        fixed_latency_ms: ms that stand for all stages which are not searched (first_conv, stage0, head) where the table
-            lacks one of their blocks; one number, or one for each resolution in pixels.
-        interpolate: whether the table's model predicts blocks without an entry; else they are an error.
-
-    Attributes:
-        interpolated: keys of the blocks that were predicted by the model so far.
+        fixed_latency_ms: stands for the stages that are not searched where the table lacks one of their blocks.
+        interpolate: whether the table's model predicts blocks without an entry; else they are an error. Keys of those
+            that it predicted so far are in `interpolated`.
     """
 
     def __init__(
-        self,
-        table: LatencyTable,
-        source: str = "",
-        fixed_latency_ms: FixedLatency = None,
-        interpolate: bool = False,
+        self, table: LatencyTable, source: str = "", fixed_latency_ms: FixedLatency = None, interpolate: bool = False
     ) -> None:
         self.table = table
         self.source = source
@@ -53,20 +47,11 @@ class BlockLatency:
 
     @classmethod
     def load(cls, path: str | Path, fixed_latency_ms: FixedLatency = None, interpolate: bool = False) -> BlockLatency:
-        """Read a table from a JSON file.
-
-        Raises:
-            TableError: the file is missing or malformed.
-        """
+        """Read a table from a JSON file."""
         return cls(LatencyTable.load(Path(path)), str(path), fixed_latency_ms, interpolate)
 
     def predict(self, member: SpaceMember, spec: SubnetSpec) -> float:
-        """Predict the latency of a subnet in ms.
-
-        Raises:
-            EncodingError: `spec` is not a subnet of `member`.
-            TableError: blocks are unknown; names the first ones.
-        """
+        """Predict the latency of a subnet in ms; raises as `predict_many`."""
         return float(self.predict_many(member, [spec])[0])
 
     def predict_many(self, member: SpaceMember, specs: Sequence[SubnetSpec]) -> NDArray[np.float64]:
@@ -74,7 +59,7 @@ class BlockLatency:
 
         Raises:
             EncodingError: one is not a subnet of `member`.
-            TableError: blocks are unknown; names the first ones.
+            TableError: blocks are unknown.
         """
         if len(self.table.entries) != self._entries:  # what was interpolated may have been measured since
             self._sums.clear()
@@ -87,25 +72,19 @@ class BlockLatency:
         """Predict the latency in ms of one block within a network; None where it is unknown."""
         alone = self.table.entries.get(block_key(spec, hw))
         if alone is None:
-            if not self.covers(spec, hw):
+            model = self._model_of(spec)
+            if model is None:
                 return None
-            assert self.table.model is not None
-            alone = self.table.model.block_ms(spec, hw)
+            alone = model.block_ms(spec, hw)
             self.interpolated.add(block_key(spec, hw))
         return self.table.correction.block_ms(alone, spec, hw)
 
-    def covers(self, spec: BlockSpec, hw: int) -> bool:
-        """Whether a block has an entry, or may be and can be interpolated."""
-        if block_key(spec, hw) in self.table.entries:
-            return True
-        return self.interpolate and self.table.model is not None and self.table.model.knows(spec)
+    def _model_of(self, spec: BlockSpec) -> Roofline | None:
+        model = self.table.model if self.interpolate else None
+        return model if model is not None and model.knows(spec) else None
 
     def fixed_ms(self, resolution: int) -> float:
-        """Look up what `fixed_latency_ms` says for a resolution.
-
-        Raises:
-            TableError: it says nothing for this one.
-        """
+        """Look up what `fixed_latency_ms` says for a resolution; raises `TableError` where it says nothing."""
         fixed = self.fixed_latency_ms
         if not isinstance(fixed, Mapping):
             return float(fixed or 0.0)
@@ -116,11 +95,7 @@ class BlockLatency:
         return float(fixed[resolution])
 
     def blocks_ms(self, blocks: Iterable[PlacedBlock]) -> float:
-        """Predict the latency in ms of blocks wherever they stand.
-
-        Raises:
-            TableError: blocks are unknown; names the first ones.
-        """
+        """Predict the latency in ms of blocks wherever they stand; raises `TableError` where some are unknown."""
         placed = list(blocks)
         found = [self.block_ms(*block) for block in placed]
         known = [latency for latency in found if latency is not None]
@@ -130,17 +105,18 @@ class BlockLatency:
 
     def missing(self, blocks: Iterable[PlacedBlock]) -> dict[str, PlacedBlock]:
         """List the blocks that are unknown, by key: what is left to measure."""
-        return {block_key(*block): block for block in blocks if not self.covers(*block)}
+        keys = {block_key(*block): block for block in blocks}
+        return {
+            key: block for key, block in keys.items() if key not in self.table.entries and not self._model_of(block[0])
+        }
 
     def unknown(self, blocks: Sequence[PlacedBlock], superspace: str = "", only_fixed: bool = False) -> TableError:
         """Make the error for blocks of which some are unknown: names them, the nearest known ones, and what to do.
 
-        Args:
-            blocks: the blocks.
-            superspace: whose they are, if that is known.
-            only_fixed: whether all unknown ones belong to stages that are not searched.
+        `only_fixed` says that all unknown ones belong to stages that are not searched.
         """
-        missing, total = list(self.missing(blocks)), len({block_key(*block) for block in blocks})
+        missing = list(self.missing(blocks))
+        total = len({block_key(*block) for block in blocks})
         near = nearest_keys(missing[0], self.table.entries)
         whose, of = (f" of superspace {superspace}", f" superspace={superspace}") if superspace else ("", "")
         remedies = [f"platform=ort_cpu measures them on this machine (python -m spaceevo +stage=profile{of})"]
@@ -175,7 +151,8 @@ class _SubnetSums:
     """Sums over subnets of one space; every block and its place in the space are looked up and checked once."""
 
     def __init__(self, predictor: BlockLatency, member: SpaceMember) -> None:
-        self.predictor, self.member = predictor, member
+        self.predictor = predictor
+        self.member = member
         searched = [stage.is_searched for stage in member.superspace.stages]
         self.stages = list(zip(member.stages.values(), searched, strict=True))
         self.known: dict[_Place, float] = {}
@@ -189,11 +166,7 @@ class _SubnetSums:
             return self.total_ms(spec)
 
     def places(self, spec: SubnetSpec) -> Iterator[tuple[_Place, bool]]:
-        """Every block's place in the space, and whether its stage is searched.
-
-        Raises:
-            KeyError: a depth is not of this space.
-        """
+        """List every block's place in the space, and whether its stage is searched; KeyError for another depth."""
         cin, hw, sub_stages = self.member.superspace.input_channels, spec.resolution, iter(spec.stages)
         for index, (stage, is_searched) in enumerate(self.stages):
             blocks = stage.largest if stage.is_head else next(sub_stages, ())
@@ -208,12 +181,10 @@ class _SubnetSums:
             raise KeyError
 
     def total_ms(self, spec: SubnetSpec) -> float:
-        searched_ms = fixed_ms = 0.0
+        sums_ms = [0.0, 0.0]
         for place, is_searched in self.places(spec):
-            if is_searched:
-                searched_ms += self.known[place]
-            else:
-                fixed_ms += self.known[place]
+            sums_ms[is_searched] += self.known[place]
+        fixed_ms, searched_ms = sums_ms
         return searched_ms + (self.predictor.fixed_ms(spec.resolution) if math.isnan(fixed_ms) else fixed_ms)
 
     def learn(self, spec: SubnetSpec) -> None:

@@ -1,4 +1,4 @@
-"""A fitted model of block latency: what a block computes and moves, times non-negative costs, a set for each family.
+"""Models block latency: what a block computes and moves, times fitted non-negative costs, a set for each family.
 
 In networks weights come from far memory, while a block measured alone finds them in cache; two more terms correct that.
 """
@@ -9,10 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from spaceevo.errors import TableError, choices
@@ -21,7 +20,7 @@ from spaceevo.space.placement import PlacedBlock
 from spaceevo.space.spec import BlockSpec, Layer
 from spaceevo.space.walk import placed_layers
 
-Array = NDArray[np.float64]
+Kind = TypeVar("Kind", str, tuple[str, int])
 TILE = (16, 64, 16)
 """Output positions, inputs and outputs that integer matrix units take at a time; a started tile costs a whole one."""
 CACHED_WEIGHTS = 1_000_000
@@ -90,11 +89,13 @@ def _conv_work(layer: Layer, positions: int) -> dict[str, float]:
     return work
 
 
-def relative_nnls(features: Array, latency_ms: Array) -> Array:
-    """Find the non-negative costs that minimise the squared relative error of `features @ costs`."""
-    scaled = features / latency_ms[:, None]
-    costs: Array = nnls(scaled, np.ones(len(scaled)), maxiter=1000 * scaled.shape[1])[0]
-    return costs
+def fit_costs(works: Sequence[Mapping[Kind, float]], latency_ms: Sequence[float]) -> dict[Kind, float]:
+    """Find the non-negative costs of each kind of work that minimise the squared relative error of latencies."""
+    kinds = sorted({kind for work in works for kind in work})
+    features = np.array([[work.get(kind, 0.0) for kind in kinds] for work in works], np.float64)
+    scaled = features / np.asarray(latency_ms, np.float64)[:, None]
+    costs = nnls(scaled, np.ones(len(scaled)), maxiter=1000 * len(kinds))[0]
+    return dict(zip(kinds, costs.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -109,29 +110,22 @@ class Roofline:
         families = defaultdict[str, list[int]](list)
         for index, (spec, _) in enumerate(blocks):
             families[family_of(spec)].append(index)
-        measured, costs = np.asarray(latency_ms, np.float64), dict[str, dict[str, float]]()
+        costs: dict[str, dict[str, float]] = {}
         for family, members in families.items():
-            works = [block_work(*blocks[index]) for index in members]
-            kinds = sorted({kind for work in works for kind in work})
-            features = np.array([[work.get(kind, 0.0) for kind in kinds] for work in works])
-            found = relative_nnls(features, measured[members])
-            costs[family] = {kind: float(f"{cost:.6g}") for kind, cost in zip(kinds, found, strict=True) if cost > 0}
+            found = fit_costs([block_work(*blocks[index]) for index in members], [latency_ms[i] for i in members])
+            costs[family] = {kind: float(f"{cost:.6g}") for kind, cost in found.items() if cost > 0}
         return cls(costs)
 
     def knows(self, spec: BlockSpec) -> bool:
-        """Whether blocks of this family were measured."""
+        """Tell whether blocks of this family were measured."""
         return family_of(spec) in self.costs
 
     def block_ms(self, spec: BlockSpec, hw: int) -> float:
-        """Predict the latency in ms of a block by itself.
-
-        Raises:
-            TableError: no block of its family was measured.
-        """
+        """Predict the latency in ms of a block by itself; raises `TableError` where none of its family was measured."""
         if not self.knows(spec):
             raise TableError(f"no block of the family '{family_of(spec)}' was measured; known: {choices(self.costs)}")
-        work, costs = block_work(spec, hw), self.costs[family_of(spec)]
-        return sum(cost * work.get(kind, 0.0) for kind, cost in costs.items())
+        work = block_work(spec, hw)
+        return sum(cost * work.get(kind, 0.0) for kind, cost in self.costs[family_of(spec)].items())
 
 
 @dataclass(frozen=True)
@@ -143,16 +137,9 @@ class Correction:
 
     @classmethod
     def fit(cls, sums_ms: Sequence[float], mparams: Sequence[float], latency_ms: Sequence[float]) -> Correction:
-        """Fit the relative error of whole networks.
-
-        Args:
-            sums_ms: per network, the sum of its blocks by themselves.
-            mparams: its parameters in millions.
-            latency_ms: its measured latency.
-        """
-        features = np.stack([np.asarray(sums_ms, np.float64), np.asarray(mparams, np.float64)], axis=1)
-        scale, ms_per_mparam = relative_nnls(features, np.asarray(latency_ms, np.float64))
-        return cls(float(f"{scale:.6g}"), float(f"{ms_per_mparam:.6g}"))
+        """Fit the relative error of networks' measured latencies to their blocks' sums and their parameters."""
+        works = [{"scale": ms, "ms_per_mparam": count} for ms, count in zip(sums_ms, mparams, strict=True)]
+        return cls(**{name: float(f"{cost:.6g}") for name, cost in fit_costs(works, latency_ms).items()})
 
     def block_ms(self, alone_ms: float, spec: BlockSpec, hw: int) -> float:
         """Compute the latency in ms that a block adds to a network."""

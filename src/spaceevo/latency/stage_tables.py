@@ -1,4 +1,4 @@
-"""Block latencies recovered from tables of whole stages, whose every latency is the sum of its blocks'.
+"""Recovers block latencies from tables of whole stages, whose every latency is the sum of its blocks'.
 
 Blocks whose latency is known exactly are held; of the others, least squares on the rows decides what the rows
 determine, and a prior, smooth in the blocks' sizes, decides the rest: a roofline refined by gradient-boosted trees.
@@ -15,6 +15,7 @@ from scipy import sparse
 from scipy.optimize import nnls
 from scipy.sparse.linalg import lsqr
 from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.feature_extraction import DictVectorizer
 
 from spaceevo.latency.roofline import block_work, family_of
 from spaceevo.space.placement import PlacedBlock, block_key
@@ -31,13 +32,7 @@ LEAST_SHARE = 0.02
 
 @dataclass(frozen=True)
 class StageRows:
-    """Holds stage latencies as sums of blocks.
-
-    Attributes:
-        blocks: every block that occurs.
-        occurrences: counts of each block in each row, `(rows, blocks)`.
-        latency_ms: latency of each row.
-    """
+    """Holds stage latencies, one a row, as sums of blocks, which occur in each row so often: `(rows, blocks)`."""
 
     blocks: tuple[PlacedBlock, ...]
     occurrences: sparse.csr_matrix
@@ -46,30 +41,30 @@ class StageRows:
     @classmethod
     def of(cls, rows: Iterable[tuple[Sequence[PlacedBlock], float]]) -> StageRows:
         """Index the blocks of rows of (blocks, ms)."""
-        index, blocks = dict[str, int](), list[PlacedBlock]()
-        columns, starts, latency_ms = list[int](), [0], list[float]()
+        blocks: dict[str, PlacedBlock] = {}
+        index: dict[str, int] = {}
+        columns: list[int] = []
+        starts = [0]
+        latency_ms: list[float] = []
         for placed, row_ms in rows:
             for block in placed:
                 key = block_key(*block)
-                if key not in index:
-                    index[key] = len(blocks)
-                    blocks.append(block)
-                columns.append(index[key])
+                blocks.setdefault(key, block)
+                columns.append(index.setdefault(key, len(index)))
             starts.append(len(columns))
             latency_ms.append(row_ms)
-        shape = (len(latency_ms), len(blocks))
-        matrix = sparse.csr_matrix((np.ones(len(columns)), columns, starts), shape=shape)
+        matrix = sparse.csr_matrix((np.ones(len(columns)), columns, starts), shape=(len(latency_ms), len(blocks)))
         matrix.sum_duplicates()
-        return cls(tuple(blocks), matrix, np.array(latency_ms))
+        return cls(tuple(blocks.values()), matrix, np.array(latency_ms))
 
     @property
     def keys(self) -> list[str]:
-        """Key of every block."""
+        """Write the key of every block."""
         return [block_key(*block) for block in self.blocks]
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """How often every block occurs."""
+        """Count how often every block occurs."""
         return np.asarray(self.occurrences.sum(axis=0)).ravel().astype(np.int64)
 
     def select(self, chosen: NDArray[np.bool_]) -> StageRows:
@@ -78,49 +73,36 @@ class StageRows:
 
 
 def solve_blocks(rows: StageRows, exact_ms: Mapping[str, float]) -> Array:
-    """Solve for the latency in ms of every block of `rows`.
-
-    Args:
-        rows: stage latencies.
-        exact_ms: block key → ms, of blocks whose latency is known.
-    """
+    """Solve for the latency in ms of every block of `rows`, given those by key whose latency is known."""
     exact = np.array([exact_ms.get(key, np.nan) for key in rows.keys])
     is_known = ~np.isnan(exact)
     roofline = _roofline_prior(rows)
     prior = np.where(is_known, exact, roofline)
     solution = _solve(rows, prior, is_known)
     for _ in range(ROUNDS - 1):
-        refined = _boosted_prior(rows, roofline, solution, is_known)
-        prior = np.where(is_known, exact, refined)
+        prior = np.where(is_known, exact, _boosted_prior(rows, roofline, solution, is_known))
         solution = _solve(rows, prior, is_known)
     return solution
 
 
 def _roofline_prior(rows: StageRows) -> Array:
-    """Non-negative costs per family, fitted to whole rows."""
-    columns = dict[tuple[str, str], int]()
-    entries = [
-        (row, columns.setdefault((family_of(spec), kind), len(columns)), amount)
-        for row, (spec, hw) in enumerate(rows.blocks)
-        for kind, amount in block_work(spec, hw).items()
-    ]
-    where, kinds, amounts = zip(*entries, strict=True)
-    work = sparse.csr_matrix((amounts, (where, kinds)), shape=(len(rows.blocks), len(columns)))
+    """Predict blocks by non-negative costs per family, fitted to whole rows."""
+    works = [{(family_of(spec), kind): n for kind, n in block_work(spec, hw).items()} for spec, hw in rows.blocks]
+    work = DictVectorizer(sort=False).fit_transform(works)
     scaled = (rows.occurrences @ work).toarray() / rows.latency_ms[:, None]
     # The normal equations, so that the solver need not see every row; the ridge keeps them definite.
     gram = scaled.T @ scaled
     factor = np.linalg.cholesky(gram + np.diag(1e-9 * np.diag(gram) + 1e-15))
-    costs = nnls(factor.T, np.linalg.solve(factor, scaled.sum(axis=0)), maxiter=100 * len(columns))[0]
+    costs = nnls(factor.T, np.linalg.solve(factor, scaled.sum(axis=0)), maxiter=100 * work.shape[1])[0]
     prior: Array = np.maximum(work @ costs, LEAST_MS)
     return prior
 
 
 def _boosted_prior(rows: StageRows, roofline: Array, solution: Array, is_known: NDArray[np.bool_]) -> Array:
-    """The roofline times what trees learn of the solution's deviation from it; well determined blocks weigh more."""
+    """Multiply the roofline by what trees learn of the solution's deviation; well determined blocks weigh more."""
     families = sorted({family_of(spec) for spec, _ in rows.blocks})
-    sizes = [
-        (families.index(family_of(s)), hw, s.cin, s.cout, s.kernel, s.expand or 0, s.stride) for s, hw in rows.blocks
-    ]
+    index = {family: number for number, family in enumerate(families)}
+    sizes = [(index[family_of(s)], hw, s.cin, s.cout, s.kernel, s.expand or 0, s.stride) for s, hw in rows.blocks]
     features = np.column_stack([np.array(sizes, np.float64), np.log(roofline)])
     trees = HistGradientBoostingRegressor(
         max_iter=400, max_leaf_nodes=63, min_samples_leaf=10, l2_regularization=0.1, categorical_features=[0],
@@ -133,10 +115,10 @@ def _boosted_prior(rows: StageRows, roofline: Array, solution: Array, is_known: 
 
 
 def _solve(rows: StageRows, prior: Array, is_known: NDArray[np.bool_]) -> Array:
-    """Least squares in relative row errors and relative deviations from the prior; known blocks do not move."""
+    """Minimise squares of relative row errors and relative deviations from the prior; known blocks do not move."""
     weight = sparse.diags(1 / rows.latency_ms)
     moving = weight @ rows.occurrences @ sparse.diags(np.where(is_known, 0.0, prior))
     residual = 1 - (rows.occurrences @ prior) / rows.latency_ms
     deviation = lsqr(moving, residual, damp=DAMPING, atol=1e-9, btol=1e-9, iter_lim=400)[0]
-    found: Array = np.maximum(prior * (1 + deviation), LEAST_SHARE * prior)
+    found: Array = prior * np.maximum(1 + deviation, LEAST_SHARE)
     return found

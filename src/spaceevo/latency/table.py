@@ -20,8 +20,7 @@ class LatencyTable:
 
     Attributes:
         entries: block key → ms, of the block by itself.
-        provenance: platform, machine, instructions, runtime, version, threads, clock, date
-            (`runtimes.machine`) and, where it has them, dispersion and error; a published table has none.
+        provenance: what `runtimes.machine.provenance` says and, where known, dispersion and error; none if published.
         counts: block key → occurrences in the stage tables that an entry was recovered from.
         model: predicts blocks that have no entry.
         correction: from blocks by themselves to blocks within a network; holds for entries and model.
@@ -35,11 +34,7 @@ class LatencyTable:
 
     @classmethod
     def load(cls, path: Path) -> LatencyTable:
-        """Read a table that `save` wrote, or a plain `{key: ms}` as published.
-
-        Raises:
-            TableError: the file is missing or no table, or an entry is not a latency; names file, key and value.
-        """
+        """Read a table that `save` wrote, or a plain `{key: ms}` as published; raises `TableError` if it is neither."""
         if not path.is_file():
             raise TableError(
                 f"latency table {path} does not exist; set platform.table, or platform=ort_cpu to measure blocks"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from spaceevo.collectives.averaging import average_, world
 from spaceevo.lit.module import MultiPassModule, Recipe, decay_groups
 from spaceevo.nn.calibrate import recalibrate
+from spaceevo.nn.evaluate import Batch, equal_batches
 from spaceevo.nn.losses import VarianceOf, channel_variance, noise_to_signal
 from spaceevo.nn.memory import channels_last, images_last
 from spaceevo.nn.student import BlockStudent
@@ -23,39 +24,32 @@ from spaceevo.space.spec import BlockChoice
 from spaceevo.space.superspace import StageSpace
 from spaceevo.teacher import Teacher
 
-Batch = tuple[Tensor, Tensor]
 EVALUATED = 50
 """Images of a batch of evaluation: the loss's floor of flat channels is a batch's."""
 
 
 @dataclass(frozen=True)
 class Student:
-    """Describes a student: what is trained, on which of the teacher's features.
+    """Describes a student: what is trained, on which of the teacher's features."""
 
-    Attributes:
-        network: a candidate block between its projections.
-        taps: stage names of the teacher's features it reads and reproduces.
-        rate: its learning rate; None takes the recipe's.
-    """
-
-    network: BlockStudent
-    taps: tuple[str, str]
-    rate: float | None = None
+    network: BlockStudent  # a candidate block between its projections
+    taps: tuple[str, str]  # stages whose features of the teacher it reads and reproduces
+    rate: float | None = None  # its learning rate; None takes the recipe's
 
 
 class BlockKdModule(MultiPassModule):
-    """Any number of students under one teacher, four passes a step: largest, smallest, two random sub-stages.
+    """Trains any number of students under one teacher, four passes a step: largest, smallest, two random sub-stages.
 
-    The teacher runs once per image and resolution, to the deepest tap that is needed. Nothing else is shared: a
-    student's draws depend on its name, its parameters have a group of their own in an optimiser that works element by
-    element, and gradients are clipped by value; so it ends as it would alone.
+    The teacher runs once per image and resolution, to the deepest tap that is needed. Nothing else is shared: what is
+    sampled of a student depends on its name, its parameters have a group of their own in an optimiser that works
+    element by element, and gradients are clipped by value; so it ends as it would alone.
 
     Args:
-        students: the students by name.
-        teacher: the teacher.
-        resolutions: pixels; the passes of all students share theirs.
+        students: by name.
+        teacher: whose features they learn.
+        resolutions: in pixels; the passes of all students share theirs.
         recipe: how they are trained.
-        seed: seed of all draws.
+        seed: decides what is sampled.
         variance_of: whose variance the loss divides by.
     """
 
@@ -87,7 +81,7 @@ class BlockKdModule(MultiPassModule):
         return dict(self.networks)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Groups of each student, with its own rate."""
+        """Group the parameters of each student, with its own rate."""
         groups = []
         for student in self.students.values():
             rate = {} if student.rate is None else {"lr": student.rate}
@@ -100,29 +94,29 @@ class BlockKdModule(MultiPassModule):
         channels_last(self._teacher[0]).to(self.device)
 
     def features(self, images: Tensor, resolution: int) -> dict[str, Tensor]:
-        """The teacher's features for all students, by stage, of `images` `(N, 3, H, W)` resized to `resolution`."""
+        """Compute the teacher's features for all students, by stage, of resized images `(N, 3, H, W)`."""
         stages = sorted({stage for student in self.students.values() for stage in student.taps})
         return dict(zip(stages, self._teacher[0].features(resize(images, resolution), *stages), strict=True))
 
     def loss(self, name: str, features: Mapping[str, Tensor], variance: Mapping[str, Tensor]) -> Tensor:
-        """NSR of a student's active sub-stage on the teacher's features."""
+        """Compute the NSR of a student's active sub-stage on the teacher's features."""
         student = self.students[name]
         source, target = student.taps
         estimate = student.network(features[source])
         return noise_to_signal(estimate, features[target], self.variance_of, variance.get(target))
 
     def passes(self, images: Tensor, labels: Tensor, rng: Random) -> Iterator[tuple[str, Tensor]]:
-        """Largest, smallest, two random, of every student; `rng` draws what students share, the resolutions."""
+        """Yield the largest, smallest and two random passes of every student; `rng` samples the shared resolutions."""
         plan = {"max": max(self.resolutions), "min": min(self.resolutions)}
         plan |= {name: rng.choice(self.resolutions) for name in ("random1", "random2")}
-        draws = {name: Random(f"{self.seed}-{self.global_step}-{name}") for name in self.students}
+        rngs = {name: Random(f"{self.seed}-{self.global_step}-{name}") for name in self.students}
         seen: dict[int, tuple[dict[str, Tensor], dict[str, Tensor]]] = {}
         for kind, resolution in plan.items():
             if resolution not in seen:
                 features = self.features(images, resolution)
                 seen[resolution] = features, self._variance(features)
             for name, student in self.students.items():
-                student.network.activate(*choose(student.network.space, kind, draws[name]))
+                student.network.activate(*choose(student.network.space, kind, rngs[name]))
                 yield f"{name}/{kind}", self.loss(name, *seen[resolution])
 
     def _variance(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -133,7 +127,7 @@ class BlockKdModule(MultiPassModule):
 
     @torch.no_grad()
     def evaluate(self, calibration: Sequence[Tensor], batches: Iterable[Batch]) -> dict[str, dict[str, float]]:
-        """NSR of every student's largest and smallest sub-stage, batch norm recalibrated first.
+        """Compute the NSR of every student's largest and smallest sub-stage, batch norm recalibrated first.
 
         Images count alike, however they come in batches. In a distributed run each process takes its share of them.
         """
@@ -151,7 +145,7 @@ class BlockKdModule(MultiPassModule):
             recalibrate(self.networks, calibration, losses)
             total = torch.zeros(len(self.students), device=self.device)
             count = 0
-            for images in islice(equal_batches((images for images, _ in batches), EVALUATED), rank, None, size):
+            for images, _ in islice(equal_batches(batches, EVALUATED), rank, None, size):
                 total += losses(images) * len(images)
                 count += len(images)
             mean = total / max(1, count)
@@ -161,21 +155,8 @@ class BlockKdModule(MultiPassModule):
         return found
 
 
-def equal_batches(batches: Iterable[Tensor], size: int) -> Iterator[Tensor]:
-    """Yield the images of batches `(N, C, H, W)` in batches of `size`, the last perhaps smaller."""
-    waiting: list[Tensor] = []
-    for images in batches:
-        waiting.append(images)
-        while sum(map(len, waiting)) >= size:
-            whole = torch.cat(waiting)
-            yield whole[:size]
-            waiting = [whole[size:]]
-    if sum(map(len, waiting)):
-        yield torch.cat(waiting)
-
-
 def choose(space: StageSpace, kind: str, rng: Random) -> tuple[tuple[BlockChoice, ...], int]:
-    """Sub-stage and input width of a pass: the `max`, the `min`, or at random."""
+    """Choose sub-stage and input width of a pass: the `max`, the `min`, or at random."""
     if kind == "max":
         return space.largest, max(space.cins)
     if kind == "min":

@@ -17,17 +17,12 @@ from pathlib import Path
 from spaceevo.artifacts import cache_folder
 from spaceevo.terminal import progress
 
-CHUNK = 1 << 20
 TOLD_FROM = 2000
 """Files to read from which on a progress bar is shown."""
 
 
 def file_digests(paths: Iterable[str | Path]) -> dict[str, str]:
-    """Return the SHA-256 of each file's content, by its path.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
+    """Return the SHA-256 of each file's content, by its path; an `OSError` names a file that cannot be read."""
     states = {str(path): _state(Path(path)) for path in dict.fromkeys(map(str, paths))}
     known = _known(states.values())
     unread = {path: state for path, state in states.items() if state not in known}
@@ -50,11 +45,8 @@ def _read(paths: list[str]) -> dict[str, str]:
 
 
 def _digest(path: str) -> str:
-    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()[:32]
+        return hashlib.file_digest(file, "sha256").hexdigest()[:32]
 
 
 def _index() -> sqlite3.Connection:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
 
 from spaceevo.artifacts import Neutral, fingerprint
-from spaceevo.errors import ConfigError, DataError
+from spaceevo.errors import DataError
 from spaceevo.lit.content import file_digests
 from spaceevo.lit.decoded import DecodedCache
 from spaceevo.lit.splits import Splits, read_splits
@@ -28,17 +28,10 @@ LOADING = Neutral("says how images are loaded, not which")
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Pairs `(index, draw)` of one epoch, for `Images`: every image once, in an order that `(seed, epoch)` decides.
+    """Yields pairs `(index, draw)` of one epoch, for `Images`: every image once, in an order of `(seed, epoch)`.
 
     The draw of an image depends on `(seed, epoch)` too, not on workers, ranks or what ran before: an epoch that is run
     again is the same epoch. Ranks share the images out evenly; the first ones are repeated where they do not divide.
-
-    Args:
-        length: Number of images.
-        seed: Not negative.
-        epoch: Not negative; Lightning moves it on through `set_epoch`.
-        rank: This process.
-        world_size: Number of processes.
     """
 
     def __init__(self, length: int, *, seed: int, epoch: int = 0, rank: int = 0, world_size: int = 1) -> None:
@@ -65,7 +58,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 class ImageFolderDataModule(LightningDataModule):
-    """Images of a folder `root/train/<class>/*` and `root/val/<class>/*`, or of two tars, classes sorted by name.
+    """Loads images of a folder `root/train/<class>/*` and `root/val/<class>/*`, or of two tars, classes sorted by name.
 
     Part of `train` is held out for validation: the first ones of a seeded permutation; the others are trained on.
     `val` is the test split; without it the held-out images serve as test too. A folder that holds the classes directly
@@ -73,24 +66,21 @@ class ImageFolderDataModule(LightningDataModule):
     split is shared out between processes: every process evaluates all images, so use `use_distributed_sampler=False`.
 
     Args:
-        root: Folder of the images.
-        transform: Settings of the transforms, or a mapping of them.
-        batch_size: Images a training batch, in each process.
-        eval_batch_size: Images a batch of the held-out and test splits.
-        num_workers: Loader processes; 0 loads in this one.
-        prefetch_factor: Batches that each of them loads ahead.
-        holdout: Held-out images: a count, or a share between 0 and 1 (at least one image).
-        split_seed: Seed of the permutation that decides which are held out.
-        seed: Seed of the training order and augmentation.
-        calibration_batches: Number of batches that `calibration_images` gives.
-        calibration_batch_size: Images in each of them, that is, in one forward pass of a calibration.
-        cache_mib: Largest split that `held_out` and `test` keep in memory, transformed, in MiB.
-        decoded_cache: Folder that keeps images decoded (`DecodedCache`); None decodes them anew each time.
-        decoded_cache_gib: Most GiB that it takes.
-        prepare: Called with `root` before it is read; writes the images if they are absent.
-
-    Raises:
-        ConfigError: a setting is out of its range.
+        root: folder of the images.
+        transform: settings of the transforms, or a mapping of them.
+        batch_size: images a training batch, in each process.
+        eval_batch_size: images a batch of the held-out and test splits.
+        num_workers: loader processes; 0 loads in this one.
+        prefetch_factor: batches that each of them loads ahead.
+        holdout: held-out images: a count, or a share between 0 and 1 (at least one image).
+        split_seed: decides which images are held out.
+        seed: decides training order and augmentation.
+        calibration_batches: number of batches that `calibration_images` gives.
+        calibration_batch_size: images in each of them, that is, in one forward pass of a calibration.
+        cache_mib: largest split that `held_out` and `test` keep in memory, transformed, in MiB.
+        decoded_cache: folder that keeps images decoded (`DecodedCache`); None decodes them anew each time.
+        decoded_cache_gib: most GiB that it takes.
+        prepare: called with `root` before it is read; writes the images if they are absent.
     """
 
     epoch = 0
@@ -116,9 +106,6 @@ class ImageFolderDataModule(LightningDataModule):
         prepare: Callable[[Path], object] | None = None,
     ) -> None:
         super().__init__()
-        _at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size, prefetch_factor=prefetch_factor)
-        _at_least(1, calibration_batches=calibration_batches, calibration_batch_size=calibration_batch_size)
-        _at_least(0, num_workers=num_workers, split_seed=split_seed, seed=seed, cache_mib=cache_mib)
         self.root = Path(root).expanduser()
         self.transform = transform if isinstance(transform, ImageTransform) else ImageTransform(**transform)
         self.batch_size = batch_size
@@ -138,12 +125,7 @@ class ImageFolderDataModule(LightningDataModule):
 
     @cached_property
     def splits(self) -> Splits:
-        """The files of each split, read on first use.
-
-        Raises:
-            DataError: the folder is missing, lacks images, or its two parts have other classes.
-            ConfigError: `holdout` leaves no image to train on.
-        """
+        """The files of each split, read on first use; see `read_splits` for faults."""
         self.prepare_data()
         return read_splits(self.root, self.holdout, self.split_seed)
 
@@ -164,18 +146,18 @@ class ImageFolderDataModule(LightningDataModule):
         Raises:
             DataError: the images are not there, or cannot be read.
         """
-        splits = self.splits
-        parts = {"train": splits.train, "held_out": splits.held_out, "test": splits.test}
         files = self.content_files()
         try:
             digests = file_digests(files.values())
         except OSError as error:
-            raise DataError(
-                f"image {error.filename} cannot be read ({error.strerror}); replace or remove it"
-            ) from error
+            reason = f"image {error.filename} cannot be read ({error.strerror})"
+            raise DataError(f"{reason}; replace or remove it") from error
         told = {name: digests[str(path)] for name, path in files.items()}
-        named = {part: [(self.content_name(image), label) for image, label in found] for part, found in parts.items()}
-        return fingerprint([splits.classes, named, told])
+        named = {
+            part: [(self.content_name(image), label) for image, label in getattr(self.splits, part)]
+            for part in ("train", "held_out", "test")
+        }
+        return fingerprint([self.splits.classes, named, told])
 
     def content_files(self) -> dict[str, Path]:
         """Return the files that hold the images, by names that do not depend on where `root` lies."""
@@ -197,49 +179,51 @@ class ImageFolderDataModule(LightningDataModule):
         _ = self.splits
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Augmented training batches of one epoch, this process's share of them.
+        """Load augmented training batches of one epoch, this process's share of them.
 
         The epoch is the trainer's, or `self.epoch` without one. An incomplete last batch is left out, unless it is the
         only one.
         """
         trainer = self.trainer
-        epoch, rank, world_size = (
-            (trainer.current_epoch, trainer.global_rank, trainer.world_size) if trainer else (self.epoch, 0, 1)
-        )
+        epoch = trainer.current_epoch if trainer else self.epoch
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         if (rank, world_size) not in self._training:
-            samples = self.splits.train
-            sampler = EpochSampler(len(samples), seed=self.seed, rank=rank, world_size=world_size)
-            batching = {"sampler": sampler, "batch_size": self.batch_size, "drop_last": len(sampler) >= self.batch_size}
-            # A trainer asks anew every epoch; the workers stay, since starting them takes as long as many a batch.
-            keep = self.num_workers > 0
-            loader = self._loader(samples, self.transform.train(), persistent_workers=keep, **batching)
-            self._training[rank, world_size] = loader
+            sampler = EpochSampler(len(self.splits.train), seed=self.seed, rank=rank, world_size=world_size)
+            self._training[rank, world_size] = self._loader(
+                self.splits.train,
+                self.transform.train(),
+                sampler=sampler,
+                batch_size=self.batch_size,
+                drop_last=len(sampler) >= self.batch_size,
+                # A trainer asks anew every epoch; the workers stay, since starting them takes as long as many a batch.
+                persistent_workers=self.num_workers > 0,
+            )
         loader = self._training[rank, world_size]
         loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
         return loader
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Batches of the held-out images, in a fixed order."""
+        """Load batches of the held-out images, in a fixed order."""
         return self._evaluation(self.splits.held_out, batch_size=self.eval_batch_size)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """Batches of the test images in a fixed order; of the held-out ones where the folder has no `val`."""
+        """Load batches of the test images in a fixed order; of the held-out ones where the folder has no `val`."""
         return self._evaluation(self.splits.test, batch_size=self.eval_batch_size)
 
     def held_out(self) -> Iterable[Batch]:
-        """The batches of `val_dataloader`, decoded once and kept, for callers that evaluate many networks.
+        """Return the batches of `val_dataloader`, decoded once and kept, for callers that evaluate many networks.
 
         A split larger than `cache_mib` is decoded again each time it is iterated.
         """
         return self._keep("held_out", self.val_dataloader())
 
     def test(self) -> Iterable[Batch]:
-        """The batches of `test_dataloader`, kept like those of `held_out`."""
+        """Return the batches of `test_dataloader`, kept like those of `held_out`."""
         same = self.splits.test is self.splits.held_out
         return self.held_out() if same else self._keep("test", self.test_dataloader())
 
     def test_share(self, rank: int, world_size: int) -> Iterable[Batch]:
-        """This process's share of `test`: every `world_size`-th batch, from `rank` on, just as one process has it."""
+        """Return this process's share of `test`: every `world_size`-th batch from `rank` on, as one process has it."""
         if world_size == 1:
             return self.test()
         batches = list(BatchSampler(SequentialSampler(self.splits.test), self.eval_batch_size, drop_last=False))
@@ -247,15 +231,14 @@ class ImageFolderDataModule(LightningDataModule):
         return self._keep(f"test {rank}/{world_size}", share)
 
     def calibration_images(self) -> Sequence[Tensor]:
-        """Batches `(N, C, H, W)` of training images as evaluation sees them; decoded once and kept.
+        """Return batches `(N, C, H, W)` of training images as evaluation sees them; decoded once and kept.
 
         They come first in the training part of the permutation, so `split_seed` decides them and runs with different
         seeds calibrate alike. A small training split gives fewer.
         """
-        samples = self.splits.train[: self.calibration_batches * self.calibration_batch_size]
-        loader = self._evaluation(samples, batch_size=self.calibration_batch_size)
         if "calibration" not in self._kept:
-            self._kept["calibration"] = list(loader)
+            samples = self.splits.train[: self.calibration_batches * self.calibration_batch_size]
+            self._kept["calibration"] = list(self._evaluation(samples, batch_size=self.calibration_batch_size))
         return [images for images, _ in self._kept["calibration"]]
 
     def _keep(self, name: str, loader: DataLoader[Any]) -> Iterable[Batch]:
@@ -264,7 +247,7 @@ class ImageFolderDataModule(LightningDataModule):
             mib = len(images) * 3 * self.transform.size**2 * 4 / 2**20
             if mib > self.cache_mib:
                 return loader
-            self._kept[name] = [(images, labels) for images, labels in loader]
+            self._kept[name] = list(loader)
         return self._kept[name]
 
     def _images(self, samples: Sequence[Sample], transform: Transform) -> Images:
@@ -283,9 +266,3 @@ class ImageFolderDataModule(LightningDataModule):
             generator=torch.Generator().manual_seed(self.seed),
             **batching,
         )
-
-
-def _at_least(low: int, **settings: int) -> None:
-    for name, value in settings.items():
-        if value < low:
-            raise ConfigError(f"data.{name} is {value}; allowed: {low} or more")

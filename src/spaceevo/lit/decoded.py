@@ -22,7 +22,7 @@ LEDGER = "used_bytes"
 
 
 class DecodedCache:
-    """A folder of decoded RGB images, filled as they are first read; a file each, by the source's path.
+    """Keeps a folder of decoded RGB images, filled as they are first read; a file each, by the source's path.
 
     A source whose size or time has changed is decoded again. Any number of workers and processes of one machine may
     share the folder: files appear whole, and what they take is booked before they are written. The ledger is only ever
@@ -31,9 +31,6 @@ class DecodedCache:
     Args:
         folder: made where it is absent; remove it as a whole, the ledger with it.
         limit_gib: most GiB that the files take; further images are decoded as they would be without a cache.
-
-    Raises:
-        ConfigError: the limit is not positive, or the folder cannot be made.
     """
 
     def __init__(self, folder: str | Path, limit_gib: float) -> None:
@@ -45,36 +42,32 @@ class DecodedCache:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"data.decoded_cache {folder} is no folder that can be made ({error})") from error
-        self._used_bytes = self._read_bytes = 0
+        self._used_bytes = 0
+        self._read_bytes = 0
         self._can_write = True
 
     def load(self, source: str | TarImage, decode: Callable[[str | TarImage], Image.Image]) -> Image.Image:
-        """The RGB image of a file, from the cache or from `decode`.
-
-        Raises:
-            whatever `decode` raises.
-        """
+        """Return the RGB image of a file, from the cache or from `decode`."""
         try:
-            state = Path(source.tar if isinstance(source, TarImage) else source).stat()
+            found = Path(source.tar if isinstance(source, TarImage) else source).stat()
         except OSError:
             return decode(source)  # it has the words for an absent file
-        path, mark = self._path(source), (state.st_size, state.st_mtime_ns)
-        if (found := _read(path, mark)) is not None:
-            return found
+        path = self._path(source)
+        state = (found.st_size, found.st_mtime_ns)
+        if (kept := _read(path, state)) is not None:
+            return kept
         image = decode(source)
         if self._can_write:
             try:
-                self._write(path, HEADER.pack(*mark, *image.size) + image.tobytes())
+                self._write(path, HEADER.pack(*state, *image.size) + image.tobytes())
             except OSError as error:
                 self._can_write = False
                 log.warning("data.decoded_cache %s is not filled any further: %s", self.folder, error)
         return image
 
     def _path(self, source: str | TarImage) -> Path:
-        where = (
-            [str(Path(source.tar).absolute()), source.name, str(source.offset)] if isinstance(source, TarImage) else []
-        )
-        key = sha256("\0".join(where or [str(Path(str(source)).absolute())]).encode()).hexdigest()
+        file, *place = source[:3] if isinstance(source, TarImage) else (source,)
+        key = sha256("\0".join(map(str, (Path(file).absolute(), *place))).encode()).hexdigest()
         return self.folder / key[:2] / f"{key[2:34]}.rgb"
 
     def _write(self, path: Path, content: bytes) -> None:
@@ -108,22 +101,20 @@ class DecodedCache:
         path = self.folder / LEDGER
         if not path.exists():
             return 0
-        with path.open("rb") as ledger:
-            ledger.seek(self._read_bytes)
-            entries = ledger.read(-1 if until is None else max(0, until - self._read_bytes))
-        whole = len(entries) // 8 * 8
-        self._read_bytes += whole
-        self._used_bytes += int(np.frombuffer(entries[:whole], "<i8").sum())
+        count = -1 if until is None else max(0, until - self._read_bytes) // 8
+        entries = np.fromfile(path, "<i8", count, offset=self._read_bytes)
+        self._read_bytes += entries.nbytes
+        self._used_bytes += int(entries.sum())
         return self._used_bytes
 
 
-def _read(path: Path, mark: tuple[int, int]) -> Image.Image | None:
+def _read(path: Path, state: tuple[int, int]) -> Image.Image | None:
     """The cached image; None where there is none, or one of another source file."""
     try:
         content = path.read_bytes()
         *found, width, height = HEADER.unpack_from(content)
     except (OSError, struct.error):
         return None
-    if tuple(found) != mark or len(content) != HEADER.size + width * height * 3:
+    if tuple(found) != state or len(content) != HEADER.size + width * height * 3:
         return None
     return Image.frombytes("RGB", (width, height), memoryview(content)[HEADER.size :])

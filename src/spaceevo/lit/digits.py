@@ -15,11 +15,7 @@ def write_digits(root: str | Path, *, seed: int = 0) -> None:
     """Write 1,797 digits, 8 × 8 pixels, as `root/train/<digit>/*.png` and `root/val/<digit>/*.png`.
 
     A quarter of each class goes to `val`. The tree is built beside `root` and renamed when it is whole, so a killed run
-    leaves nothing at `root`. A tree that is already there stays as it is.
-
-    Args:
-        root: Folder to write; its parents are made.
-        seed: Decides which digits go to `val`.
+    leaves nothing at `root`. A tree that is already there stays as it is. `seed` decides which digits go to `val`.
     """
     # scikit-learn takes a second to import, and only the first run needs it
     from sklearn.datasets import load_digits

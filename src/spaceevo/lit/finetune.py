@@ -12,15 +12,10 @@ from spaceevo.lit.module import MultiPassModule, Recipe
 
 
 class FinetuneModule(MultiPassModule):
-    """Cross-entropy with label smoothing; `frozen` parts of the classifier keep their weights and statistics."""
+    """Trains a classifier by smoothed cross-entropy; its `frozen` parts keep their weights and statistics."""
 
     def __init__(
-        self,
-        classifier: nn.Module,
-        recipe: Recipe,
-        seed: int,
-        label_smoothing: float,
-        frozen: Sequence[nn.Module] = (),
+        self, classifier: nn.Module, recipe: Recipe, seed: int, label_smoothing: float, frozen: Sequence[nn.Module] = ()
     ) -> None:
         super().__init__(recipe, seed)
         self.classifier = classifier
@@ -33,7 +28,7 @@ class FinetuneModule(MultiPassModule):
         return self.classifier
 
     def passes(self, images: Tensor, labels: Tensor, rng: Random) -> Iterator[tuple[str, Tensor]]:
-        """One pass on the labels."""
+        """Yield one pass on the labels."""
         for module in self._frozen:
             module.eval()  # Lightning puts everything in training mode
         yield "loss", functional.cross_entropy(self.classifier(images), labels, label_smoothing=self.label_smoothing)

@@ -5,25 +5,21 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from random import Random
 from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
+from pydantic.dataclasses import dataclass
+from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from spaceevo.torchvision_shim import ensure_torchvision
-
-ensure_torchvision()
-from pytorch_lightning import Callback, LightningModule, Trainer  # noqa: E402  torchmetrics imports torchvision
-
-from spaceevo.artifacts import Neutral, fingerprint  # noqa: E402
-from spaceevo.collectives.averaging import average_, average_gradients  # noqa: E402
-from spaceevo.errors import ConfigError  # noqa: E402
-from spaceevo.lit.guard import Guard, LossWatch  # noqa: E402
-from spaceevo.nn.memory import channels_last, images_last  # noqa: E402
+from spaceevo.artifacts import Neutral, fingerprint
+from spaceevo.collectives.averaging import average_, average_gradients
+from spaceevo.errors import ConfigError
+from spaceevo.lit.guard import Guard, LossWatch
+from spaceevo.nn.memory import channels_last, images_last
 
 __all__ = ["Callback", "Loss", "MultiPassModule", "OptimizerFactory", "Recipe", "Trainer", "decay_groups"]
 
@@ -33,59 +29,33 @@ Loss = tuple[str, Tensor]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How networks are trained.
+    """Says how networks are trained."""
 
-    Attributes:
-        epochs: passes over the training images.
-        optimizer: makes the optimiser from parameter groups.
-        warmup_epochs: linear warm-up.
-        schedule: how the rate falls to 0 after the warm-up.
-        clip_value: bound of each gradient's absolute value; None leaves them.
-        clip_norm: bound of the norm of all gradients together; None leaves it.
-        decay_all: whether weight decay acts on norms, biases and quantiser scalars too.
-        lr_batch_size: images of a step, all processes together, that the optimiser's rate is meant for: the rate is
-            multiplied by `max(1, images of a step // lr_batch_size)`, as published. None takes it as it is.
-        schedule_every: steps between two changes of the rate.
-        ema_decay: decay of an exponential mean of the weights, which then is what is saved; None keeps none.
-        guard: what to do when the loss is no number or explodes.
-    """
-
-    epochs: Annotated[int, Ge(1)]
-    optimizer: OptimizerFactory
-    warmup_epochs: Annotated[float, Ge(0)] = 0.0
-    schedule: Literal["cosine", "linear"] = "cosine"
-    clip_value: Annotated[float, Gt(0)] | None = 1.0
-    clip_norm: Annotated[float, Gt(0)] | None = None
-    decay_all: bool = False
+    epochs: Annotated[int, Ge(1)]  # passes over the training images
+    optimizer: OptimizerFactory  # makes the optimiser from parameter groups
+    warmup_epochs: Annotated[float, Ge(0)] = 0.0  # linear warm-up, at most `epochs`
+    schedule: Literal["cosine", "linear"] = "cosine"  # how the rate falls to 0 after the warm-up
+    clip_value: Annotated[float, Gt(0)] | None = 1.0  # bound of each gradient's absolute value
+    clip_norm: Annotated[float, Gt(0)] | None = None  # bound of the norm of all gradients together
+    decay_all: bool = False  # whether weight decay acts on norms, biases and quantiser scalars too
+    # images of a step, all processes together, that the optimiser's rate is meant for: the rate is multiplied by
+    # `max(1, images of a step // lr_batch_size)`, as published; None takes it as it is
     lr_batch_size: Annotated[int, Ge(1)] | None = None
-    schedule_every: Annotated[int, Ge(1)] = 1
+    schedule_every: Annotated[int, Ge(1)] = 1  # steps between two changes of the rate
+    # decay of an exponential mean of the weights, which then is what is saved; None keeps none
     ema_decay: Annotated[float, Gt(0), Lt(1)] | None = None
     guard: Annotated[Guard, Neutral("acts where a loss diverges; until then training is the same")] = Guard()
 
     def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ConfigError: a setting is out of its range.
-        """
-        checks = [
-            (self.epochs >= 1, "epochs", self.epochs, "1 or more"),
-            (0 <= self.warmup_epochs <= self.epochs, "warmup_epochs", self.warmup_epochs, f"0…epochs ({self.epochs})"),
-            (self.lr_batch_size is None or self.lr_batch_size >= 1, "lr_batch_size", self.lr_batch_size, "1 or more"),
-            (self.schedule in ("cosine", "linear"), "schedule", self.schedule, "cosine, linear"),
-            (self.schedule_every >= 1, "schedule_every", self.schedule_every, "1 or more"),
-            (self.ema_decay is None or 0 < self.ema_decay < 1, "ema_decay", self.ema_decay, "null, or inside 0…1"),
-        ]
-        for holds, name, value, allowed in checks:
-            if not holds:
-                raise ConfigError(f"recipe: {name} = {value}; allowed: {allowed}")
+        if self.warmup_epochs > self.epochs:
+            raise ConfigError(f"recipe: warmup_epochs = {self.warmup_epochs}; allowed: 0…epochs ({self.epochs})")
 
 
 class MultiPassModule(LightningModule):
-    """A training step of several passes, each with a backward of its own, then one optimiser step.
+    """Trains by steps of several passes, each with a backward of its own, then one optimiser step.
 
     All randomness of a step comes from the seed and the step's number, so a resumed run repeats an undisturbed one, and
-    all ranks draw the same subnets. Between processes, gradients are averaged once a step, after the last pass.
+    all ranks sample the same subnets. Between processes, gradients are averaged once a step, after the last pass.
     """
 
     def __init__(self, recipe: Recipe, seed: int) -> None:
@@ -110,18 +80,14 @@ class MultiPassModule(LightningModule):
 
     @abstractmethod
     def passes(self, images: Tensor, labels: Tensor, rng: Random) -> Iterator[Loss]:
-        """Name and loss of each pass; the next is asked for after the backward of the last."""
+        """Yield name and loss of each pass; the next is asked for after the backward of the last."""
 
     def on_fit_start(self) -> None:
-        """Channels last: convolutions are faster so, on processors and on GPUs."""
+        """Put weights in channels-last order, in which convolutions are faster."""
         channels_last(self.network)
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        """One optimiser step on `(images (N, 3, H, W), labels (N,))`.
-
-        Raises:
-            DivergenceError: a loss is no number or explodes; the weights are those of the step before.
-        """
+        """Take one optimiser step on `(images (N, 3, H, W), labels (N,))`; a diverging loss leaves the weights."""
         optimizer = self.optimizers()
         torch.manual_seed(int(fingerprint([self.seed, self.global_step]), 16) % 2**63)
         rng = Random(f"{self.seed}-{self.global_step}")
@@ -158,14 +124,17 @@ class MultiPassModule(LightningModule):
             wrapper.require_backward_grad_sync = False
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What the optimiser is given; groups without `lr` take the recipe's."""
+        """List what the optimiser is given; groups without `lr` take the recipe's."""
         return decay_groups(self.network, self.recipe.decay_all)
 
     def configure_optimizers(self) -> Any:
-        """The recipe's optimiser; warm-up from a thousandth, times cosine or line to 0, by step."""
+        """Make the recipe's optimiser; its rates: warm-up from a thousandth, times cosine or line to 0, by step."""
         recipe = self.recipe
         optimizer = recipe.optimizer(self.parameter_groups())
-        scale = self.rate_factor * self._batch_factor()
+        scale = self.rate_factor
+        if recipe.lr_batch_size is not None:
+            images = self.trainer.datamodule.batch_size * self.trainer.world_size  # type: ignore[attr-defined]
+            scale *= max(1, images // recipe.lr_batch_size)
         for group in optimizer.param_groups:
             group["lr"] *= scale
         total = max(1, int(self.trainer.estimated_stepping_batches))
@@ -178,12 +147,6 @@ class MultiPassModule(LightningModule):
             return warm * (left if recipe.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left)))
 
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor)}
-
-    def _batch_factor(self) -> int:
-        if self.recipe.lr_batch_size is None:
-            return 1
-        images = self.trainer.datamodule.batch_size * self.trainer.world_size  # type: ignore[attr-defined]
-        return max(1, int(images) // self.recipe.lr_batch_size)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what the guard has seen and the rate after rollbacks."""
@@ -205,8 +168,8 @@ class MultiPassModule(LightningModule):
 
 
 def decay_groups(network: nn.Module, decay_all: bool, **settings: Any) -> list[dict[str, Any]]:
-    """Parameter groups of a network: weights, and, unless `decay_all`, what weight decay leaves alone."""
+    """Group a network's parameters: weights, and, unless `decay_all`, what weight decay leaves alone."""
     trained = [p for p in network.parameters() if p.requires_grad]
     decayed = [p for p in trained if decay_all or p.ndim > 1]
-    rest = [p for p in trained if not (decay_all or p.ndim > 1)]
+    rest = [] if decay_all else [p for p in trained if p.ndim <= 1]
     return [{"params": decayed, **settings}, *([{"params": rest, **settings, "weight_decay": 0.0}] if rest else [])]

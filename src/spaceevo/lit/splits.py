@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from spaceevo.errors import ConfigError, DataError, choices
-from spaceevo.lit.tars import TRAIN_TAR, VAL_TAR, read_tar
+from spaceevo.lit.tars import TRAIN_TAR, VAL_TAR, Listing, read_tar
 from spaceevo.lit.transforms import Sample
 
 LAYOUT = (
@@ -23,20 +22,12 @@ LAYOUT = (
 
 @dataclass(frozen=True)
 class Splits:
-    """The files of each split with their labels; `test` is `held_out` where the folder has no `val`."""
+    """Lists the files of each split with their labels; `test` is `held_out` where the folder has no `val`."""
 
     classes: tuple[str, ...]
     train: Sequence[Sample]
     held_out: Sequence[Sample]
     test: Sequence[Sample]
-
-
-class _Part(NamedTuple):
-    """The images of one split, and where they lie."""
-
-    source: Path
-    classes: list[str]
-    samples: Sequence[Sample]
 
 
 def read_splits(root: Path, holdout: int | float, split_seed: int) -> Splits:
@@ -45,7 +36,7 @@ def read_splits(root: Path, holdout: int | float, split_seed: int) -> Splits:
     Args:
         root: the folder.
         holdout: images of `train` that are held out: a count, or a share between 0 and 1.
-        split_seed: decides which.
+        split_seed: decides which are held out.
 
     Raises:
         DataError: the folder is missing, lacks images, or its two parts have other classes.
@@ -65,14 +56,14 @@ def read_splits(root: Path, holdout: int | float, split_seed: int) -> Splits:
     return Splits(tuple(whole.classes), samples[count:], held_out, held_out if val is None else val.samples)
 
 
-def _read_part(root: Path, folder: str, tar: str) -> _Part | None:
+def _read_part(root: Path, folder: str, tar: str) -> Listing | None:
     """A split from its folder or, without one, from its tar file; None where there is neither."""
     if (root / folder).is_dir():
         return _read_folder(root / folder)
-    return _Part(root / tar, *read_tar(root / tar)) if (root / tar).is_file() else None
+    return read_tar(root / tar) if (root / tar).is_file() else None
 
 
-def _read_folder(folder: Path) -> _Part:
+def _read_folder(folder: Path) -> Listing:
     if not folder.is_dir() or not any(entry.is_dir() for entry in folder.iterdir()):
         raise DataError(f"{folder} holds no class folders; expected {LAYOUT}")
     found = ImageFolder(folder, allow_empty=True)
@@ -83,7 +74,7 @@ def _read_folder(folder: Path) -> _Part:
             f"{folder} holds no image of class {choices(empty)}; allowed: files named {choices(IMG_EXTENSIONS)};"
             " add some or remove the class's folder"
         )
-    return _Part(folder, found.classes, found.samples)
+    return Listing(folder, found.classes, found.samples)
 
 
 def _held_out_count(holdout: int | float, total: int) -> int:

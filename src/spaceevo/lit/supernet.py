@@ -15,7 +15,7 @@ from spaceevo.space.encoding import SubnetSpec
 
 
 class SupernetModule(MultiPassModule):
-    """Four passes a step: the largest subnet on labels, then two random ones and the smallest on its logits."""
+    """Trains by four passes a step: the largest subnet on labels, two random ones and the smallest on its logits."""
 
     def __init__(self, supernet: Supernet, recipe: Recipe, seed: int, label_smoothing: float, dropout: float) -> None:
         super().__init__(recipe, seed)
@@ -29,7 +29,7 @@ class SupernetModule(MultiPassModule):
         return self.supernet
 
     def passes(self, images: Tensor, labels: Tensor, rng: Random) -> Iterator[tuple[str, Tensor]]:
-        """Largest, random, random, smallest."""
+        """Yield the passes of the largest, two random and the smallest subnet."""
         member = self.supernet.member
         self.supernet.dropout = self.dropout
         logits = self._logits(images, member.largest)
@@ -37,8 +37,7 @@ class SupernetModule(MultiPassModule):
         yield "max", functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         teacher_logits = logits.detach()
         for name in ("random1", "random2"):
-            logits = self._logits(images, self.supernet.sample(rng))
-            yield name, adaptive_alpha_divergence(logits, teacher_logits)
+            yield name, adaptive_alpha_divergence(self._logits(images, self.supernet.sample(rng)), teacher_logits)
         yield "min", adaptive_alpha_divergence(self._logits(images, member.smallest), teacher_logits)
 
     def _logits(self, images: Tensor, spec: SubnetSpec) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from io import BytesIO
@@ -22,7 +23,7 @@ TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 
 
 class TarImage(NamedTuple):
-    """An image inside a tar file: its bytes lie at `offset`."""
+    """Names an image inside a tar file: its bytes lie at `offset`."""
 
     tar: str
     name: str
@@ -30,19 +31,20 @@ class TarImage(NamedTuple):
     size: int
 
     def __str__(self) -> str:
-        """Both names, for messages."""
+        """Write both names, for messages."""
         return f"{self.tar}/{self.name}"
 
     def read(self) -> BytesIO:
-        """The image file's bytes; any number of threads and processes may read at once."""
+        """Read the image file's bytes; any number of threads and processes may read at once."""
         return BytesIO(os.pread(_descriptor(self.tar, os.getpid()), self.size, self.offset))
 
 
 class Listing(NamedTuple):
-    """Classes sorted by name, and each image with its label, in the archive's order."""
+    """Lists the images of a folder or a tar file: classes sorted by name, images with their labels in its order."""
 
+    source: Path
     classes: list[str]
-    samples: list[tuple[TarImage, int]]
+    samples: Sequence[tuple[str | TarImage, int]]
 
 
 @lru_cache(maxsize=16)
@@ -69,14 +71,13 @@ def read_tar(path: Path) -> Listing:
         )
     classes = sorted({image.name.split("/")[1] for image in images})
     labels = {name: label for label, name in enumerate(classes)}
-    return Listing(classes, [(image, labels[image.name.split("/")[1]]) for image in images])
+    return Listing(path, classes, [(image, labels[image.name.split("/")[1]]) for image in images])
 
 
 def _members(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Names, offsets and sizes of all files in a tar; those of large ones, which take minutes to walk, are kept."""
     state = path.stat()
-    stamp = fingerprint([str(path.resolve()), state.st_size, state.st_mtime_ns])
-    kept = cache_folder("tars") / f"{stamp}.npz"
+    kept = cache_folder("tars") / f"{fingerprint([str(path.resolve()), state.st_size, state.st_mtime_ns])}.npz"
     if kept.is_file():
         with np.load(kept) as content:
             return content["names"].tobytes().decode().split("\n"), content["offsets"], content["sizes"]
@@ -85,10 +86,8 @@ def _members(path: Path) -> tuple[list[str], np.ndarray, np.ndarray]:
             found = [(member.name, member.offset_data, member.size) for member in tar if member.isfile()]
     except (tarfile.TarError, EOFError) as error:
         raise DataError(f"{path} is truncated or no uncompressed tar file ({error})") from error
-    names, (offsets, sizes) = (
-        [name for name, _, _ in found],
-        np.array([f[1:] for f in found], np.int64).reshape(-1, 2).T,
-    )
+    names = [name for name, _, _ in found]
+    offsets, sizes = np.array([place for _, *place in found], np.int64).reshape(-1, 2).T
     if len(names) >= KEPT_FROM:
         with suppress(OSError), atomic_path(kept) as temporary, temporary.open("wb") as file:
             text = np.frombuffer("\n".join(names).encode(), np.uint8)

@@ -22,7 +22,7 @@ from spaceevo.lit.transforms import BrokenImageError, Images, Sample, Transform
 
 @dataclass(frozen=True)
 class _Source:
-    """A class of torchvision, and its arguments for the images that are trained on and tested on (as published)."""
+    """Names a class of torchvision, and its arguments for images that are trained and tested on (as published)."""
 
     make: Any
     train: Mapping[str, Any]
@@ -31,8 +31,7 @@ class _Source:
     @property
     def layout(self) -> str:
         """Name of torchvision's own class, whose documentation says how the files lie."""
-        named = [base.__name__ for base in self.make.__mro__ if base.__module__.startswith("torchvision.")]
-        return str(named[0])
+        return next(str(base.__name__) for base in self.make.__mro__ if base.__module__.startswith("torchvision."))
 
 
 class _Cifar10(datasets.CIFAR10):  # type: ignore[misc]
@@ -71,7 +70,7 @@ SOURCES: dict[str, _Source] = {
 
 
 class TorchvisionDataModule(ImageFolderDataModule):
-    """A dataset of torchvision: its training images (`trainval` where published so) and its test images.
+    """Loads a dataset of torchvision: its training images (`trainval` where published so) and its test images.
 
     Nothing is held out: the test images serve as `held_out` too.
 
@@ -79,9 +78,6 @@ class TorchvisionDataModule(ImageFolderDataModule):
         dataset: one of `SOURCES`.
         download: whether torchvision may fetch the files that `root` lacks.
         **settings: those of `ImageFolderDataModule`.
-
-    Raises:
-        ConfigError: the dataset is unknown, or a setting out of its range.
     """
 
     def __init__(
@@ -108,33 +104,27 @@ class TorchvisionDataModule(ImageFolderDataModule):
 
     @cached_property
     def _parts(self) -> tuple[Any, Any]:
-        """The training and the test dataset of torchvision.
-
-        Raises:
-            DataError: the files are not there and cannot be fetched.
-        """
-        source, where = SOURCES[self.dataset], f"dataset {self.dataset} in data.root {self.root}"
+        """The training and the test dataset of torchvision."""
+        source = SOURCES[self.dataset]
+        given = {"root": str(self.root), "download": self.download}
         try:
-            train, test = (
-                source.make(root=str(self.root), download=self.download, **part) for part in (source.train, source.test)
-            )
+            return source.make(**given, **source.train), source.make(**given, **source.test)
         except Exception as error:  # torchvision and its download raise what they like
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             remedy = f"put its files there as torchvision.datasets.{source.layout} lays them out"
             if not self.download:
                 remedy += ", or set data.download=true"
+            where = f"dataset {self.dataset} in data.root {self.root}"
             raise DataError(f"{where} is not there and cannot be fetched ({reason}); {remedy}") from None
-        return train, test
 
     @cached_property
     def splits(self) -> Splits:
         """The images of both parts by part and number, `train/17`."""
-        train, test = self._parts
-        samples = [
+        train, test = (
             [(f"{part}/{index}", label) for index, label in enumerate(labels_of(dataset))]
-            for part, dataset in (("train", train), ("test", test))
-        ]
-        return Splits(_classes(train), samples[0], samples[1], samples[1])
+            for part, dataset in zip(("train", "test"), self._parts, strict=True)
+        )
+        return Splits(_classes(self._parts[0]), train, test, test)
 
     def content_files(self) -> dict[str, Path]:
         """Return every file of the dataset, by its name below `root`."""
@@ -146,23 +136,18 @@ class TorchvisionDataModule(ImageFolderDataModule):
         return str(image)
 
     def _images(self, samples: Sequence[Sample], transform: Transform) -> Images:
-        train, test = self._parts
-        return _TorchvisionImages(samples, transform, {"train": train, "test": test})
+        return _TorchvisionImages(samples, transform, dict(zip(("train", "test"), self._parts, strict=True)))
 
 
 class _TorchvisionImages(Images):
-    """Images of datasets of torchvision, decoded as RGB."""
+    """Gives images of datasets of torchvision, decoded as RGB."""
 
     def __init__(self, samples: Sequence[Sample], transform: Transform, parts: Mapping[str, Any]) -> None:
         super().__init__(samples, transform)
         self.parts = parts
 
     def load(self, path: str | TarImage) -> Image.Image:
-        """Decode image `train/17`.
-
-        Raises:
-            BrokenImageError: its file cannot be read.
-        """
+        """Decode image `train/17`; a `BrokenImageError` names one that cannot be read."""
         part, index = str(path).split("/")
         try:
             image: Image.Image = self.parts[part][int(index)][0].convert("RGB")
@@ -172,7 +157,7 @@ class _TorchvisionImages(Images):
 
 
 def labels_of(dataset: Any) -> list[int]:
-    """Labels of all images of a torchvision dataset, without decoding one."""
+    """List the labels of all images of a torchvision dataset, without decoding one."""
     for name in ("targets", "_labels"):
         if hasattr(dataset, name):
             return [int(label) for label in getattr(dataset, name)]

@@ -9,17 +9,14 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from spaceevo.torchvision_shim import ensure_torchvision
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.loggers import Logger
 
-ensure_torchvision()
-from lightning_fabric.utilities.exceptions import MisconfigurationException  # noqa: E402  it imports torchvision
-from pytorch_lightning import Callback, Trainer  # noqa: E402
-from pytorch_lightning.callbacks import RichProgressBar  # noqa: E402
-from pytorch_lightning.loggers import Logger  # noqa: E402
-
-from spaceevo.artifacts import Neutral  # noqa: E402
-from spaceevo.errors import ConfigError, choices  # noqa: E402
-from spaceevo.terminal import console  # noqa: E402
+from spaceevo.artifacts import Neutral
+from spaceevo.errors import ConfigError, choices
+from spaceevo.terminal import console
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 PLACE = Neutral("says where the same arithmetic runs")
@@ -46,25 +43,10 @@ def make_trainer(
     limit_val_batches: Annotated[int | float, Neutral("nothing is validated while training")] = 0,
     **settings: Any,
 ) -> Trainer:
-    """Make a trainer; further settings are Lightning's own.
+    """Make a trainer that leaves what it writes in `folder`; further settings are Lightning's own.
 
-    Args:
-        folder: what the run leaves goes there.
-        epochs: passes over the training images.
-        callbacks: Lightning's, besides the progress bar.
-        logger: takes the losses; None logs nothing.
-        accelerator: `auto`, `cpu`, `cuda`, …
-        strategy: `auto`, or `ddp` for several processes.
-        devices: processes on each machine, or the numbers of their devices.
-        num_nodes: machines.
-        precision: one of `PRECISIONS`.
-        deterministic: whether algorithms that vary from run to run are refused, or warned of.
-        enable_model_summary: whether Lightning lists the layers.
-        log_every_n_steps: steps between two logged losses.
-        num_sanity_val_steps: validation steps before training.
-        limit_train_batches: batches of an epoch, or a share of them; None takes all.
-        limit_val_batches: validation batches.
-        **settings: of `pytorch_lightning.Trainer`.
+    `logger` takes the losses; `devices` are processes on each machine, or the numbers of their devices; `precision` is
+    one of `PRECISIONS`.
 
     Raises:
         ConfigError: Lightning does not know a setting, refuses it, or would silently replace it.

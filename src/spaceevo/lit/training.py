@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 
 from spaceevo.artifacts import Plain, differences, fingerprint, read_json, write_json
 from spaceevo.errors import CheckpointError
@@ -18,11 +19,7 @@ from spaceevo.lit.guard import DivergenceError
 from spaceevo.lit.module import Callback, MultiPassModule, Trainer
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.loading import read_checkpoint
-from spaceevo.torchvision_shim import ensure_torchvision
 from spaceevo.version import VERSION
-
-ensure_torchvision()
-from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint  # noqa: E402  torchmetrics needs torchvision
 
 Figures = dict[str, float]
 IDENTITY_FILE, ROLLBACKS_FILE, RESUME_FILE = "identity.json", "rollbacks.json", "last.ckpt"
@@ -30,49 +27,31 @@ IDENTITY_FILE, ROLLBACKS_FILE, RESUME_FILE = "identity.json", "rollbacks.json", 
 
 @dataclass(frozen=True)
 class Trainee:
-    """Describes one network to train.
+    """Describes one network to train."""
 
-    Attributes:
-        name: shown to the user; a key of the module's `parts`.
-        target: the checkpoint it ends in.
-        identity: everything that decides its weights, by dotted name: settings, hashes of upstream files and of images.
-        meta: what to keep beside the weights.
-    """
-
-    name: str
-    target: Path
+    name: str  # shown to the user; a key of the module's `parts`
+    target: Path  # the checkpoint it ends in
+    # everything that decides its weights, by dotted name: settings, hashes of upstream files and of images
     identity: Mapping[str, Plain]
-    meta: CheckpointMeta
+    meta: CheckpointMeta  # what to keep beside the weights
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the name and of everything that decides the weights."""
+        """Hash of the name and of everything that decides the weights."""
         return fingerprint([self.name, self.identity, self.meta.to_plain()])
 
 
 @dataclass
 class Training:
-    """Trains networks with one data module.
-
-    Args:
-        data: the images.
-        output: folder for what only this run needs: logs, and the state a killed run goes on from.
-        seed: seed of everything random.
-        make_trainer: makes a trainer from its folder, the epochs and extra callbacks.
-        say: shows a line to the user.
-
-    Attributes:
-        made: checkpoint of each network, by name.
-        device: where networks were trained.
-    """
+    """Trains networks with one data module."""
 
     data: ImageFolderDataModule
-    output: Path
-    seed: int
-    make_trainer: Callable[[Path, int, Sequence[Callback]], Trainer]
-    say: Callable[[str], None]
-    made: dict[str, Path] = field(default_factory=dict)
-    device: str = "cpu"
+    output: Path  # for what only this run needs: logs, and the state a killed run goes on from
+    seed: int  # of everything random
+    make_trainer: Callable[[Path, int, Sequence[Callback]], Trainer]  # from its folder, the epochs and extra callbacks
+    say: Callable[[str], None]  # shows a line to the user
+    made: dict[str, Path] = field(default_factory=dict)  # checkpoint of each network, by name
+    device: str = "cpu"  # where networks were trained
 
     def fit(
         self,
@@ -84,11 +63,7 @@ class Training:
     ) -> Figures:
         """Train one network, or skip it if its checkpoint came from the same settings and inputs; return its figures.
 
-        Args:
-            trainee: the network.
-            make_module: builds what is trained, weights loaded.
-            figures: measures the trained module.
-            anew: whether a current one is trained too.
+        `make_module` builds what is trained, weights loaded; `figures` measures it afterwards; `anew` skips nothing.
         """
         name = trainee.name
         measured = self.fit_together(
@@ -107,12 +82,8 @@ class Training:
     ) -> dict[str, Figures]:
         """Train networks in company, one pass over the data for all; those whose checkpoints are current are skipped.
 
-        Args:
-            label: folder of the run below `output`.
-            trainees: the networks.
-            make_module: builds the module that trains the networks of these names, weights loaded.
-            figures: measures each network of the trained module.
-            anew: whether current ones are trained too.
+        `label` names the run's folder below `output`. `make_module` builds the module that trains the networks of given
+        names, weights loaded; `figures` measures each of them afterwards; `anew` skips none.
         """
         self.made |= {trainee.name: trainee.target for trainee in trainees}
         found = {} if anew else self._current(trainees)
@@ -197,12 +168,7 @@ def _callbacks(module: MultiPassModule, state: _State) -> list[Callback]:
 
 
 class _State:
-    """What a killed run goes on from: a folder that belongs to the settings and inputs it began with.
-
-    Args:
-        parent: folder of the run.
-        trainees: what it trains.
-    """
+    """Keeps what a killed run goes on from: a folder that belongs to the settings and inputs it began with."""
 
     def __init__(self, parent: Path, trainees: Sequence[Trainee]) -> None:
         self.parent = parent

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Le
 from PIL import Image
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import pil_loader
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from spaceevo.errors import ConfigError, DataError, choices
+from spaceevo.errors import ConfigError, DataError
 from spaceevo.lit.decoded import DecodedCache
 from spaceevo.lit.tars import TarImage
 
@@ -24,11 +24,9 @@ Transform = Callable[[Image.Image], Tensor]
 Sample = tuple[str | TarImage, int]
 """An image, by its path or its place in a tar file, and its label."""
 
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic")
-
 
 class BrokenImageError(DataError):
-    """An image file cannot be read; the message stays one line when it comes out of a loader's worker process.
+    """Tells that an image cannot be read; the message stays one line when it comes out of a loader's worker process.
 
     A worker hands over an exception as its type and the text of its traceback, whose last line is the message.
     """
@@ -38,11 +36,7 @@ class BrokenImageError(DataError):
 
 
 def load_image(path: str | TarImage) -> Image.Image:
-    """Decode an image file, or one inside a tar file, as RGB.
-
-    Raises:
-        BrokenImageError: the file cannot be read.
-    """
+    """Decode an image file, or one inside a tar file, as RGB; a `BrokenImageError` names one that cannot be read."""
     try:
         image: Image.Image = Image.open(path.read()).convert("RGB") if isinstance(path, TarImage) else pil_loader(path)
     except Exception as error:  # decoders raise what they like: OSError, SyntaxError, ValueError, struct.error, …
@@ -51,51 +45,34 @@ def load_image(path: str | TarImage) -> Image.Image:
     return image
 
 
+Share = Annotated[float, Ge(0), Le(1)]
+Positive = Annotated[float, Gt(0)]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageTransform:
-    """Settings of the image transforms; lists become tuples, so they may come straight from YAML.
+    """Says how images are transformed."""
 
-    Attributes:
-        size: Height and width of what comes out, in pixels. Where a network is elastic in its resolution this is the
-            largest one; it resizes on its own device.
-        resize: Length of the shorter side before the centre crop of evaluation, in pixels.
-        mean: Mean of each of the three channels, of pixels in 0…1.
-        std: Standard deviation of each of the three channels, of pixels in 0…1.
-        crop_scale: Smallest and largest share of the image's area that a random crop of training takes.
-        crop_ratio: Smallest and largest width / height of that crop.
-        flip: Whether training mirrors every second image, at random.
-        auto_augment: Whether training applies AutoAugment's policy for ImageNet (`PublishedAutoAugment`); where it
-            moves the image, the mean colour fills the border.
-        interpolation: How crops and resizes interpolate, one of `INTERPOLATIONS`.
-
-    Raises:
-        ConfigError: a setting is out of its range.
-    """
-
+    # height and width of what comes out, in pixels: an elastic network's largest resolution; it resizes on its device
     size: Annotated[int, Ge(1)] = 224
-    resize: Annotated[int, Ge(1)] = 256
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    crop_scale: tuple[float, ...] = (0.08, 1.0)
-    crop_ratio: tuple[float, ...] = (3 / 4, 4 / 3)
-    flip: bool = True
-    auto_augment: bool = False
-    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"
+    resize: Annotated[int, Ge(1)] = 256  # length of the shorter side before the centre crop of evaluation, in pixels
+    mean: tuple[Share, Share, Share] = (0.485, 0.456, 0.406)  # of each channel, of pixels in 0…1
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    crop_scale: tuple[Share, Share] = (0.08, 1.0)  # shares of the image's area that a random crop of training takes
+    crop_ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)  # least and greatest width / height of that crop
+    flip: bool = True  # whether training mirrors every second image, at random
+    auto_augment: bool = False  # whether training applies `PublishedAutoAugment`, the mean colour filling the border
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"  # of crops and resizes
 
     def __post_init__(self) -> None:
-        for name, length in {"mean": 3, "std": 3, "crop_scale": 2, "crop_ratio": 2}.items():
-            values = tuple(getattr(self, name))
-            _check(len(values) == length, name, values, f"{length} numbers")
-            object.__setattr__(self, name, values)
-        _check(self.size > 0, "size", self.size, "a positive number of pixels")
-        _check(self.resize >= self.size, "resize", self.resize, f"at least size ({self.size})")
-        _check(all(0 <= value <= 1 for value in self.mean), "mean", self.mean, "numbers in 0…1")
-        _check(min(self.std) > 0, "std", self.std, "positive numbers")
-        low, high = self.crop_scale
-        _check(0 < low <= high <= 1, "crop_scale", self.crop_scale, "0 < low <= high <= 1")
-        low, high = self.crop_ratio
-        _check(0 < low <= high, "crop_ratio", self.crop_ratio, "0 < low <= high")
-        _check(self.interpolation in INTERPOLATIONS, "interpolation", self.interpolation, choices(INTERPOLATIONS))
+        checks = [
+            (self.resize >= self.size, "resize", self.resize, f"at least size ({self.size})"),
+            (0 < self.crop_scale[0] <= self.crop_scale[1], "crop_scale", self.crop_scale, "0 < low <= high <= 1"),
+            (self.crop_ratio[0] <= self.crop_ratio[1], "crop_ratio", self.crop_ratio, "0 < low <= high"),
+        ]
+        for holds, name, value, allowed in checks:
+            if not holds:
+                raise ConfigError(f"data.transform.{name} is {value}; allowed: {allowed}")
 
     def train(self) -> Transform:
         """Build the random transform of training, from an RGB image to float32 `(C, H, W)`.
@@ -124,13 +101,11 @@ class ImageTransform:
 
 
 class PublishedAutoAugment:
-    """AutoAugment's policy v0 of the TF implementation, as timm has it: magnitudes vary with standard deviation 0.5.
+    """Applies AutoAugment's policy v0 of the TF implementation, as timm has it: standard deviation .5 of magnitudes.
 
     As published, posterising keeps 4 to 8 bits: timm's own 0 to 4 can make an image black, and Pillow refuses 0 bits.
-    timm draws from Python's global generator; here it is seeded from torch's, and left as it was.
-
-    Args:
-        fill: colour, 0…255 each, of what moves into the image.
+    timm draws from Python's global generator; here it is seeded from torch's, and left as it was. The colour `fill`,
+    0…255 each, moves into the image.
     """
 
     def __init__(self, fill: Sequence[int]) -> None:
@@ -142,7 +117,7 @@ class PublishedAutoAugment:
                 operation.level_fn = LEVEL_TO_ARG["PosterizeOriginal"]
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """Apply a sub-policy drawn at random."""
+        """Apply a sub-policy sampled at random."""
         before = random.getstate()
         random.seed(int(torch.randint(2**62, ())))
         try:
@@ -153,13 +128,7 @@ class PublishedAutoAugment:
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """Image files, decoded as RGB and transformed when asked for.
-
-    Args:
-        samples: Path, or place in a tar file, and label of each image.
-        transform: Applied to the decoded image.
-        cache: Keeps decoded images; None decodes them anew each time.
-    """
+    """Gives images, decoded as RGB and transformed when asked for; `cache` keeps them decoded."""
 
     def __init__(self, samples: Sequence[Sample], transform: Transform, cache: DecodedCache | None = None) -> None:
         self.samples = samples
@@ -174,19 +143,10 @@ class Images(Dataset[tuple[Tensor, int]]):
         return load_image(path) if self.cache is None else self.cache.load(path, load_image)
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int]:
-        """Load one image `(C, H, W)` and its label; the second number of a pair seeds the transform's random draws.
-
-        Raises:
-            BrokenImageError: the file cannot be decoded.
-        """
+        """Load one image `(C, H, W)` and its label; the second number of a pair seeds the transform's randomness."""
         index, draw = key if isinstance(key, tuple) else (key, 0)
         path, label = self.samples[index]
         image = self.load(path)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(draw)  # torch.manual_seed would reseed the GPUs too
             return self.transform(image), label
-
-
-def _check(holds: bool, name: str, value: object, allowed: str) -> None:
-    if not holds:
-        raise ConfigError(f"data.transform.{name} is {value}; allowed: {allowed}")

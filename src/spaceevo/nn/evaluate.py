@@ -25,6 +25,20 @@ def device_of(network: nn.Module) -> torch.device:
     return next(chain(network.parameters(), network.buffers())).device
 
 
+def equal_batches(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
+    """Yield the same images `(N, C, H, W)` and labels in batches of `size`, the last perhaps smaller."""
+    waiting: list[Batch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(len(images) for images, _ in waiting) >= size:
+            images, labels = (torch.cat(parts) for parts in zip(*waiting, strict=True))
+            whole = len(images) // size * size
+            yield from zip(torch.split(images[:whole], size), torch.split(labels[:whole], size), strict=True)
+            waiting = [(images[whole:], labels[whole:])]
+    if any(len(images) for images, _ in waiting):
+        yield torch.cat([images for images, _ in waiting]), torch.cat([labels for _, labels in waiting])
+
+
 @torch.no_grad()
 def logits_of(network: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
     """Compute logits `(N, classes)` and labels `(N,)` of all images, in eval mode."""
@@ -108,7 +122,10 @@ class SubnetEvaluator:
             raise ConfigError(f"recipe.subnet_search.stop_z = {stop_z}; allowed: null, or a positive number")
         self.supernet = supernet.to(device)
         self.calibration = [images_last(images, device) for images in calibration]
-        self.chunks = list(_chunks(batches, chunk, device))
+        # Cut from the images, not from the batches they come in: a count then says the same whatever the loader's are.
+        self.chunks = [
+            (images_last(images, device), labels.to(device)) for images, labels in equal_batches(batches, chunk)
+        ]
         self.total = sum(len(labels) for _, labels in self.chunks)
         self.stop_z = stop_z
 
@@ -143,20 +160,6 @@ class SubnetEvaluator:
         if self.stop_z is None or below is None:
             return False
         return 100.0 * upper_share(correct, seen, self.total, self.stop_z) < below
-
-
-def _chunks(batches: Iterable[Batch], size: int, device: torch.device | str) -> Iterator[Batch]:
-    """Batches cut anew into chunks of one size, the last excepted, so that the loader's batches decide nothing."""
-    left: Batch | None = None
-    for images, labels in batches:
-        images, labels = images_last(images, device), labels.to(device)
-        if left is not None:
-            images, labels = torch.cat([left[0], images]), torch.cat([left[1], labels])
-        whole = len(labels) // size * size
-        yield from ((images[start : start + size], labels[start : start + size]) for start in range(0, whole, size))
-        left = (images[whole:], labels[whole:]) if whole < len(labels) else None
-    if left is not None:
-        yield left
 
 
 def upper_share(correct: int, seen: int, total: int, z: float) -> float:

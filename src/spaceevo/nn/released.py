@@ -20,7 +20,7 @@ from spaceevo.nn.stage import Stage
 from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.prepare import float_state
-from spaceevo.space.blocks import BlockType, mobile, resnet
+from spaceevo.space.blocks import BlockType, types
 
 State = dict[str, Tensor]
 Kind = Literal["supernet", "block", "teacher"]
@@ -28,9 +28,9 @@ Kind = Literal["supernet", "block", "teacher"]
 _SQUEEZE = {"se.fc.reduce": "se_reduce", "se.fc.expand": "se_expand"}
 _SHORTCUT = {"downsample": "shortcut"}
 _LAYERS: tuple[tuple[type[BlockType], dict[str, str]], ...] = (
-    (mobile.MobileNetV1, {"depth_conv": "depthwise", "point_conv": "pointwise"}),
+    (types.MobileNetV1, {"depth_conv": "depthwise", "point_conv": "pointwise"}),
     (
-        mobile.MobileNetV1Dual,
+        types.MobileNetV1Dual,
         {
             "depth_conv1": "depthwise1",
             "point_conv1": "pointwise1",
@@ -40,11 +40,11 @@ _LAYERS: tuple[tuple[type[BlockType], dict[str, str]], ...] = (
         },
     ),
     (
-        mobile.MobileNetV2,
+        types.MobileNetV2,
         {"point_conv1": "expand", "depth_conv": "depthwise", "point_conv2": "project", **_SQUEEZE, **_SHORTCUT},
     ),
-    (mobile.FusedMBConvRes, {"fused_conv": "conv", "point_conv": "project", **_SQUEEZE, **_SHORTCUT}),
-    (resnet.ResNet, {"conv1": "reduce", "conv2": "conv", "conv3": "project", **_SQUEEZE, **_SHORTCUT}),
+    (types.FusedMBConvRes, {"fused_conv": "conv", "point_conv": "project", **_SQUEEZE, **_SHORTCUT}),
+    (types.ResNet, {"conv1": "reduce", "conv2": "conv", "conv3": "project", **_SQUEEZE, **_SHORTCUT}),
     (BlockType, {"conv": "conv", "linear": "linear"}),
 )
 """Published layer name → ours, by family of block types; the first family that fits counts."""

@@ -43,10 +43,6 @@ class Platform:
         unknown_blocks: what to do about blocks that the table lacks; a member of `unknown_choices`.
         packed_channels: channels to which files for this platform pack the pixels of narrow convolutions; null fills
             the matrix units of the machine that writes them, 1 packs none.
-
-    Raises:
-        ConfigError: a setting is not one of the allowed values.
-        TableError: the table is missing or malformed.
     """
 
     unknown_choices: tuple[str, ...] = ("error", "fitted")
@@ -80,11 +76,7 @@ class Platform:
         return str(self.predictor.table.provenance.get("platform", self.name))
 
     def known_table(self) -> LatencyTable:
-        """Read the table as it is now.
-
-        Raises:
-            TableError: it is missing or malformed.
-        """
+        """Read the table as it is now; raises `TableError` where it is missing or malformed."""
         if not self.path.exists():
             raise TableError(
                 f"platform {self.name} has no latency table at {self.path}; make it from published stage tables with: "
@@ -96,10 +88,7 @@ class Platform:
     def table_state(self, entries: int | None = None) -> TableState:
         """Describe what predictions are made by, so that a later run can tell whether it still holds.
 
-        Blocks measured since are appended to the table and leave the state of the entries before them as it was.
-
-        Args:
-            entries: how many entries count, in the order in which they came; all by default.
+        The first `entries` count, or all: blocks measured since are appended and leave the state of those before.
         """
         table = self.predictor.table
         counted = list(islice(table.entries.items(), entries))
@@ -110,31 +99,22 @@ class Platform:
         """Get ready to predict these blocks: a table has what it has."""
 
     def blocks_ms(self, blocks: Iterable[PlacedBlock]) -> float:
-        """Predict the latency of blocks in a row in ms; raises as `rows_ms`."""
+        """Predict the latency of blocks in a row in ms."""
         return self.rows_ms([list(blocks)])[0]
 
     def rows_ms(self, rows: Sequence[Sequence[PlacedBlock]]) -> list[float]:
-        """Predict the latency in ms of each of many rows of blocks; what is to be measured is measured together.
-
-        Raises:
-            TableError: blocks are unknown.
-        """
+        """Predict the latency in ms of each of many rows of blocks; what is to be measured is measured together."""
         self.ensure(block for row in rows for block in row)
         found = [self.predictor.blocks_ms(row) for row in rows]
         self._warn_of_interpolated()
         return found
 
     def subnet_ms(self, member: SpaceMember, spec: SubnetSpec) -> float:
-        """Predict the latency of a subnet in ms; raises as `subnets_ms`."""
+        """Predict the latency of a subnet in ms."""
         return float(self.subnets_ms(member, [spec])[0])
 
     def subnets_ms(self, member: SpaceMember, specs: Sequence[SubnetSpec]) -> NDArray[np.float64]:
-        """Predict the latency of subnets in ms, `(N,)`.
-
-        Raises:
-            EncodingError: one is not a subnet of `member`.
-            TableError: blocks are unknown.
-        """
+        """Predict the latency of subnets in ms, `(N,)`; raises `TableError` where blocks are unknown."""
         try:
             found = self.predictor.predict_many(member, specs)
         except TableError:  # rare, so that predictions need not look for unknown blocks each time
@@ -152,11 +132,7 @@ class Platform:
             return None
 
     def fixed_ms(self, superspace: Superspace) -> dict[int, float]:
-        """Predict the latency in ms of the stages that are not searched, at their smallest, by block resolution.
-
-        Raises:
-            TableError: neither the table nor `fixed_latency_ms` knows it.
-        """
+        """Predict the latency in ms of the stages that are not searched, at their smallest, by block resolution."""
         return {resolution: self._fixed_ms(superspace, resolution) for resolution in superspace.block_resolutions}
 
     def _fixed_ms(self, superspace: Superspace, resolution: int) -> float:
@@ -170,8 +146,6 @@ class Platform:
         return self.blocks_ms(blocks)
 
     def _warn_of_interpolated(self) -> None:
-        """Say once that latencies are the model's."""
         if self.predictor.interpolated and not self._warned:
             self._warned = True
-            source = self.predictor.source
-            log.warning(f"platform {self.name}: blocks that {source} lacks are interpolated by its fitted model")
+            log.warning(f"platform {self.name}: blocks that {self.path} lacks are interpolated by its fitted model")

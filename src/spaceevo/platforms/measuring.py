@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -11,7 +12,7 @@ from spaceevo.latency.predictor import FixedLatency
 from spaceevo.latency.table import LatencyTable
 from spaceevo.platforms.base import WHERE, Platform, log
 from spaceevo.quant.program import Program
-from spaceevo.runtimes.base import Runtime, Shape
+from spaceevo.runtimes.base import FileOptions, Runtime, Shape
 from spaceevo.runtimes.machine import instruction_sets, machine_name, provenance
 from spaceevo.runtimes.random_program import empty_program
 from spaceevo.runtimes.registry import runtime_named
@@ -41,11 +42,7 @@ class ThisMachine:
     """Runs models in this process."""
 
     def provenance(self, runtime: Runtime) -> dict[str, str]:
-        """Say processor, runtime and clock.
-
-        Raises:
-            MissingExtraError: the runtime is not installed.
-        """
+        """Say processor, runtime and clock; raises `MissingExtraError` where the runtime is not installed."""
         runtime.require()
         return provenance(machine_name(), " ".join(instruction_sets()), runtime.package, runtime.version(), CLOCK)
 
@@ -67,10 +64,6 @@ class MeasuringPlatform(Platform):
         unknown_blocks: `measure` them, take the `fitted` model, or `auto`: the model where it knows such blocks.
         packed_channels: as every platform's.
         place: machine on which the runtime runs; this machine by default.
-
-    Raises:
-        ConfigError: a setting is not one of the allowed values.
-        MissingExtraError: the runtime is not installed.
     """
 
     unknown_choices = ("auto", "measure", "fitted")
@@ -129,22 +122,17 @@ class MeasuringPlatform(Platform):
         return LatencyTable.load(self.path) if self.path.exists() else LatencyTable(provenance=self.provenance)
 
     def ensure(self, blocks: Iterable[PlacedBlock]) -> None:
-        """Measure the blocks that are unknown; saves as it goes.
-
-        Raises:
-            TableError: the table is another machine's, so that what it lacks cannot be measured here.
-        """
+        """Measure the blocks that are unknown, saving as it goes, unless the table is another machine's."""
         placed = list(blocks)
         missing = self.predictor.missing(placed)
         if not missing:
             return
         if not self.is_local or self.unknown_blocks == "fitted":
             raise self.predictor.unknown(placed)
-        keys = list(missing)
         with progress() as bar:
-            task = bar.add_task(f"measuring {len(keys)} blocks on {self.machine}", total=len(keys))
-            for start in range(0, len(keys), SAVE_EVERY):
-                part = {key: missing[key] for key in keys[start : start + SAVE_EVERY]}
+            task = bar.add_task(f"measuring {len(missing)} blocks on {self.machine}", total=len(missing))
+            for start in range(0, len(missing), SAVE_EVERY):
+                part = dict(islice(missing.items(), start, start + SAVE_EVERY))
                 self._append(self.alone_ms(part))
                 bar.advance(task, len(part))
 
@@ -153,15 +141,13 @@ class MeasuringPlatform(Platform):
 
         What other jobs measured meanwhile stays, and counts: a block has one latency for all of them.
         """
-        entries = self.known_table().entries
-        for key, latency_ms in (*self.predictor.table.entries.items(), *measured_ms.items()):
-            entries.setdefault(key, latency_ms)
-        self.predictor.table.entries = entries
-        self.predictor.table.save(self.path)
+        table, known = self.predictor.table, self.known_table().entries
+        table.entries = {**known, **table.entries, **measured_ms, **known}
+        table.save(self.path)
 
     def compile(self, program: Program) -> bytes:
         """Write a program as a file of the runtime."""
-        return self.runtime.write(program, packed_channels=self.packed_channels)
+        return self.runtime.write(program, options=FileOptions(packed_channels=self.packed_channels))
 
     def compile_block(self, block: PlacedBlock) -> bytes:
         """Write a block with random weights, as near as can be to how it runs within a network."""
@@ -183,10 +169,10 @@ class MeasuringPlatform(Platform):
 
     def net_ms(self, block: PlacedBlock, measured_ms: float) -> float:
         """Subtract from a block's latency in ms what its file does besides, but never more than nine tenths of it."""
-        besides = self.runtime.conversions(block)
-        if not besides:
+        conversions = self.runtime.conversions(block)
+        if not conversions:
             return measured_ms
-        besides_ms = sum(share * self._conversion_ms(shape) for shape, share in besides)
+        besides_ms = sum(share * self._conversion_ms(shape) for shape, share in conversions)
         return round(max(measured_ms - besides_ms, 0.1 * measured_ms), 6)
 
     def _conversion_ms(self, shape: Shape) -> float:

@@ -50,13 +50,8 @@ class NnMeter(Platform):
         return LatencyTable()
 
     def ensure(self, blocks: Iterable[PlacedBlock]) -> None:
-        """Predict the blocks not met before.
-
-        Raises:
-            TableError: the package lacks a kernel's predictor.
-        """
-        missing = self.predictor.missing(blocks)
-        self.predictor.table.entries |= blocks_ms(self.kernels, missing, self.package)
+        """Predict the blocks not met before."""
+        self.predictor.table.entries |= blocks_ms(self.kernels, self.predictor.missing(blocks), self.package)
 
     def table_state(self, entries: int | None = None) -> TableState:
         """Describe the package's kernel predictors; entries follow from them and do not count."""

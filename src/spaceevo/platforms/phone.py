@@ -32,9 +32,6 @@ class Phone:
         folder: a folder on the phone to work in.
         benchmark_model: path of TFLite's `benchmark_model` on the phone.
         taskset: mask of the processors to run on, in hexadecimal, e.g. `80` for the largest core of a Pixel 4.
-
-    Raises:
-        ConfigError: `adb` is not installed, there is no phone, or several, or not the one asked for.
     """
 
     def __init__(self, serial: str | None, folder: str, benchmark_model: str, taskset: str | None = None) -> None:
@@ -87,18 +84,11 @@ class Phone:
 
     def time_models(self, runtime: Runtime, models: Mapping[str, bytes], repeats: int) -> dict[str, Timing]:
         """Time TFLite files one after the other; the phone repeats each."""
-        found: dict[str, Timing] = {}
-        for name in models:
-            least, mean = self.time_ms(models[name], RUNS_A_TIMING * repeats)
-            found[name] = Timing(least, mean / least)
-        return found
+        times_ms = {name: self.time_ms(file, RUNS_A_TIMING * repeats) for name, file in models.items()}
+        return {name: Timing(least, mean / least) for name, (least, mean) in times_ms.items()}
 
     def time_ms(self, file: bytes, runs: int) -> tuple[float, float]:
-        """Measure the least and mean latency in ms of a TFLite file on one thread.
-
-        Raises:
-            ConfigError: the phone cannot run it; says what it said.
-        """
+        """Measure the least and mean latency in ms of a TFLite file on one thread."""
         remote = f"{self.folder}/spaceevo.tflite"
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / "model.tflite"
@@ -116,18 +106,7 @@ class Phone:
 
 
 class AndroidPhone(MeasuringPlatform):
-    """Measures INT8 TFLite files on one core of a phone, batch 1.
-
-    Args:
-        name: name of the platform.
-        superspace: name of the superspace.
-        cache: folder of the tables.
-        benchmark_model: path of TFLite's `benchmark_model` on the phone.
-        folder: a folder on the phone to work in.
-        serial: the phone, as `adb devices` lists it; without, the only one.
-        taskset: mask of the processors to run on, in hexadecimal.
-        table, fixed_latency_ms, unknown_blocks, packed_channels: as every measuring platform's.
-    """
+    """Measures INT8 TFLite files on one core of a phone, batch 1; settings are `Phone`'s and `MeasuringPlatform`'s."""
 
     def __init__(
         self,

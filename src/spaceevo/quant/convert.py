@@ -34,11 +34,8 @@ class FoldedConv:
 class LayerQuant:
     """Holds the numbers of one quantised layer.
 
-    Attributes:
-        convs: its convolutions, one but for stacks.
-        between: quantisation between the convolutions of a stack.
-        before_act: quantisation of the input of hswish or swish.
-        output: quantisation of the result.
+    `convs` are its convolutions, one but for stacks; tensors are quantised `between` those of a stack, before a gated
+    activation (hswish, swish), and at the result.
     """
 
     output: TensorQuant
@@ -50,11 +47,7 @@ class LayerQuant:
 def fold_norm(weight: Array, scale: float, gain: Array, shift: Array) -> FoldedConv:
     """Fold `gain·conv(x) + shift` into integer weights: the same integers, a scale a channel, signs moved.
 
-    Args:
-        weight: integers −127…127, `(Cout, Cin, K, K)`.
-        scale: their scale.
-        gain: factor per output channel `(Cout,)`, of any sign.
-        shift: real bias `(Cout,)`.
+    `weight` `(Cout, Cin, K, K)` are integers −127…127; `gain` `(Cout,)` may have any sign.
     """
     signs = np.where(gain < 0, -1.0, 1.0)
     signed = weight * signs.reshape(-1, *[1] * (weight.ndim - 1))
@@ -65,13 +58,7 @@ def weight_grid(peak: Tensor, scale: Tensor, bias: Tensor, input_scale: float) -
     """Choose the scale per channel of a convolution's folded weights in the program, float32 `(Cout,)`.
 
     The weights are taken as whole multiples of their integers, as large as int8 allows, so that biases round finer; a
-    channel too faint for its bias gets a coarser grid.
-
-    Args:
-        peak: the greatest integer of each channel, without sign, `(Cout,)`.
-        scale: their scale, float64 `(Cout,)`.
-        bias: real, float64 `(Cout,)`.
-        input_scale: the scale of the convolution's input.
+    channel too faint for its bias gets a coarser grid. `peak` is each channel's greatest integer, without sign.
     """
     factor = torch.where(peak > 0, WEIGHT_LIMIT // peak.clamp(min=1), 1)
     coarsest = (bias.abs() / (input_scale * BIAS_LIMIT)).clamp(min=1e-12)
@@ -170,7 +157,8 @@ def _lower_convs(
 
 def random_layer_quant(layer: Layer, rng: np.random.Generator) -> LayerQuant:
     """Make up plausible numbers for a layer without trained weights, to measure its latency."""
-    output = TensorQuant(GATE_SCALE if layer.act == "hsigmoid" else 0.02, 0 if _is_unsigned(layer) else 128)
+    is_unsigned = layer.act in ("relu", "relu6", "hsigmoid")
+    output = TensorQuant(GATE_SCALE if layer.act == "hsigmoid" else 0.02, 0 if is_unsigned else 128)
     before = TensorQuant(0.02, 128) if layer.act in ("hswish", "swish") else None
     if not layer.has_weight:
         return LayerQuant(output, before_act=before)
@@ -186,10 +174,6 @@ def random_layer_quant(layer: Layer, rng: np.random.Generator) -> LayerQuant:
     return LayerQuant(output, convs, (TensorQuant(0.02, 128),) * (layer.stack - 1), before)
 
 
-def _is_unsigned(layer: Layer) -> bool:
-    return layer.act in ("relu", "relu6", "hsigmoid")
-
-
 class Lowers(Protocol):
     """Stands for a network that can write itself into a program builder."""
 
@@ -203,12 +187,7 @@ class Lowers(Protocol):
 
 
 def to_program(network: Lowers, input_shape: tuple[int, int, int]) -> Program:
-    """Turn a network trained under `quant=deploy` into its integer program.
-
-    Args:
-        network: the extracted network, in eval mode.
-        input_shape: `(C, H, W)` of the images it is run on.
-    """
+    """Turn an extracted network trained under `quant=deploy`, in eval mode, into its program for `(C, H, W)` images."""
     builder = ProgramBuilder(input_shape, network.input_quant())
     network.lower(builder, builder.program.input_name)
     return builder.program

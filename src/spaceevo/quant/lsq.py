@@ -75,11 +75,12 @@ class _FakeQuantize(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, offset: Tensor, grid: Grid, gradient_scale: float) -> Tensor:
         x = _dense(x)
         ctx.save_for_backward(x, scale, offset)
-        ctx.grid, ctx.gradient_scale = grid, gradient_scale
+        ctx.grid = grid
+        ctx.gradient_scale = gradient_scale
         if (native := _native(x)) is not None:
             return native.forward(x, _c_grid(scale, offset, grid), grid.integer)
-        form = _fused()[0] if x.is_cuda else quantize
-        return form(x, scale.abs(), offset, grid)
+        function = _fused()[0] if x.is_cuda else quantize
+        return function(x, scale.abs(), offset, grid)
 
     @staticmethod
     @once_differentiable
@@ -90,8 +91,8 @@ class _FakeQuantize(torch.autograd.Function):
             grad_x, sums = native.backward(x, like_x, _c_grid(scale, offset, ctx.grid), ctx.grid.integer)
             grad_scale, grad_offset = sums.to(scale.dtype).unbind()
         else:
-            form = _fused()[1] if x.is_cuda else gradients
-            grad_x, grad_scale, grad_offset = form(x, grad, scale.abs(), offset, ctx.grid)
+            function = _fused()[1] if x.is_cuda else gradients
+            grad_x, grad_scale, grad_offset = function(x, grad, scale.abs(), offset, ctx.grid)
         return (
             grad_x if ctx.needs_input_grad[0] else None,
             (grad_scale * scale.sign() * ctx.gradient_scale).reshape(scale.shape) if ctx.needs_input_grad[1] else None,
@@ -143,18 +144,15 @@ def lsq_plus_activation(
     integer_zero_point: bool = False,
     scale_gradients: bool = True,
 ) -> Tensor:
-    """Fake-quantise activations to `0 … 2^bits − 1` with a learned scale and offset.
+    """Fake-quantise activations `(N, …)` to `0 … 2^bits − 1` with a learned scale and offset, one element each.
 
     Args:
-        x: activations `(N, …)`.
-        scale: one element; its absolute value is used.
-        offset: one element, the real value of integer 0.
+        x: the activations.
+        scale: its absolute value is used.
+        offset: the real value of integer 0.
         bits: width of the integer.
         integer_zero_point: round −offset/scale to an integer, as runtimes need (scheme `deploy`).
         scale_gradients: scale the gradients of scale and offset by 1/sqrt(n·Qp), n the elements of a sample (training).
-
-    Returns:
-        The values on the grid, same shape.
     """
     high = 2**bits - 1
     gradient_scale = (x[0].numel() * high) ** -0.5 if scale_gradients else 1.0
@@ -172,9 +170,6 @@ def lsq_plus_weight(
         bits: width of the integer.
         narrow: leave the lowest integer out, so that a channel's sign can be flipped when batch norm is folded.
         scale_gradients: scale the gradient of scale by 1/sqrt(n·Qp), n the elements of `weight` (training).
-
-    Returns:
-        The values on the grid, same shape.
     """
     high = 2 ** (bits - 1) - 1
     low = -high if narrow else -high - 1

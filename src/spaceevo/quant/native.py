@@ -9,6 +9,7 @@ import platform
 import subprocess
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
@@ -41,17 +42,15 @@ class Kernels(NamedTuple):
     def forward(self, x: Tensor, grid: CGrid, integer: bool) -> Tensor:
         """Fake-quantise a dense tensor of float32 or bfloat16."""
         y = torch.empty_like(x)
-        half = x.dtype is torch.bfloat16
-        self.library.lsq_forward(x.data_ptr(), y.data_ptr(), x.numel(), grid, integer, half)
+        self.library.lsq_forward(x.data_ptr(), y.data_ptr(), x.numel(), grid, integer, x.dtype is torch.bfloat16)
         return y
 
     def backward(self, x: Tensor, grad: Tensor, grid: CGrid, integer: bool) -> tuple[Tensor, Tensor]:
         """Compute the gradient of `x`, and the sums `(2,)` for scale and offset in float64; `grad` lies as `x` does."""
-        grad_x, half = torch.empty_like(x), x.dtype is torch.bfloat16
-        sums = torch.empty((x.numel() + BLOCK - 1) // BLOCK, 2, dtype=torch.double)
-        self.library.lsq_backward(
-            x.data_ptr(), grad.data_ptr(), grad_x.data_ptr(), sums.data_ptr(), x.numel(), grid, integer, half
-        )
+        grad_x = torch.empty_like(x)
+        sums = torch.empty(-(-x.numel() // BLOCK), 2, dtype=torch.double)
+        pointers = (tensor.data_ptr() for tensor in (x, grad, grad_x, sums))
+        self.library.lsq_backward(*pointers, x.numel(), grid, integer, x.dtype is torch.bfloat16)
         return grad_x, sums.sum(0)
 
 
@@ -79,15 +78,11 @@ def _build() -> Path:
     if cpuinfo.exists():
         processor += next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")
     compiler = os.environ.get("CC", "cc")
-    mark = fingerprint([SOURCE.read_text(encoding="utf-8"), COMPILE, processor, compiler, torch.__version__])
-    folder = cache_folder("native")
-    path = folder / f"lsq_cpu_{mark}.so"
+    made_of = fingerprint([SOURCE.read_text(encoding="utf-8"), COMPILE, processor, compiler, torch.__version__])
+    path = cache_folder("native") / f"lsq_cpu_{made_of}.so"
     if not path.exists():
-        with atomic_path(path) as temporary, atomic_path(folder / f"{mark}.o") as made:
-            for command in (
-                [*COMPILE, "-c", str(SOURCE), "-o", str(made)],
-                ["-shared", str(made), "-o", str(temporary)],
-            ):
+        with atomic_path(path) as temporary, TemporaryDirectory() as folder:
+            compiled = f"{folder}/lsq_cpu.o"
+            for command in ([*COMPILE, "-c", str(SOURCE), "-o", compiled], ["-shared", compiled, "-o", str(temporary)]):
                 subprocess.run([compiler, *command], check=True, capture_output=True, timeout=60)
-        (folder / f"{mark}.o").unlink(missing_ok=True)
     return path

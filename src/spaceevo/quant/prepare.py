@@ -27,11 +27,8 @@ def set_quant(module: nn.Module, on: bool) -> None:
 
 def float_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Take the part of a state dict that no quantiser owns: what INT8 training takes over from fp32."""
-    return {key: value for key, value in state.items() if not _is_quantizer_key(key)}
-
-
-def _is_quantizer_key(key: str) -> bool:
-    return "_quantizer." in key or "parametrizations.weight.0." in key
+    owned = ("_quantizer.", "parametrizations.weight.0.")
+    return {key: value for key, value in state.items() if not any(name in key for name in owned)}
 
 
 def prepare(model: nn.Module, scheme: Scheme = PUBLISHED) -> nn.Module:

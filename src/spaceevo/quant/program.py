@@ -30,12 +30,9 @@ class TensorQuant(NamedTuple):
 
 @dataclass(frozen=True)
 class ConvWeights:
-    """Holds the folded weights of a convolution.
+    """Holds a convolution's folded weights `(Cout, Cin/groups, K, K)`, and per channel `(Cout,)` their scale and bias.
 
-    Attributes:
-        weight: int8 `(Cout, Cin/groups, K, K)`.
-        scale: float32 `(Cout,)`, positive.
-        bias: int32 `(Cout,)` on the grid input scale × `scale`.
+    Scales are positive; a bias is on the grid input scale × `scale`.
     """
 
     weight: NDArray[np.int8]
@@ -98,10 +95,6 @@ class Executor(nn.Module):
 
     In float64 sums are exact, so this defines what a program means. In float32, which accelerators are fast in, sums
     beyond 2²⁴ are rounded.
-
-    Args:
-        program: the program.
-        dtype: float64 or float32: the type that holds the integers.
     """
 
     def __init__(self, program: Program, dtype: torch.dtype = torch.float64) -> None:
@@ -165,14 +158,6 @@ class Executor(nn.Module):
 
 
 def execute(program: Program, images: Tensor) -> Tensor:
-    """Run a program exactly.
-
-    Args:
-        program: the program.
-        images: real input `(N, C, H, W)` of the program's shape.
-
-    Returns:
-        The output's real values, `(N, classes)` for a classifier, float32.
-    """
+    """Run a program exactly on real images `(N, C, H, W)` of its shape; a classifier gives logits `(N, classes)`."""
     result: Tensor = Executor(program)(images)
     return result

@@ -42,11 +42,7 @@ def save_program(path: Path, program: Program, metadata: Mapping[str, str] | Non
 
 
 def load_program(path: Path) -> tuple[Program, dict[str, str]]:
-    """Read what `save_program` wrote: the program, bit for bit, and its metadata.
-
-    Raises:
-        CheckpointError: the file is missing, broken or not a program.
-    """
+    """Read what `save_program` wrote: the program, bit for bit, and its metadata."""
     try:
         with safe_open(path, "numpy") as file:
             header = file.metadata() or {}
@@ -64,13 +60,13 @@ def _program(description: dict[str, Any], arrays: Mapping[str, Array]) -> Progra
     tensors = {name: TensorQuant(float(scale), int(zero)) for name, (scale, zero) in description["tensors"].items()}
     program = Program(description["input"]["name"], (channels, height, width), tensors)
     for op in description["ops"]:
-        name, weights = op["output"], None
+        name = op["output"]
+        weights = None
         if f"{name}.weight" in arrays:
             weights = ConvWeights(
                 np.asarray(arrays[f"{name}.weight"], np.int8),
                 np.asarray(arrays[f"{name}.scale"], np.float32),
                 np.asarray(arrays[f"{name}.bias"], np.int32),
             )
-        settings = {"stride": op["stride"], "groups": op["groups"]}
-        program.ops.append(Op(op["kind"], op["output"], tuple(op["inputs"]), weights, **settings))
+        program.ops.append(Op(op["kind"], name, tuple(op["inputs"]), weights, op["stride"], op["groups"]))
     return program

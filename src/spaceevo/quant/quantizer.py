@@ -26,8 +26,6 @@ A scale lies near 0.01 and gradients are clipped at 1, so one bad step can carry
 it to almost nothing and the tensor is dead for good. Steady training stays far within the bound.
 """
 
-SchemeName = Literal["published", "deploy"]
-
 
 @dataclass(frozen=True)
 class ActivationConfig:
@@ -35,8 +33,7 @@ class ActivationConfig:
 
     Attributes:
         bits: width of the integer.
-        integer_zero_point: whether the forward uses an integer zero point (else a real offset); a training step then
-            changes the scale by `MAX_SCALE_STEP` at most.
+        integer_zero_point: no real offset; a training step then changes the scale by `MAX_SCALE_STEP` at most.
         learns_offset: off where the tensor is never negative and integer 0 means 0.
         max_value: greatest value the tensor can take; caps the scale so that the grid ends there.
         fixed_scale: a constant scale with zero point 0 instead of learned values.
@@ -49,34 +46,24 @@ class ActivationConfig:
     fixed_scale: float | None = None
 
     def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ConfigError: a setting is out of range or two contradict each other.
-        """
-        if not 2 <= self.bits <= 16:
-            raise ConfigError(f"activation quantiser: bits = {self.bits}; allowed: 2…16")
-        if self.fixed_scale is not None and (self.fixed_scale <= 0 or self.learns_offset):
-            raise ConfigError(
-                f"activation quantiser: fixed_scale = {self.fixed_scale} must be positive, without an offset"
-            )
-        if self.max_value is not None and self.max_value <= 0:
-            raise ConfigError(f"activation quantiser: max_value = {self.max_value} must be positive")
+        fixed, most = self.fixed_scale, self.max_value
+        _check(2 <= self.bits <= 16, f"activation quantiser: bits = {self.bits}; allowed: 2…16")
+        is_fixed = fixed is None or (fixed > 0 and not self.learns_offset)
+        _check(is_fixed, f"activation quantiser: fixed_scale = {fixed} must be positive, without an offset")
+        _check(most is None or most > 0, f"activation quantiser: max_value = {most} must be positive")
 
     @property
     def high(self) -> int:
         """The greatest integer."""
-        return int(2**self.bits - 1)
+        return (1 << self.bits) - 1
 
 
 @dataclass(frozen=True)
 class WeightConfig:
     """Says how weights are quantised: symmetric, one scale a tensor.
 
-    Attributes:
-        bits: width of the integer.
-        narrow: leaves out the lowest integer.
-        bounds_steps: whether a training step changes the scale by `MAX_SCALE_STEP` at most.
+    `narrow` leaves out the lowest integer; where it `bounds_steps`, a training step changes the scale by
+    `MAX_SCALE_STEP` at most.
     """
 
     bits: int = 8
@@ -84,13 +71,12 @@ class WeightConfig:
     bounds_steps: bool = False
 
     def __post_init__(self) -> None:
-        """Check the settings.
+        _check(2 <= self.bits <= 16, f"weight quantiser: bits = {self.bits}; allowed: 2…16")
 
-        Raises:
-            ConfigError: bits out of range.
-        """
-        if not 2 <= self.bits <= 16:
-            raise ConfigError(f"weight quantiser: bits = {self.bits}; allowed: 2…16")
+
+def _check(fits: bool, fault: str) -> None:
+    if not fits:
+        raise ConfigError(fault)
 
 
 class Quantizer(nn.Module):
@@ -162,14 +148,10 @@ class WeightQuantizer(Quantizer):
         """Fake-quantise `weight`, any shape."""
         if not self.is_on:
             return weight
+        config = self.config
         if not self.initialized:
-            self._initialize(weight)
-        config, scale = self.config, self._settle()
-        return lsq_plus_weight(weight, scale, config.bits, narrow=config.narrow, scale_gradients=self.training)
-
-    @torch.no_grad()
-    def _initialize(self, weight: Tensor) -> None:
-        self.set_scale(2 * weight.abs().max() / (2**self.config.bits - 1))
+            self.set_scale(2 * weight.detach().abs().max() / (2**config.bits - 1))
+        return lsq_plus_weight(weight, self._settle(), config.bits, narrow=config.narrow, scale_gradients=self.training)
 
     def integers(self, weight: Tensor) -> Tensor:
         """Compute the integers that `weight` is quantised to."""
@@ -196,27 +178,21 @@ class ActivationQuantizer(Quantizer):
             return x
         if not self.initialized:
             self._initialize(x)
-        return lsq_plus_activation(
-            x,
-            self._effective_scale(),
-            self.offset,
-            self.config.bits,
-            integer_zero_point=self.config.integer_zero_point,
-            scale_gradients=self.training,
-        )
+        config, scale = self.config, self._effective_scale()
+        settings = {"integer_zero_point": config.integer_zero_point, "scale_gradients": self.training}
+        return lsq_plus_activation(x, scale, self.offset, config.bits, **settings)
 
     def _effective_scale(self) -> Tensor:
-        scale = self._settle()
-        if self.config.max_value is None:
-            return scale
-        return scale.clamp(max=self.config.max_value / self.config.high)
+        scale, most = self._settle(), self.config.max_value
+        return scale if most is None else scale.clamp(max=most / self.config.high)
 
     @torch.no_grad()
     def _initialize(self, x: Tensor) -> None:
         low, high = (x.min(), x.max()) if self.config.learns_offset else (x.new_zeros(()), x.max())
         if self.config.integer_zero_point:
             # Integer runtimes need 0 on the grid.
-            low, high = low.clamp(max=0), high.clamp(min=0)
+            low = low.clamp(max=0)
+            high = high.clamp(min=0)
         scale = (high - low) / self.config.high
         self.set_scale(sum_(scale) / world()[1])
         if self.config.learns_offset:
@@ -224,11 +200,7 @@ class ActivationQuantizer(Quantizer):
 
     @torch.no_grad()
     def scale_and_zero_point(self) -> tuple[float, int]:
-        """Give scale and integer zero point as a runtime has them.
-
-        Raises:
-            ConfigError: the scheme has real offsets, which no integer runtime can express.
-        """
+        """Give scale and integer zero point as a runtime has them; real offsets no integer runtime can express."""
         if not self.config.integer_zero_point:
             raise ConfigError("a network under quant=published has real offsets; integer programs need quant=deploy")
         scale = self._effective_scale()
@@ -240,7 +212,7 @@ class ActivationQuantizer(Quantizer):
 class Scheme:
     """Says where quantisers stand: on every weight, and on either each convolution's input or every tensor, once."""
 
-    name: SchemeName
+    name: Literal["published", "deploy"]
     weight: WeightConfig
     on_conv_inputs: bool
 
@@ -258,14 +230,9 @@ class Scheme:
             return None
         if act == "hsigmoid":
             return self.fixed_quantizer(GATE_SCALE)
-        non_negative = act in ("relu", "relu6")
-        return ActivationQuantizer(
-            ActivationConfig(
-                integer_zero_point=True,
-                learns_offset=not non_negative,
-                max_value=6.0 if act == "relu6" else None,
-            )
-        )
+        signed = act not in ("relu", "relu6")
+        most = 6.0 if act == "relu6" else None
+        return ActivationQuantizer(ActivationConfig(integer_zero_point=True, learns_offset=signed, max_value=most))
 
     def fixed_quantizer(self, scale: float) -> ActivationQuantizer | None:
         """Make a quantiser with a constant scale and zero point 0, if the scheme has one on every tensor."""
@@ -276,16 +243,11 @@ class Scheme:
 
 PUBLISHED = Scheme("published", WeightConfig(), on_conv_inputs=True)
 DEPLOY = Scheme("deploy", WeightConfig(narrow=True, bounds_steps=True), on_conv_inputs=False)
-_SCHEMES = {scheme.name: scheme for scheme in (PUBLISHED, DEPLOY)}
+_SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (PUBLISHED, DEPLOY)}
 
 
 def quant_scheme(name: str) -> Scheme:
-    """Look a scheme up.
-
-    Raises:
-        ConfigError: no scheme has this name.
-    """
-    for scheme in _SCHEMES.values():
-        if scheme.name == name:
-            return scheme
-    raise ConfigError(f"unknown quantisation scheme '{name}'; allowed: {choices(_SCHEMES)}")
+    """Look a scheme up by name."""
+    if name not in _SCHEMES:
+        raise ConfigError(f"unknown quantisation scheme '{name}'; allowed: {choices(_SCHEMES)}")
+    return _SCHEMES[name]

@@ -9,37 +9,30 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from spaceevo.report.figures import picture
+from spaceevo.report.picture import picture
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """The front of one platform.
-
-    Attributes:
-        platform: its name.
-        rows: subnets of the front: `latency_ms` (predicted), `measured_ms` (or None), `held_out_top1`.
-        limits_ms: latency limits that were asked for.
-        evaluated: latency in ms and top-1 in percent of every evaluated subnet.
-    """
+class PlatformFront:
+    """Holds what is shown of one platform's front."""
 
     platform: str
-    rows: Sequence[Mapping[str, Any]]
-    limits_ms: Sequence[float]
-    evaluated: Sequence[tuple[float, float]]
+    rows: Sequence[Mapping[str, Any]]  # subnets: `latency_ms` (predicted), `measured_ms` (or None), `held_out_top1`
+    limits_ms: Sequence[float]  # that were asked for
+    evaluated: Sequence[tuple[float, float]]  # latency in ms and top-1 in percent of every evaluated subnet
 
 
-def draw_fronts(path: Path, fronts: Sequence[Drawn]) -> None:
+def draw_fronts(path: Path, fronts: Sequence[PlatformFront]) -> None:
     """Draw top-1 against latency, one platform beside the other."""
     with picture(path, columns=len(fronts), width=6.0) as axes:
-        for axis, drawn in zip(axes, fronts, strict=True):
-            _draw(axis, drawn)
+        for axis, front in zip(axes, fronts, strict=True):
+            _draw(axis, front)
 
 
-def _draw(axis: Axes, drawn: Drawn) -> None:
-    times, tops = zip(*drawn.evaluated, strict=True)
+def _draw(axis: Axes, front: PlatformFront) -> None:
+    times, tops = zip(*front.evaluated, strict=True)
     axis.scatter(times, tops, s=8, color="0.75", label=f"evaluated ({len(tops)})")
-    rows = sorted(drawn.rows, key=lambda row: row["latency_ms"])
+    rows = sorted(front.rows, key=lambda row: row["latency_ms"])
     predicted = [row["latency_ms"] for row in rows]
     accuracy = [row["held_out_top1"] for row in rows]
     axis.step(predicted, accuracy, where="post", color="C0", linewidth=1)
@@ -50,7 +43,7 @@ def _draw(axis: Axes, drawn: Drawn) -> None:
     if measured:
         _, times, tops = zip(*measured, strict=True)
         axis.scatter(times, tops, marker="x", color="C1", zorder=4, label="front, measured")
-    for number, limit in enumerate(drawn.limits_ms):
+    for number, limit in enumerate(front.limits_ms):
         axis.axvline(limit, linestyle="--", linewidth=1, color="C3", label="" if number else "asked")
-    axis.set(xlabel="latency, ms", ylabel="top-1 of held-out images, %", title=drawn.platform)
+    axis.set(xlabel="latency, ms", ylabel="top-1 of held-out images, %", title=front.platform)
     axis.legend()

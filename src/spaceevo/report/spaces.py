@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 
-from spaceevo.report.figures import picture
+from spaceevo.report.picture import picture
 
 FloatArray = npt.NDArray[np.float32]
 SHARES = np.linspace(0.0, 1.0, 401)
 
 
 @dataclass(frozen=True)
-class DrawnSpace:
-    """A space as its drawn subnets: losses (NSR) and latencies in ms."""
+class SampledSpace:
+    """Holds a space as its sampled subnets: losses (NSR) and latencies in ms."""
 
     name: str
     loss: FloatArray
@@ -26,15 +26,11 @@ class DrawnSpace:
 
 
 def draw_distributions(
-    path: Path, best: DrawnSpace, uniform: Sequence[DrawnSpace], constraints_ms: Sequence[float]
+    path: Path, best: SampledSpace, uniform: Sequence[SampledSpace], constraints_ms: Sequence[float]
 ) -> None:
     """Draw which share of a space's subnets has at most which latency and, within the loosest constraint, which loss.
 
-    Args:
-        path: file to write.
-        best: the space found.
-        uniform: spaces to compare with, one block type and window in all stages.
-        constraints_ms: latency constraints.
+    The `best` space found stands out among `uniform` ones, of one block type and window in all stages.
     """
     loosest = max(constraints_ms)
     with picture(path, columns=2) as (latency_axes, loss_axes):
@@ -45,10 +41,8 @@ def draw_distributions(
         for constraint_ms in constraints_ms:
             latency_axes.axvline(constraint_ms, color="black", linestyle=":", linewidth=1.0)
         # Uniform spaces reach several times the latency that matters.
-        latency_axes.set_xlim(0.0, 4.0 * loosest)
-        latency_axes.set_xlabel("latency, ms")
-        latency_axes.set_ylabel("share of subnets")
-        loss_axes.set_xlabel(f"loss (NSR) of subnets within {loosest:g} ms")
+        latency_axes.set(xlim=(0.0, 4.0 * loosest), xlabel="latency, ms", ylabel="share of subnets")
+        loss_axes.set(xlabel=f"loss (NSR) of subnets within {loosest:g} ms")
         latency_axes.legend(fontsize="small", loc="lower right")
 
 
@@ -60,19 +54,14 @@ def draw_history(path: Path, scores: Sequence[float]) -> None:
         axes.step(numbers, np.maximum.accumulate(scores), where="post", color="C3", label="best so far")
         # A space without a subnet in time scores next to nothing, and would flatten the others.
         axes.set_ylim(bottom=0.98 * min(score for score in scores if score > 0.1 * max(scores)))
-        axes.set_xlabel("evaluation")
-        axes.set_ylabel("Q-T score")
+        axes.set(xlabel="evaluation", ylabel="Q-T score")
         axes.legend(fontsize="small", loc="lower right")
 
 
 def draw_sweep(path: Path, setting: str, values: Sequence[object], figures: Mapping[str, Sequence[float]]) -> None:
-    """Draw the figures of a sweep's jobs against the setting that was swept, an axis a figure.
+    """Draw figures of a sweep's jobs, by their names, against the setting that was swept; an axis a figure.
 
-    Args:
-        path: file to write.
-        setting: name of the setting.
-        values: its value in every job; a line joins them where they are numbers.
-        figures: by name, the figure of every job.
+    A line joins the jobs where the setting's values are numbers.
     """
     is_numeric = all(isinstance(value, int | float) for value in values)
     places = np.array(values, dtype=float) if is_numeric else np.arange(len(values), dtype=float)
@@ -82,11 +71,10 @@ def draw_sweep(path: Path, setting: str, values: Sequence[object], figures: Mapp
             axes.plot(places[order], np.array(heights)[order], "o-" if is_numeric else "o")
             if not is_numeric:
                 axes.set_xticks(places, [str(value) for value in values], rotation=30, ha="right", fontsize="small")
-            axes.set_xlabel(setting)
-            axes.set_title(name)
+            axes.set(xlabel=setting, title=name)
 
 
-def _faint(space: DrawnSpace, uniform: Sequence[DrawnSpace]) -> dict[str, object]:
+def _faint(space: SampledSpace, uniform: Sequence[SampledSpace]) -> dict[str, object]:
     label = {"label": "uniform spaces"} if space is uniform[0] else {}
     return {"color": "0.6", "linewidth": 0.6, "alpha": 0.7, **label}
 

@@ -21,17 +21,12 @@ from spaceevo.space.placement import PlacedBlock
 
 Shape = tuple[int, int, int]
 """Channels, height and width `(C, H, W)` of one image or feature map."""
-INPUT_NAME, OUTPUT_NAME = "images", "logits"
+INPUT_NAME = "images"
+OUTPUT_NAME = "logits"
 
 
 class OperatorTime(NamedTuple):
-    """Says how long one operator of a file takes.
-
-    Attributes:
-        name: its name in the file.
-        kind: its type, as the format calls it.
-        least_ms: the least of its runs in ms; medians mean little on a busy machine.
-    """
+    """Says how long one operator of a file takes: the least of its runs, for medians mean little on a busy machine."""
 
     name: str
     kind: str
@@ -39,22 +34,39 @@ class OperatorTime(NamedTuple):
 
     @property
     def stage(self) -> str:
-        """Stage of the network that its name tells, e.g. `stage1` of `stage1.0.expand.q`; `other` if none."""
+        """Tell the network's stage from the name, e.g. `stage1` of `stage1.0.expand.q`; `other` if it has none."""
         match = re.match(r"[a-z]+(_[a-z]+)?\d?(?=\.\d+\.)", self.name)
         return match[0] if match else "other"
 
 
 class Profile(NamedTuple):
-    """Says where the time of a file goes.
+    """Says where the time of a file goes, its operators in order of execution.
 
     Attributes:
-        operators: its operators in order of execution.
-        whole_ms: latency of the file in ms, where operators could only be timed apart from it, so that their sum may be
-            held against it; None where they were timed within it.
+        operators: time of each.
+        whole_ms: latency of the file in ms, to hold their sum against, where they could only be timed apart from it.
     """
 
     operators: list[OperatorTime]
     whole_ms: float | None = None
+
+
+class FileOptions(NamedTuple):
+    """Says how an integer program is written.
+
+    Attributes:
+        preprocessing: done in the file where it says `inside`; the input is then uint8 `pixels`.
+        packed_channels: channels to which pixels of narrow convolutions are packed, where the runtime gains by it; None
+            fills this machine's matrix units, 1 packs none.
+        watch: tensors of the program that are outputs too, after the logits.
+    """
+
+    preprocessing: Preprocessing | None = None
+    packed_channels: int | None = None
+    watch: Sequence[str] = ()
+
+
+PLAIN_FILE = FileOptions()
 
 
 class Session(ABC):
@@ -100,11 +112,7 @@ class Runtime(ABC):
     other_ways: tuple[str, ...] = ()
 
     def require(self) -> None:
-        """Check that the runtime is there.
-
-        Raises:
-            MissingExtraError: its package is not installed; names the extra.
-        """
+        """Check that the runtime is there; raises `MissingExtraError` where it is not installed."""
         if find_spec(self.module) is None:
             raise MissingExtraError(self.package, self.extra)
 
@@ -114,31 +122,16 @@ class Runtime(ABC):
 
     @abstractmethod
     def write(
-        self,
-        program: Program,
-        metadata: Mapping[str, str] | None = None,
-        *,
-        preprocessing: Preprocessing | None = None,
-        packed_channels: int | None = None,
-        watch: Sequence[str] = (),
+        self, program: Program, metadata: Mapping[str, str] | None = None, options: FileOptions = PLAIN_FILE
     ) -> bytes:
-        """Write an integer program: float input `images`, float output `logits`, every number as the program has it.
-
-        Args:
-            program: the program.
-            metadata: texts that the file keeps.
-            preprocessing: done in the file where it says `inside`; the input is then uint8 `pixels`.
-            packed_channels: channels to which pixels of narrow convolutions are packed, where the runtime gains by it;
-                None fills this machine's matrix units, 1 packs none.
-            watch: tensors of the program that are outputs too, after the logits.
-        """
+        """Write an integer program: float input `images`, float output `logits`, every number as the program has it."""
 
     @abstractmethod
     def write_float(self, network: Network, shape: Shape, metadata: Mapping[str, str] | None = None) -> bytes:
-        """Write a network in fp32, its quantisers left out: float `images`, float `logits`.
+        """Write an extracted network in fp32, its quantisers left out: float `images`, float `logits`.
 
         Args:
-            network: an extracted network.
+            network: the network, left as it was.
             shape: `(C, H, W)` of the images at the network's own resolution.
             metadata: texts that the file keeps.
 
@@ -166,10 +159,18 @@ class Runtime(ABC):
     def metadata(self, file: bytes) -> dict[str, str]:
         """Read the texts that a file keeps; empty for files of other origin."""
 
+    @abstractmethod
+    def conversions(self, block: PlacedBlock) -> list[tuple[Shape, float]]:
+        """Tell what `compile_block` measures besides the block, which a network does not do between blocks.
+
+        Returns:
+            Shapes of tensors that are converted to integers and back, each with the share of this to be subtracted.
+        """
+
     def integers(self, program: Program, images: Tensor, way: str = "") -> dict[str, Tensor]:
         """Compute the integers of every tensor of a program, as this runtime has them, to find where it differs."""
         names = [op.output for op in program.ops]
-        values = self.load(self.write(program, watch=names), way).run(images)[1:]
+        values = self.load(self.write(program, options=FileOptions(watch=names)), way).run(images)[1:]
         found = dict(zip(names, values, strict=True))
         for name, value in found.items():
             if value.is_floating_point():
@@ -183,15 +184,7 @@ class Runtime(ABC):
 
     def compile_block(self, block: PlacedBlock, packed_channels: int | None = None) -> bytes:
         """Write a block with random weights, as near as can be to how it runs within a network."""
-        return self.write(random_block_program(*block), packed_channels=packed_channels)
-
-    @abstractmethod
-    def conversions(self, block: PlacedBlock) -> list[tuple[Shape, float]]:
-        """Tell what `compile_block` measures besides the block, which a network does not do between blocks.
-
-        Returns:
-            Shapes of tensors that are converted to integers and back, each with the share of this to be subtracted.
-        """
+        return self.write(random_block_program(*block), options=FileOptions(packed_channels=packed_channels))
 
     def packed(self, asked: int | None) -> int:
         """Resolve `packed_channels`: what this runtime's files are packed to; 1 where it packs nothing."""

@@ -13,11 +13,8 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8", "asimd
 
 @cache
 def _cpuinfo() -> dict[str, str]:
-    """Read what Linux says of the first processor; empty elsewhere."""
     file = Path("/proc/cpuinfo")
-    if not file.is_file():
-        return {}
-    first, _, _ = file.read_text(encoding="utf-8").partition("\n\n")
+    first, _, _ = (file.read_text(encoding="utf-8") if file.is_file() else "").partition("\n\n")  # the first processor
     fields = (line.partition(":") for line in first.splitlines())
     return {name.strip(): value.strip() for name, _, value in fields}
 
@@ -38,10 +35,9 @@ def machine_name() -> str:
     name = _cpuinfo().get("model name") or platform.processor() or platform.machine()
     if "flags" not in _cpuinfo():
         return name
-    if not has_vnni():
-        return f"{name}, without VNNI"
     # Runtimes multiply in AMX tiles where there are some, several times faster: another machine.
-    return f"{name}, with VNNI {'and' if 'amx_int8' in instruction_sets() else 'but without'} AMX"
+    amx = "and AMX" if "amx_int8" in instruction_sets() else "but without AMX"
+    return f"{name}, with VNNI {amx}" if has_vnni() else f"{name}, without VNNI"
 
 
 def provenance(machine: str, instructions: str, runtime: str, version: str, clock: str) -> dict[str, str]:

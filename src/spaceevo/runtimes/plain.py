@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from safetensors.torch import save
-from torch import Tensor
 
 from spaceevo.artifacts import write_bytes, write_json
 from spaceevo.nn.layers import ElasticLayer
@@ -16,8 +14,6 @@ from spaceevo.nn.supernet import Network
 from spaceevo.quant.prepare import float_state
 from spaceevo.runtimes import plain_network
 from spaceevo.runtimes.plain_network import FORMAT, Description, PlainNetwork
-
-READER = "plain_network.py"
 
 
 class _Describer:
@@ -28,35 +24,31 @@ class _Describer:
         self.layers: list[Description] = []
 
     def layer(self, name: str, leaf: ElasticLayer, inputs: Sequence[str], /) -> str:
-        description = {"name": name, "inputs": list(inputs), "module": self.paths[leaf], **asdict(leaf.active)}
-        self.layers.append(description)
+        self.layers.append({"name": name, "inputs": list(inputs), "module": self.paths[leaf], **asdict(leaf.active)})
         return name
 
 
 def to_plain(network: Network, metadata: Mapping[str, str] | None = None) -> PlainNetwork:
-    """Copy a network in fp32 as a plain one; quantisers are left behind."""
+    """Copy a network in fp32, on the CPU, as a plain one; quantisers are left behind."""
     describer = _Describer(network)
     network.lower(describer, "images")
-    config = {
-        "format": FORMAT,
-        "resolution": network.resolution,
-        "metadata": dict(metadata or {}),
-        "layers": describer.layers,
-    }
-    plain = PlainNetwork(config)
-    plain.load_state_dict(plain_state(network))
+    plain = PlainNetwork(
+        {
+            "format": FORMAT,
+            "resolution": network.resolution,
+            "metadata": dict(metadata or {}),
+            "layers": describer.layers,
+        }
+    )
+    plain.load_state_dict(float_state(network.state_dict()))
     return plain.eval()
-
-
-def plain_state(network: Network) -> dict[str, Tensor]:
-    """Collect the weights that a plain network has, on the CPU."""
-    return {key: value.detach().cpu().contiguous() for key, value in float_state(network.state_dict()).items()}
 
 
 def save_plain(plain: PlainNetwork, path: Path) -> list[Path]:
     """Write `path` (`.json`), the `.safetensors` beside it, and the source file that reads both; return all three."""
-    weights, reader = path.with_suffix(".safetensors"), path.with_name(READER)
+    source = Path(plain_network.__file__)
+    weights, reader = path.with_suffix(".safetensors"), path.with_name(source.name)
     write_bytes(weights, save(plain.state_dict(), {"format": "pt"}))
-    write_bytes(reader, Path(plain_network.__file__).read_bytes())
-    write_json(path, json.loads(json.dumps(plain.config)))
+    write_bytes(reader, source.read_bytes())
+    write_json(path, plain.config)
     return [path, weights, reader]

@@ -7,6 +7,7 @@ logits = network(images)             # (N, C, H, W), normalised, any size → (N
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 FORMAT = "spaceevo.plain"
-Description = dict[str, Any]
-"""A part of the JSON description: the whole, or one layer."""
+Description = dict[str, Any]  # a part of the JSON file: the whole, or one layer
 ACTIVATIONS = {
     "none": lambda x: x,
     "relu": functional.relu,
@@ -25,6 +25,11 @@ ACTIVATIONS = {
     "hswish": functional.hardswish,
     "swish": functional.silu,
     "hsigmoid": functional.hardsigmoid,
+}
+JOINS: dict[str, Callable[..., Tensor]] = {
+    "pool": lambda x: x.mean((2, 3), keepdim=True),
+    "add": torch.add,
+    "mul": torch.mul,
 }
 
 
@@ -47,7 +52,6 @@ class PlainNetwork(nn.Module):
                     self._place(f"{layer['module']}.norm", nn.BatchNorm2d(layer["cout"]))
 
     def _place(self, path: str, module: nn.Module) -> None:
-        """Put a module where its path says, through containers made on the way."""
         *parents, name = path.split(".")
         place: nn.Module = self
         for parent in parents:
@@ -57,7 +61,7 @@ class PlainNetwork(nn.Module):
         place.add_module(name, module)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images `(N, C, H, W)`, resized here to the network's resolution, → logits `(N, classes)`."""
+        """Compute logits `(N, classes)` of images `(N, C, H, W)`, which are resized to the network's resolution."""
         size = (self.config["resolution"],) * 2
         if images.shape[-2:] != size:
             images = functional.interpolate(images, size, mode="bicubic", align_corners=False)
@@ -68,14 +72,9 @@ class PlainNetwork(nn.Module):
         return values[self.config["layers"][-1]["name"]].flatten(1)
 
     def _compute(self, layer: Description, inputs: list[Tensor]) -> Tensor:
-        match layer["kind"]:
-            case "pool":
-                return inputs[0].mean((2, 3), keepdim=True)
-            case "add":
-                return inputs[0] + inputs[1]
-            case "mul":
-                return inputs[0] * inputs[1]
-        x = inputs[0]
+        if layer["kind"] in JOINS:
+            return JOINS[layer["kind"]](*inputs)
+        (x,) = inputs
         for index in range(layer["stack"]):
             x = self.get_submodule(f"{layer['module']}.convs.{index}")(x)
         return self.get_submodule(f"{layer['module']}.norm")(x) if layer["norm"] else x
@@ -95,10 +94,10 @@ def _convolution(layer: Description, index: int) -> nn.Conv2d:
 
 
 def load(path: str | Path) -> PlainNetwork:
-    """Read an exported network: its `.json`, and the `.safetensors` of the same name beside it; in eval mode.
+    """Read an exported network in eval mode: its `.json`, and the `.safetensors` of the same name beside it.
 
     Raises:
-        ValueError: the file is of another kind.
+        ValueError: the file has another format.
     """
     config = json.loads(Path(path).read_text(encoding="utf-8"))
     if config.get("format") != FORMAT:

@@ -21,9 +21,9 @@ class Preprocessing:
     Attributes:
         mean: mean of each channel, for pixels 0…1.
         std: standard deviation of each channel.
-        resize: length of the shorter side after the first resizing.
+        resize: length of the shorter side after the first resizing, in pixels.
         crop: side of the centre crop taken then; the network's resolution is reached by resizing that, bicubically.
-        interpolation: kind of the first resizing.
+        interpolation: method of the first resizing.
         inside: whether the file normalises: it then takes uint8 pixels of the network's resolution.
     """
 
@@ -35,11 +35,7 @@ class Preprocessing:
     inside: bool = False
 
     def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ExportError: mean and std differ in length.
-        """
+        """Check that mean and std are of the same channels; raises `ExportError` where they are not."""
         if len(self.mean) != len(self.std):
             raise ExportError(f"preprocessing: mean {self.mean} and std {self.std} need a number per channel each")
 

@@ -12,45 +12,41 @@ from spaceevo.space.placement import PlacedBlock
 from spaceevo.space.spec import BlockSpec, Layer
 from spaceevo.space.walk import recipe_of, walk
 
+INPUT_QUANT = TensorQuant(0.02, 128)
+
 
 class _RandomBuilder(ProgramBuilder):
     """Takes random weights as they come: rounding biases that mean nothing would take most of the time."""
 
     def conv(self, name: str, layer: Layer, conv: FoldedConv, stride: int, x: str, quant: TensorQuant) -> str:
-        """Append a convolution or linear layer without bias."""
         weights = ConvWeights(conv.weight, conv.scale.astype(np.float32), np.zeros(layer.cout, np.int32))
         groups = layer.cin if layer.kind == "depthwise" else 1
         return self.emit(Op("linear" if layer.kind == "linear" else "conv", name, (x,), weights, stride, groups), quant)
 
+    def block(self, spec: BlockSpec, prefix: str, x: str) -> str:
+        quants = random_recipe_quants(recipe_of(spec))
+
+        def lower(name: str, layer: Layer, inputs: tuple[str, ...]) -> str:
+            return lower_layer(self, f"{prefix}{name}", layer, quants[name], inputs)
+
+        return walk(spec, x, lower)
+
 
 def random_program(blocks: Sequence[PlacedBlock]) -> Program:
-    """Write the integer program of blocks in a row with random weights, on which latency does not depend.
-
-    Args:
-        blocks: the blocks; the first one's input is `(N, Cin, hw, hw)`, hw being 1 for the classifier.
-    """
+    """Write the integer program of blocks in a row; the first one's input is `(N, Cin, hw, hw)`."""
     (first, hw), *_ = blocks
-    builder = _RandomBuilder((first.cin, hw, hw), TensorQuant(0.02, 128))
+    builder = _RandomBuilder((first.cin, hw, hw), INPUT_QUANT)
     x = builder.program.input_name
     for index, (spec, _) in enumerate(blocks):
-        x = _lower(builder, spec, f"{index}.", x)
+        x = builder.block(spec, f"{index}.", x)
     return builder.program
 
 
-def _lower(builder: ProgramBuilder, spec: BlockSpec, prefix: str, x: str) -> str:
-    quants = random_recipe_quants(recipe_of(spec))
-
-    def lower(name: str, layer: Layer, inputs: tuple[str, ...]) -> str:
-        return lower_layer(builder, f"{prefix}{name}", layer, quants[name], inputs)
-
-    return walk(spec, x, lower)
-
-
 def random_block_program(spec: BlockSpec, hw: int) -> Program:
-    """Write the integer program of one block with random weights; `hw` as in `random_program`."""
+    """Write the integer program of one block; `hw` is 1 for the classifier."""
     return random_program([(spec, hw)])
 
 
 def empty_program(shape: tuple[int, int, int]) -> Program:
     """Make a program without operations: it quantises a tensor `(C, H, W)` and dequantises it again."""
-    return ProgramBuilder(shape, TensorQuant(0.02, 128)).program
+    return ProgramBuilder(shape, INPUT_QUANT).program

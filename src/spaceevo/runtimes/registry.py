@@ -11,11 +11,7 @@ RUNTIMES: dict[str, Runtime] = {runtime.name: runtime for runtime in (OnnxRuntim
 
 
 def runtime_named(name: str) -> Runtime:
-    """Look a runtime up by its name.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
+    """Look a runtime up by its name; raises `ConfigError` where there is none of that name."""
     if name not in RUNTIMES:
         raise ConfigError(f"platform.runtime = {name}; allowed: {choices(RUNTIMES)}")
     return RUNTIMES[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -14,9 +14,12 @@ import numpy as np
 CLOCK = "time.thread_time_ns"
 TIMING_NS = 200_000
 """One timing lasts at least this long, and a hundred ticks of the clock."""
-PATIENCE, SLACK_S = 3.0, 1.0
-"""Seconds of waiting for a still moment: for each second measured, and besides."""
-NAP_S, STILL = 0.05, 1.2
+PATIENCE = 3.0
+"""Seconds of waiting for a still moment, for each second measured; `SLACK_S` besides."""
+SLACK_S = 1.0
+NAP_S = 0.05
+STILL = 1.2
+"""The core is still while a probe takes at most so many times the least that one ever took."""
 WARM_UPS = 3
 SLOW_NS = 1_000_000
 """A model that takes longer is warm after one timing."""
@@ -24,12 +27,7 @@ Model = TypeVar("Model")
 
 
 class Timing(NamedTuple):
-    """Tells the latency of one model.
-
-    Attributes:
-        latency_ms: the least of its timings.
-        dispersion: their median over the least; far above 1 where the machine was busy.
-    """
+    """Tells the latency of one model: the least of its timings, and their median over it, high on a busy machine."""
 
     latency_ms: float
     dispersion: float
@@ -68,11 +66,7 @@ class Stillness:
     """Waits for moments in which nothing else slows this core down, such as another program on its twin.
 
     A small product of matrices takes longer then, by half on shared cores, as models do; what else runs comes and goes
-    within seconds. Waiting costs no CPU time. It ends when, in all, too much of it was done.
-
-    Args:
-        patience: seconds waited for each second measured, at most.
-        slack_s: seconds that may be waited besides.
+    within seconds. Waiting costs no CPU time. It lasts at most `slack_s` and `patience` seconds a second measured.
     """
 
     def __init__(self, patience: float | None = None, slack_s: float | None = None) -> None:
@@ -80,11 +74,13 @@ class Stillness:
         self.slack_s = SLACK_S if slack_s is None else slack_s
         self.factor = np.random.default_rng(0).random((64, 64), np.float32)
         self.least_ns = min(self._probe_ns() for _ in range(100))
-        self.started, self.waited_s = time.monotonic(), 0.0
+        self.started = time.monotonic()
+        self.waited_s = 0.0
 
     def wait(self) -> None:
         """Return at a still moment, or when out of patience."""
-        while not self.is_still() and self.waited_s < self.slack_s + self.patience * self._measured_s():
+        measured_s = time.monotonic() - self.started - self.waited_s
+        while not self.is_still() and self.waited_s < self.slack_s + self.patience * measured_s:
             time.sleep(NAP_S)
             self.waited_s += NAP_S
 
@@ -93,9 +89,6 @@ class Stillness:
         now_ns = min(self._probe_ns() for _ in range(2))
         self.least_ns = min(self.least_ns, now_ns)
         return now_ns < STILL * self.least_ns
-
-    def _measured_s(self) -> float:
-        return time.monotonic() - self.started - self.waited_s
 
     def _probe_ns(self) -> int:
         started = time.thread_time_ns()
@@ -121,25 +114,15 @@ def time_models(
         seed: decides the order of the timings.
         group: models held in memory, and shuffled together, at a time.
     """
-    names = list(models)
     rng = Random(seed)
     stillness = Stillness()
-    timings: dict[str, Timing] = {}
+    taken: dict[str, list[float]] = {name: [] for name in models}
+    names = list(models)
     for start in range(0, len(names), group):
         clocked = {name: _Clocked(load(models[name])) for name in names[start : start + group]}
-        timings.update(_time_group(clocked, repeats, rng, stillness))
-    return timings
-
-
-def _time_group(
-    clocked: Mapping[str, _Clocked], repeats: int, rng: Random, stillness: Stillness
-) -> Iterator[tuple[str, Timing]]:
-    taken: dict[str, list[float]] = {name: [] for name in clocked}
-    order = [name for name in clocked for _ in range(repeats)]
-    rng.shuffle(order)
-    for name in order:
-        stillness.wait()
-        taken[name].append(clocked[name].time_ns())
-    for name, times_ns in taken.items():
-        least = min(times_ns)
-        yield name, Timing(least / 1e6, statistics.median(times_ns) / least)
+        order = [name for name in clocked for _ in range(repeats)]
+        rng.shuffle(order)
+        for name in order:
+            stillness.wait()
+            taken[name].append(clocked[name].time_ns())
+    return {name: Timing(min(ns) / 1e6, statistics.median(ns) / min(ns)) for name, ns in taken.items()}

@@ -7,49 +7,41 @@ remembers is a `SearchState` of plain values, so that a search that was killed c
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
-from spaceevo.errors import CheckpointError, ConfigError, ConstraintError, EncodingError
-from spaceevo.search.problems import AgeingProblem, ConstrainedProblem, Item, NeighbourProblem, Problem
+from spaceevo.errors import CheckpointError, ConfigError, EncodingError
+from spaceevo.search.problems import Item, SpaceProblem, SubnetProblem, distinct, feasible_ones, first_accepted
+from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.superspace import SpaceMember
 
+Found = TypeVar("Found", bound=Hashable, covariant=True)
 PATIENCE = 1000
-"""Draws without a new individual after which a search counts as exhausted."""
+"""Samples without a new individual after which a search counts as exhausted."""
 
 
 @dataclass
 class SearchState(Generic[Item]):
-    """All that a search remembers.
+    """Holds all that a search remembers."""
 
-    Attributes:
-        rng: the generator of every random decision.
-        population: individuals the strategy works on, in its order.
-        batch: individuals proposed last, some perhaps not evaluated yet; none when the search has ended.
-        history: score of every evaluated individual, in order of evaluation.
-        generation: number of batches proposed.
-    """
-
-    rng: random.Random
-    population: list[Item] = field(default_factory=list)
+    rng: random.Random  # of every random decision
+    population: list[Item] = field(default_factory=list)  # what the strategy works on, in its order
+    # proposed last, some perhaps not evaluated yet; none when the search has ended
     batch: list[Item] = field(default_factory=list)
-    history: dict[Item, float] = field(default_factory=dict)
-    generation: int = 0
+    history: dict[Item, float] = field(default_factory=dict)  # every evaluated individual's score, in order
+    generation: int = 0  # number of batches proposed
     _best: tuple[Item, float] | None = field(default=None, init=False, repr=False)
 
     @property
     def best(self) -> tuple[Item, float]:
-        """The individual of the highest score, the first of several, and its score.
-
-        Raises:
-            ValueError: nothing has been evaluated.
-        """
+        """The individual of the highest score, the first of several, and its score; there must be one."""
         if self._best is None:
             raise ValueError("nothing has been evaluated yet")
         return self._best
 
     def ranked(self) -> list[tuple[Item, float]]:
-        """Everything evaluated, the highest score first."""
+        """List everything evaluated, the highest score first."""
         return sorted(self.history.items(), key=lambda pair: -pair[1])
 
     def record(self, item: Item, score: float) -> None:
@@ -58,24 +50,20 @@ class SearchState(Generic[Item]):
         if self._best is None or score > self._best[1]:
             self._best = (item, score)
 
-    def to_json(self, encode: Callable[[Item], str]) -> dict[str, Any]:
-        """All of it as plain JSON values."""
+    def to_json(self) -> dict[str, Any]:
+        """Write all of it as plain JSON values, individuals as texts."""
         version, internal, gauss = self.rng.getstate()
         return {
             "generation": self.generation,
-            "population": [encode(item) for item in self.population],
-            "batch": [encode(item) for item in self.batch],
-            "history": [[encode(item), score] for item, score in self.history.items()],
+            "population": list(map(str, self.population)),
+            "batch": list(map(str, self.batch)),
+            "history": [[str(item), score] for item, score in self.history.items()],
             "rng": [version, list(internal), gauss],
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], decode: Callable[[str], Item]) -> SearchState[Item]:
-        """Read what `to_json` writes.
-
-        Raises:
-            CheckpointError: a part is missing or malformed.
-        """
+        """Read what `to_json` writes; a `CheckpointError` says which part is broken."""
         try:
             version, internal, gauss = value["rng"]
             state = cls(random.Random(), generation=int(value["generation"]))
@@ -87,6 +75,13 @@ class SearchState(Generic[Item]):
         except (KeyError, TypeError, ValueError, EncodingError) as error:
             raise CheckpointError(f"saved search state is broken ({error!r}); delete it to start over") from error
         return state
+
+
+class Problem(Protocol[Found]):
+    """What the loop asks of a problem."""
+
+    def decode(self, text: str) -> Found:
+        """Read the text of an individual."""
 
 
 class Strategy(Protocol[Item]):
@@ -101,11 +96,7 @@ class Strategy(Protocol[Item]):
         """Greatest number of evaluations."""
 
     def advance(self, state: SearchState[Item]) -> list[Item]:
-        """Take in the evaluated batch and propose the next: new, distinct individuals; none ends the search.
-
-        Raises:
-            ConstraintError: no individual meets the problem's requirement.
-        """
+        """Take in the evaluated batch and propose the next: new, distinct individuals; none ends the search."""
 
 
 def evolve(
@@ -119,7 +110,7 @@ def evolve(
     on_evaluation: Callable[[int, int, tuple[Item, float]], None] | None = None,
     on_batch: Callable[[SearchState[Item]], None] | None = None,
 ) -> SearchState[Item]:
-    """Search for the individual of the highest score; each is evaluated once.
+    """Search for the individual of the highest score, each evaluated once; return the last state.
 
     Args:
         strategy: what to evaluate next.
@@ -131,15 +122,11 @@ def evolve(
         on_evaluation: receives evaluations done, their greatest number, and the best individual with its score.
         on_batch: receives the state whose batch comes next, e.g. to evaluate it in parallel.
 
-    Returns:
-        The last state: `best`, `ranked()` and `history` are the result.
-
     Raises:
         CheckpointError: `resume` is not a saved state of this problem.
         ConstraintError: no individual meets the problem's requirement.
     """
-    encode, decode = strategy.problem.encode, strategy.problem.decode
-    state = SearchState(rng) if resume is None else SearchState.from_json(resume, decode)
+    state = SearchState(rng) if resume is None else SearchState.from_json(resume, strategy.problem.decode)
     while state.batch or state.generation == 0:
         if on_batch and state.batch:
             on_batch(state)
@@ -150,34 +137,34 @@ def evolve(
             if on_evaluation:
                 on_evaluation(len(state.history), strategy.total, state.best)
             if save and len(state.history) % save_every == 0:
-                save(state.to_json(encode))
+                save(state.to_json())
         state.batch = strategy.advance(state)[: strategy.total - len(state.history)]
         state.generation += 1
     if save:
-        save(state.to_json(encode))
+        save(state.to_json())
     return state
 
 
 @dataclass(frozen=True)
-class AgeingEvolution(Generic[Item]):
-    """Ageing evolution: the best of a random sample has children, which replace the oldest individuals.
+class AgeingEvolution:
+    """Searches spaces by ageing evolution: the best of a random sample has children, which replace the oldest ones.
 
     Ends early where mutation finds nothing new any more.
     """
 
-    problem: AgeingProblem[Item]
+    problem: SpaceProblem
     population: int = 500
     sample: int = 125
     total: int = 5000
 
     def __post_init__(self) -> None:
-        _require_positive(population=self.population, sample=self.sample, total=self.total)
+        require_positive(population=self.population, sample=self.sample, total=self.total)
 
-    def advance(self, state: SearchState[Item]) -> list[Item]:
+    def advance(self, state: SearchState[SpaceMember]) -> list[SpaceMember]:
         """Let the batch replace the oldest, then propose the children of a new parent; see `Strategy`."""
         if state.generation == 0:
             first = list(dict.fromkeys(self.problem.starts()))[: self.population]
-            return _fill(first, self.population, lambda: self.problem.sample(state.rng), lambda _: True, PATIENCE)
+            return distinct(first, self.population, lambda: self.problem.sample(state.rng), lambda _: True, PATIENCE)
         state.population = (state.population + state.batch)[-self.population :]
         ranked = sorted(state.population, key=state.history.__getitem__, reverse=True)
         for _ in range(PATIENCE):
@@ -189,14 +176,14 @@ class AgeingEvolution(Generic[Item]):
 
 
 @dataclass(frozen=True)
-class GenerationalEvolution(Generic[Item]):
-    """Generational evolution under a constraint: the best half of the population has mutants and crossovers.
+class GenerationalEvolution:
+    """Searches feasible subnets by generations: the best half of the population has mutants and crossovers.
 
     The first population is the first of the `generations`. A crossover of two distinct parents gives way to a mutant
-    after `crossover_tries` draws without a new feasible child; after `tries` such draws the space counts as exhausted.
+    after `crossover_tries` without a new feasible child; after `tries` of a mutant the space counts as exhausted.
     """
 
-    problem: ConstrainedProblem[Item]
+    problem: SubnetProblem
     population: int = 512
     generations: int = 20
     mutants: int = 128
@@ -205,45 +192,40 @@ class GenerationalEvolution(Generic[Item]):
     tries: int = 20_000
 
     def __post_init__(self) -> None:
-        _require_positive(population=self.population, generations=self.generations)
+        require_positive(population=self.population, generations=self.generations)
 
     @property
     def total(self) -> int:
         """Greatest number of evaluations."""
         return self.population + (self.generations - 1) * (self.mutants + self.crossovers)
 
-    def advance(self, state: SearchState[Item]) -> list[Item]:
+    def advance(self, state: SearchState[SubnetSpec]) -> list[SubnetSpec]:
         """Keep the best half of population and batch, and propose its children; see `Strategy`."""
         if state.generation == 0:
-            return self._first_population(state.rng)
+            return feasible_ones(self.problem, (), self.population, self.problem.sample, state.rng, self.tries)
         everyone = sorted(state.population + state.batch, key=lambda item: -state.history[item])
         state.population = everyone[: min(self.population, len(everyone) + 1) // 2]
         return self._children(state) if state.generation < self.generations else []
 
-    def _first_population(self, rng: random.Random) -> list[Item]:
-        problem = self.problem
-        found = _fill([], self.population, lambda: problem.sample(rng), problem.is_feasible, self.tries)
-        if not found:
-            raise ConstraintError(f"none of {self.tries} random individuals meets: {problem.requirement}; relax it")
-        return found
+    def _children(self, state: SearchState[SubnetSpec]) -> list[SubnetSpec]:
+        rng = state.rng
+        parents = state.population
+        children: dict[SubnetSpec, None] = {}
 
-    def _children(self, state: SearchState[Item]) -> list[Item]:
-        rng, parents, children = state.rng, state.population, dict[Item, None]()
+        def is_new(item: SubnetSpec) -> bool:
+            return item not in children and item not in state.history and self.problem.feasible(item)
 
-        def is_new(item: Item) -> bool:
-            return item not in children and item not in state.history and self.problem.is_feasible(item)
-
-        def mutant() -> Item:
+        def mutant() -> SubnetSpec:
             return self.problem.mutate(rng.choice(parents), rng)
 
-        def crossover() -> Item:
+        def crossover() -> SubnetSpec:
             first, second = rng.sample(parents, 2)
             return self.problem.crossover(first, second, rng)
 
         for number in range(self.mutants + self.crossovers):
             crosses = number >= self.mutants and len(parents) > 1
-            child = _first(crossover, is_new, self.crossover_tries) if crosses else None
-            child = child if child is not None else _first(mutant, is_new, self.tries)
+            child = first_accepted(crossover, is_new, self.crossover_tries) if crosses else None
+            child = child if child is not None else first_accepted(mutant, is_new, self.tries)
             if child is None:
                 break
             children[child] = None
@@ -251,19 +233,19 @@ class GenerationalEvolution(Generic[Item]):
 
 
 @dataclass(frozen=True)
-class LocalSearch(Generic[Item]):
-    """Coordinate ascent: take the best option of one position after another, restart at random when none improves.
+class LocalSearch:
+    """Searches spaces by coordinate ascent: the best option of one stage after another, then a new random start.
 
     The state's population is the path of the current ascent.
     """
 
-    problem: NeighbourProblem[Item]
+    problem: SpaceProblem
     total: int = 3000
 
     def __post_init__(self) -> None:
-        _require_positive(total=self.total)
+        require_positive(total=self.total)
 
-    def advance(self, state: SearchState[Item]) -> list[Item]:
+    def advance(self, state: SearchState[SpaceMember]) -> list[SpaceMember]:
         """Climb as far as known scores tell, then propose the options of the next position; see `Strategy`."""
         for _ in range(PATIENCE):
             if self._is_at_top(state.population):
@@ -276,43 +258,24 @@ class LocalSearch(Generic[Item]):
             path.append(max(options, key=state.history.__getitem__))
         return []
 
-    def _is_at_top(self, path: list[Item]) -> bool:
+    def _is_at_top(self, path: list[SpaceMember]) -> bool:
         round_length = self.problem.positions + 1
         return not path or (len(path) >= round_length and path[-1] == path[-round_length])
 
 
 def _best_of_sample(ranked: Sequence[Item], size: int, rng: random.Random) -> Item:
-    """The best of `size` distinct individuals drawn from `ranked`, which is in order of score.
+    """The best of `size` distinct individuals sampled from `ranked`, which is in order of score.
 
-    The first is among those drawn with probability size / n; if not, the second is with size / (n - 1), and so on. It
-    takes a few random numbers where drawing all takes `size`.
+    The first is among them with probability size / n; if not, the second is with size / (n - 1), and so on. It takes a
+    few random numbers where sampling all takes `size`.
     """
-    left = len(ranked)
-    for item in ranked:
+    for left, item in zip(range(len(ranked), 0, -1), ranked, strict=True):
         if rng.random() * left < size:
             return item
-        left -= 1
-    raise ValueError(f"no individual is drawn: {len(ranked)} individuals, sample of {size}")
+    raise AssertionError("a sample of at least 1 has a best")
 
 
-def _first(draw: Callable[[], Item], accept: Callable[[Item], bool], tries: int) -> Item | None:
-    """The first accepted draw, or None after `tries`."""
-    return next((item for item in (draw() for _ in range(tries)) if accept(item)), None)
-
-
-def _fill(
-    items: Sequence[Item], size: int, draw: Callable[[], Item], accept: Callable[[Item], bool], tries: int
-) -> list[Item]:
-    """Add distinct accepted draws to `items` until there are `size`, or `tries` draws bring nothing new."""
-    filled = dict.fromkeys(items)
-    while len(filled) < size:
-        item = _first(draw, lambda item: item not in filled and accept(item), tries)
-        if item is None:
-            break
-        filled[item] = None
-    return list(filled)
-
-
-def _require_positive(**settings: int) -> None:
-    if faults := [f"{name} is {value}" for name, value in settings.items() if value < 1]:
-        raise ConfigError(f"search settings must be at least 1: {', '.join(faults)}")
+def require_positive(**settings: int) -> None:
+    """Check settings of a strategy; a `ConfigError` names those below 1."""
+    if faults := [f"{name} = {value}" for name, value in settings.items() if value < 1]:
+        raise ConfigError(f"search: {', '.join(faults)}; allowed: 1 or more")

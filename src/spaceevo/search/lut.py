@@ -12,8 +12,10 @@ import re
 import stat
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product, starmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,27 +33,19 @@ COLUMNS = ("sub-stage", "input shape", "loss", "MFLOPs", "MParams", "latency ms"
 
 @dataclass(frozen=True, slots=True)
 class LutRow:
-    """One measured sub-stage.
-
-    `cin` and `hw` are its input's channels and height (= width) in pixels; `mflops` counts millions of
-    multiply-accumulates, `mparams` millions of parameters.
-    """
+    """Holds one measured sub-stage."""
 
     substage: str
-    cin: int
-    hw: int
+    cin: int  # channels of its input
+    hw: int  # height and width of its input, in pixels
     loss: float
-    mflops: float
+    mflops: float  # millions of multiply-accumulates
     mparams: float
     latency_ms: float
 
     @classmethod
     def parse(cls, line: str) -> LutRow:
-        """Read a line of a look-up table.
-
-        Raises:
-            TableError: a column is wrong; names it, its value and what is allowed.
-        """
+        """Read a line of a look-up table; a `TableError` names a wrong column, its value and what is allowed."""
         fields = line.split(",")
         if len(fields) != len(COLUMNS):
             raise TableError(f"{len(fields)} columns instead of {len(COLUMNS)} ({', '.join(COLUMNS)}) in '{line}'")
@@ -64,20 +58,20 @@ class LutRow:
         return cls(fields[0], cin, hw, loss, mflops, mparams, latency_ms)
 
     def __str__(self) -> str:
-        """The line, as `parse` reads it."""
+        """Write the line, as `parse` reads it."""
         figures = map(_format_figure, (self.loss, self.mflops, self.mparams, self.latency_ms))
         return ",".join((self.substage, f"1x{self.cin}x{self.hw}x{self.hw}", *figures))
 
 
 class LutSamples(NamedTuple):
-    """All sub-stages of one stage, block type, window and resolution: their losses (NSR) and latencies (ms)."""
+    """Holds losses (NSR) and latencies (ms) of all sub-stages of one stage, block type, window and resolution."""
 
     loss: FloatArray
     latency_ms: FloatArray
 
 
 class LutKey(NamedTuple):
-    """Which choice of a stage: the stage's position among the searched ones, its block type and its window."""
+    """Names a choice of a stage: its position among the searched ones, its block type and its window."""
 
     stage: int
     block: int
@@ -85,14 +79,13 @@ class LutKey(NamedTuple):
 
 
 def lut_keys(superspace: Superspace) -> Iterator[LutKey]:
-    """Every stage × block type × window of a superspace, in order."""
+    """List every stage × block type × window of a superspace, in order."""
     for stage, template in enumerate(superspace.searched):
-        for block in range(len(superspace.candidates)):
-            yield from (LutKey(stage, block, window) for window in range(template.windows))
+        yield from starmap(LutKey, product([stage], range(len(superspace.candidates)), range(template.windows)))
 
 
 def lut_file_name(superspace: Superspace, key: LutKey) -> str:
-    """Name of the file that holds `key`, e.g. `stage1_0_0.csv`."""
+    """Name the file that holds `key`, e.g. `stage1_0_0.csv`."""
     return f"{superspace.searched[key.stage].name}_{key.block}_{key.window}.csv"
 
 
@@ -105,11 +98,7 @@ def write_lut_file(path: Path, rows: Iterable[LutRow]) -> None:
 
 
 def read_lut_file(path: Path) -> list[LutRow]:
-    """Read one look-up table.
-
-    Raises:
-        TableError: the file is empty or a line is wrong; names the file, the line, the column and its value.
-    """
+    """Read one look-up table; a `TableError` names the file, the line, the column and its value."""
     lines = path.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
     if not lines:
         raise TableError(f"{path} is empty; delete it and make it again")
@@ -123,14 +112,14 @@ def read_lut_file(path: Path) -> list[LutRow]:
 
 
 class BlockLut:
-    """The look-up tables of a whole superspace, as arrays per stage, block type, window and resolution."""
+    """Holds the look-up tables of a whole superspace, as arrays per stage, block type, window and resolution."""
 
     def __init__(self, superspace: Superspace, samples: dict[LutKey, tuple[LutSamples, ...]]) -> None:
         self.superspace = superspace
         self._samples = samples
 
     def samples(self, key: LutKey) -> tuple[LutSamples, ...]:
-        """The sub-stages of one choice, an entry per block resolution of the superspace."""
+        """Return the sub-stages of one choice, an entry per block resolution of the superspace."""
         return self._samples[key]
 
     @classmethod
@@ -146,11 +135,14 @@ class BlockLut:
         """
         folder = Path(folder)
         paths = _existing_files(folder, superspace)
-        cache = _Cache.of(folder, superspace, list(paths.values()), cache_dir)
-        splits = cache.load()
+        cache = (cache_dir or _default_dir(folder)) / f"{superspace.name}-{fingerprint(str(folder.resolve()))}.npz"
+        contents = [(path.name, file_hash(path)) for path in paths.values()]
+        sizes = [_input_sizes(superspace, stage.name) for stage in superspace.searched]
+        key = fingerprint([contents, superspace.block_resolutions, sizes])
+        splits = _read_cache(cache, key)
         if splits is None:
-            splits = [split for key, path in paths.items() for split in _read_splits(path, superspace, key)]
-            cache.save(splits)
+            splits = [split for choice, path in paths.items() for split in _read_splits(path, superspace, choice)]
+            _write_cache(cache, key, splits)
         resolutions = len(superspace.block_resolutions)
         groups = [tuple(splits[start : start + resolutions]) for start in range(0, len(splits), resolutions)]
         return cls(superspace, dict(zip(paths, groups, strict=True)))
@@ -169,13 +161,20 @@ def _existing_files(folder: Path, superspace: Superspace) -> dict[LutKey, Path]:
     return paths
 
 
+def _input_sizes(superspace: Superspace, stage: str) -> list[int]:
+    """Height of a stage's input at each resolution; a deep stage of a small network may see one size at two."""
+    return [superspace.input_hw(stage, resolution) for resolution in superspace.block_resolutions]
+
+
 def _read_splits(path: Path, superspace: Superspace, key: LutKey) -> Iterator[LutSamples]:
     """The rows of a file, split by resolution."""
     rows = read_lut_file(path)
-    stage = superspace.searched[key.stage].name
-    # Where a deep stage of a small network sees one size at two resolutions, its rows serve both.
-    sizes = [superspace.input_hw(stage, resolution) for resolution in superspace.block_resolutions]
-    _check_sizes(path, rows, sizes)
+    sizes = _input_sizes(superspace, superspace.searched[key.stage].name)
+    for number, row in enumerate(rows, start=1):
+        if row.hw not in sizes:
+            shape = f"1x{row.cin}x{row.hw}x{row.hw}"
+            allowed = choices(sorted(set(sizes)))
+            raise TableError(f"{path}, line {number}: input shape '{shape}' has height {row.hw}; allowed: {allowed}")
     for size, resolution in zip(sizes, superspace.block_resolutions, strict=True):
         figures = [(row.loss, row.latency_ms) for row in rows if row.hw == size]
         if not figures:
@@ -184,52 +183,25 @@ def _read_splits(path: Path, superspace: Superspace, key: LutKey) -> Iterator[Lu
         yield LutSamples(np.ascontiguousarray(loss), np.ascontiguousarray(latency))
 
 
-def _check_sizes(path: Path, rows: Sequence[LutRow], sizes: Sequence[int]) -> None:
-    for number, row in enumerate(rows, start=1):
-        if row.hw not in sizes:
-            shape, allowed = f"1x{row.cin}x{row.hw}x{row.hw}", choices(sorted(set(sizes)))
-            raise TableError(f"{path}, line {number}: input shape '{shape}' has height {row.hw}; allowed: {allowed}")
+def _read_cache(path: Path, key: str) -> list[LutSamples] | None:
+    """Loss and latency of every split, or None where the cache is not whole, or of other tables."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            if str(archive["key"]) != key:
+                return None
+            ends = np.cumsum(archive["counts"])[:-1]
+            loss, latency = (np.split(row, ends) for row in archive["values"])
+            return list(map(LutSamples, loss, latency))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
 
 
-@dataclass(frozen=True)
-class _Cache:
-    """One `.npz` file and the key of the tables it was made from: their names and contents, and the resolutions."""
-
-    path: Path
-    key: str
-    splits: int
-
-    @classmethod
-    def of(cls, folder: Path, superspace: Superspace, files: Sequence[Path], cache_dir: Path | None) -> _Cache:
-        """The cache of `files` in `folder`."""
-        contents = [(file.name, file_hash(file)) for file in files]
-        resolutions = superspace.block_resolutions
-        sizes = [[superspace.input_hw(stage.name, r) for r in resolutions] for stage in superspace.searched]
-        name = f"{superspace.name}-{fingerprint(str(folder.resolve()))}.npz"
-        path = (cache_dir or _default_dir(folder)) / name
-        return cls(path, fingerprint([contents, resolutions, sizes]), len(files) * len(resolutions))
-
-    def load(self) -> list[LutSamples] | None:
-        """Loss and latency of every split, or None where there is no valid cache."""
-        try:
-            with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                key, counts, values = str(archive["key"]), archive["counts"], archive["values"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return None
-        if key != self.key or counts.shape != (self.splits,) or values.shape != (2, counts.sum()):
-            return None
-        loss, latency = (np.split(row, np.cumsum(counts)[:-1]) for row in values)
-        return list(map(LutSamples, loss, latency))
-
-    def save(self, splits: Sequence[LutSamples]) -> None:
-        """Keep `splits`; where the disk cannot be written, do nothing."""
-        counts = np.array([len(loss) for loss, _ in splits])
-        values = np.stack([np.concatenate(column) for column in zip(*splits, strict=True)])
-        try:
-            with atomic_path(self.path) as temporary, temporary.open("wb") as file:
-                np.savez(file, key=np.array(self.key), counts=counts, values=values)
-        except OSError:
-            return
+def _write_cache(path: Path, key: str, splits: Sequence[LutSamples]) -> None:
+    """Keep `splits`, if the disk can be written."""
+    counts = np.array([len(loss) for loss, _ in splits])
+    values = np.stack([np.concatenate(column) for column in zip(*splits, strict=True)])
+    with suppress(OSError), atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, key=np.array(key), counts=counts, values=values)
 
 
 def _default_dir(folder: Path) -> Path:

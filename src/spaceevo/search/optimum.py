@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby, product
+from operator import itemgetter
 
-from spaceevo.search.lut import LutKey
+from spaceevo.search.lut import LutKey, lut_keys
 from spaceevo.search.quality import QualityScorer
 from spaceevo.space.superspace import SpaceMember
 
@@ -15,22 +16,19 @@ Choices = tuple[tuple[LutKey, ...], ...]
 
 @dataclass(frozen=True)
 class Optimum:
-    """The best space and its score; no space of the superspace scores higher under the same draws.
-
-    `bounds` counts the sets of spaces that were bounded, `scored` the spaces that were scored.
-    """
+    """Holds the best space and its score; none of the superspace scores higher under the same draws."""
 
     space: SpaceMember
     score: float
-    bounds: int
-    scored: int
+    bounds: int  # sets of spaces that were bounded
+    scored: int  # spaces that were scored
 
 
 class OptimumSearch:
     """Bounds the score of all spaces of each combination of block types, and looks into those that may hold the best.
 
     A bound lets every draw of a stage take the least loss and the least latency of all windows left open. Since all
-    tables are drawn in order of loss, windows differ little in a draw, and few combinations have to be opened.
+    tables are sampled in order of loss, windows differ little in a draw, and few combinations have to be opened.
 
     Args:
         scorer: scores spaces.
@@ -52,10 +50,11 @@ class OptimumSearch:
     def run(self) -> Optimum:
         """Search all of the superspace."""
         space = self._scorer.superspace
-        stages, blocks = range(len(space.searched)), range(len(space.candidates))
-        total = len(blocks) ** len(stages)
-        for done, combination in enumerate(product(blocks, repeat=len(stages)), start=1):
-            self._open(tuple(_windows(stage, combination[stage], space.searched[stage].windows) for stage in stages))
+        blocks = range(len(space.candidates))
+        windows = {choice: tuple(keys) for choice, keys in groupby(lut_keys(space), itemgetter(0, 1))}
+        total = len(blocks) ** len(space.searched)
+        for done, combination in enumerate(product(blocks, repeat=len(space.searched)), start=1):
+            self._open(tuple(windows[stage, block] for stage, block in enumerate(combination)))
             self._on_progress(done, total, self._score)
         return Optimum(self._best, self._score, self._bounds, self._scored)
 
@@ -76,7 +75,3 @@ class OptimumSearch:
         score = self._scorer.score(member).score
         if score > self._score:
             self._best, self._score = member, score
-
-
-def _windows(stage: int, block: int, windows: int) -> tuple[LutKey, ...]:
-    return tuple(LutKey(stage, block, window) for window in range(windows))

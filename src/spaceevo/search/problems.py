@@ -1,14 +1,14 @@
-"""What can be searched: what each kind of search asks for, the spaces of a superspace, the subnets of a space."""
+"""What can be searched, the spaces of a superspace and the subnets of a space, and how new individuals are sampled."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Protocol, TypeVar
+from itertools import product
+from typing import TypeVar
 
-from spaceevo.search.prediction import ScorePrediction
+from spaceevo.errors import ConstraintError
 from spaceevo.space.description import parse_space
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import (
@@ -24,60 +24,9 @@ from spaceevo.space.superspace import SpaceMember, Superspace
 Item = TypeVar("Item", bound=Hashable)
 
 
-class Problem(Protocol[Item]):
-    """What every search needs: random individuals and their texts."""
-
-    def sample(self, rng: random.Random) -> Item:
-        """Draw an individual."""
-
-    def encode(self, item: Item) -> str:
-        """Write an individual."""
-
-    def decode(self, text: str) -> Item:
-        """Read what `encode` writes."""
-
-
-class AgeingProblem(Problem[Item], Protocol[Item]):
-    """What ageing evolution needs."""
-
-    def starts(self) -> Sequence[Item]:
-        """Individuals to begin with."""
-
-    def children(self, parent: Item, rng: random.Random) -> Sequence[Item]:
-        """One child of each kind of mutation."""
-
-
-class NeighbourProblem(Problem[Item], Protocol[Item]):
-    """What local search needs."""
-
-    @property
-    def positions(self) -> int:
-        """Number of coordinates of an individual."""
-
-    def neighbours(self, item: Item, position: int) -> Sequence[Item]:
-        """All individuals that differ from `item` in one coordinate."""
-
-
-class ConstrainedProblem(Problem[Item], Protocol[Item]):
-    """What generational evolution needs."""
-
-    @property
-    def requirement(self) -> str:
-        """What `is_feasible` asks for, in words, for an error message."""
-
-    def is_feasible(self, item: Item) -> bool:
-        """Whether an individual may be evaluated."""
-
-    def mutate(self, parent: Item, rng: random.Random) -> Item:
-        """Change an individual at random."""
-
-    def crossover(self, first: Item, second: Item, rng: random.Random) -> Item:
-        """Mix two individuals at random."""
-
-
 @dataclass(frozen=True)
 class SpaceProblem:
-    """Spaces of a superspace: a block type and a width window per searched stage."""
+    """Describes the search among the spaces of a superspace: a block type and a width window per searched stage."""
 
     superspace: Superspace
 
@@ -87,7 +36,7 @@ class SpaceProblem:
         return len(self.superspace.searched)
 
     def starts(self) -> list[SpaceMember]:
-        """The uniform spaces: one block type and one window index in every stage, at most the stage's last window."""
+        """List the uniform spaces: one block type, one window index (at most a stage's last) in every stage."""
         stages = self.superspace.searched
         return [
             self.superspace.member([block] * len(stages), [min(window, stage.windows - 1) for stage in stages])
@@ -96,93 +45,51 @@ class SpaceProblem:
         ]
 
     def sample(self, rng: random.Random) -> SpaceMember:
-        """Draw block type and window of every stage."""
+        """Sample block type and window of every stage."""
         return sample_member(self.superspace, rng)
 
     def children(self, parent: SpaceMember, rng: random.Random) -> list[SpaceMember]:
-        """One child with another block type and one with another window, each in a random stage."""
+        """Make one child with another block type and one with another window, each in a random stage."""
         mutants = (mutate_block(parent, rng), mutate_window(parent, rng))
         return [mutant for mutant in mutants if mutant is not None]
 
     def neighbours(self, item: SpaceMember, position: int) -> list[SpaceMember]:
-        """All spaces that differ from `item` in the stage at `position`."""
-        blocks, windows = range(len(self.superspace.candidates)), range(self.superspace.searched[position].windows)
+        """List all spaces that differ from `item` in the stage at `position`."""
+        windows = range(self.superspace.searched[position].windows)
         options = [
-            replace(item, blocks=_with(item.blocks, position, b), windows=_with(item.windows, position, w))
-            for b in blocks
-            for w in windows
+            replace(item, blocks=_with(item.blocks, position, block), windows=_with(item.windows, position, window))
+            for block, window in product(range(len(self.superspace.candidates)), windows)
         ]
         return [option for option in options if option != item]
 
-    def encode(self, item: SpaceMember) -> str:
-        """Write a space, e.g. `mobilew-122222-155400`."""
-        return str(item)
-
     def decode(self, text: str) -> SpaceMember:
-        """Read a space of this superspace.
-
-        Raises:
-            EncodingError: malformed, or of another superspace.
-        """
+        """Read a space of this superspace, e.g. `mobilew-122222-155400`; an `EncodingError` says what is wrong."""
         return parse_space(text, within=self.superspace)
 
 
 @dataclass(frozen=True)
 class SubnetProblem:
-    """Subnets of a space that pass `feasible`, usually a window of predicted latency.
-
-    `requirement` says in words what `feasible` asks for (`latency in [5, 10] ms, latency_constraint`), for the
-    message when no subnet passes. `latency_ms` is what the search of a front keeps low.
-    """
+    """Describes the search among the subnets of a space that pass `feasible`, usually a range of predicted latency."""
 
     member: SpaceMember
     feasible: Callable[[SubnetSpec], bool] = lambda _: True
-    requirement: str = "none"
-    latency_ms: Callable[[SubnetSpec], float] = lambda _: 0.0
-
-    @property
-    def corners(self) -> tuple[SubnetSpec, SubnetSpec]:
-        """The smallest and the largest subnet."""
-        return self.member.smallest, self.member.largest
-
-    def cost(self, item: SubnetSpec) -> float:
-        """Latency of a subnet in ms."""
-        return self.latency_ms(item)
-
-    @cached_property
-    def _prediction(self) -> ScorePrediction:
-        return ScorePrediction(self.member)
-
-    def predict(self, items: Sequence[SubnetSpec], known: Sequence[tuple[SubnetSpec, float]]) -> list[float]:
-        """Scores of subnets by ridge regression on the choices of the evaluated ones."""
-        return self._prediction.predict(items, known)
-
-    def is_feasible(self, item: SubnetSpec) -> bool:
-        """Whether a subnet passes `feasible`."""
-        return self.feasible(item)
+    requirement: str = "none"  # what `feasible` asks for, in words, for the message when no subnet passes
+    latency_ms: Callable[[SubnetSpec], float] = lambda _: 0.0  # what the search of a front keeps low
 
     def sample(self, rng: random.Random) -> SubnetSpec:
-        """Draw a subnet."""
+        """Sample a subnet."""
         return sample_subnet(self.member, rng)
 
     def mutate(self, parent: SubnetSpec, rng: random.Random) -> SubnetSpec:
-        """Redraw some choices of a subnet: each with probability .3, the resolution with .5."""
+        """Sample some choices of a subnet anew: each with probability .3, the resolution with .5."""
         return mutate_subnet(self.member, parent, rng)
 
     def crossover(self, first: SubnetSpec, second: SubnetSpec, rng: random.Random) -> SubnetSpec:
         """Take every choice from either parent."""
         return crossover_subnet(self.member, first, second, rng)
 
-    def encode(self, item: SubnetSpec) -> str:
-        """Write a subnet in the published form."""
-        return str(item)
-
     def decode(self, text: str) -> SubnetSpec:
-        """Read a subnet of this space.
-
-        Raises:
-            EncodingError: malformed, or not in this space.
-        """
+        """Read a subnet of this space; an `EncodingError` says what is wrong."""
         spec = SubnetSpec.parse(text)
         self.member.validate(spec)
         return spec
@@ -190,3 +97,40 @@ class SubnetProblem:
 
 def _with(values: tuple[int, ...], position: int, value: int) -> tuple[int, ...]:
     return (*values[:position], value, *values[position + 1 :])
+
+
+def first_accepted(sample: Callable[[], Item], accept: Callable[[Item], bool], tries: int) -> Item | None:
+    """Take the first accepted sample, or None after `tries`."""
+    return next((item for item in (sample() for _ in range(tries)) if accept(item)), None)
+
+
+def distinct(
+    items: Iterable[Item], size: int, sample: Callable[[], Item], accept: Callable[[Item], bool], tries: int
+) -> list[Item]:
+    """Add distinct accepted samples to `items` until there are `size`, or `tries` in a row bring nothing new."""
+    found = dict.fromkeys(items)
+    while len(found) < size:
+        item = first_accepted(sample, lambda item: item not in found and accept(item), tries)
+        if item is None:
+            break
+        found[item] = None
+    return list(found)
+
+
+def feasible_ones(
+    problem: SubnetProblem,
+    items: Iterable[SubnetSpec],
+    size: int,
+    sample: Callable[[random.Random], SubnetSpec],
+    rng: random.Random,
+    tries: int,
+) -> list[SubnetSpec]:
+    """Add distinct feasible samples to the feasible ones of `items` until there are `size`, as `distinct` does.
+
+    Raises:
+        ConstraintError: there is none.
+    """
+    found = distinct(filter(problem.feasible, items), size, lambda: sample(rng), problem.feasible, tries)
+    if not found:
+        raise ConstraintError(f"none of {tries} random individuals meets: {problem.requirement}; relax it")
+    return found

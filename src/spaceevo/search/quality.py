@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from spaceevo.errors import ConfigError, ConstraintError, TableError, choices
-from spaceevo.search.draws import DrawnLut, FloatArray, Places
-from spaceevo.search.lut import BlockLut, LutKey, LutSamples, lut_keys
+from spaceevo.search.lut import BlockLut, FloatArray, LutKey, LutSamples, lut_keys
+from spaceevo.search.sampled import Places, SampledLut
 from spaceevo.space import description
 from spaceevo.space.superspace import SpaceMember, Superspace
 
@@ -20,12 +20,12 @@ TOP = 50
 """Number of best subnets whose losses count."""
 EPSILON = 1e-5
 NO_SUBNET_LOSS = 1e5
-"""Loss of a space none of whose drawn subnets meets the constraint; greater than any sum of losses."""
+"""Loss of a space none of whose sampled subnets meets the constraint; greater than any sum of losses."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConstraintQuality:
-    """Quality of a space under one constraint: see `Quality`; `constraint_ms` is the latency bound T."""
+    """Holds the quality of a space under one constraint, the latency bound T = `constraint_ms`; see `Quality`."""
 
     constraint_ms: float
     score: float
@@ -35,9 +35,9 @@ class ConstraintQuality:
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Quality of a space: `score` is the sum over constraints, `probability` and `loss` are their means.
+    """Holds the quality of a space: `score` is the sum over constraints, `probability` and `loss` are their means.
 
-    The probability p is the share of drawn subnets within the constraint, plus 1e-5; the loss L is the mean
+    The probability p is the share of sampled subnets within the constraint, plus 1e-5; the loss L is the mean
     block-distillation loss (NSR summed over stages) of the 50 best among those.
     """
 
@@ -47,12 +47,12 @@ class Quality:
     per_constraint: tuple[ConstraintQuality, ...]
 
     def score_for(self, t: float, a: float) -> float:
-        """The score this space would have under another `t` and `a`."""
+        """Compute the score this space would have under another `t` and `a`."""
         return sum(qt_score(part.probability, part.loss, t, a) for part in self.per_constraint)
 
 
 def qt_score(probability: float, loss: float, t: float, a: float) -> float:
-    """The Q-T score of one constraint: `1 / (max(1, (t / p)^a) · L)`."""
+    """Compute the Q-T score of one constraint: `1 / (max(1, (t / p)^a) · L)`."""
     return float(1.0 / (max(1.0, (t / probability) ** a) * loss))
 
 
@@ -65,20 +65,19 @@ class QualityScorer:
 
     Args:
         lut_dir: folder of the block look-up tables.
-        superspace: a superspace or its name.
-        latency_constraints_ms: one or more latency bounds T in ms.
+        superspace: itself or its name.
+        latency_constraints_ms: one or more latency bounds T.
         fixed_latency_ms: latency in ms of the stages outside the tables (first_conv, stage0 and head, at their
             smallest); a number, or one per block resolution.
         t: the probability from which on more of it does not count.
         a: weight of the probability.
         samples: number of draws.
-        seed: seed of the draws.
+        seed: their seed.
         cache_dir: where the parsed tables are kept, see `BlockLut.load`.
 
     Raises:
         ConfigError: the superspace or a number is wrong.
-        MissingArtifactError: `lut_dir` does not exist.
-        TableError: a table is missing or malformed, or `fixed_latency_ms` lacks a resolution.
+        MissingArtifactError, TableError: tables are missing or malformed, or `fixed_latency_ms` lacks a resolution.
         ConstraintError: no subnet of any space meets one of the constraints.
     """
 
@@ -98,36 +97,32 @@ class QualityScorer:
         self.superspace = description.superspace(superspace) if isinstance(superspace, str) else superspace
         self.constraints_ms = tuple(map(float, np.atleast_1d(latency_constraints_ms)))
         _check_settings(self.constraints_ms, t, a, samples)
-        self.t, self.a, self.samples, self.seed = t, a, samples, seed
+        self.t = t
+        self.a = a
+        self.samples = samples
+        self.seed = seed
         self.fixed_latency_ms = _per_resolution(fixed_latency_ms, self.superspace.block_resolutions)
         self._lut = BlockLut.load(lut_dir, self.superspace, cache_dir)
         self._extremes = {key: _extremes(self._lut.samples(key)) for key in lut_keys(self.superspace)}
         self._check_constraints()
-        self._drawn = self._draw(0, lut_keys(self.superspace))
+        self._sampled = self._sample(0, lut_keys(self.superspace))
 
     def score(self, member: SpaceMember | str) -> Quality:
-        """Score a space, given as itself or as text (`onnxw-151122-023231`).
-
-        Raises:
-            EncodingError: the text is malformed, or the space is of another superspace.
-        """
-        return self._quality(self._drawn, self._keys(member))
+        """Score a space of the superspace, given as itself or as text (`onnxw-151122-023231`)."""
+        return self._quality(self._sampled, self._keys(member))
 
     def fresh_scores(self, member: SpaceMember | str, replicates: int = 32) -> FloatArray:
-        """Scores of a space on independent sets of draws.
+        """Score a space on independent sets of draws.
 
         Their mean is an honest score of a space that a search chose: on the draws it was chosen by, it is also lucky.
+        Their standard deviation is the standard error of its `score`.
         """
         keys = list(self._keys(member))
-        return np.array([self._quality(self._draw(n, keys), keys).score for n in range(1, replicates + 1)])
-
-    def standard_error(self, member: SpaceMember | str, replicates: int = 32) -> float:
-        """Standard error of a space's score: the deviation of its `fresh_scores`."""
-        return float(np.std(self.fresh_scores(member, replicates), ddof=1))
+        return np.array([self._quality(self._sample(n, keys), keys).score for n in range(1, replicates + 1)])
 
     def bound(self, choices: Iterable[tuple[LutKey, ...]]) -> float:
-        """A score that no space exceeds whose key in every stage is one of that stage's `choices`."""
-        found = self._drawn.bounds(choices, self.constraints_ms, TOP)
+        """Compute a score that no space exceeds whose key in every stage is one of that stage's `choices`."""
+        found = self._sampled.bounds(choices, self.constraints_ms, TOP)
         return sum(self._greatest_score(met, losses) for met, losses in found)
 
     def _greatest_score(self, met: int, losses: FloatArray) -> float:
@@ -141,46 +136,35 @@ class QualityScorer:
         probabilities[-1] = met / self.samples + EPSILON
         return float((1.0 / (np.maximum(1.0, (self.t / probabilities) ** self.a) * means)).max())
 
-    def drawn(self, member: SpaceMember | str) -> LutSamples:
-        """Losses and latencies in ms of a space's drawn subnets."""
-        return self._drawn.totals(self._keys(member))
+    def sampled(self, member: SpaceMember | str) -> LutSamples:
+        """Return losses and latencies in ms of a space's sampled subnets."""
+        return self._sampled.totals(self._keys(member))
 
-    def latency_range_ms(self, member: SpaceMember | str) -> tuple[float, float]:
-        """Latencies in ms of a space's fastest and slowest subnet, of all that its tables can compose."""
-        return self._range(self._keys(member))
+    def latency_range_ms(self, member: SpaceMember | str | None = None) -> tuple[float, float]:
+        """Tell the latencies in ms of the fastest and the slowest subnet of a space, or of any space.
 
-    @property
-    def fastest_ms(self) -> float:
-        """Latency in ms of the fastest subnet of any space."""
-        return self._range(lut_keys(self.superspace))[0]
-
-    @property
-    def slowest_ms(self) -> float:
-        """Latency in ms of the slowest subnet of any space."""
-        return self._range(lut_keys(self.superspace))[1]
-
-    def _keys(self, member: SpaceMember | str) -> Iterator[LutKey]:
-        if isinstance(member, str) or member.superspace is not self.superspace:
-            member = description.parse_space(str(member), within=self.superspace)
-        return map(LutKey, range(len(member.blocks)), member.blocks, member.windows)
-
-    def _draw(self, replicate: int, keys: Iterable[LutKey]) -> DrawnLut:
-        rng, resolutions = np.random.default_rng([self.seed, replicate]), len(self.fixed_latency_ms)
-        places = Places(rng, self.samples, len(self.superspace.searched), resolutions)
-        return DrawnLut(self._lut, keys, places, self.fixed_latency_ms, max(self.constraints_ms))
-
-    def _range(self, keys: Iterable[LutKey]) -> tuple[float, float]:
-        """Extremes over `keys` per stage and resolution, summed over stages."""
+        All count that its tables can compose.
+        """
         stages: dict[int, list[FloatArray]] = defaultdict(list)
-        for key in keys:
+        for key in lut_keys(self.superspace) if member is None else self._keys(member):
             stages[key.stage].append(self._extremes[key])
         fastest = sum(np.min([low for low, _ in extremes], axis=0) for extremes in stages.values())
         slowest = sum(np.max([high for _, high in extremes], axis=0) for extremes in stages.values())
         fixed = np.array(self.fixed_latency_ms)
         return float((fastest + fixed).min()), float((slowest + fixed).max())
 
+    def _keys(self, member: SpaceMember | str) -> Iterator[LutKey]:
+        if isinstance(member, str) or member.superspace is not self.superspace:
+            member = description.parse_space(str(member), within=self.superspace)
+        return map(LutKey, range(len(member.blocks)), member.blocks, member.windows)
+
+    def _sample(self, replicate: int, keys: Iterable[LutKey]) -> SampledLut:
+        rng = np.random.default_rng([self.seed, replicate])
+        places = Places(rng, self.samples, len(self.superspace.searched), len(self.fixed_latency_ms))
+        return SampledLut(self._lut, keys, places, self.fixed_latency_ms, max(self.constraints_ms))
+
     def _check_constraints(self) -> None:
-        fastest = self.fastest_ms
+        fastest, _ = self.latency_range_ms()
         for constraint in self.constraints_ms:
             if constraint < fastest:
                 raise ConstraintError(
@@ -188,21 +172,20 @@ class QualityScorer:
                     f"the fastest takes {fastest:.4g} ms; allow at least that"
                 )
 
-    def _quality(self, drawn: DrawnLut, keys: Iterable[LutKey]) -> Quality:
-        parts = tuple(self._judge(drawn.best(keys, self.constraints_ms, TOP)))
+    def _quality(self, sampled: SampledLut, keys: Iterable[LutKey]) -> Quality:
+        parts = []
+        found = sampled.best(keys, self.constraints_ms, TOP)
+        for constraint_ms, (met, losses) in zip(self.constraints_ms, found, strict=True):
+            probability = met / self.samples + EPSILON
+            loss = float(losses.sum(dtype=np.float64)) / (len(losses) + EPSILON) if met else NO_SUBNET_LOSS
+            score = qt_score(probability, loss, self.t, self.a)
+            parts.append(ConstraintQuality(constraint_ms, score, probability, loss))
         return Quality(
             score=sum(part.score for part in parts),
             probability=sum(part.probability for part in parts) / len(parts),
             loss=sum(part.loss for part in parts) / len(parts),
-            per_constraint=parts,
+            per_constraint=tuple(parts),
         )
-
-    def _judge(self, found: Iterable[tuple[int, FloatArray]]) -> Iterator[ConstraintQuality]:
-        """Quality under each constraint, from the number of draws within it and the least losses of those."""
-        for constraint_ms, (met, losses) in zip(self.constraints_ms, found, strict=True):
-            probability = met / self.samples + EPSILON
-            loss = float(losses.sum(dtype=np.float64)) / (len(losses) + EPSILON) if met else NO_SUBNET_LOSS
-            yield ConstraintQuality(constraint_ms, qt_score(probability, loss, self.t, self.a), probability, loss)
 
 
 def _extremes(parts: Sequence[LutSamples]) -> FloatArray:

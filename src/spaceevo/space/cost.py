@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from spaceevo.space.description import superspace as load_superspace
 from spaceevo.space.encoding import SubnetSpec, parse_substage
+from spaceevo.space.placement import place
 from spaceevo.space.spec import BlockChoice, BlockSpec, Cost, Layer
 from spaceevo.space.superspace import SpaceMember, Superspace
 from spaceevo.space.walk import output_hw, placed_layers
@@ -45,26 +46,14 @@ def block_macs_and_params(spec: BlockSpec, hw: int) -> tuple[int, int]:
 
 def blocks_cost(specs: Sequence[BlockSpec], hw: int) -> Cost:
     """Add up the cost of blocks in a row, the first with an input of height and width `hw`."""
-    macs = params = 0
-    for spec in specs:
-        block_macs, block_params = block_macs_and_params(spec, hw)
-        macs, params, hw = macs + block_macs, params + block_params, output_hw(spec, hw)
-    return Cost(macs / 1e6, params / 1e6)
+    counts = [block_macs_and_params(block, size) for block, size in place(specs, hw)]
+    return Cost(sum(macs for macs, _ in counts) / 1e6, sum(params for _, params in counts) / 1e6)
 
 
 def stage_cost(
     superspace: Superspace | str, stage: str, block_index: int, substage: str | Sequence[BlockChoice], cin: int, hw: int
 ) -> Cost:
-    """Count the cost of a sub-stage for an input `(1, cin, hw, hw)`.
-
-    Args:
-        superspace: the superspace or its name.
-        stage: e.g. `stage1`.
-        block_index: index of its block type.
-        substage: its blocks, or their text as look-up tables write it, e.g. `3#32#None_5#24#None`.
-        cin: input channels.
-        hw: input height and width.
-    """
+    """Count the cost of a sub-stage, or of its text in look-up tables (`3#32#None`), for an input `hw`×`hw`."""
     space = load_superspace(superspace) if isinstance(superspace, str) else superspace
     blocks = parse_substage(substage) if isinstance(substage, str) else substage
     return blocks_cost(space.stage_space(stage, block_index).specs(blocks, cin), hw)
@@ -81,13 +70,6 @@ def stage_costs(member: SpaceMember, spec: SubnetSpec) -> dict[str, Cost]:
 
 
 def subnet_cost(member: SpaceMember, spec: SubnetSpec) -> Cost:
-    """Count the cost of a whole subnet, heads included.
-
-    Raises:
-        EncodingError: `spec` is not a subnet of `member`.
-    """
+    """Count the cost of a whole subnet, heads included."""
     member.validate(spec)
-    total = Cost(0.0, 0.0)
-    for cost in stage_costs(member, spec).values():
-        total = total + cost
-    return total
+    return sum(stage_costs(member, spec).values(), Cost(0.0, 0.0))

@@ -47,11 +47,7 @@ def _load(file: Path, modified_ns: int) -> Superspace:
 
 
 def superspace(name: str) -> Superspace:
-    """Load a superspace by name.
-
-    Raises:
-        ConfigError: no such superspace, or its description is wrong.
-    """
+    """Load a superspace by name."""
     files = conf_files("superspace")
     if name not in files:
         raise ConfigError(f"unknown superspace '{name}'; allowed: {choices(sorted(files))}")
@@ -61,12 +57,8 @@ def superspace(name: str) -> Superspace:
 def parse_space(text: str, within: Superspace | None = None) -> SpaceMember:
     """Read a member's encoding: `mobilew-122222-155400`; `_` may stand for the second `-`, no windows means all 0.
 
-    `-align1` at the end: all blocks of a stage share their choices; `-align0` is the same as nothing.
-
-    Args:
-        text: the encoding.
-        within: the superspace it must belong to, whose name may then be left out, as search logs do; without, the
-            encoding's own name is looked up.
+    `-align1` at the end: all blocks of a stage share their choices; `-align0` is the same as nothing. `within` is the
+    superspace it must belong to, whose name may then be left out, as search logs do.
 
     Raises:
         EncodingError: malformed, of another superspace, or with an index out of range.
@@ -76,10 +68,8 @@ def parse_space(text: str, within: Superspace | None = None) -> SpaceMember:
     if match is None or (match["name"] is None and within is None):
         raise EncodingError(f"space '{text}' is not of the form <superspace>-<block indices>-<window indices>[-align1]")
     if within is not None and match["name"] not in (None, within.name):
-        raise EncodingError(
-            f"space '{text}' is not of superspace {within.name}; "
-            f"set superspace={match['name']}, or another space or model"
-        )
+        remedy = f"set superspace={match['name']}, or another space or model"
+        raise EncodingError(f"space '{text}' is not of superspace {within.name}; {remedy}")
     space = within or superspace(match["name"])
     blocks = parse_indices(match["blocks"], f"space '{text}': block indices")
     windows = parse_indices(match["windows"], f"space '{text}': window indices") if match["windows"] else None
@@ -94,29 +84,18 @@ def found_space(layout: Layout, within: Superspace, text: str | None, command: s
 
     Raises:
         MissingArtifactError: neither is there; names `command`, which searches.
-        EncodingError: the text is no member of the superspace.
     """
-    if text is not None:
-        return parse_space(text, within=within)
     path = layout.space_choice(within.name)
-    if not path.exists():
+    if text is None and not path.exists():
         raise MissingArtifactError("a space (space=…, or the best one found)", path, command)
-    return parse_space(SpaceChoice.read(path).space, within=within)
+    return parse_space(SpaceChoice.read(path).space if text is None else text, within=within)
 
 
-class _Faults:
+class _Faults(list[str]):
     """Collects every fault of a description, so that a user mends them in one go."""
 
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.texts: list[str] = []
-
     def add(self, where: str, field: str, value: object, allowed: str) -> None:
-        self.texts.append(f"{where}: {field} = {value!r}; allowed: {allowed}")
-
-    def raise_any(self) -> None:
-        if self.texts:
-            raise ConfigError(f"superspace {self.source}: " + " | ".join(self.texts))
+        self.append(f"{where}: {field} = {value!r}; allowed: {allowed}")
 
 
 def parse_description(description: object, source: str = "") -> Superspace:
@@ -125,16 +104,15 @@ def parse_description(description: object, source: str = "") -> Superspace:
     Raises:
         ConfigError: lists every fault with stage, field, value and what is allowed.
     """
-    faults = _Faults(source)
+    faults = _Faults()
     if not isinstance(description, Mapping):
-        faults.add("description", "content", description, "a mapping with name, resolutions, candidates, stages")
-        faults.raise_any()
-        raise AssertionError
+        allowed = "a mapping with name, resolutions, candidates, stages"
+        raise ConfigError(f"superspace {source}: description: content = {description!r}; allowed: {allowed}")
     name = description.get("name")
     if not isinstance(name, str) or re.fullmatch(r"[A-Za-z]\w*", name) is None:
         faults.add("description", "name", name, "letters, digits and '_', a letter first")
-    resolutions = description.get("resolutions")
-    resolutions = resolutions if isinstance(resolutions, Mapping) else {}
+    given = description.get("resolutions")
+    resolutions = given if isinstance(given, Mapping) else {}
     result = Superspace(
         name=str(name),
         stages=_stages(description.get("stages"), faults),
@@ -143,17 +121,13 @@ def parse_description(description: object, source: str = "") -> Superspace:
         supernet_resolutions=_integers(resolutions.get("supernet"), "resolutions", "supernet", faults),
         input_channels=int(description.get("input_channels", 3)),
     )
-    if not faults.texts and not result.searched:
+    if not faults and not result.searched:
         faults.add("stages", "searched stages", 0, "at least one stage without a fixed block")
-    if not faults.texts and result.stages[-1].block != _classifier(result):
-        faults.add(result.stages[-1].name, "block", result.stages[-1].block, "the last stage is of type Logits")
-    faults.raise_any()
+    if not faults and ((last := result.stages[-1]).block is None or last.block.type != "Logits"):
+        faults.add(last.name, "block", last.block, "the last stage is of type Logits")
+    if faults:
+        raise ConfigError(f"superspace {source}: {' | '.join(faults)}")
     return result
-
-
-def _classifier(space: Superspace) -> Candidate | None:
-    block = space.stages[-1].block
-    return block if block is not None and block.type == "Logits" else Candidate("Logits", (1,), (None,), "none")
 
 
 def _candidates(value: object, faults: _Faults) -> tuple[Candidate, ...]:
@@ -188,7 +162,7 @@ def _candidate(item: object, where: str, faults: _Faults) -> Candidate:
 
 def _ratios(value: object, where: str, faults: _Faults) -> tuple[float | None, ...]:
     ratios = value if isinstance(value, list) else []
-    if not ratios or not all(isinstance(r, int | float) and not isinstance(r, bool) and r > 0 for r in ratios):
+    if not ratios or not all(type(ratio) in (int, float) and ratio > 0 for ratio in ratios):
         faults.add(where, "expands", value, "a list of positive ratios")
         return (1.0,)
     return tuple(ratios)
@@ -229,7 +203,7 @@ def _integers(value: object, where: str, field: str, faults: _Faults) -> tuple[i
             numbers = [*range(ends[0], ends[1] + 1, ends[2])]
     elif isinstance(value, list):
         numbers = value
-    whole = [n for n in numbers if isinstance(n, int) and not isinstance(n, bool) and n > 0]
+    whole = [n for n in numbers if type(n) is int and n > 0]
     if not whole or numbers != sorted(set(whole)):
         faults.add(where, field, value, "ascending positive whole numbers: a list, or {min, max, step}")
         return (8,)

@@ -25,11 +25,7 @@ class SubnetSpec:
 
     @classmethod
     def parse(cls, text: str) -> SubnetSpec:
-        """Read `d1#2_k3#3#5_w16#24#24_e0#3.0#6.0_r160`.
-
-        Raises:
-            EncodingError: a field, a value or a count is wrong; says which and at which position.
-        """
+        """Read `d1#2_k3#3#5_w16#24#24_e0#3.0#6.0_r160`; an EncodingError says what is wrong at which position."""
         parts = text.strip().split("_")
         if len(parts) != len(_FIELDS) or any(not p.startswith(f) for p, (f, _) in zip(parts, _FIELDS, strict=False)):
             raise EncodingError(f"subnet '{text}' is not of the form {_SUBNET_FORM}")
@@ -47,16 +43,15 @@ class SubnetSpec:
     def __str__(self) -> str:
         """The published text."""
         blocks = [block for stage in self.stages for block in stage]
-        fields: tuple[list[object], ...] = (
+        fields = (
             [len(stage) for stage in self.stages],
             [b.kernel for b in blocks],
             [b.width for b in blocks],
             ["0" if b.expand is None else float(b.expand) for b in blocks],
             [self.resolution],
         )
-        return "_".join(
-            letter + "#".join(map(str, values)) for (letter, _), values in zip(_FIELDS, fields, strict=True)
-        )
+        texts = ("#".join(map(str, values)) for values in fields)
+        return "_".join(letter + text for (letter, _), text in zip(_FIELDS, texts, strict=True))
 
 
 def _items(text: str, part: str, name: str, pattern: str, wanted: str) -> list[str]:
@@ -83,11 +78,7 @@ def format_substage(blocks: Iterable[BlockChoice]) -> str:
 
 
 def parse_substage(text: str) -> tuple[BlockChoice, ...]:
-    """Read what `format_substage` writes.
-
-    Raises:
-        EncodingError: a block is not `kernel#width#expand`; says which.
-    """
+    """Read what `format_substage` writes."""
     blocks = []
     for position, item in enumerate(text.split("_"), start=1):
         match = re.fullmatch(r"([1-9][0-9]*)#([1-9][0-9]*)#(None|(?=.*[1-9])[0-9]+(?:\.[0-9]+)?)", item)
@@ -109,11 +100,7 @@ def format_indices(indices: Sequence[int]) -> str:
 
 
 def parse_indices(text: str, what: str) -> tuple[int, ...]:
-    """Read what `format_indices` writes.
-
-    Raises:
-        EncodingError: the text holds something else than digits and dots.
-    """
+    """Read what `format_indices` writes."""
     alone = text.removesuffix(".")
     items = [alone] if "." not in alone and alone != text else text.split(".") if "." in text else list(text)
     if not all(re.fullmatch("0|[1-9][0-9]*", item) for item in items):

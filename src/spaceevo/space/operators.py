@@ -38,16 +38,16 @@ def mutate_subnet(
 ) -> SubnetSpec:
     """Sample each depth, kernel, width and expand ratio anew with `probability`; blocks gained by depth are random."""
 
-    def redraw(value: Value, options: tuple[Value, ...], chance: float) -> Value:
+    def resample(value: Value, options: tuple[Value, ...], chance: float) -> Value:
         return rng.choice(options) if rng.random() < chance else value
 
     def mutate_stage(stage: StageSpace, blocks: tuple[BlockChoice, ...]) -> tuple[BlockChoice, ...]:
-        depth = redraw(len(blocks), stage.depths, probability)
+        depth = resample(len(blocks), stage.depths, probability)
         kept = [
             BlockChoice(
-                redraw(block.kernel, stage.candidate.kernels, probability),
-                redraw(block.width, stage.widths, probability),
-                redraw(block.expand, stage.candidate.expands, probability),
+                resample(block.kernel, stage.candidate.kernels, probability),
+                resample(block.width, stage.widths, probability),
+                resample(block.expand, stage.candidate.expands, probability),
             )
             for block in (blocks[:1] if stage.aligned else blocks[:depth])
         ]
@@ -56,18 +56,14 @@ def mutate_subnet(
         return (*kept, *(sample_block(stage, rng) for _ in range(depth - len(kept))))
 
     stages = tuple(mutate_stage(stage, blocks) for stage, blocks in zip(member.body, spec.stages, strict=True))
-    return SubnetSpec(stages, redraw(spec.resolution, member.superspace.supernet_resolutions, resolution_probability))
+    return SubnetSpec(stages, resample(spec.resolution, member.superspace.supernet_resolutions, resolution_probability))
 
 
 def crossover_subnet(member: SpaceMember, first: SubnetSpec, second: SubnetSpec, rng: Random) -> SubnetSpec:
     """Take each depth, kernel, width, expand ratio and the resolution from either parent, at even odds."""
 
     def cross_block(one: BlockChoice, other: BlockChoice) -> BlockChoice:
-        return BlockChoice(
-            rng.choice((one.kernel, other.kernel)),
-            rng.choice((one.width, other.width)),
-            rng.choice((one.expand, other.expand)),
-        )
+        return BlockChoice._make(rng.choice(pair) for pair in zip(one, other, strict=True))
 
     def cross_stage(
         aligned: bool, one: tuple[BlockChoice, ...], other: tuple[BlockChoice, ...]

@@ -38,9 +38,7 @@ def subnet_blocks(member: SpaceMember, spec: SubnetSpec) -> list[PlacedBlock]:
 def fixed_blocks(superspace: Superspace, resolution: int) -> list[PlacedBlock]:
     """Place the blocks of the stages that are not searched (stem, stage0, heads), as the smallest subnet has them."""
     placed: list[PlacedBlock] = []
-    for template in superspace.stages:
-        if not template.is_searched:
-            space = superspace.stage_space(template.name)
-            specs = space.specs(space.smallest, min(space.cins))
-            placed += place(specs, superspace.input_hw(template.name, resolution))
+    for space in (superspace.stage_space(stage.name) for stage in superspace.stages if not stage.is_searched):
+        specs = space.specs(space.smallest, min(space.cins))
+        placed += place(specs, superspace.input_hw(space.name, resolution))
     return placed

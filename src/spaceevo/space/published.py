@@ -14,14 +14,7 @@ from spaceevo.space.superspace import SpaceMember
 
 @dataclass(frozen=True)
 class PublishedModel:
-    """Describes a published network.
-
-    Attributes:
-        name: e.g. `SEQnet@vnni-A0`, or `spaceevo@vnni` for a whole supernet.
-        supernet: name of its supernet; a supernet names itself.
-        member: the supernet's space.
-        spec: the subnet; None for a supernet.
-    """
+    """Describes a published subnet (`SEQnet@vnni-A0`), or a whole supernet (`spaceevo@vnni`), which has no `spec`."""
 
     name: str
     supernet: str
@@ -35,12 +28,7 @@ def published_models() -> list[str]:
 
 
 def published_model(name: str) -> PublishedModel:
-    """Look a published network up.
-
-    Raises:
-        ConfigError: no such network; names the allowed ones.
-        EncodingError: the file that describes it holds no valid space or subnet.
-    """
+    """Look a published network up."""
     files = conf_files("model")
     if name not in files:
         raise ConfigError(f"unknown model '{name}'; allowed: {choices(sorted(files), limit=30)}")

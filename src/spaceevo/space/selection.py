@@ -11,11 +11,7 @@ BlockName = tuple[str, int]
 
 
 def parse_blocks(superspace: Superspace, block: str | Sequence[str]) -> list[BlockName]:
-    """Read `block=stage1_0`, a stage's name for all its candidates, a list of such, or `all`.
-
-    Raises:
-        ConfigError: a name is not of this superspace.
-    """
+    """Read `block=stage1_0`, a stage's name for all its candidates, a list of such, or `all`."""
     indices = range(len(superspace.candidates))
     stages = {stage.name: [(stage.name, index) for index in indices] for stage in superspace.searched}
     named = {f"{stage}_{index}": [(stage, index)] for blocks in stages.values() for stage, index in blocks}
@@ -23,18 +19,15 @@ def parse_blocks(superspace: Superspace, block: str | Sequence[str]) -> list[Blo
     found: dict[BlockName, None] = {}
     for text in [block] if isinstance(block, str) else block:
         if str(text) not in allowed:
-            known = choices(allowed, 60)
-            raise ConfigError(f"unknown block '{text}' of superspace {superspace.name}; allowed: {known}")
+            raise ConfigError(
+                f"unknown block '{text}' of superspace {superspace.name}; allowed: {choices(allowed, 60)}"
+            )
         found |= dict.fromkeys(allowed[str(text)])
     return list(found)
 
 
 def parse_windows(superspace: Superspace, window: int | Sequence[int] | None) -> set[int]:
-    """Read `window=1`, a list of such, or none for all. A stage with fewer windows has no share in the higher ones.
-
-    Raises:
-        ConfigError: no stage has a window of this number.
-    """
+    """Read `window=1`, a list of such, or none for all. A stage with fewer windows has no share in the higher ones."""
     most = max(stage.windows for stage in superspace.searched)
     asked = range(most) if window is None else [window] if isinstance(window, int) else window
     for value in asked:

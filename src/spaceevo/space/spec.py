@@ -43,11 +43,6 @@ class Layer:
     stack: int = 1
 
     def __post_init__(self) -> None:
-        """Check kind and activation.
-
-        Raises:
-            ConfigError: one of them is unknown.
-        """
         if self.kind not in LAYER_KINDS:
             raise ConfigError(f"layer: kind = {self.kind!r}; allowed: {choices(LAYER_KINDS)}")
         if self.act not in ACTIVATIONS:
@@ -68,11 +63,7 @@ class Layer:
         return 1 if self.kind == "pool" else halved(hw, self.stride)
 
     def envelope(self, other: Layer) -> Layer:
-        """Find the smallest layer that holds both as slices.
-
-        Raises:
-            ValueError: the two are of different kinds, which no slice can express.
-        """
+        """Find the smallest layer that holds both as slices (ValueError: no layer does)."""
         if (self.kind, self.stride, self.act, self.norm) != (other.kind, other.stride, other.act, other.norm):
             raise ValueError(f"no layer holds both {self} and {other}")
         return replace(
@@ -115,7 +106,6 @@ class Cost(NamedTuple):
     mparams: float
 
     def __add__(self, other: object) -> Cost:
-        """Sum of two costs."""
         if not isinstance(other, Cost):
             return NotImplemented
         return Cost(self.mmacs + other.mmacs, self.mparams + other.mparams)

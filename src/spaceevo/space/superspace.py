@@ -14,9 +14,6 @@ from spaceevo.space.encoding import SubnetSpec, format_indices
 from spaceevo.space.spec import Activation, BlockChoice, BlockSpec
 from spaceevo.space.walk import output_hw
 
-ALIGNED = "-align1"
-"""End of an aligned space's encoding (`-align0`, the published default, is left out)."""
-
 
 @dataclass(frozen=True)
 class Candidate:
@@ -79,17 +76,15 @@ class StageSpace:
     def largest(self) -> tuple[BlockChoice, ...]:
         """The sub-stage with the greatest depth, kernels, widths and expand ratios."""
         block = self.candidate
-        return (BlockChoice(max(block.kernels), max(self.widths), max(block.expands, key=lambda e: e or 0.0)),) * max(
-            self.depths
-        )
+        choice = BlockChoice(max(block.kernels), max(self.widths), max(block.expands, key=lambda e: e or 0.0))
+        return (choice,) * max(self.depths)
 
     @property
     def smallest(self) -> tuple[BlockChoice, ...]:
         """The sub-stage with the least depth, kernels, widths and expand ratios."""
         block = self.candidate
-        return (BlockChoice(min(block.kernels), min(self.widths), min(block.expands, key=lambda e: e or 0.0)),) * min(
-            self.depths
-        )
+        choice = BlockChoice(min(block.kernels), min(self.widths), min(block.expands, key=lambda e: e or 0.0))
+        return (choice,) * min(self.depths)
 
     def block_specs(self, position: int) -> Iterator[BlockSpec]:
         """List every block that may stand at `position`, the first being 0."""
@@ -100,34 +95,26 @@ class StageSpace:
 
     def specs(self, blocks: Sequence[BlockChoice], cin: int) -> tuple[BlockSpec, ...]:
         """List the blocks of one sub-stage for an input of `cin` channels."""
-        specs = []
-        for position, choice in enumerate(blocks):
-            specs.append(self.candidate.spec(choice, cin, self.stride if position == 0 else 1))
-            cin = choice.width
-        return tuple(specs)
+        cins = (cin, *(block.width for block in blocks[:-1]))
+        strides = (self.stride, *[1] * (len(blocks) - 1))
+        return tuple(map(self.candidate.spec, blocks, cins, strides))
 
     def validate(self, blocks: Sequence[BlockChoice]) -> None:
-        """Check a sub-stage against this space.
-
-        Raises:
-            EncodingError: names the stage, the block, the value and what is allowed.
-        """
+        """Check a sub-stage; an EncodingError names the stage, the block, the value and what is allowed."""
         if len(blocks) not in self.depths:
             raise EncodingError(f"{self.name}: depth {len(blocks)} is not allowed; allowed: {choices(self.depths)}")
         for position, block in enumerate(blocks, start=1):
+            where = f"{self.name}, block {position}"
             for field, value, allowed in (
                 ("kernel", block.kernel, self.candidate.kernels),
                 ("width", block.width, self.widths),
                 ("expand ratio", block.expand, self.candidate.expands),
             ):
                 if value not in allowed:
-                    where = f"{self.name}, block {position}"
                     raise EncodingError(f"{where}: {field} {value} is not allowed; allowed: {choices(allowed)}")
             if self.aligned and block != blocks[0]:
-                raise EncodingError(
-                    f"{self.name}, block {position}: {tuple(block)} differs from block 1, {tuple(blocks[0])}; "
-                    "the blocks of a stage share their choices (align1)"
-                )
+                rule = "the blocks of a stage share their choices (align1)"
+                raise EncodingError(f"{where}: {tuple(block)} differs from block 1, {tuple(blocks[0])}; {rule}")
 
 
 @dataclass(frozen=True)
@@ -162,11 +149,7 @@ class Superspace:
         return math.prod(len(self.candidates) * stage.windows for stage in self.searched)
 
     def stage(self, name: str) -> StageTemplate:
-        """Look a stage up.
-
-        Raises:
-            ConfigError: no stage has this name.
-        """
+        """Look a stage up."""
         named = {stage.name: stage for stage in self.stages}
         if name not in named:
             raise ConfigError(f"superspace {self.name} has no stage '{name}'; stages: {choices(named)}")
@@ -187,13 +170,10 @@ class Superspace:
         return hw
 
     def stage_space(self, name: str, block_index: int | None = None, window_index: int | None = None) -> StageSpace:
-        """Settle a stage: block type `block_index` for a searched stage, widths of one window or, without, all.
-
-        Raises:
-            ConfigError: the stage, block or window does not exist.
-        """
+        """Settle a stage: block type `block_index` for a searched stage, widths of one window or, without, all."""
         stage = self.stage(name)
-        block, widths = stage.block, stage.widths
+        block = stage.block
+        widths = stage.widths
         if block is None:
             if block_index is None or not 0 <= block_index < len(self.candidates):
                 types = choices(f"{i} {c.type}" for i, c in enumerate(self.candidates))
@@ -201,24 +181,21 @@ class Superspace:
             block = self.candidates[block_index]
         if window_index is not None:
             if not 0 <= window_index < stage.windows:
+                allowed = f"0…{stage.windows - 1}"
                 raise ConfigError(
-                    f"superspace {self.name}, {name}: window index {window_index} is not one of 0…{stage.windows - 1}"
+                    f"superspace {self.name}, {name}: window index {window_index} is not one of {allowed}"
                 )
             widths = widths[window_index : window_index + stage.window]
         return StageSpace(name, block, stage.stride, self.cins(name), widths, stage.depths)
 
     def member(self, blocks: Sequence[int], windows: Sequence[int], align: bool = False) -> SpaceMember:
-        """Make the space of these block types and width windows; with `align`, a stage's blocks share their choices.
-
-        Raises:
-            ConfigError: an index is out of range, or their number is not the number of searched stages.
-        """
+        """Make the space of these block types and width windows; with `align`, a stage's blocks share their choices."""
         for what, indices in (("block", blocks), ("window", windows)):
             if len(indices) != len(self.searched):
                 stages = choices(stage.name for stage in self.searched)
                 raise ConfigError(f"superspace {self.name}: {len(indices)} {what} indices for the stages {stages}")
         member = SpaceMember(self, tuple(blocks), tuple(windows), align)
-        _ = member.stages
+        _ = member.stages  # checks the indices
         return member
 
 
@@ -234,7 +211,7 @@ class SpaceMember:
     def __str__(self) -> str:
         """Write the published encoding, e.g. `mobilew-122222-155400`; aligned spaces end in `-align1`."""
         text = f"{self.superspace.name}-{format_indices(self.blocks)}-{format_indices(self.windows)}"
-        return f"{text}{ALIGNED}" if self.align else text
+        return f"{text}-align1" if self.align else text
 
     @cached_property
     def _hash(self) -> int:
@@ -270,19 +247,14 @@ class SpaceMember:
         return SubnetSpec(tuple(s.smallest for s in self.body), min(self.superspace.supernet_resolutions))
 
     def validate(self, spec: SubnetSpec) -> None:
-        """Check that `spec` is a subnet of this space.
-
-        Raises:
-            EncodingError: names the stage, block and value, and what is allowed.
-        """
+        """Check that `spec` is a subnet; an EncodingError names the stage, block and value, and what is allowed."""
         if len(spec.stages) != len(self.body):
             names = choices(stage.name for stage in self.body)
             raise EncodingError(f"subnet '{spec}': {len(spec.stages)} depths for the stages {names} of {self}")
         allowed = self.superspace.supernet_resolutions
         if spec.resolution not in allowed:
-            raise EncodingError(
-                f"subnet '{spec}': resolution {spec.resolution} is not allowed; allowed: {choices(allowed)}"
-            )
+            known = choices(allowed)
+            raise EncodingError(f"subnet '{spec}': resolution {spec.resolution} is not allowed; allowed: {known}")
         for stage, blocks in zip(self.body, spec.stages, strict=True):
             try:
                 stage.validate(blocks)

@@ -22,15 +22,9 @@ def recipe_of(spec: BlockSpec) -> Recipe:
 
 
 def walk(spec: BlockSpec, x: T, visit: Callable[[str, Layer, tuple[T, ...]], T]) -> T:
-    """Carry values of any type through a block, layer by layer in the order of its data flow.
+    """Carry a value of any type from a block's input to its result, layer by layer in the order of its data flow.
 
-    Args:
-        spec: the block.
-        x: value of the block's input.
-        visit: receives a layer's name, the layer, and the values that it reads; returns the value of its result.
-
-    Returns:
-        The value of the block's result.
+    `visit` receives a layer's name, the layer and the values that it reads, and returns the value of its result.
     """
     recipe = recipe_of(spec)
 
@@ -42,15 +36,7 @@ def walk(spec: BlockSpec, x: T, visit: Callable[[str, Layer, tuple[T, ...]], T])
 
 @dataclass(frozen=True, slots=True)
 class PlacedLayer:
-    """Tells where a layer stands in a block.
-
-    Attributes:
-        name: its name in the recipe.
-        layer: the layer.
-        sources: names of the layers whose results it reads, `BLOCK_INPUT` for the block's input.
-        input_hws: height and width of what it reads, one for each source.
-        output_hw: height and width of its result.
-    """
+    """Tells where a layer stands in a block: the layers it reads (or `BLOCK_INPUT`), and heights and widths."""
 
     name: str
     layer: Layer
@@ -78,8 +64,7 @@ def placed_layers(spec: BlockSpec, hw: int) -> PlacedLayers:
     found: list[PlacedLayer] = []
 
     def visit(name: str, layer: Layer, inputs: tuple[tuple[str, int], ...]) -> tuple[str, int]:
-        sources = tuple(source for source, _ in inputs)
-        hws = tuple(size for _, size in inputs)
+        sources, hws = zip(*inputs, strict=True)
         found.append(PlacedLayer(name, layer, sources, hws, layer.output_hw(max(hws))))
         return name, found[-1].output_hw
 

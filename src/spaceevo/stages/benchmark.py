@@ -24,8 +24,7 @@ from spaceevo.runtimes.registry import runtime_named
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.superspace import SpaceMember
-from spaceevo.stages.inputs import platform_input
-from spaceevo.stages.job import Input, Made, Outcome, file_input
+from spaceevo.stages.job import Input, Made, Outcome, file_input, platform_input
 from spaceevo.stages.selection import SpaceJob
 from spaceevo.stages.settings import Count, SubnetSettings
 from spaceevo.terminal import print_rows, progress

@@ -10,21 +10,20 @@ from statistics import fmean
 from typing import Annotated
 
 import torch
-from annotated_types import Gt
 
-from spaceevo.artifacts import Component, Neutral, Plain
+from spaceevo.artifacts import Component, Neutral
 from spaceevo.lit.block_kd import BlockKdModule, Student
 from spaceevo.lit.module import MultiPassModule
-from spaceevo.lit.training import Trainee
+from spaceevo.lit.training import Figures, Trainee
 from spaceevo.nn.checkpoint import CheckpointMeta
-from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.losses import VarianceOf
 from spaceevo.nn.student import BlockStudent
 from spaceevo.quant.prepare import set_quant
 from spaceevo.space.selection import BlockName, parse_blocks
 from spaceevo.space.superspace import Superspace
-from spaceevo.stages.job import Input, Outcome, file_input
-from spaceevo.stages.training import Positive, TrainingJob, TrainingSettings
+from spaceevo.stages.job import Made, Outcome
+from spaceevo.stages.settings import Count, Positive
+from spaceevo.stages.training import TrainingJob, TrainingSettings
 from spaceevo.teacher import Teacher, TeacherConfig, load_teacher
 
 
@@ -34,10 +33,10 @@ class BlockKdSettings(TrainingSettings):
 
     teacher: Component[TeacherConfig]  # the teacher
     block: str | tuple[str, ...]  # names of candidate blocks, of stages for all their candidates, or `all`
-    lr_by_stage: Mapping[str, Annotated[float, Gt(0)]]  # learning rates of stages where they are not the recipe's
+    lr_by_stage: Mapping[str, Positive]  # learning rates of stages where they are not the recipe's
     variance_of: VarianceOf  # whose variance the loss divides by
     # most students in one pass over the data; None trains all of them in one
-    together: Annotated[Positive | None, Neutral("students end as they would alone")]
+    together: Annotated[Count | None, Neutral("students end as they would alone")]
 
 
 class BlockKdJob(TrainingJob[BlockKdSettings]):
@@ -45,17 +44,12 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
 
     name = "block_kd"
     main_figure = "mean_max_nsr"
+    teacher = Made[TeacherConfig]()
 
     @cached_property
-    def teacher_config(self) -> TeacherConfig:
-        """The teacher's description."""
-        return self.workspace.make(self.settings.teacher)
-
-    @cached_property
-    def teacher(self) -> Teacher:
-        """The teacher with its weights."""
+    def _trained_teacher(self) -> Teacher:
         command = self.workspace.commands("teacher")
-        return load_teacher(self.teacher_config, self.workspace.layout, self.data.num_classes, self.int8, command)
+        return load_teacher(self.teacher, self.workspace.layout, self.data.num_classes, self.int8, command)
 
     @cached_property
     def blocks(self) -> dict[str, BlockName]:
@@ -68,20 +62,19 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
     def channels(self) -> dict[str, int]:
         """Channels of the teacher's features, by stage."""
         stages = sorted({tap for stage, _ in self.blocks.values() for tap in teacher_taps(self.superspace, stage)})
-        return dict(zip(stages, self.teacher.channels(*stages), strict=True))
+        return dict(zip(stages, self._trained_teacher.channels(*stages), strict=True))
 
     def _block_file(self, name: str, *, int8: bool) -> Path:
         return self.workspace.layout.block(self.superspace.name, *self.blocks[name], int8=int8)
 
-    def inputs(self) -> Mapping[str, Input]:
-        """Return the images, the teacher's weights and, for INT8, those of the fp32 students."""
-        found = {**super().inputs(), "teacher": self._teacher_input()}
-        if self.int8:
-            found |= {f"{name}_fp32": file_input(self._block_file(name, int8=False)) for name in self.blocks}
-        return found
+    @property
+    def _teacher_file(self) -> Path:
+        return self.workspace.layout.teacher(self.teacher.name, self.int8)
 
-    def _teacher_input(self) -> Input:
-        return file_input(self.workspace.layout.teacher(self.teacher_config.name, self.int8))
+    def starts(self) -> dict[str, Path]:
+        """Return the teacher's weights and, for INT8, those of the fp32 students."""
+        fp32 = {f"{name}_fp32": self._block_file(name, int8=False) for name in self.blocks} if self.int8 else {}
+        return {"teacher": self._teacher_file, **fp32}
 
     def work(self) -> Outcome:
         """Train, then tell the NSR of every student's largest and smallest sub-stage.
@@ -95,45 +88,40 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
         for start in range(0, len(trainees), size):
             group = trainees[start : start + size]
             label = group[0].name if len(group) == 1 else f"{group[0].name}-{group[-1].name}"
-            found = self.training.fit_together(
-                label, group, self._make_module, self._measure, anew=self.workspace.force
-            )
+            make, measure = self._make_module, self._measure_students
+            found = self.training.fit_together(label, group, make, measure, anew=self.workspace.force)
             losses |= {f"{name}_max_nsr": values["max_nsr"] for name, values in found.items()}
         commands = self.workspace.commands
         following = commands("block_lut") if self.int8 else commands("block_kd", "quant=deploy")
-        figures = {"mean_max_nsr": fmean(losses.values()), **losses}
-        return Outcome(figures, self.training.made, following, self.training.device)
+        return self.outcome({"mean_max_nsr": fmean(losses.values()), **losses}, following)
 
     def _trainee(self, name: str) -> Trainee:
-        upstream: dict[str, Plain] = {"teacher": self._teacher_input().state(None)}
-        if self.int8:
-            upstream["fp32"] = file_input(self._block_file(name, int8=False)).state(None)
+        fp32 = {"fp32": self._block_file(name, int8=False)} if self.int8 else {}
         settings = {"superspace": self.superspace.name, "lr": self.settings.lr_by_stage.get(self.blocks[name][0])}
         meta = CheckpointMeta(block=name, quant=self.settings.quant, settings=settings)
-        target = self._block_file(name, int8=self.int8)
-        return self.trainee(name, target, upstream, meta, besides=("block", "lr_by_stage"))
+        target, starts = self._block_file(name, int8=self.int8), {"teacher": self._teacher_file, **fp32}
+        return self.trainee(name, target, starts, meta, besides=("block", "lr_by_stage"))
 
     def _make_module(self, names: Sequence[str]) -> MultiPassModule:
-        students = {name: self._student(name) for name in names}
-        settings = self.settings
+        students, settings = {name: self._student(name) for name in names}, self.settings
         resolutions = self.superspace.block_resolutions
-        return BlockKdModule(students, self.teacher, resolutions, self.recipe, settings.seed, settings.variance_of)
+        return BlockKdModule(
+            students, self._trained_teacher, resolutions, self.recipe, settings.seed, settings.variance_of
+        )
 
     def _student(self, name: str) -> Student:
         torch.manual_seed(self.settings.seed)
         stage, index = self.blocks[name]
-        taps = teacher_taps(self.superspace, stage)
-        source, target = taps
+        source, target = teacher_taps(self.superspace, stage)
         space = self.superspace.stage_space(stage, index)
         network = BlockStudent(space, (self.channels[source], self.channels[target]), self.scheme)
         if self.int8:
-            path = self._block_file(name, int8=False)
-            command = self.workspace.commands("block_kd", "quant=off", f"block={name}")
-            read_checkpoint(path, f"fp32 block {name}", command).load_into(network, int8=False)
+            fp32 = self._block_file(name, int8=False)
+            self.load_fp32(network, fp32, f"fp32 block {name}", "quant=off", f"block={name}")
             set_quant(network, True)
-        return Student(network, taps, self.settings.lr_by_stage.get(stage))
+        return Student(network, (source, target), self.settings.lr_by_stage.get(stage))
 
-    def _measure(self, module: MultiPassModule) -> dict[str, dict[str, float]]:
+    def _measure_students(self, module: MultiPassModule) -> dict[str, Figures]:
         assert isinstance(module, BlockKdModule)
         return module.evaluate(self.data.calibration_images(), self.data.held_out())
 

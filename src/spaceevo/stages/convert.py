@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from spaceevo.nn.released import Released, load_parsed
 from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import prepare
-from spaceevo.quant.quantizer import quant_scheme
+from spaceevo.quant.quantizer import DEPLOY, PUBLISHED, Scheme
 from spaceevo.stages.job import Input, Outcome, file_input
 from spaceevo.stages.selection import SpaceJob
 from spaceevo.stages.settings import SpaceSettings, Texts
@@ -34,13 +35,13 @@ class ConvertSettings(SpaceSettings):
 
     checkpoint: Path | None  # the released file
     block: Texts  # which candidate block it is of; `all` leaves it to the name of the file's folder
-    teacher: Component[TeacherConfig]  # the teacher
+    teacher: Component[TeacherConfig]
 
 
 class Converted(NamedTuple):
-    """One of our networks that takes released weights."""
+    """Holds one of our networks that takes released weights."""
 
-    network: nn.Module  # the network
+    network: nn.Module
     target: Path  # file of its weights
     meta: CheckpointMeta  # what the file says of them
 
@@ -67,17 +68,22 @@ class ConvertJob(SpaceJob[ConvertSettings]):
             raise MissingArtifactError("the released checkpoint", path, command)
         return path
 
+    @cached_property
+    def released(self) -> Released:
+        """Its content."""
+        return read_released(self.source)
+
     def inputs(self) -> Mapping[str, Input]:
-        """Return the released file, and what decides the space where none is asked for."""
-        return {**super().inputs(), "released": file_input(self.source)}
+        """Return the released file and, where that is a supernet, what decides its space where none is asked for."""
+        space = super().inputs() if self.released.kind == "supernet" else {}
+        return {**space, "released": file_input(self.source)}
 
     def work(self) -> Outcome:
         """Read, rename, write."""
-        path = self.source
-        released = read_released(path)
+        released = self.released
         make = {"supernet": self._supernet, "block": self._block, "teacher": self._teacher}[released.kind]
-        network, target, meta = make(released)
-        loaded = load_parsed(network, released, path)
+        network, target, meta = make()
+        loaded = load_parsed(network, released, self.source)
         quant = "published" if released.int8 else "off"
         save_checkpoint(target, network, replace(meta, quant=quant, epochs=loaded.epochs))
         figures = {
@@ -92,43 +98,43 @@ class ConvertJob(SpaceJob[ConvertSettings]):
         following = self.workspace.commands(NEXT[released.kind], *changes, without=("checkpoint", "block"))
         return Outcome(figures, {"checkpoint": target}, following)
 
-    def _supernet(self, released: Released) -> Converted:
-        member = self.selection.member
-        target = self.workspace.layout.supernet(str(member), released.int8)
-        return Converted(Supernet(member, _scheme(released)), target, CheckpointMeta(space=str(member)))
+    @property
+    def _scheme(self) -> Scheme:
+        """fp32 networks of ours carry the quantisers of `deploy`, switched off."""
+        return PUBLISHED if self.released.int8 else DEPLOY
 
-    def _block(self, released: Released) -> Converted:
-        """A student; which one, `block` says or, as in the published layout, the file's folder."""
-        path, superspace = self.source, self.superspace
-        asked = path.resolve().parent.name if self.settings.block in (None, "all") else self.settings.block
+    def _supernet(self) -> Converted:
+        member = self.selection.member
+        target = self.workspace.layout.supernet(str(member), self.released.int8)
+        return Converted(Supernet(member, self._scheme.name), target, CheckpointMeta(space=str(member)))
+
+    def _block(self) -> Converted:
+        """Make a student; which one, `block` says or, as in the published layout, the file's folder."""
+        superspace, asked = self.superspace, self.settings.block
+        asked = self.source.resolve().parent.name if asked in (None, "all") else asked
         match = re.fullmatch(r"(\w+)_(\d+)", str(asked))
         if match is None:
-            raise ConfigError(f"block = {asked!r} does not say which block {path} is; set it, e.g. block=stage1_0")
+            told = f"block = {asked!r} does not say which block {self.source} is"
+            raise ConfigError(f"{told}; set it, e.g. block=stage1_0")
         stage, index = match[1], int(match[2])
-        channels = _projected(released, "in_proj", 1, path), _projected(released, "out_proj", 0, path)
-        student = BlockStudent(superspace.stage_space(stage, index), channels, quant_scheme(_scheme(released)))
-        target = self.workspace.layout.block(superspace.name, stage, index, released.int8)
+        channels = self._projected("in_proj", 1), self._projected("out_proj", 0)
+        student = BlockStudent(superspace.stage_space(stage, index), channels, self._scheme)
+        target = self.workspace.layout.block(superspace.name, stage, index, self.released.int8)
         return Converted(student, target, CheckpointMeta(block=str(asked)))
 
-    def _teacher(self, released: Released) -> Converted:
+    def _projected(self, name: str, axis: int) -> int:
+        """Channels on the teacher's side of a projection."""
+        for key in (f"{name}.weight", f"{name}.conv.weight"):
+            if key in self.released.state:
+                return self.released.state[key].shape[axis]
+        raise CheckpointError(f"{self.source} lacks {name}.weight; it is no student of block-wise distillation")
+
+    def _teacher(self) -> Converted:
         config = self.workspace.make(self.settings.teacher)
-        classes = released.state["_fc.weight"].shape[0] if "_fc.weight" in released.state else 1
+        classifier = self.released.state.get("_fc.weight")
+        classes = 1 if classifier is None else len(classifier)
         teacher = make_teacher(config, classes)
-        if released.int8:
+        if self.released.int8:
             prepare(teacher.model)
-        target = self.workspace.layout.teacher(config.name, released.int8)
-        meta = CheckpointMeta(teacher=config.name, settings={"num_classes": classes})
-        return Converted(teacher, target, meta)
-
-
-def _scheme(released: Released) -> str:
-    """fp32 networks of ours carry the quantisers of `deploy`, switched off."""
-    return "published" if released.int8 else "deploy"
-
-
-def _projected(released: Released, name: str, axis: int, path: Path) -> int:
-    """Channels on the teacher's side of a projection."""
-    for key in (f"{name}.weight", f"{name}.conv.weight"):
-        if key in released.state:
-            return released.state[key].shape[axis]
-    raise CheckpointError(f"{path} lacks {name}.weight; it is no student of block-wise distillation")
+        target = self.workspace.layout.teacher(config.name, self.released.int8)
+        return Converted(teacher, target, CheckpointMeta(teacher=config.name, settings={"num_classes": classes}))

@@ -35,12 +35,11 @@ class CostJob(SpaceJob[SubnetSettings]):
 
     def work(self) -> Outcome:
         """Count and print."""
-        selection = self.selection
-        member = selection.member
+        member = self.selection.member
         names = published_names(member)
         rows: list[Row] = []
         totals: list[Row] = []
-        for spec in selection.subnets(member.largest, member.smallest):
+        for spec in self.selection.subnets(member.largest, member.smallest):
             cost = subnet_cost(member, spec)
             stages = stage_rows(member, spec)
             total = {"subnet": str(spec), "mmacs": cost.mmacs, "mparams": cost.mparams}
@@ -62,7 +61,6 @@ def stage_rows(member: SpaceMember, spec: SubnetSpec) -> list[Row]:
     for name, blocks in member.block_specs(spec).items():
         hw = output_hw(*[next(blocks_left) for _ in blocks][-1])
         described = " ".join(f"{block.kernel}#{block.cout}#{block.expand}" for block in blocks)
-        cost = {"mmacs": costs[name].mmacs, "mparams": costs[name].mparams}
-        shape = f"{blocks[-1].cout}×{hw}×{hw}"
-        rows.append({"stage": name, "type": blocks[0].type, "blocks": described, "output": shape, **cost})
+        row = {"stage": name, "type": blocks[0].type, "blocks": described, "output": f"{blocks[-1].cout}×{hw}×{hw}"}
+        rows.append({**row, "mmacs": costs[name].mmacs, "mparams": costs[name].mparams})
     return rows

@@ -13,9 +13,7 @@ from spaceevo.errors import ConfigError
 from spaceevo.nn.evaluate import calibrate_subnet, count_correct
 from spaceevo.nn.folded import FoldedNetwork
 from spaceevo.space.cost import subnet_cost
-from spaceevo.space.published import published_names
-from spaceevo.stages.inputs import images_input
-from spaceevo.stages.job import Input, Outcome
+from spaceevo.stages.job import Input, Outcome, images_input
 from spaceevo.stages.selection import SupernetBasedJob
 from spaceevo.stages.settings import SubnetSettings, SupernetSettings
 from spaceevo.terminal import print_rows
@@ -49,11 +47,7 @@ class EvaluateJob(SupernetBasedJob[EvaluateSettings]):
 
     def inputs(self) -> Mapping[str, Input]:
         """Return the weights, the images, and what decides the space where none is asked for."""
-        return {
-            **super().inputs(),
-            **self.source.input(self.settings.int8),
-            "images": images_input(self.data),
-        }
+        return {**super().inputs(), **self.source.input(self.settings.int8), "images": images_input(self.data)}
 
     def work(self) -> Outcome:
         """Evaluate each subnet on the test images.
@@ -62,12 +56,10 @@ class EvaluateJob(SupernetBasedJob[EvaluateSettings]):
             ConfigError: the images have more classes than the space, or only networks under `deploy` can be folded.
         """
         self._check()
-        member = self.selection.member
-        device = self.workspace.device
-        rows, processes = self._evaluate(str(device))
+        rows, processes = self._evaluate()
         figures = {
             "top1": rows[0]["top1"],
-            "space": str(member),
+            "space": str(self.selection.member),
             "quant": self.settings.quant,
             "folded": self.settings.recipe.folded,
             "images": rows[0]["images"],
@@ -78,14 +70,13 @@ class EvaluateJob(SupernetBasedJob[EvaluateSettings]):
         if is_first():
             write_csv(table, rows)
             print_rows(rows, COLUMNS)
-        following = self.workspace.commands("subnet_search", f"space={member}", without=("subnet",))
-        return Outcome(figures, {"subnets": table}, following, str(device))
+        following = self.workspace.commands("subnet_search", f"space={self.selection.member}", without=("subnet",))
+        return Outcome(figures, {"subnets": table}, following, str(self.workspace.device))
 
     def _check(self) -> None:
-        folded, quant = self.settings.recipe.folded, self.settings.quant
+        folded, quant, member = self.settings.recipe.folded, self.settings.quant, self.selection.member
         if folded and quant != "deploy":
             raise ConfigError(f"recipe.evaluate.folded=true with quant={quant}; use quant=deploy")
-        member = self.selection.member
         classes = member.superspace.num_classes
         if self.data.num_classes > classes:
             raise ConfigError(
@@ -93,22 +84,20 @@ class EvaluateJob(SupernetBasedJob[EvaluateSettings]):
                 "evaluate images of the classes it was trained on"
             )
 
-    def _evaluate(self, device: str) -> tuple[list[dict[str, Any]], int]:
+    def _evaluate(self) -> tuple[list[dict[str, Any]], int]:
         """A row of each subnet, and by how many processes."""
-        selection = self.selection
-        member = selection.member
-        specs = selection.subnets(member.largest, member.smallest)
-        names = {member.largest: "max", member.smallest: "min"} | published_names(member)
+        member, device = self.selection.member, self.workspace.device
+        specs = self.selection.subnets(member.largest, member.smallest)
         supernet = self.source.supernet(self.settings.int8)
         rows: list[dict[str, Any]] = []
-        with process_group() as (rank, world_size):
+        with process_group(device) as (rank, world_size):
             supernet.to(device)
             for spec in specs:
                 calibrate_subnet(supernet, spec, self.data.calibration_images())
                 network = FoldedNetwork(supernet.extract(spec)) if self.settings.recipe.folded else supernet
                 correct, images = count_correct(network, self.data.test_share(rank, world_size))
                 cost = subnet_cost(member, spec)
-                row = {"name": names.get(spec, ""), "top1": 100.0 * correct / images, "correct": correct}
-                row |= {"images": images, "mmacs": cost.mmacs, "mparams": cost.mparams, "subnet": str(spec)}
-                rows.append(row)
+                row = {"name": self.selection.names.get(spec, ""), "top1": 100.0 * correct / images}
+                row |= {"correct": correct, "images": images, "mmacs": cost.mmacs, "mparams": cost.mparams}
+                rows.append({**row, "subnet": str(spec)})
         return rows, world_size

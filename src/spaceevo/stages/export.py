@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,22 +11,23 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 from pydantic import FiniteFloat
 
+from spaceevo.artifacts import write_csv
 from spaceevo.errors import ConfigError, ExportError
 from spaceevo.export.bundle import PRECISIONS, Bundle
 from spaceevo.export.gate import Gate, asked_formats, top1
 from spaceevo.export.parity import Tolerance, compare
 from spaceevo.nn.evaluate import logits_of
 from spaceevo.nn.subnets import Subnet, save_subnet
+from spaceevo.report.latency import draw_operators
+from spaceevo.runtimes.base import Profile
 from spaceevo.runtimes.machine import machine_name
 from spaceevo.runtimes.plain import to_plain
 from spaceevo.runtimes.preprocessing import Preprocessing
+from spaceevo.runtimes.registry import runtime_for
+from spaceevo.runtimes.timing import time_models
 from spaceevo.space.cost import subnet_cost
-from spaceevo.space.encoding import SubnetSpec
-from spaceevo.stages.export_costs import file_costs
-from spaceevo.stages.export_subject import Subject, SubjectSource, given_subject
-from spaceevo.stages.extraction import Extraction
-from spaceevo.stages.inputs import images_input
-from spaceevo.stages.job import Input, Outcome, file_input
+from spaceevo.stages.extraction import Extraction, Subject
+from spaceevo.stages.job import Input, Outcome, file_input, images_input
 from spaceevo.stages.selection import SupernetBasedJob
 from spaceevo.stages.settings import Count, SubnetSettings, SupernetSettings, Texts
 
@@ -75,20 +76,9 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         return self.source.given_subnet()
 
     @cached_property
-    def spec(self) -> SubnetSpec:
-        """The subnet asked for, or found."""
-        return self.selection.best_subnet()
-
-    @cached_property
     def extraction(self) -> Extraction:
         """Takes the subnet out of its supernets."""
         return Extraction(self.source, self.data, self.identity)
-
-    @cached_property
-    def kept(self) -> Mapping[str, Path]:
-        """The subnet's checkpoints that the last search kept, by precision, where they still belong to the supernet."""
-        files = {of: self.extraction.kept(self.spec, int8=of == "int8") for of in PRECISIONS}
-        return {precision: file for precision, file in files.items() if file is not None}
 
     def inputs(self) -> Mapping[str, Input]:
         """Return the images, and the subnet's own checkpoint; or supernets, the found subnet, and what was kept of it.
@@ -105,7 +95,9 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         found |= {**super().inputs(), **self.source.input(True, False)}
         if settings.subnet is None:
             found["front"] = file_input(self.selection.front_file)
-        return found | {f"kept_{precision}": file_input(file) for precision, file in self.kept.items()}
+        spec = self.selection.best_subnet()
+        kept = {of: self.extraction.kept(spec, int8=of == "int8") for of in PRECISIONS}
+        return found | {f"kept_{of}": file_input(file) for of, file in kept.items() if file is not None}
 
     def _check_settings(self) -> None:
         """Tell faults before anything takes long."""
@@ -145,9 +137,9 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
 
     def _subject(self) -> Subject:
         if self.given is not None:
-            return given_subject(self.given, str(self.settings.checkpoint), self.data.classes, self._preprocessing)
-        source = SubjectSource(self.extraction, self.kept, self._preprocessing)
-        return source.subject(self.spec, self.settings.recipe.calibration_images)
+            return Subject.given(self.given, self.settings.checkpoint, self.data.classes)
+        spec = self.selection.best_subnet()
+        return Subject.extracted(self.extraction, spec, self.settings.recipe.calibration_images)
 
     def _check(self, subject: Subject) -> dict[str, Any]:
         """Figures of parity of every INT8 file; raises where one is not the trained network."""
@@ -175,7 +167,8 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
     def _write(self, subject: Subject) -> dict[str, Path]:
         """Write every file; return them by name."""
         output, packed = self.workspace.output, self._packed_channels
-        bundle = Bundle(subject.program, subject.fp32, subject.metadata, self._preprocessing, packed)
+        metadata = subject.metadata(self.data.classes, self._preprocessing)
+        bundle = Bundle(subject.program, subject.fp32, metadata, self._preprocessing, packed)
         outputs = bundle.save(output, self.formats)
         outputs["checkpoint"] = output / "subnet_int8.pth"
         save_subnet(outputs["checkpoint"], subject.int8, subject.member, subject.spec, self.data.classes, "deploy")
@@ -189,3 +182,38 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         if output.absolute() != self.workspace.exported.absolute():
             changes.append(f"paths.exported={output}")
         return self.workspace.commands("benchmark", *changes, without=("checkpoint",))
+
+
+def file_costs(
+    files: Mapping[str, Path], formats: Sequence[str], repeats: int, output: Path
+) -> tuple[dict[str, float], dict[str, Path]]:
+    """Measure exported files (`onnx_int8` → path) side by side, and the operators of the INT8 ones, on this machine.
+
+    Returns:
+        Figures by name (kB, ms), and the tables and pictures of operators written to the folder `output`.
+    """
+    runtimes = {f"{format}_{of}": runtime_for(format) for format in formats for of in PRECISIONS}
+    contents = {name: files[name].read_bytes() for name in runtimes}
+    sessions = {name: runtime.load(contents[name]) for name, runtime in runtimes.items()}
+    latency_ms = {name: timing.latency_ms for name, timing in time_models(sessions, lambda it: it, repeats).items()}
+    figures = {f"{name}_file_kb": len(content) / 1e3 for name, content in contents.items()}
+    figures |= {f"{name}_latency_ms": ms for name, ms in latency_ms.items()}
+    written: dict[str, Path] = {}
+    for format in formats:
+        figures[f"{format}_int8_speedup"] = latency_ms[f"{format}_fp32"] / latency_ms[f"{format}_int8"]
+        profile = runtime_for(format).profile(contents[f"{format}_int8"], repeats)
+        if profile.whole_ms is not None:
+            figures[f"{format}_operators_ms"] = sum(operator.least_ms for operator in profile.operators)
+            figures[f"{format}_operators_whole_ms"] = profile.whole_ms
+        written |= _write_operators(output, format, profile)
+    return figures, written
+
+
+def _write_operators(output: Path, format: str, profile: Profile) -> dict[str, Path]:
+    """Write and draw the times of a file's operators; return what was written."""
+    table, drawing = (output / f"profile_{format}.{suffix}" for suffix in ("csv", "png"))
+    write_csv(table, [{"stage": operator.stage, **operator._asdict()} for operator in profile.operators])
+    apart = "" if profile.whole_ms is None else f", whole {profile.whole_ms:.3f} ms, operators one by one"
+    rows = [(operator.stage, operator.kind, operator.least_ms) for operator in profile.operators]
+    draw_operators(drawing, f"{machine_name()}\nINT8 {format}{apart}", rows)
+    return {f"{format}_profile": table, f"{format}_profile_picture": drawing}

@@ -10,23 +10,25 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spaceevo.errors import ConfigError
 from spaceevo.nn.losses import channel_variance
 from spaceevo.nn.memory import channels_last, images_last
 from spaceevo.nn.supernet import resize
 from spaceevo.teacher import Teacher
 
+Batch = dict[str, Tensor]
+"""Features of a batch by stage."""
+
 
 class Target(NamedTuple):
-    """What a stage's students are compared with: its input, the output to reproduce and that output's variance."""
+    """Holds what a stage's students are compared with."""
 
-    source: Tensor
-    output: Tensor
-    variance: Tensor
+    source: Tensor  # their input
+    output: Tensor  # what they are to reproduce
+    variance: Tensor  # of that output, by image and channel
 
 
 class Features(NamedTuple):
-    """The teacher's features for the students of one stage at one resolution, a batch an entry."""
+    """Holds the teacher's features for the students of one stage at one resolution, a batch an entry."""
 
     calibration: Sequence[Tensor]
     evaluation: Sequence[Target]
@@ -38,25 +40,18 @@ class TensorStore:
     Args:
         folder: where files go; made when first needed. The caller removes it.
         limit_mib: most MiB that stay in memory.
-
-    Raises:
-        ConfigError: the limit is negative.
     """
 
     def __init__(self, folder: Path, limit_mib: float) -> None:
-        if limit_mib < 0:
-            raise ConfigError(f"recipe.block_lut.cache_mib = {limit_mib}; allowed: 0 or more")
         self.folder = folder
-        self.limit_bytes = limit_mib * 2**20
-        self.kept_bytes = 0
+        self.free_bytes = limit_mib * 2**20
         self.files = 0
 
     def keep(self, tensor: Tensor) -> Tensor:
-        """The same tensor, from now on in the store's care."""
+        """Return the same tensor, from now on in the store's care."""
         tensor = tensor.cpu()
-        size = tensor.numel() * tensor.element_size()
-        if self.kept_bytes + size <= self.limit_bytes:
-            self.kept_bytes += size
+        if tensor.nbytes <= self.free_bytes:
+            self.free_bytes -= tensor.nbytes
             return tensor
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{self.files}.pt"
@@ -69,7 +64,7 @@ class TensorStore:
 
 
 class TeacherFeatures:
-    """Features for several stages from one pass of the teacher per batch and resolution.
+    """Computes features for several stages in one pass of the teacher per batch and resolution.
 
     Args:
         teacher: the teacher, in eval mode.
@@ -93,33 +88,26 @@ class TeacherFeatures:
         device: torch.device,
         step: Callable[[], object] = lambda: None,
     ) -> None:
-        self.taps = taps
-        self._teacher = channels_last(teacher).to(device)
-        self._device = device
-        self._store = store
-        inputs = sorted({source for source, _ in taps.values()})
-        every = sorted({stage for pair in taps.values() for stage in pair})
-        self._found: dict[int, tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]] = {}
-        for resolution in resolutions:
-            batches: tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]] = ([], [])
-            for images, stages, kept in [
-                *((images, inputs, batches[0]) for images in calibration),
-                *((images, every, batches[1]) for images in evaluation),
-            ]:
-                kept.append(self._run(images, resolution, stages))
-                step()
-            self._found[resolution] = batches
-        self._variances: dict[tuple[str, int], list[Tensor]] = {}
+        teacher = channels_last(teacher).to(device)
 
-    def _run(self, images: Tensor, resolution: int, stages: Sequence[str]) -> dict[str, Tensor]:
-        features = self._teacher.features(resize(images_last(images, self._device), resolution), *stages)
-        return {stage: self._store.keep(feature) for stage, feature in zip(stages, features, strict=True)}
+        def run(images: Tensor, resolution: int, stages: Sequence[str]) -> Batch:
+            found = teacher.features(resize(images_last(images, device), resolution), *stages)
+            step()
+            return {stage: store.keep(feature) for stage, feature in zip(stages, found, strict=True)}
+
+        self.taps = taps
+        sources = sorted({source for source, _ in taps.values()})
+        every = sorted({stage for pair in taps.values() for stage in pair})
+        self._calibration = {r: [run(images, r, sources) for images in calibration] for r in resolutions}
+        self._evaluation = {r: [run(images, r, every) for images in evaluation] for r in resolutions}
+        self._of: dict[tuple[str, int], Features] = {}
 
     def of(self, stage: str, resolution: int) -> Features:
-        """Features for a stage's students at one resolution."""
-        (source, target), (calibration, evaluation) = self.taps[stage], self._found[resolution]
-        if (stage, resolution) not in self._variances:
-            self._variances[stage, resolution] = [channel_variance(found[target]) for found in evaluation]
-        variances = self._variances[stage, resolution]
-        targets = [Target(f[source], f[target], v) for f, v in zip(evaluation, variances, strict=True)]
-        return Features([found[source] for found in calibration], targets)
+        """Return the features for a stage's students at one resolution."""
+        if (stage, resolution) not in self._of:
+            source, target = self.taps[stage]
+            batches = self._evaluation[resolution]
+            targets = [Target(batch[source], batch[target], channel_variance(batch[target])) for batch in batches]
+            inputs = [batch[source] for batch in self._calibration[resolution]]
+            self._of[stage, resolution] = Features(inputs, targets)
+        return self._of[stage, resolution]

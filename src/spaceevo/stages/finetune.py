@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
 
 import torch
-from annotated_types import Ge, Lt
 
 from spaceevo.errors import ConfigError, choices
 from spaceevo.lit.finetune import FinetuneModule
 from spaceevo.lit.module import MultiPassModule
 from spaceevo.nn.checkpoint import CheckpointMeta
-from spaceevo.nn.evaluate import top1
 from spaceevo.nn.loading import load_state
 from spaceevo.nn.subnets import Subnet, read_subnet
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.prepare import float_state, set_quant
 from spaceevo.space.superspace import SpaceMember
-from spaceevo.stages.job import Input, Outcome, file_input
+from spaceevo.stages.job import Outcome
 from spaceevo.stages.selection import Selection
-from spaceevo.stages.training import TrainingJob, TrainingSettings
+from spaceevo.stages.settings import SpaceSettings
+from spaceevo.stages.training import Share, TrainingJob, TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneSettings(TrainingSettings):
+class FinetuneSettings(TrainingSettings, SpaceSettings):
     """Says which subnet is trained, and how."""
 
-    space: str | None  # encoding of the space; None takes the best found
     subnet: str | None  # encoding, `max`, `min` or published name of a found subnet; None takes the chosen one
     checkpoint: Path | None  # the subnet's own checkpoint; None takes that of the last subnet search
-    label_smoothing: Annotated[float, Ge(0), Lt(1)]  # share of the target that all classes have in common
+    label_smoothing: Share  # share of the target that all classes have in common
     freeze_body: bool  # whether all but the classifier keeps its weights, norms and quantisers
 
 
@@ -41,7 +37,6 @@ class FinetuneJob(TrainingJob[FinetuneSettings]):
     """Gives a subnet a new classifier and trains it; the INT8 body keeps its quantisers."""
 
     name = "finetune"
-    main_figure = "top1"
 
     @cached_property
     def source(self) -> Path:
@@ -84,32 +79,28 @@ class FinetuneJob(TrainingJob[FinetuneSettings]):
         start = self.start.member
         return self.superspace.with_classes(self.data.num_classes).member(start.blocks, start.windows, start.align)
 
-    def inputs(self) -> Mapping[str, Input]:
-        """Return the images and the subnet."""
-        return {**super().inputs(), "subnet": file_input(self.source)}
+    @property
+    def _dataset(self) -> str:
+        return str(getattr(self.data, "dataset", self.data.root.name))
+
+    def checkpoint(self, int8: bool) -> Path:
+        """Return the file of the finetuned subnet."""
+        return self.workspace.layout.finetuned(str(self.member), str(self.start.spec), self._dataset, int8)
+
+    def starts(self) -> dict[str, Path]:
+        """Return the subnet."""
+        return {"subnet": self.source}
 
     def work(self) -> Outcome:
         """Train, then tell the top-1."""
-        dataset = str(getattr(self.data, "dataset", self.data.root.name))
-        spec, member, quant = self.start.spec, self.member, self.settings.quant
-        target = self.workspace.layout.finetuned(str(member), str(spec), dataset, self.int8)
-        trainee = self.trainee(
-            f"finetune_{dataset}_{self.precision}",
-            target,
-            {"subnet": file_input(self.source).state(None)},
-            CheckpointMeta(space=str(member), subnet=str(spec), classes=self.data.classes, quant=quant, data=dataset),
-            besides=("space", "subnet", "checkpoint"),
+        spec, classes, quant = str(self.start.spec), self.data.classes, self.settings.quant
+        meta = CheckpointMeta(space=str(self.member), subnet=spec, classes=classes, quant=quant, data=self._dataset)
+        found = self.train(
+            f"finetune_{self._dataset}", meta, self._make_module, besides=("space", "subnet", "checkpoint")
         )
-        found = self.training.fit(
-            trainee,
-            self._make_module,
-            lambda module: {"top1": top1(module.network, self.data.test())},
-            anew=self.workspace.force,
-        )
-        figures = {"subnet": str(spec), "classes": self.data.num_classes, "top1": found["top1"]}
-        figures[f"finetune_{self.precision}_top1"] = found["top1"]
-        following = self.workspace.commands("export", f"checkpoint={target}", f"quant={quant}", without=("subnet",))
-        return Outcome(figures, self.training.made, following, self.training.device)
+        figures = {"subnet": spec, "classes": len(classes), **found, f"finetune_{self.precision}_top1": found["top1"]}
+        changes = (f"checkpoint={self.checkpoint(self.int8)}", f"quant={quant}")
+        return self.outcome(figures, self.workspace.commands("export", *changes, without=("subnet",)))
 
     def _make_module(self) -> MultiPassModule:
         settings = self.settings

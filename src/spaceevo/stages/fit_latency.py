@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from annotated_types import Gt, Lt
-from numpy.typing import NDArray
 
 from spaceevo.artifacts import Component, fingerprint
 from spaceevo.errors import ConfigError
@@ -23,9 +22,9 @@ from spaceevo.space.encoding import parse_substage
 from spaceevo.space.placement import PlacedBlock, block_key, place
 from spaceevo.space.superspace import Superspace
 from spaceevo.space.walk import output_hw
-from spaceevo.stages.job import Input, Job, Outcome, file_input, value_input
-from spaceevo.stages.selection import read_superspace
-from spaceevo.stages.settings import Seed
+from spaceevo.stages.job import Input, Outcome, file_input, value_input
+from spaceevo.stages.selection import SuperspaceJob
+from spaceevo.stages.settings import Seed, SuperspaceSettings
 from spaceevo.terminal import progress
 
 LEAST_MS = 1e-6
@@ -39,11 +38,10 @@ class FitLatencyRecipe:
     held_out: Annotated[float, Gt(0), Lt(1)]  # share of the rows that the check leaves out
 
 
-@dataclass(frozen=True)
-class FitLatencySettings:
+@dataclass(frozen=True, kw_only=True)
+class FitLatencySettings(SuperspaceSettings):
     """Says which tables are solved, and for which platform."""
 
-    superspace: Mapping[str, Any]  # description of the superspace
     platform: Component[Platform]  # whose table is written; it is not made, since its table is not there yet
     seed: Seed  # decides which rows are held out
     source: Path | None  # folder of the stage tables, `<stage>_<block>_<window>.csv`
@@ -51,16 +49,11 @@ class FitLatencySettings:
     recipe: FitLatencyRecipe  # how the fit is checked
 
 
-class FitLatencyJob(Job[FitLatencySettings]):
+class FitLatencyJob(SuperspaceJob[FitLatencySettings]):
     """Solves block latencies from stage tables, checks them on rows held out, and writes a platform's table."""
 
     name = "fit_latency"
     main_figure = "within_1_percent"
-
-    @cached_property
-    def superspace(self) -> Superspace:
-        """The superspace."""
-        return read_superspace(self.settings.superspace)
 
     @property
     def platform_name(self) -> str:
@@ -104,19 +97,16 @@ class FitLatencyJob(Job[FitLatencySettings]):
 
     def inputs(self) -> Mapping[str, Input]:
         """Return the stage tables, the exact block latencies where there are any, and where the result goes."""
-        exact = self.settings.exact
-        paths = self.files if exact is None else {**self.files, "exact": exact}
-        return {
-            **{name: file_input(path) for name, path in paths.items()},
-            "table": value_input(str(self.table_file)),
-        }
+        exact = {} if self.settings.exact is None else {"exact": self.settings.exact}
+        found = {name: file_input(path) for name, path in {**self.files, **exact}.items()}
+        return {**found, "table": value_input(str(self.table_file))}
 
     def work(self) -> Outcome:
         """Read, hold out, solve, check, solve with all rows, write."""
         exact_ms = LatencyTable.load(self.settings.exact).entries if self.settings.exact is not None else {}
+        held_out = self.settings.recipe.held_out
         rows = StageRows.of(_rows(self.superspace, self.files))
-        places = np.random.default_rng(self.settings.seed).random(len(rows.latency_ms))
-        is_held_out = places < self.settings.recipe.held_out
+        is_held_out = np.random.default_rng(self.settings.seed).random(len(rows.latency_ms)) < held_out
         checked = rows.select(is_held_out)
         solved = solve_blocks(rows.select(~is_held_out), exact_ms)
         errors = np.abs(checked.occurrences @ solved / checked.latency_ms - 1)
@@ -127,7 +117,7 @@ class FitLatencyJob(Job[FitLatencySettings]):
             "exact_blocks": sum(key in exact_ms for key in rows.keys),
             **_exact_rows(rows, exact_ms),
             "held_out_rows": int(is_held_out.sum()),
-            **{f"within_{percent}_percent": _share(errors, percent) for percent in PERCENTS},
+            **{f"within_{p}_percent": round(100 * float((errors <= p / 100).mean()), 2) for p in PERCENTS},
         }
         changes = (f"platform={self.platform_name}", "latency_constraint=<ms>")
         following = self.workspace.commands("space_search", *changes, without=("source", "exact"))
@@ -158,10 +148,8 @@ def _rows(superspace: Superspace, files: dict[str, Path]) -> Iterator[tuple[list
 
 
 def _fixed_choices(superspace: Superspace) -> Iterator[PlacedBlock]:
-    """Every block that first_conv, stage0 and head can be."""
-    for template in superspace.stages:
-        if template.is_searched:
-            continue
+    """List every block that first_conv, stage0 and head can be."""
+    for template in (stage for stage in superspace.stages if not stage.is_searched):
         space = superspace.stage_space(template.name)
         for resolution in superspace.supernet_resolutions:
             hw = superspace.input_hw(template.name, resolution)
@@ -180,7 +168,3 @@ def _exact_rows(rows: StageRows, exact_ms: Mapping[str, float]) -> dict[str, flo
         return {"rows_of_exact_blocks": 0}
     difference = np.abs(rows.occurrences @ latency - rows.latency_ms)[covered]
     return {"rows_of_exact_blocks": int(covered.sum()), "exact_max_difference_ms": float(f"{difference.max():.3g}")}
-
-
-def _share(errors: NDArray[np.float64], percent: int) -> float:
-    return round(100 * float((errors <= percent / 100).mean()), 2)

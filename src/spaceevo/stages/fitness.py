@@ -12,7 +12,7 @@ from spaceevo.space.encoding import SubnetSpec
 
 
 class Fitness:
-    """Evaluations of one supernet's subnets, appended to a file, one a line: a subnet and its correct answers by chunk.
+    """Evaluates one supernet's subnets; appends to a file, one a line: a subnet and its correct answers by chunk.
 
     What an evaluation amounts to follows from those counts and from what is asked, so it does not matter which search
     made it, nor when. A killed search is run again from its seed: it finds here what it had evaluated, repeats itself
@@ -30,7 +30,7 @@ class Fitness:
         self.path = path
         self.ranks = ranks
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.counts = {SubnetSpec.parse(subnet): counts for subnet, counts in _read(path)}
+        self.counts = _read(path)
 
     def evaluate(
         self,
@@ -38,13 +38,7 @@ class Fitness:
         hopeless_below: Callable[[SubnetSpec], float | None] = lambda _: None,
         on_evaluation: Callable[[SubnetSpec, Evaluation], None] = lambda *_: None,
     ) -> dict[SubnetSpec, Evaluation]:
-        """Evaluate what is not known yet, over all processes.
-
-        Args:
-            specs: the subnets.
-            hopeless_below: top-1 in percent that a subnet must reach to be of use.
-            on_evaluation: receives what each subnet's evaluation gave.
-        """
+        """Evaluate what is not known yet, over all processes; `hopeless_below` is the top-1 in percent to reach."""
         asked = {spec: hopeless_below(spec) for spec in specs}
         found: dict[SubnetSpec, Evaluation] = {}
 
@@ -76,12 +70,10 @@ def by_text(evaluator: SubnetEvaluator) -> Work:
     return work
 
 
-def _read(path: Path) -> list[tuple[str, list[int]]]:
-    """The lines of a file; the last one of a killed run may be half written, and is cut off."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
+def _read(path: Path) -> dict[SubnetSpec, list[int]]:
+    """Read the lines of a file; the last one of a killed run may be half written, and is cut off."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
         path.write_text(whole, encoding="utf-8")
-    return [(subnet, counts) for subnet, counts in map(json.loads, whole.splitlines())]
+    return {SubnetSpec.parse(subnet): counts for subnet, counts in map(json.loads, whole.splitlines())}

@@ -13,7 +13,7 @@ from spaceevo.nn.evaluate import top1
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.program import Program
-from spaceevo.report.front import Drawn, draw_fronts
+from spaceevo.report.front import PlatformFront, draw_fronts
 from spaceevo.search.front import front
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.encoding import SubnetSpec
@@ -70,28 +70,29 @@ class FrontFiles:
 
     def write(self, supernet: Supernet, fronts: Sequence[Found], platforms: Mapping[str, object]) -> Outcome:
         """Test, extract and measure the subnets of all fronts; write and print everything."""
-        member = self._source.selection.member
-        file = self.workspace.shared(self._source.selection.front_file)
+        selection, settings = self._source.selection, self._source.settings
+        file = self.workspace.shared(selection.front_file)
         specs = list(dict.fromkeys(spec for found in fronts for spec in found.shown))
         extracted = self._test_and_extract(supernet, specs, file.parent / "subnets")
         rows = [row for found in fronts for row in self._rows(found, extracted, platforms[found.platform])]
         limits = {found.platform: tuple(found.chosen) for found in fronts}
         chosen = {found.platform: {f"{ms:g}": str(spec) for ms, spec in found.chosen.items()} for found in fronts}
         first = str(next(iter(fronts[0].chosen.values())))
-        Front(str(member), first, tuple(rows), limits[fronts[0].platform], limits, chosen).write(file)
+        space = str(selection.member)
+        Front(space, first, tuple(rows), limits[fronts[0].platform], limits, chosen).write(file)
         evaluated = {f.platform: [(f.latency_ms(s), e.top1) for s, e in f.evaluations.items()] for f in fronts}
         outputs = _write_tables([asdict(row) for row in rows], limits, self.workspace.output, evaluated)
         outputs |= {"chosen": file, "subnets": file.parent / "subnets"}
-        quant = self._source.settings.quant if self._source.settings.int8 else "deploy"
+        changes = (f"space={space}", f"quant={settings.quant if settings.int8 else 'deploy'}")
         dropped = ("subnet", "latency_constraint")  # export takes the chosen one
-        following = self.workspace.commands("export", f"space={member}", f"quant={quant}", without=dropped)
-        figures = {"space": str(member), **_figures(fronts, rows, first)}
+        following = self.workspace.commands("export", *changes, without=dropped)
+        figures = {"space": space, **_figures(fronts, rows, first)}
         return Outcome(figures, outputs, following, str(self.workspace.device))
 
     def _test_and_extract(
         self, supernet: Supernet, specs: Sequence[SubnetSpec], folder: Path
     ) -> dict[SubnetSpec, Extracted]:
-        """Top-1 on the test images of every subnet, and its checkpoints: INT8, and fp32 where its supernet is there."""
+        """Find top-1 on the test images of every subnet; keep it in INT8, and in fp32 where that supernet is there."""
         shutil.rmtree(folder, ignore_errors=True)  # those of an earlier search
         int8 = self._source.settings.int8
         test, precision = self.extraction.data.test(), "int8" if int8 else "fp32"
@@ -114,7 +115,6 @@ class FrontFiles:
         rows = []
         for spec in found.shown:
             cost = subnet_cost(self._source.selection.member, spec)
-            subnet = extracted[spec]
             row = FrontSubnet(
                 platform=found.platform,
                 subnet=str(spec),
@@ -122,32 +122,29 @@ class FrontFiles:
                 latency_ms=found.latency_ms(spec),
                 measured_ms=None,
                 held_out_top1=found.evaluations[spec].top1,
-                top1=subnet.top1,
+                top1=extracted[spec].top1,
                 mmacs=cost.mmacs,
                 mparams=cost.mparams,
-                file=subnet.number,
-                int8_file=subnet.files.get("int8"),
-                fp32_file=subnet.files.get("fp32"),
+                file=extracted[spec].number,
+                int8_file=extracted[spec].files.get("int8"),
+                fp32_file=extracted[spec].files.get("fp32"),
             )
             rows.append(row)
         if not isinstance(platform, Measures) or self._source.settings.quant != "deploy":
             return rows
         networks = {str(spec): extracted[spec].network for spec in found.shown}
-        measured_ms = platform.measured_ms({text: _program(network) for text, network in networks.items()})
+        programs = {text: to_program(one, (3, one.resolution, one.resolution)) for text, one in networks.items()}
+        measured_ms = platform.measured_ms(programs)
         return [replace(row, measured_ms=measured_ms[row.subnet]) for row in rows]
-
-
-def _program(network: Network) -> Program:
-    return to_program(network, (3, network.resolution, network.resolution))
 
 
 def _write_tables(
     rows: Sequence[Row], limits_ms: Mapping[str, Sequence[float]], output: Path, evaluated: Mapping[str, Evaluated]
 ) -> dict[str, Path]:
-    """CSV and picture of the fronts, and the table on the screen."""
+    """Write CSV and picture of the fronts; print the table."""
     write_csv(output / "front.csv", rows)
     drawn = [
-        Drawn(name, [row for row in rows if row["platform"] == name], limits_ms[name], evaluated[name])
+        PlatformFront(name, [row for row in rows if row["platform"] == name], limits_ms[name], evaluated[name])
         for name in limits_ms
     ]
     draw_fronts(output / "front.png", drawn)
@@ -176,21 +173,21 @@ def _figures(fronts: Sequence[Found], rows: Sequence[FrontSubnet], chosen: str) 
     return figures
 
 
-def merge_jobs(folder: Path) -> None:
-    """Join the fronts of a sweep's jobs into `front.csv` and `front.png` in the sweep's folder.
+def merge_fronts(folder: Path, jobs: Sequence[Path]) -> None:
+    """Join the fronts that jobs left in their folders into `front.csv` and `front.png` in the sweep's folder.
 
     Jobs may differ in anything: seeds or limits of one search spread over machines, platforms, supernets.
     """
-    jobs = [Front.read(path) for path in sorted(folder.glob(f"*/{FRONT_FILE}"))]
+    fronts = [Front.read(job / FRONT_FILE) for job in jobs if (job / FRONT_FILE).exists()]
     merged: list[Row] = []
     limits: dict[str, list[float]] = {}
     evaluated: dict[str, Evaluated] = {}
-    for name in dict.fromkeys(row.platform for job in jobs for row in job.front):
-        mine = {(job.space, row.subnet): row for job in jobs for row in job.front if row.platform == name}
+    for name in dict.fromkeys(row.platform for found in fronts for row in found.front):
+        mine = {(found.space, row.subnet): row for found in fronts for row in found.front if row.platform == name}
         evaluated[name] = [(row.latency_ms, row.held_out_top1) for row in mine.values()]
         plain = [{"space": space, **asdict(row)} for (space, _), row in mine.items()]
         merged += [plain[index] for index in front(evaluated[name])]
-        limits[name] = sorted({ms for job in jobs for ms in job.limits_ms.get(name, ())})
+        limits[name] = sorted({ms for found in fronts for ms in found.limits_ms.get(name, ())})
     if merged:
         files = _write_tables(merged, limits, folder, evaluated)
-        console.print(f"front of {len(jobs)} jobs: {files['front']}, {files['picture']}")
+        console.print(f"front of {len(fronts)} jobs: {files['front']}, {files['picture']}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
 from pathlib import Path
 from random import Random
 from typing import Literal
@@ -14,7 +15,7 @@ from spaceevo.nn.evaluate import Evaluation
 from spaceevo.platforms.base import Platform
 from spaceevo.search.evolution import GenerationalEvolution, SearchState, Strategy, evolve
 from spaceevo.search.front import FrontEvolution, Staircase, evenly, front
-from spaceevo.search.prediction import ScorePrediction
+from spaceevo.search.prediction import predict_scores
 from spaceevo.search.problems import SubnetProblem
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember
@@ -73,70 +74,54 @@ class Found:
         return sorted(dict.fromkeys([*self.front, *self.chosen.values()]), key=self.latency_ms)
 
 
+@dataclass
 class FrontSearch:
     """Searches for one platform.
-
-    Args:
-        member: the space.
-        name: name of the platform.
-        platform: predicts latencies.
-        limits: latency limits in ms.
-        recipe: how to search.
-        seed: decides what is sampled.
-        fitness: evaluates subnets.
-        output: folder of the file that says where the search stands.
 
     Raises:
         ConstraintError: it is known that no subnet meets the lowest limit; nothing has been evaluated then.
     """
 
-    def __init__(
-        self,
-        member: SpaceMember,
-        name: str,
-        platform: Platform,
-        limits: Sequence[float],
-        recipe: SubnetSearchRecipe,
-        seed: int,
-        fitness: Fitness,
-        output: Path,
-    ) -> None:
-        self.member = member
-        self.name = name
-        self.limits = limits
-        self.recipe = recipe
-        self.seed = seed
-        self.fitness = fitness
-        self.output = output
-        self.latency = Latencies(platform, member)
-        self.evaluations: dict[SubnetSpec, Evaluation] = {}
-        lowest, fastest = min(limits), platform.fastest(member)
+    member: SpaceMember  # the space
+    name: str  # name of the platform
+    platform: Platform  # predicts latencies
+    limits: Sequence[float]  # latency limits in ms
+    recipe: SubnetSearchRecipe  # how to search
+    seed: int  # decides what is sampled
+    fitness: Fitness  # evaluates subnets
+    output: Path  # folder of the file that says where the search stands
+    evaluations: dict[SubnetSpec, Evaluation] = field(default_factory=dict)  # those of this search
+
+    def __post_init__(self) -> None:
+        """Check the lowest limit."""
+        lowest, fastest = min(self.limits), self.platform.fastest(self.member)
         if fastest is not None and self.latency(fastest) > lowest:
             raise ConstraintError(
-                f"latency_constraint = {lowest:g} ms: the fastest subnet of {member} takes "
-                f"{self.latency(fastest):.4g} ms on {name} ({fastest}); set it higher, or take another space"
+                f"latency_constraint = {lowest:g} ms: the fastest subnet of {self.member} takes "
+                f"{self.latency(fastest):.4g} ms on {self.name} ({fastest}); set it higher, or take another space"
             )
+
+    @cached_property
+    def latency(self) -> Callable[[SubnetSpec], float]:
+        """Predicts the latency of a subnet in ms, of each once."""
+        return cache(partial(self.platform.subnet_ms, self.member))
 
     def run(self) -> Found:
         """Search once for all limits, or as published once for each."""
         if self.recipe.method == "front":
-            problem = self._problem(self._lowest(min(self.limits)), max(self.limits))
-            how = self.recipe.front
+            how, problem = self.recipe.front, self._problem(min(self.limits), max(self.limits))
             strategy = FrontEvolution(problem, how.population, how.generations, how.children, how.screened)
             self._evolve(strategy, Random(f"{self.seed}"), stops=True)
-        else:
-            for limit in self.limits:
-                self._evolve(self._published(limit), Random(f"{self.seed}-{limit}"), stops=False)
+        for limit in self.limits if self.recipe.method == "published" else ():
+            size, problem = self.recipe.evolution, self._problem(limit, limit)
+            published = GenerationalEvolution(problem, size.population, size.generations, size.mutants, size.crossovers)
+            self._evolve(published, Random(f"{self.seed}-{limit}"), stops=False)
         scores = {spec: found.top1 for spec, found in self.evaluations.items() if not found.stopped}
         points = [(self.latency(spec), score) for spec, score in scores.items()]
         best = [list(scores)[index] for index in front(points)]
         shown = evenly(best, [self.latency(spec) for spec in best], self.recipe.tested)
         chosen = {limit: self._best(scores, limit) for limit in self.limits}
         return Found(self.name, self.latency, self.evaluations, shown, chosen)
-
-    def _published(self, limit_ms: float) -> GenerationalEvolution[SubnetSpec]:
-        problem, how = self._problem(self._lowest(limit_ms), limit_ms), self.recipe.evolution
-        return GenerationalEvolution(problem, how.population, how.generations, how.mutants, how.crossovers)
 
     def _evolve(self, strategy: Strategy[SubnetSpec], rng: Random, stops: bool) -> None:
         with progress() as bar:
@@ -148,17 +133,12 @@ class FrontSearch:
                 bar.update(task, advance=1, description=f"subnets for {self.name}, best {best:.1f} %")
 
             def evaluate_batch(state: SearchState[SubnetSpec]) -> None:
-                stairs = self._staircase() if stops else None
-                self.fitness.evaluate(
-                    state.batch, lambda spec: stairs(self.latency(spec)) if stairs else None, on_evaluation=show
-                )
+                known = [(self.latency(s), e.top1) for s, e in self.evaluations.items() if not e.stopped]
+                stairs = Staircase(known if stops else [])  # top-1 to beat at a latency: the best of all as fast
+                self.fitness.evaluate(state.batch, lambda spec: stairs(self.latency(spec)), on_evaluation=show)
                 self._save_population(state)
 
             evolve(strategy, lambda spec: self.evaluations[spec].top1, rng, on_batch=evaluate_batch)
-
-    def _staircase(self) -> Staircase:
-        """Top-1 that a subnet has to beat at its latency: the best of what is at least as fast."""
-        return Staircase([(self.latency(spec), e.top1) for spec, e in self.evaluations.items() if not e.stopped])
 
     def _save_population(self, state: SearchState[SubnetSpec]) -> None:
         """Write what the next generation descends from, for people: a search continues from its evaluations."""
@@ -171,44 +151,33 @@ class FrontSearch:
 
     def _best(self, scores: Mapping[SubnetSpec, float], limit_ms: float) -> SubnetSpec:
         """The most accurate subnet within a limit; of several, the one that all evaluations together speak for."""
-        lowest = self._lowest(limit_ms)
-        within = [spec for spec in scores if lowest <= self.latency(spec) <= limit_ms]
+        problem = self._problem(limit_ms, limit_ms)
+        within = [spec for spec in scores if problem.feasible(spec)]
         if not within:
-            raise ConstraintError(f"no subnet found with {self._requirement(lowest, limit_ms)}")
-        return most_accurate(self.member, within, scores, self.latency)
+            raise ConstraintError(f"no subnet found with {problem.requirement}")
+        return most_accurate(within, scores, self.latency)
 
-    def _problem(self, low_ms: float, high_ms: float) -> SubnetProblem:
-        def is_feasible(spec: SubnetSpec) -> bool:
-            return low_ms <= self.latency(spec) <= high_ms
-
-        return SubnetProblem(self.member, is_feasible, self._requirement(low_ms, high_ms), self.latency)
-
-    def _requirement(self, low_ms: float, high_ms: float) -> str:
+    def _problem(self, lowest_limit_ms: float, limit_ms: float) -> SubnetProblem:
+        """The search among subnets within the highest limit, and at most `delta_ms` below the lowest."""
+        delta_ms = self.recipe.delta_ms
+        if delta_ms is not None and delta_ms > lowest_limit_ms:
+            allowed = f"above 0, up to the constraint {lowest_limit_ms:g} ms"
+            raise ConfigError(f"recipe.subnet_search.delta_ms = {delta_ms:g}; allowed: {allowed}")
+        low_ms = 0.0 if delta_ms is None else lowest_limit_ms - delta_ms
         smallest, largest = self.latency(self.member.smallest), self.latency(self.member.largest)
-        return (
-            f"latency in [{low_ms:g}, {high_ms:g}] ms on {self.name}; subnets of {self.member} take "
+        requirement = (
+            f"latency in [{low_ms:g}, {limit_ms:g}] ms on {self.name}; subnets of {self.member} take "
             f"{smallest:.4g} ms (smallest) to {largest:.4g} ms (largest); "
             "set latency_constraint, recipe.subnet_search.delta_ms"
         )
 
-    def _lowest(self, limit_ms: float) -> float:
-        """The lower end of latencies for a limit, in ms.
+        def is_feasible(spec: SubnetSpec) -> bool:
+            return low_ms <= self.latency(spec) <= limit_ms
 
-        Raises:
-            ConfigError: it would be below 0.
-        """
-        delta = self.recipe.delta_ms
-        if delta is None:
-            return 0.0
-        if delta > limit_ms:
-            raise ConfigError(
-                f"recipe.subnet_search.delta_ms = {delta:g}; allowed: above 0, up to the constraint {limit_ms:g} ms"
-            )
-        return limit_ms - delta
+        return SubnetProblem(self.member, is_feasible, requirement, self.latency)
 
 
 def most_accurate(
-    member: SpaceMember,
     specs: Sequence[SubnetSpec],
     scores: Mapping[SubnetSpec, float],
     latency_ms: Callable[[SubnetSpec], float],
@@ -219,21 +188,6 @@ def most_accurate(
     """
     best = max(scores[spec] for spec in specs)
     equal = [spec for spec in specs if scores[spec] == best]
-    predicted = ScorePrediction(member).predict(equal, list(scores.items()))
+    predicted = predict_scores(equal, list(scores.items()))
     ranked = sorted(zip(equal, predicted, strict=True), key=lambda pair: (-pair[1], latency_ms(pair[0])))
     return ranked[0][0]
-
-
-class Latencies:
-    """Predicts the latency of subnets in ms, of each once."""
-
-    def __init__(self, platform: Platform, member: SpaceMember) -> None:
-        self.platform = platform
-        self.member = member
-        self.known: dict[SubnetSpec, float] = {}
-
-    def __call__(self, spec: SubnetSpec) -> float:
-        """Predict the latency of one subnet."""
-        if spec not in self.known:
-            self.known[spec] = self.platform.subnet_ms(self.member, spec)
-        return self.known[spec]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from spaceevo.artifacts import Component, Layout, Plain, StageResult, differences, file_hash, fingerprint, identity
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # jobs that build no network start without torch
     import torch
+
+    from spaceevo.lit.datamodule import ImageFolderDataModule
+    from spaceevo.platforms.base import Platform
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -39,6 +42,18 @@ def file_input(path: Path) -> Input:
 def value_input(value: Plain) -> Input:
     """Return a plain value that stands outside the settings as an input."""
     return Input(lambda _: value)
+
+
+def images_input(data: ImageFolderDataModule) -> Input:
+    """Return the images as an input: their names, labels, splits and content, wherever they lie."""
+    return Input(lambda _: data.content_hash)
+
+
+def platform_input(platform: Platform) -> Input:
+    """Return a platform's latency table as an input; blocks measured since then leave a result current."""
+    return Input(
+        lambda known: platform.table_state(known.get("entries") if isinstance(known, dict) else None), grows=True
+    )
 
 
 class Maker(Protocol):
@@ -173,8 +188,8 @@ class Job(ABC, Generic[S]):
         """Do the work."""
 
     @classmethod
-    def merge_sweep(cls, folder: Path) -> None:
-        """Join what the jobs of a sweep left in the numbered folders below `folder`; most jobs have nothing to join."""
+    def merge_sweep(cls, folder: Path, jobs: Sequence[Path]) -> None:
+        """Join what the jobs of a sweep left in their folders, into `folder`; most jobs have nothing to join."""
 
     @cached_property
     def identity(self) -> dict[str, Plain]:

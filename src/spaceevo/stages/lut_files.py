@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from pathlib import Path
 from random import Random
@@ -27,9 +27,9 @@ from spaceevo.stages.job import Input
 
 
 class Sampled(NamedTuple):
-    """A sub-stage with the input it is tried on."""
+    """Describes a sub-stage with the input it is tried on."""
 
-    blocks: tuple[BlockChoice, ...]  # its blocks
+    blocks: tuple[BlockChoice, ...]
     cin: int  # channels of the input
     hw: int  # height and width of the input in pixels
     resolution: int  # of the images, in pixels
@@ -49,12 +49,11 @@ def sample_rows(space: StageSpace, input_hws: dict[int, int], count: int, seed: 
         seed: seed of everything random.
     """
     rng = Random(seed)
-    resolutions = list(input_hws)
     found = []
     for _ in range(count):
         blocks = sample_substage(space, rng)
         cin = rng.choice(space.cins)
-        resolution = rng.choice(resolutions)
+        resolution = rng.choice(list(input_hws))
         found.append(Sampled(blocks, cin, input_hws[resolution], resolution))
     return found
 
@@ -73,9 +72,9 @@ def substage_loss(
     device = next(student.parameters()).device
     recalibrate(student, features.calibration, lambda x: student(x.to(device)))
     total = torch.zeros((), device=device)
-    for source, output, variance in features.evaluation:
-        estimate = student(source.to(device))
-        total += noise_to_signal(estimate, output.to(device), variance_of, variance.to(device))
+    for target in features.evaluation:
+        source, output, variance = (tensor.to(device) for tensor in target)
+        total += noise_to_signal(student(source), output, variance_of, variance)
     for quantizer in untrained:
         quantizer.forget()
     return float(total) / len(features.evaluation)
@@ -92,7 +91,7 @@ def first_batches(batches: Iterable[tuple[Tensor, Tensor]], size: int, count: in
 
 
 class LutFile:
-    """One look-up table on the disk: its rows while it is being made, itself, and what it was made from.
+    """Keeps one look-up table on the disk: its rows while it is being made, itself, and what it was made from.
 
     A finished table has a record beside it, in `.made`; a table in the making has its rows in `.unfinished`, a line
     each below that record, so that a killed run goes on at the next row.
@@ -131,21 +130,17 @@ class LutFile:
 
     def begin(self, sampled: Sequence[Sampled]) -> int:
         """Take up the rows that a killed run left, where they are those of what is sampled; return how many."""
-        kept = [
-            row for row, _ in takewhile(lambda pair: pair[1].is_of(pair[0]), zip(self._rows(), sampled, strict=False))
-        ]
+        pairs = zip(self._rows(), sampled, strict=False)
+        kept = [row for row, _ in takewhile(lambda pair: pair[1].is_of(pair[0]), pairs)]
         lines = [json.dumps(self._record()), *map(str, kept)]
         write_text(self.unfinished, "".join(f"{line}\n" for line in lines))
         return len(kept)
 
-    def _rows(self) -> Iterator[LutRow]:
-        """The finished rows of a table in the making, if it is this one."""
-        if self.unfinished.is_file():
-            record, *lines = self.unfinished.read_text(encoding="utf-8").split("\n")[:-1] or [
-                ""
-            ]  # the last may be torn
-            if self._is_same(_parsed(record)):
-                yield from map(LutRow.parse, lines)
+    def _rows(self) -> Iterable[LutRow]:
+        """The whole rows of a table in the making, if it is this one; the last may be torn."""
+        text = self.unfinished.read_text(encoding="utf-8") if self.unfinished.is_file() else ""
+        record, *lines = text.split("\n")
+        return map(LutRow.parse, lines[:-1]) if self._is_same(_parsed(record)) else ()
 
     def append(self, row: LutRow) -> None:
         """Keep a row, rounded as the table has it."""
@@ -161,7 +156,7 @@ class LutFile:
 
 
 def _parsed(text: str) -> dict[str, Plain]:
-    """A record; nothing where it is none, as earlier versions left."""
+    """Read a record; nothing where it is none, as earlier versions left."""
     try:
         found = json.loads(text)
     except ValueError:

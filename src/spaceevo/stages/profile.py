@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any
@@ -25,11 +24,10 @@ from spaceevo.platforms.measuring import MeasuringPlatform
 from spaceevo.report.latency import draw_predictions
 from spaceevo.space.placement import PlacedBlock, subnet_blocks
 from spaceevo.space.superspace import Superspace
-from spaceevo.stages.inputs import platform_input
-from spaceevo.stages.job import Input, Job, Outcome
+from spaceevo.stages.job import Input, Outcome, platform_input
 from spaceevo.stages.profile_timings import Network, ProfileTimings, sample_blocks, sample_networks
-from spaceevo.stages.selection import read_superspace
-from spaceevo.stages.settings import Count, Seed
+from spaceevo.stages.selection import SuperspaceJob
+from spaceevo.stages.settings import Count, Seed, SuperspaceSettings
 
 BLOCKS = "blocks"
 NETWORKS = "networks"
@@ -50,11 +48,10 @@ class ProfileRecipe:
     repeats: Count  # timings in a pass
 
 
-@dataclass(frozen=True)
-class ProfileSettings:
+@dataclass(frozen=True, kw_only=True)
+class ProfileSettings(SuperspaceSettings):
     """Says which platform is measured."""
 
-    superspace: Mapping[str, Any]  # description of the superspace
     platform: Component[Platform]  # the platform
     seed: Seed  # decides which blocks and networks are sampled
     recipe: ProfileRecipe  # how much is measured
@@ -70,11 +67,7 @@ class Sample:
 
     @classmethod
     def of(cls, superspace: Superspace, seed: int, recipe: ProfileRecipe) -> Sample:
-        """Sample blocks and networks.
-
-        Raises:
-            ConfigError: so few blocks tell nothing of some blocks of the networks.
-        """
+        """Sample blocks and networks; blocks are of all families that the networks have."""
         rng = Random(seed)
         blocks = sample_blocks(superspace, rng, recipe.blocks)
         networks = sample_networks(superspace, rng, recipe.networks)
@@ -84,26 +77,17 @@ class Sample:
 
 
 def check_families(blocks: Mapping[str, PlacedBlock], networks: Iterable[Network]) -> None:
-    """Check that of every family of blocks in the networks some were sampled.
-
-    Raises:
-        ConfigError: of a family there are none.
-    """
+    """Raise a `ConfigError` unless some blocks of every family of blocks in the networks were sampled."""
     needed = {family_of(spec) for network in networks for spec, _ in subnet_blocks(*network)}
     if missing := sorted(needed - {family_of(spec) for spec, _ in blocks.values()}):
         raise ConfigError(f"recipe.profile.blocks = {len(blocks)} leaves out {choices(missing)}; set it higher")
 
 
-class ProfileJob(Job[ProfileSettings]):
+class ProfileJob(SuperspaceJob[ProfileSettings]):
     """Measures random blocks and networks, fits a predictor into the platform's table, and checks it."""
 
     name = "profile"
     main_figure = "within_10_percent"
-
-    @cached_property
-    def superspace(self) -> Superspace:
-        """The superspace."""
-        return read_superspace(self.settings.superspace)
 
     def platform(self) -> MeasuringPlatform:
         """Make the platform, with its table as it is now.
@@ -181,12 +165,15 @@ def _check(
 ) -> tuple[list[Row], PredictionError]:
     """Predicted and measured latency of networks that the fit did not see."""
     predictor, latency_ms = BlockLatency(table, interpolate=True), timings.latency_ms(UNSEEN)
-    rows: list[Row] = []
-    for name, (member, spec) in unseen.items():
-        predicted_ms = predictor.predict(member, spec)
-        rows.append(
-            {"space": str(member), "subnet": str(spec), "predicted_ms": predicted_ms, "measured_ms": latency_ms[name]}
-        )
+    rows: list[Row] = [
+        {
+            "space": str(member),
+            "subnet": str(spec),
+            "predicted_ms": predictor.predict(member, spec),
+            "measured_ms": latency_ms[name],
+        }
+        for name, (member, spec) in unseen.items()
+    ]
     return rows, PredictionError.of(*_columns(rows))
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
 
-from spaceevo.artifacts import atomic_path, fingerprint, parse_record, read_json, write_json
+from spaceevo.artifacts import fingerprint, parse_record, read_json, write_bytes, write_json
 from spaceevo.latency.roofline import family_of
 from spaceevo.platforms.measuring import MeasuringPlatform
 from spaceevo.runtimes.random_program import random_program
@@ -74,14 +74,6 @@ class _Record:
     fingerprint: str
     collections: dict[str, Timed] = field(default_factory=dict)
 
-    @classmethod
-    def read(cls, path: Path, fingerprint: str) -> _Record:
-        """Read the file; timings under another fingerprint are not taken up."""
-        content = read_json(path) if path.exists() else {}
-        if isinstance(content, dict) and content.get("fingerprint") == fingerprint:
-            return parse_record(cls, content, path)
-        return cls(fingerprint)
-
 
 class ProfileTimings:
     """Times blocks and networks pass by pass into a file, so that a killed run goes on; the least of the passes counts.
@@ -103,15 +95,13 @@ class ProfileTimings:
         self.path = path
         self.passes = passes
         self.budget_s = budget_s
-        self.record = _Record.read(path, fingerprint)
+        self.record = _Record(fingerprint)
+        content = read_json(path) if path.exists() else {}
+        if isinstance(content, dict) and content.get("fingerprint") == fingerprint:
+            self.record = parse_record(_Record, content, path)
 
     def measure(self, collections: Collections, repeats: int) -> None:
-        """Make and time the models that miss a pass.
-
-        Args:
-            collections: blocks and networks.
-            repeats: timings of each in a pass.
-        """
+        """Make and time the models that miss a pass, each so many times in a pass."""
         for what in collections:
             self.record.collections.setdefault(what, Timed())
         todo = [self._parts(collections, number) for number in range(self.passes)]
@@ -177,20 +167,19 @@ class ProfileTimings:
 class _Models(Mapping[str, bytes]):
     """Blocks and networks as models, each made once, when first asked for, and kept in a folder: they are large."""
 
-    def __init__(self, platform: MeasuringPlatform, items: Mapping[str, PlacedBlock | Network], folder: Path) -> None:
+    def __init__(self, platform: MeasuringPlatform, parts: Mapping[str, PlacedBlock | Network], folder: Path) -> None:
         self.platform = platform
-        self.items_by_name = items
+        self.parts = parts
         self.folder = folder
 
     def __getitem__(self, name: str) -> bytes:
         path = self.folder / f"{fingerprint(name)}.{self.platform.runtime.format}"
         if not path.exists():
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(self.platform.runtime.prepare(self._compile(self.items_by_name[name])))
+            write_bytes(path, self.platform.runtime.prepare(self._compile(self.parts[name])))
         return path.read_bytes()
 
-    def _compile(self, item: PlacedBlock | Network) -> bytes:
-        first, second = item
+    def _compile(self, part: PlacedBlock | Network) -> bytes:
+        first, second = part
         if isinstance(first, SpaceMember) and isinstance(second, SubnetSpec):
             return self.platform.compile(random_program(subnet_blocks(first, second)))
         assert not isinstance(first, SpaceMember)
@@ -198,7 +187,7 @@ class _Models(Mapping[str, bytes]):
         return self.platform.compile_block((first, second))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.items_by_name)
+        return iter(self.parts)
 
     def __len__(self) -> int:
-        return len(self.items_by_name)
+        return len(self.parts)

@@ -12,10 +12,10 @@ from spaceevo.artifacts import FRONT_FILE, Front
 from spaceevo.errors import ConfigError, MissingArtifactError
 from spaceevo.space.description import found_space, parse_description
 from spaceevo.space.encoding import SubnetSpec
-from spaceevo.space.published import published_model, published_models
+from spaceevo.space.published import published_model, published_models, published_names
 from spaceevo.space.superspace import SpaceMember, Superspace
 from spaceevo.stages.job import Input, Job, Made, Workspace, file_input
-from spaceevo.stages.settings import SpaceSettings, SupernetSettings, Texts
+from spaceevo.stages.settings import SpaceSettings, SupernetSettings, SuperspaceSettings, Texts
 
 if TYPE_CHECKING:  # jobs that build no network start without torch
     from spaceevo.lit.datamodule import ImageFolderDataModule
@@ -24,11 +24,7 @@ if TYPE_CHECKING:  # jobs that build no network start without torch
 
 
 def read_superspace(description: Mapping[str, Any]) -> Superspace:
-    """Turn the superspace of a job's settings into one.
-
-    Raises:
-        ConfigError: lists every fault of the description.
-    """
+    """Turn the superspace of a job's settings into one; a `ConfigError` lists every fault of the description."""
     return parse_description(description, source=str(description.get("name")))
 
 
@@ -54,10 +50,13 @@ class Selection:
 
     def input(self) -> dict[str, Input]:
         """Return the files that decide the choice, where none is made by settings."""
-        found: dict[str, Input] = {}
-        if self.space is None:
-            found["space"] = file_input(self.workspace.layout.space_choice(self.superspace.name))
-        return found
+        file = self.workspace.layout.space_choice(self.superspace.name)
+        return {"space": file_input(file)} if self.space is None else {}
+
+    @cached_property
+    def names(self) -> dict[SubnetSpec, str]:
+        """Names of the subnets that have one: published ones, `max` and `min`."""
+        return {self.member.largest: "max", self.member.smallest: "min"} | published_names(self.member)
 
     def subnets(self, *defaults: SubnetSpec) -> list[SubnetSpec]:
         """Return the subnets asked for, or the defaults.
@@ -71,17 +70,16 @@ class Selection:
         texts = [self.subnet] if isinstance(self.subnet, str) else list(self.subnet)
         if not texts:
             raise ConfigError("subnet = []; allowed: a subnet, max, min, a published name, or a list of them")
-        found = [self._parse(text) for text in texts]
-        for spec in found:
-            self.member.validate(spec)
-        return found
+        return [self._parse(text) for text in texts]
 
     def _parse(self, text: str) -> SubnetSpec:
         corners = {"max": self.member.largest, "min": self.member.smallest}
         if text in corners:
             return corners[text]
         known = published_model(text).spec if "@" in text or text in published_models() else None
-        return known or SubnetSpec.parse(text)
+        spec = known or SubnetSpec.parse(text)
+        self.member.validate(spec)
+        return spec
 
     @property
     def front_file(self) -> Path:
@@ -108,9 +106,7 @@ class Selection:
         """
         if self.subnet is not None:
             return self.subnets()[0]
-        spec = SubnetSpec.parse(self.front().chosen)
-        self.member.validate(spec)
-        return spec
+        return self._parse(self.front().chosen)
 
 
 @dataclass(frozen=True)
@@ -122,15 +118,12 @@ class SupernetSource:
 
     def file(self, int8: bool) -> Path:
         """Return the supernet's checkpoint: the one asked for, else the one trained here, else a released one."""
-        settings = self.settings
+        settings, layout = self.settings, self.selection.workspace.layout
         if settings.checkpoint is not None:
             return settings.checkpoint
-        layout = self.selection.workspace.layout
         trained = layout.supernet(str(self.selection.member), int8)
-        if settings.model is not None and not trained.exists():
-            released = layout.released_supernet(settings.model, int8)
-            return released if released.exists() else trained
-        return trained
+        released = layout.released_supernet(settings.model or "", int8)
+        return released if settings.model and released.exists() and not trained.exists() else trained
 
     def input(self, *precisions: bool) -> dict[str, Input]:
         """Return the checkpoints of these precisions (`True` is INT8) as inputs; random weights have none."""
@@ -171,17 +164,22 @@ class SupernetSource:
         return read_subnet(path, self.selection.superspace, self.selection.workspace.commands("subnet_search"))
 
 
+Q = TypeVar("Q", bound=SuperspaceSettings)
 P = TypeVar("P", bound=SpaceSettings)
 W = TypeVar("W", bound=SupernetSettings)
 
 
-class SpaceJob(Job[P]):
-    """Works on a space, or on subnets of it."""
+class SuperspaceJob(Job[Q]):
+    """Works on a superspace."""
 
     @cached_property
     def superspace(self) -> Superspace:
         """The superspace."""
         return read_superspace(self.settings.superspace)
+
+
+class SpaceJob(SuperspaceJob[P]):
+    """Works on a space, or on subnets of it."""
 
     @cached_property
     def selection(self) -> Selection:

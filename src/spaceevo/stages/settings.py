@@ -35,12 +35,10 @@ Texts = Annotated[str | tuple[str, ...] | None, PlainValidator(_texts)]
 
 def _numbers(value: Plain) -> int | tuple[int, ...] | None:
     """Take whole numbers from 0."""
-    listed = value if isinstance(value, list) else [value]
-    if not all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in listed):
-        if value is not None:
-            raise ValueError("a whole number from 0, or a list of such, or null")
-        return None
-    return tuple(value) if isinstance(value, list) else int(value)
+    listed = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(number) is int and number >= 0 for number in listed):
+        raise ValueError("a whole number from 0, or a list of such, or null")
+    return tuple(value) if isinstance(value, list) else value
 
 
 Numbers = Annotated[int | tuple[int, ...] | None, PlainValidator(_numbers)]
@@ -89,10 +87,16 @@ def limits_for(platform: str, constraint: LatencyConstraint) -> tuple[float, ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpaceSettings:
-    """Says which space a job works on."""
+class SuperspaceSettings:
+    """Says which superspace a job works on."""
 
-    superspace: Mapping[str, Any]  # description of the superspace
+    superspace: Mapping[str, Any]  # its description
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceSettings(SuperspaceSettings):
+    """Says also which space of it."""
+
     space: str | None  # encoding of the space; None takes the best of the last space search
 
 
@@ -104,19 +108,25 @@ class SubnetSettings(SpaceSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SupernetSettings(SpaceSettings):
-    """Says also whose weights a job works on, and with which images."""
+class NetworkSettings(SuperspaceSettings):
+    """Says what networks a job works on are like, and with which images."""
 
-    quant: Quant  # scheme of the INT8 weights, or `off`
-    # the supernet's weights, ours or released, or a subnet's own; None takes what was trained here
-    checkpoint: Path | None
-    weights: Literal["trained", "random"]  # `random` takes a network that was never trained
-    model: str | None  # name of the published supernet whose released file may be taken
     data: Component[Any]  # the images
+    quant: Quant  # scheme of INT8 networks, or `off` for fp32 ones
     seed: Seed  # seed of everything random
     threads: Count | None  # threads of torch; None leaves them to it
 
     @property
     def int8(self) -> bool:
-        """Whether the job works on INT8 weights."""
+        """Whether the job works on INT8 networks."""
         return self.quant != "off"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupernetSettings(NetworkSettings, SpaceSettings):
+    """Says also whose weights a job works on."""
+
+    # the supernet's weights, ours or released, or a subnet's own; None takes what was trained here
+    checkpoint: Path | None
+    weights: Literal["trained", "random"]  # `random` takes a network that was never trained
+    model: str | None  # name of the published supernet whose released file may be taken

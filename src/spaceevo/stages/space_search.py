@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import product
 from pathlib import Path
 from random import Random
 from typing import Annotated, Any, Literal
@@ -12,21 +12,20 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 from pydantic import FiniteFloat
 
-from spaceevo.artifacts import Component, Plain, SpaceChoice, read_json, write_json
+from spaceevo.artifacts import Component, Plain, SpaceChoice, read_json, write_csv, write_json
 from spaceevo.errors import ConfigError
 from spaceevo.platforms.base import Platform
+from spaceevo.report.spaces import SampledSpace, draw_distributions, draw_history
 from spaceevo.search.evolution import AgeingEvolution, LocalSearch, Strategy, evolve
 from spaceevo.search.lut import lut_file_name, lut_keys
 from spaceevo.search.optimum import OptimumSearch
 from spaceevo.search.problems import SpaceProblem
-from spaceevo.search.quality import QualityScorer
+from spaceevo.search.quality import Quality, QualityScorer
 from spaceevo.space.description import parse_space
-from spaceevo.space.superspace import SpaceMember, Superspace
-from spaceevo.stages.inputs import platform_input
-from spaceevo.stages.job import Input, Job, Made, Outcome, file_input
-from spaceevo.stages.scored_spaces import ScoredSpaces
-from spaceevo.stages.selection import read_superspace
-from spaceevo.stages.settings import Count, LatencyConstraint, Positive, Seed, Texts, limits_for
+from spaceevo.space.superspace import SpaceMember
+from spaceevo.stages.job import Input, Made, Outcome, file_input, platform_input
+from spaceevo.stages.selection import SuperspaceJob
+from spaceevo.stages.settings import Count, LatencyConstraint, Positive, Seed, SuperspaceSettings, Texts, limits_for
 from spaceevo.terminal import progress
 
 AUTO_POINT = 0.35
@@ -35,6 +34,9 @@ AUTO_SAMPLES = 1000
 SAVE_EVERY = 500
 """Evaluations between two saves of a search; they take a fraction of a second."""
 NO_LIMIT_MS = 1e9
+TOP_SPACES = 50
+SENSITIVE_SPACES = 10
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,12 @@ class LocalRecipe:
     total: Count  # evaluations at most
 
 
-@dataclass(frozen=True)
-class AgeingRecipe:
+@dataclass(frozen=True, kw_only=True)
+class AgeingRecipe(LocalRecipe):
     """Says how ageing evolution searches."""
 
     population: Count  # spaces that live at a time
     sample: Count  # of them, those among which the fittest has children
-    total: Count  # evaluations at most
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class SpaceSearchRecipe:
     """Says how spaces are searched and scored."""
 
     method: Literal["local", "ageing"]  # `local`, coordinate ascent, or `ageing`, the published evolution
-    local: LocalRecipe  # settings of the former
-    ageing: AgeingRecipe  # settings of the latter
+    local: LocalRecipe
+    ageing: AgeingRecipe
     prove: bool  # whether to prove that no space scores higher
     samples: Count  # subnets sampled of every space
     t: Positive  # probability from which on more does not count
@@ -75,11 +76,10 @@ class SpaceSearchRecipe:
     sensitivity: SensitivityRecipe  # other `t` and `a` to rank the best under
 
 
-@dataclass(frozen=True)
-class SpaceSearchSettings:
+@dataclass(frozen=True, kw_only=True)
+class SpaceSearchSettings(SuperspaceSettings):
     """Says what is searched, and for which latency."""
 
-    superspace: Mapping[str, Any]  # description of the superspace
     platform: Component[Platform]  # whose latency the stages have that the tables lack
     seed: Seed  # decides what is sampled
     space: Texts  # spaces to score instead of searching; a list is compared, and none of it is chosen
@@ -87,18 +87,80 @@ class SpaceSearchSettings:
     recipe: SpaceSearchRecipe  # how
 
 
-class SpaceSearchJob(Job[SpaceSearchSettings]):
+class ScoredSpaces:
+    """Keeps the spaces scored so far, each once, in order."""
+
+    def __init__(self, scorer: QualityScorer) -> None:
+        self.scorer = scorer
+        self.qualities: dict[SpaceMember, Quality] = {}
+
+    def score(self, member: SpaceMember) -> Quality:
+        """Return the quality of a space, as known or computed now."""
+        if member not in self.qualities:
+            self.qualities[member] = self.scorer.score(member)
+        return self.qualities[member]
+
+    def ranked(self, score: Callable[[Quality], float] = lambda quality: quality.score) -> list[SpaceMember]:
+        """Return all spaces, the highest score first."""
+        return sorted(self.qualities, key=lambda member: -score(self.qualities[member]))
+
+    def row(self, member: SpaceMember) -> Row:
+        """Return a space's figures as a table has them; p and L of each constraint too where there are several."""
+        quality = self.qualities[member]
+        fastest, slowest = self.scorer.latency_range_ms(member)
+        row = {"space": str(member), "score": quality.score, "probability": quality.probability, "loss": quality.loss}
+        for part in quality.per_constraint if len(quality.per_constraint) > 1 else ():
+            at = f"at_{part.constraint_ms:g}ms"
+            row |= {f"score_{at}": part.score, f"probability_{at}": part.probability, f"loss_{at}": part.loss}
+        return row | {"fastest_ms": fastest, "slowest_ms": slowest}
+
+    def tables(self, t: Sequence[float], a: Sequence[float]) -> dict[str, list[Row]]:
+        """Return the best spaces, how they rank under other `t` and `a` of the Q-T score, and all in order."""
+        return {
+            "spaces": [self.row(member) for member in self.ranked()[:TOP_SPACES]],
+            "sensitivity": self._sensitivity(t, a),
+            "history": [{"evaluation": n, **self.row(member)} for n, member in enumerate(self.qualities, start=1)],
+        }
+
+    def _sensitivity(self, ts: Sequence[float], exponents: Sequence[float]) -> list[Row]:
+        """Score and rank the best few among all spaces under other constants; tell which is then best."""
+        rows = []
+        for t, a in product(ts, exponents):
+
+            def score(quality: Quality, t: float = t, a: float = a) -> float:
+                return quality.score_for(t, a)
+
+            ranked = self.ranked(score)
+            order = {member: rank for rank, member in enumerate(ranked, start=1)}
+            for rank, member in enumerate(self.ranked()[:SENSITIVE_SPACES], start=1):
+                row = {"t": t, "a": a, "rank": rank, "space": str(member), "score": score(self.qualities[member])}
+                rows.append({**row, "new_rank": order[member], "new_best": str(ranked[0])})
+        return rows
+
+    def write(self, folder: Path, tables: dict[str, list[Row]]) -> dict[str, Path]:
+        """Write tables and pictures; return their files by name."""
+        outputs = {name: folder / f"{name}.csv" for name in tables}
+        for name, rows in tables.items():
+            write_csv(outputs[name], rows)
+        best = self.ranked()[0]
+        starts = SpaceProblem(self.scorer.superspace).starts()
+        uniform = [self._sampled(member) for member in starts if member != best]
+        outputs |= {name: folder / f"{name}.png" for name in ("distributions", "score_by_evaluation")}
+        draw_distributions(outputs["distributions"], self._sampled(best), uniform, self.scorer.constraints_ms)
+        draw_history(outputs["score_by_evaluation"], [quality.score for quality in self.qualities.values()])
+        return outputs
+
+    def _sampled(self, member: SpaceMember) -> SampledSpace:
+        return SampledSpace(str(member), *self.scorer.sampled(member))
+
+
+class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
     """Finds the space with the best Q-T score for the latency constraints, or scores the spaces given."""
 
     name = "space_search"
     main_figure = "score"
     sweep_figures = ("score", "loss", "probability")
     platform = Made[Platform]()
-
-    @cached_property
-    def superspace(self) -> Superspace:
-        """The superspace."""
-        return read_superspace(self.settings.superspace)
 
     def inputs(self) -> Mapping[str, Input]:
         """Return the look-up tables, and the platform's."""
@@ -138,26 +200,20 @@ class SpaceSearchJob(Job[SpaceSearchSettings]):
         return Outcome({**figures, **tables}, outputs, following)
 
     def _given(self) -> list[SpaceMember]:
-        """The spaces to score instead of searching.
-
-        Raises:
-            ConfigError: the list of them is empty.
-            EncodingError: one is no space of the superspace.
-        """
+        """The spaces to score instead of searching; none to search."""
         asked = self.settings.space
         if asked == ():
             raise ConfigError("space = []; give encodings of spaces, or leave it out to search")
-        texts = (asked,) if isinstance(asked, str) else asked or ()
-        return [parse_space(text, within=self.superspace) for text in texts]
+        return [parse_space(text, self.superspace) for text in ([asked] if isinstance(asked, str) else asked or ())]
 
     def _scorer(self) -> QualityScorer:
-        """What scores spaces for the asked latency, or for one found by itself."""
+        """Make what scores spaces for the asked latency, or for one found by itself."""
         settings, recipe, lut = self.settings, self.settings.recipe, self.workspace.lut
         fixed_ms = self.platform.fixed_ms(self.superspace)
         limits = limits_for(self.platform.name, settings.latency_constraint)
         if limits is None:
             unlimited = QualityScorer(lut, self.superspace, [NO_LIMIT_MS], fixed_ms, samples=AUTO_SAMPLES)
-            fastest, slowest = unlimited.fastest_ms, unlimited.slowest_ms
+            fastest, slowest = unlimited.latency_range_ms()
             limits = (float(f"{fastest + AUTO_POINT * (slowest - fastest):.3g}"),)
         return QualityScorer(
             lut, self.superspace, limits, fixed_ms, t=recipe.t, a=recipe.a, samples=recipe.samples, seed=settings.seed
@@ -210,11 +266,10 @@ class SpaceSearchJob(Job[SpaceSearchSettings]):
                 bar.update(task, completed=done, total=total, description=f"proof, best {score:.4f}")
 
             optimum = OptimumSearch(spaces.scorer, found, show).run()
-        share = 100 * spaces.score(found).score / optimum.score
         spaces.score(optimum.space)
         return {
             "optimum_space": str(optimum.space),
             "optimum_score": optimum.score,
-            "search_reached_percent": share,
+            "search_reached_percent": 100 * spaces.score(found).score / optimum.score,
             "bounds": optimum.bounds,
         }

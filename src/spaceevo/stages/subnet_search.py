@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,10 +14,9 @@ from spaceevo.nn.evaluate import SubnetEvaluator
 from spaceevo.platforms.base import Platform
 from spaceevo.stages.extraction import Extraction
 from spaceevo.stages.fitness import Fitness, by_text
-from spaceevo.stages.front_files import FrontFiles, merge_jobs
+from spaceevo.stages.front_files import FrontFiles, merge_fronts
 from spaceevo.stages.front_search import FrontSearch, SubnetSearchRecipe
-from spaceevo.stages.inputs import images_input, platform_input
-from spaceevo.stages.job import Input, Outcome, file_input
+from spaceevo.stages.job import Input, Outcome, file_input, images_input, platform_input
 from spaceevo.stages.selection import SupernetBasedJob
 from spaceevo.stages.settings import LatencyConstraint, SupernetSettings, limits_for
 
@@ -42,11 +41,11 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
     @cached_property
     def platforms(self) -> dict[str, Platform]:
         """The platforms to search for, by name."""
-        listed = self.settings.platforms
-        if not listed:
-            platform = self.workspace.make(self.settings.platform)
-            return {platform.name: platform}
-        return {name: self.workspace.make(component) for name, component in listed.items()}
+        listed = {name: self.workspace.make(component) for name, component in self.settings.platforms.items()}
+        if listed:
+            return listed
+        platform = self.workspace.make(self.settings.platform)
+        return {platform.name: platform}
 
     @property
     def _choice_file(self) -> Path:
@@ -54,41 +53,31 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
 
     def inputs(self) -> Mapping[str, Input]:
         """Return weights, images, latencies, and the space search where it decides space or limits."""
-        source, settings = self.source, self.settings
-        precisions = (True, False) if self.settings.int8 else (False,)
-        found = {**super().inputs(), **source.input(*precisions)}
-        if any(limits_for(name, settings.latency_constraint) is None for name in self.platforms):
+        found = {**super().inputs(), **self.source.input(*((True, False) if self.settings.int8 else (False,)))}
+        if any(limits_for(name, self.settings.latency_constraint) is None for name in self.platforms):
             found["latency_constraint"] = file_input(self._choice_file)
         found["images"] = images_input(self.data)
         return found | {f"platform_{name}": platform_input(platform) for name, platform in self.platforms.items()}
 
     def work(self) -> Outcome:
         """Search on every platform; then test, extract and measure."""
-        ranks, recipe, source = Ranks(), self.settings.recipe, self.source
-        member, output = self.selection.member, self.workspace.output
-        supernet = source.supernet(self.settings.int8)
-        evaluator = SubnetEvaluator(
-            supernet,
-            self.data.calibration_images(),
-            self.data.held_out(),
-            device=self.workspace.device,
-            stop_z=recipe.stop_z,
-        )
+        ranks, settings, member = Ranks(), self.settings, self.selection.member
+        recipe, output = settings.recipe, self.workspace.output
+        supernet = self.source.supernet(settings.int8)
+        images = self.data.calibration_images(), self.data.held_out()
+        evaluator = SubnetEvaluator(supernet, *images, device=self.workspace.device, stop_z=recipe.stop_z)
         with ranks.leading(by_text(evaluator)):
-            evaluations = output / f"evaluations_{self._extraction.fingerprint(self.settings.int8)}.jsonl"
+            extraction = Extraction(self.source, self.data, self.identity)
+            evaluations = output / f"evaluations_{extraction.fingerprint(settings.int8)}.jsonl"
             if self.workspace.force:
                 evaluations.unlink(missing_ok=True)
             fitness = Fitness(evaluator, evaluations, ranks)
             searches = [
-                FrontSearch(member, name, platform, self._limits(name), recipe, self.settings.seed, fitness, output)
+                FrontSearch(member, name, platform, self._limits(name), recipe, settings.seed, fitness, output)
                 for name, platform in self.platforms.items()
             ]
             found = [search.run() for search in searches]
-            return FrontFiles(self.workspace, self._extraction).write(supernet, found, self.platforms)
-
-    @cached_property
-    def _extraction(self) -> Extraction:
-        return Extraction(self.source, self.data, self.identity)
+            return FrontFiles(self.workspace, extraction).write(supernet, found, self.platforms)
 
     def _limits(self, platform: str) -> tuple[float, ...]:
         """A platform's latency limits in ms: those asked for, else those of the space search.
@@ -97,13 +86,11 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
             ConfigError: there is neither.
         """
         asked = limits_for(platform, self.settings.latency_constraint)
-        if asked is not None:
-            return asked
-        if not self._choice_file.exists():
+        if asked is None and not self._choice_file.exists():
             raise ConfigError("latency_constraint=auto takes the space search's, and there is none; set it in ms")
-        return SpaceChoice.read(self._choice_file).latency_constraints_ms
+        return asked or SpaceChoice.read(self._choice_file).latency_constraints_ms
 
     @classmethod
-    def merge_sweep(cls, folder: Path) -> None:
+    def merge_sweep(cls, folder: Path, jobs: Sequence[Path]) -> None:
         """Join the fronts of a sweep's jobs (machines, seeds, constraints) into one."""
-        merge_jobs(folder)
+        merge_fronts(folder, jobs)

@@ -2,65 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
 
 import torch
-from annotated_types import Ge, Lt
 
 from spaceevo.errors import ConfigError
 from spaceevo.lit.module import MultiPassModule
 from spaceevo.lit.supernet import SupernetModule
+from spaceevo.lit.training import Figures
 from spaceevo.nn.block import zero_last_norms
 from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.evaluate import subnet_top1
-from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import set_quant
 from spaceevo.space.superspace import SpaceMember
-from spaceevo.stages.job import Input, Outcome, file_input
-from spaceevo.stages.selection import Selection
-from spaceevo.stages.training import TrainingJob, TrainingSettings
-
-Share = Annotated[float, Ge(0), Lt(1)]
+from spaceevo.stages.job import Outcome
+from spaceevo.stages.selection import SpaceJob
+from spaceevo.stages.settings import SpaceSettings
+from spaceevo.stages.training import Share, TrainingJob, TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class SupernetSettings(TrainingSettings):
+class SupernetSettings(TrainingSettings, SpaceSettings):
     """Says which supernet is trained, and how."""
 
-    space: str | None  # encoding of the space; None takes the best found
     label_smoothing: Share  # share of the target that all classes have in common, for the largest subnet
     dropout: Share  # share of the features that the largest subnet's classifier does without
 
 
-class SupernetJob(TrainingJob[SupernetSettings]):
+class SupernetJob(TrainingJob[SupernetSettings], SpaceJob[SupernetSettings]):
     """Trains the supernet of a space with the sandwich rule."""
 
     name = "supernet"
-    main_figure = "top1"
 
     @cached_property
-    def selection(self) -> Selection:
-        """The space."""
-        return Selection(self.superspace, self.workspace, self.settings.space)
-
-    @property
     def member(self) -> SpaceMember:
         """The space."""
         return self.selection.member
 
-    @property
-    def _fp32_file(self) -> Path:
-        return self.workspace.layout.supernet(str(self.member), int8=False)
-
-    def inputs(self) -> Mapping[str, Input]:
-        """Return the images, what chose the space and, for INT8, the fp32 weights."""
-        fp32 = {"fp32": file_input(self._fp32_file)} if self.int8 else {}
-        return {**super().inputs(), **self.selection.input(), **fp32}
+    def checkpoint(self, int8: bool) -> Path:
+        """Return the file of the supernet's weights."""
+        return self.workspace.layout.supernet(str(self.member), int8)
 
     def work(self) -> Outcome:
         """Train, then tell the top-1 of the largest and the smallest subnet.
@@ -70,26 +54,13 @@ class SupernetJob(TrainingJob[SupernetSettings]):
             MissingArtifactError: INT8 training lacks the fp32 weights.
         """
         self._check_classes()
-        member = self.member
-        upstream = {"fp32": file_input(self._fp32_file).state(None)} if self.int8 else {}
-        trainee = self.trainee(
-            f"supernet_{self.precision}",
-            self.workspace.layout.supernet(str(member), self.int8),
-            upstream,
-            CheckpointMeta(space=str(member), quant=self.settings.quant, classes=self.data.classes),
-        )
-        found = self.training.fit(trainee, self._make_module, self._measure, anew=self.workspace.force)
+        space = str(self.member)
+        meta = CheckpointMeta(space=space, quant=self.settings.quant, classes=self.data.classes)
+        found = self.train("supernet", meta, self._make_module)
         figures = {f"supernet_{name}_{self.precision}_top1": found[f"{name}_top1"] for name in ("max", "min")}
-        return Outcome(
-            {"space": str(member), "top1": found["max_top1"], **figures},
-            self.training.made,
-            self._next(),
-            self.training.device,
-        )
-
-    def _next(self) -> str:
-        commands, space = self.workspace.commands, f"space={self.member}"
-        return commands("subnet_search", space) if self.int8 else commands("supernet", space, "quant=deploy")
+        following = ("subnet_search", f"space={space}") if self.int8 else ("supernet", f"space={space}", "quant=deploy")
+        found_all = {"space": space, "top1": found["max_top1"], **figures}
+        return self.outcome(found_all, self.workspace.commands(*following))
 
     def _check_classes(self) -> None:
         classes, data = self.superspace.num_classes, self.data
@@ -100,18 +71,19 @@ class SupernetJob(TrainingJob[SupernetSettings]):
             )
 
     def _make_module(self) -> MultiPassModule:
-        torch.manual_seed(self.settings.seed)
-        supernet = Supernet(self.member, self.scheme.name)
+        settings, space = self.settings, self.member
+        torch.manual_seed(settings.seed)
+        supernet = Supernet(space, self.scheme.name)
         if self.int8:
-            command = self.workspace.commands("supernet", f"space={self.member}", "quant=off")
-            read_checkpoint(self._fp32_file, f"fp32 supernet {self.member}", command).load_into(supernet, int8=False)
+            fp32 = self.checkpoint(int8=False)
+            self.load_fp32(supernet, fp32, f"fp32 supernet {space}", f"space={space}", "quant=off")
             set_quant(supernet, True)
         else:
             zero_last_norms(supernet)
-        settings = self.settings
         return SupernetModule(supernet, self.recipe, settings.seed, settings.label_smoothing, settings.dropout)
 
-    def _measure(self, module: MultiPassModule) -> dict[str, float]:
+    def measure(self, module: MultiPassModule) -> Figures:
+        """Measure the top-1 of the largest and the smallest subnet, in percent."""
         supernet = module.network
         assert isinstance(supernet, Supernet)
         images = self.data.calibration_images(), self.data.test()

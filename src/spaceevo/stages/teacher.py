@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-from annotated_types import Ge, Lt
 
 from spaceevo.artifacts import Component
 from spaceevo.lit.finetune import FinetuneModule
 from spaceevo.lit.module import MultiPassModule
 from spaceevo.nn.checkpoint import CheckpointMeta
-from spaceevo.nn.evaluate import top1
-from spaceevo.nn.loading import read_checkpoint
 from spaceevo.quant.prepare import prepare, set_quant
-from spaceevo.stages.job import Input, Made, Outcome, file_input
-from spaceevo.stages.training import TrainingJob, TrainingSettings
+from spaceevo.stages.job import Made, Outcome
+from spaceevo.stages.training import Share, TrainingJob, TrainingSettings
 from spaceevo.teacher import TeacherConfig, make_teacher
 
 
@@ -26,23 +20,18 @@ class TeacherSettings(TrainingSettings):
     """Says which teacher is trained, and how."""
 
     teacher: Component[TeacherConfig]  # the teacher
-    label_smoothing: Annotated[float, Ge(0), Lt(1)]  # share of the target that all classes have in common
+    label_smoothing: Share  # share of the target that all classes have in common
 
 
 class TeacherJob(TrainingJob[TeacherSettings]):
     """Finetunes the teacher on the data."""
 
     name = "teacher"
-    main_figure = "top1"
     teacher = Made[TeacherConfig]()
 
-    @property
-    def _fp32_file(self) -> Path:
-        return self.workspace.layout.teacher(self.teacher.name, int8=False)
-
-    def inputs(self) -> Mapping[str, Input]:
-        """Return the images and, for INT8, the fp32 weights."""
-        return {**super().inputs(), **({"fp32": file_input(self._fp32_file)} if self.int8 else {})}
+    def checkpoint(self, int8: bool) -> Path:
+        """Return the file of the teacher's weights."""
+        return self.workspace.layout.teacher(self.teacher.name, int8)
 
     def work(self) -> Outcome:
         """Train, then tell the top-1.
@@ -50,34 +39,20 @@ class TeacherJob(TrainingJob[TeacherSettings]):
         Raises:
             MissingArtifactError: INT8 training lacks the fp32 weights, and the library has none.
         """
-        trainee = self.trainee(
-            f"teacher_{self.precision}",
-            self.workspace.layout.teacher(self.teacher.name, self.int8),
-            {"fp32": file_input(self._fp32_file).state(None)} if self.int8 else {},
-            CheckpointMeta(
-                teacher=self.teacher.name, classes=self.data.classes, quant="published" if self.int8 else "off"
-            ),
-        )
-        found = self.training.fit(
-            trainee,
-            self._make_module,
-            lambda module: {"top1": top1(module.network, self.data.test())},
-            anew=self.workspace.force,
-        )
-        name = "teacher_int8_top1" if self.int8 else "teacher_top1"
+        quant = "published" if self.int8 else "off"
+        meta = CheckpointMeta(teacher=self.teacher.name, classes=self.data.classes, quant=quant)
+        found = self.train("teacher", meta, self._make_module)
         commands = self.workspace.commands
         following = commands("block_kd", without=("quant",)) if self.int8 else commands("teacher", "quant=deploy")
-        figures = {"top1": found["top1"], name: found["top1"]}
-        return Outcome(figures, self.training.made, following, self.training.device)
+        return self.outcome({**found, "teacher_int8_top1" if self.int8 else "teacher_top1": found["top1"]}, following)
 
     def _make_module(self) -> MultiPassModule:
-        source = self._fp32_file
+        source = self.checkpoint(int8=False)
         needs_library = self.teacher.weights == "pretrained" and not (self.int8 and source.exists())
         teacher = make_teacher(self.teacher, self.data.num_classes, pretrained=needs_library)
         if self.int8:
             if not needs_library:
-                command = self.workspace.commands("teacher", "quant=off")
-                read_checkpoint(source, f"teacher {self.teacher.name}", command).load_into(teacher, int8=False)
+                self.load_fp32(teacher, source, f"teacher {self.teacher.name}", "quant=off")
             prepare(teacher.model)
             set_quant(teacher, True)
         return FinetuneModule(teacher, self.recipe, self.settings.seed, self.settings.label_smoothing)

@@ -4,53 +4,50 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from annotated_types import Ge
+from annotated_types import Ge, Lt
+from torch import nn
 
 from spaceevo.artifacts import Component, Neutral, Plain
 from spaceevo.collectives.launcher import is_first
 from spaceevo.lit.datamodule import ImageFolderDataModule
-from spaceevo.lit.module import Callback, Recipe, Trainer
-from spaceevo.lit.training import Trainee, Training
+from spaceevo.lit.module import Callback, MultiPassModule, Recipe, Trainer
+from spaceevo.lit.training import Figures, Trainee, Training
 from spaceevo.nn.checkpoint import CheckpointMeta
+from spaceevo.nn.evaluate import top1
+from spaceevo.nn.loading import read_checkpoint
 from spaceevo.quant.quantizer import DEPLOY, Scheme, quant_scheme
-from spaceevo.space.superspace import Superspace
-from spaceevo.stages.inputs import images_input
-from spaceevo.stages.job import Input, Job, Made
-from spaceevo.stages.selection import read_superspace
-from spaceevo.stages.settings import Quant
+from spaceevo.stages.job import Input, Made, Outcome, file_input, images_input
+from spaceevo.stages.selection import SuperspaceJob
+from spaceevo.stages.settings import Count, NetworkSettings
 from spaceevo.terminal import console
 
-Positive = Annotated[int, Ge(1)]
+Share = Annotated[float, Ge(0), Lt(1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """Says what is trained on what, and how."""
+class TrainingSettings(NetworkSettings):
+    """Says how networks are trained: fp32 ones anew, INT8 ones from the fp32 weights."""
 
-    superspace: Mapping[str, Any]  # description of the superspace
-    data: Component[ImageFolderDataModule]  # the images
-    quant: Quant  # `off` trains fp32, a scheme's name trains INT8 from the fp32 weights
-    seed: Annotated[int, Ge(0)]  # seed of everything random
     recipe: Component[Recipe]  # epochs, optimiser, schedule
     trainer: Component[Trainer]  # makes Lightning's trainer
     # takes losses and rates; None logs nothing
     logger: Annotated[Component[Any] | None, Neutral("records what happens")]
-    max_epochs: Positive | None  # cuts the recipe short
-    threads: Positive | None  # threads of torch; None leaves them to it
+    max_epochs: Count | None  # cuts the recipe short
 
 
 S = TypeVar("S", bound=TrainingSettings)
 
 
-class TrainingJob(Job[S]):
+class TrainingJob(SuperspaceJob[S]):
     """Trains networks into checkpoints, each of which has a fingerprint of its own."""
 
+    main_figure = "top1"
     trains = True
     is_parallel = True
     data = Made[ImageFolderDataModule]()
@@ -58,7 +55,7 @@ class TrainingJob(Job[S]):
     @property
     def int8(self) -> bool:
         """Whether INT8 networks are trained."""
-        return self.settings.quant != "off"
+        return self.settings.int8
 
     @property
     def precision(self) -> str:
@@ -71,54 +68,77 @@ class TrainingJob(Job[S]):
         return quant_scheme(self.settings.quant) if self.int8 else DEPLOY
 
     @cached_property
-    def superspace(self) -> Superspace:
-        """The superspace."""
-        return read_superspace(self.settings.superspace)
-
-    @cached_property
     def recipe(self) -> Recipe:
         """How networks are trained, cut short where `max_epochs` says so."""
         recipe = self.workspace.make(self.settings.recipe)
         epochs = min(recipe.epochs, self.settings.max_epochs or recipe.epochs)
         return replace(recipe, epochs=epochs, warmup_epochs=recipe.warmup_epochs * epochs / recipe.epochs)
 
+    def checkpoint(self, int8: bool) -> Path:
+        """Return where a job that trains one network leaves it."""
+        raise NotImplementedError
+
+    def starts(self) -> dict[str, Path]:
+        """Return the checkpoints that training starts from, by name."""
+        return {"fp32": self.checkpoint(int8=False)} if self.int8 else {}
+
     def inputs(self) -> Mapping[str, Input]:
-        """Return the images; jobs add what else they read."""
-        return {"images": images_input(self.data)}
+        """Return the images and the checkpoints that training starts from; jobs add what else they read."""
+        starts = {name: file_input(path) for name, path in self.starts().items()}
+        return {**super().inputs(), "images": images_input(self.data), **starts}
 
     @cached_property
     def training(self) -> Training:
         """Trains networks of this job."""
         _quiet_libraries()
-        first = is_first()
         return Training(
             data=self.data,
             output=self.workspace.output,
             seed=self.settings.seed,
             make_trainer=self._make_trainer,
-            say=lambda line: console.print(line) if first else None,
+            say=console.print if is_first() else lambda _: None,
         )
 
     def trainee(
-        self,
-        name: str,
-        target: Path,
-        upstream: Mapping[str, Plain],
-        meta: CheckpointMeta,
-        besides: Sequence[str] = (),
+        self, name: str, target: Path, starts: Mapping[str, Path], meta: CheckpointMeta, besides: Sequence[str] = ()
     ) -> Trainee:
         """Describe one network of this job.
 
         Args:
             name: shown to the user.
             target: the checkpoint it ends in.
-            upstream: states of the files that decide it.
+            starts: the checkpoints that decide it.
             meta: what to keep beside the weights.
             besides: settings that decide which networks are trained, and not what becomes of this one.
         """
-        settings = {key: value for key, value in self.identity.items() if key.split(".")[0] not in besides}
-        images = {"images": self.data.content_hash}
-        return Trainee(name, target, {**settings, **images, **upstream}, meta)
+        deciding: dict[str, Plain] = {
+            key: value for key, value in self.identity.items() if key.split(".")[0] not in besides
+        }
+        deciding |= {"images": self.data.content_hash}
+        deciding |= {key: file_input(path).state(None) for key, path in starts.items()}
+        return Trainee(name, target, deciding, meta)
+
+    def train(
+        self, name: str, meta: CheckpointMeta, make: Callable[[], MultiPassModule], besides: Sequence[str] = ()
+    ) -> Figures:
+        """Train the network of a job that trains one; return what is measured of it. The rest is as in `trainee`."""
+        target = self.checkpoint(self.int8)
+        trainee = self.trainee(f"{name}_{self.precision}", target, self.starts(), meta, besides)
+        return self.training.fit(trainee, make, self.measure, anew=self.workspace.force)
+
+    def measure(self, module: MultiPassModule) -> Figures:
+        """Measure the trained network: top-1 on the test images, in percent."""
+        return {"top1": top1(module.network, self.data.test())}
+
+    def outcome(self, figures: Mapping[str, Any], following: str) -> Outcome:
+        """Tell what was found; `top1`, which sweeps compare, has another name beside it that says whose it is."""
+        shown = tuple(name for name in figures if name != "top1")
+        return Outcome({**figures}, self.training.made, following, self.training.device, shown)
+
+    def load_fp32(self, network: nn.Module, path: Path, what: str, *changes: str) -> None:
+        """Load the fp32 weights `what` that an INT8 network starts from; `changes` lead this job to making them."""
+        command = self.workspace.commands(self.name, *changes)
+        read_checkpoint(path, what, command).load_into(network, int8=False)
 
     def _make_trainer(self, folder: Path, epochs: int, callbacks: Sequence[Callback]) -> Trainer:
         folder.mkdir(parents=True, exist_ok=True)
@@ -126,8 +146,8 @@ class TrainingJob(Job[S]):
         if logger is not None:
             name = logger.node.get("name") or f"{self.workspace.output.name}/{folder.name}"
             logger = Component({**logger.node, "save_dir": str(folder), "name": name})
-        made = None if logger is None else self.workspace.make(logger)
         make: Any = self.workspace.make(self.settings.trainer)
+        made = logger and self.workspace.make(logger)
         trainer: Trainer = make(folder=folder, epochs=epochs, callbacks=callbacks, logger=made)
         return trainer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from types import ModuleType
 from typing import Any
 
@@ -24,11 +25,7 @@ METADATA_NAME = b"spaceevo"
 
 
 def litert_schema() -> ModuleType:
-    """Import the LiteRT flatbuffer schema in Python.
-
-    Raises:
-        MissingExtraError: `ai-edge-litert` is not installed.
-    """
+    """Import the LiteRT flatbuffer schema; raises `MissingExtraError` where `ai-edge-litert` is not installed."""
     try:
         from ai_edge_litert import schema_py_generated
     except ImportError as error:
@@ -64,7 +61,7 @@ class FlatbufferGraph:
         Args:
             name: its name.
             shape: its sizes.
-            dtype: a name of the schema's `TensorType`: INT8, INT32, UINT8, FLOAT32.
+            dtype: a name of the schema's `TensorType`.
             scale: scale of its integers, one or one per slice of `axis`; without, the tensor is not quantised.
             zero_point: zero point of its integers.
             axis: dimension the scales belong to.
@@ -89,12 +86,7 @@ class FlatbufferGraph:
         return self.tensor(name, values.shape, dtype, scale, values=values)
 
     def adopt(self, tensor: Table, content: NDArray[np.uint8] | None) -> int:
-        """Add a copy of a tensor of another model; return its index.
-
-        Args:
-            tensor: as the schema has it.
-            content: its bytes, of a constant.
-        """
+        """Add a copy of a tensor of another model, with the bytes of a constant; return its index."""
         tensor = copy.copy(tensor)
         tensor.buffer = 0 if content is None else self._buffer(content.tobytes())
         self.tensors.append(tensor)
@@ -107,9 +99,9 @@ class FlatbufferGraph:
         return len(self.buffers) - 1
 
     def operator(
-        self, kind: str, inputs: Sequence[int], output: int, version: int = 1, options: str = "", **settings: object
-    ) -> int:
-        """Append an operator; return the index of its output.
+        self, kind: str, inputs: Sequence[int], output: int, version: int, options: str = "", **settings: object
+    ) -> None:
+        """Append an operator that reads tensors and writes one.
 
         Args:
             kind: a name of the schema's `BuiltinOperator`.
@@ -129,7 +121,6 @@ class FlatbufferGraph:
             operator.builtinOptionsType = getattr(self.schema.BuiltinOptions, options)
             operator.builtinOptions = table
         self.operators.append(operator)
-        return output
 
     def _code(self, kind: str, version: int) -> int:
         key = (kind, version)
@@ -143,15 +134,8 @@ class FlatbufferGraph:
             self.codes.append(code)
         return self.code_indices[key]
 
-    def pack(self, inputs: Sequence[int], outputs: Sequence[int], description: str, texts: Mapping[str, str]) -> bytes:
-        """Pack the finished file.
-
-        Args:
-            inputs: tensors it is fed.
-            outputs: tensors it returns.
-            description: who wrote it.
-            texts: kept as JSON in the metadata entry `spaceevo`.
-        """
+    def pack(self, inputs: Sequence[int], outputs: Sequence[int], texts: Mapping[str, str] | None = None) -> bytes:
+        """Pack the finished file, which keeps `texts` as JSON in the metadata entry `spaceevo`."""
         import flatbuffers
 
         graph = self.schema.SubGraphT()
@@ -159,8 +143,9 @@ class FlatbufferGraph:
         entry = self.schema.MetadataT()
         graph.name, graph.tensors, graph.operators = b"main", self.tensors, self.operators
         graph.inputs, graph.outputs = np.array(inputs, np.int32), np.array(outputs, np.int32)
-        entry.name, entry.buffer = METADATA_NAME, self._buffer(json.dumps(dict(texts)).encode())
-        model.version, model.description, model.metadata = SCHEMA_VERSION, description.encode(), [entry]
+        entry.name, entry.buffer = METADATA_NAME, self._buffer(json.dumps(dict(texts or {})).encode())
+        model.version, model.metadata = SCHEMA_VERSION, [entry]
+        model.description = f"spaceevo {version('spaceevo')}".encode()
         model.operatorCodes, model.subgraphs, model.buffers = self.codes, [graph], self.buffers
         builder = flatbuffers.Builder(1 << 20)
         builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
@@ -170,13 +155,3 @@ class FlatbufferGraph:
 def read_model(file: bytes) -> Table:
     """Read a LiteRT file as the schema's objects."""
     return litert_schema().ModelT.InitFromPackedBuf(file, 0)
-
-
-def read_metadata(file: bytes) -> dict[str, str]:
-    """Read the texts of a file written here; empty for others."""
-    model = read_model(file)
-    for entry in model.metadata or []:
-        if entry.name == METADATA_NAME:
-            texts: dict[str, str] = json.loads(bytes(model.buffers[entry.buffer].data))
-            return texts
-    return {}

@@ -4,49 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from spaceevo.nn.supernet import Network
 from spaceevo.runtimes.base import INPUT_NAME, OUTPUT_NAME
 from spaceevo.runtimes.litert.layers import LayerGraph, Value, Weights
-from spaceevo.runtimes.litert.writer import producer
+from spaceevo.runtimes.plain import to_plain
 from spaceevo.runtimes.plain_network import Description, PlainNetwork
 
 _FUSED = {"relu": "RELU", "relu6": "RELU6"}
 
 
-@torch.no_grad()
 def _folded(plain: PlainNetwork, layer: Description) -> list[Weights]:
-    """Weights of a layer's convolutions, batch norm in the last."""
+    """Fold a layer's convolutions: the last takes batch norm, and the 3 of hsigmoid, which is relu6(x + 3) / 6."""
+    convs = [plain.get_submodule(f"{layer['module']}.convs.{index}") for index in range(layer["stack"])]
     found = []
-    for index in range(layer["stack"]):
-        conv = plain.get_submodule(f"{layer['module']}.convs.{index}")
+    for conv in convs:
         assert isinstance(conv, nn.Conv2d)
-        bias = torch.zeros(layer["cout"]) if conv.bias is None else conv.bias
-        found.append((conv.weight.double(), bias.double()))
-    if layer["norm"]:
-        norm = plain.get_submodule(f"{layer['module']}.norm")
-        assert isinstance(norm, nn.BatchNorm2d)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        gain = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-        weight, _ = found[-1]
-        found[-1] = (weight * gain.view(-1, 1, 1, 1), norm.bias.double() - norm.running_mean.double() * gain)
-    if layer["act"] == "hsigmoid":  # relu6(x + 3) / 6
-        weight, bias = found[-1]
-        found[-1] = (weight, bias + 3)
-    return [Weights(_float32(weight), _float32(bias)) for weight, bias in found]
-
-
-def _float32(values: torch.Tensor) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = values.cpu().float().numpy()
-    return array
+        is_last = conv is convs[-1]
+        if layer["norm"] and is_last:
+            norm = plain.get_submodule(f"{layer['module']}.norm")
+            assert isinstance(norm, nn.BatchNorm2d)
+            conv = fuse_conv_bn_eval(conv, norm)
+        bias = torch.zeros(len(conv.weight)) if conv.bias is None else conv.bias.detach()
+        bias = bias + 3 * (is_last and layer["act"] == "hsigmoid")
+        found.append(Weights(conv.weight.detach().float().numpy(), bias.float().numpy()))
+    return found
 
 
 class _FloatWriter:
-    """Layers of a plain network under construction."""
+    """Writes a plain network layer by layer."""
 
     def __init__(self, plain: PlainNetwork) -> None:
         self.plain = plain
@@ -65,43 +54,36 @@ class _FloatWriter:
         return self.gate(name, act, y)
 
     def convolve(self, layer: Description, name: str, x: Value) -> Value:
-        act, convs = layer["act"], _folded(self.plain, layer)
+        *inner, last = _folded(self.plain, layer)
         if layer["kind"] == "linear":
-            return self.graph.linear(name, x, convs[0], None)
-        for index, weights in enumerate(convs):
-            is_last = index == len(convs) - 1
-            x = self.graph.conv(
-                name if is_last else f"{name}.{index}",
-                x,
-                weights,
-                None,
-                stride=layer["stride"] if index == 0 else 1,
-                depthwise=layer["kind"] == "depthwise",
-                act=({"hsigmoid": "RELU6"} | _FUSED).get(act, "NONE") if is_last else "NONE",
-            )
-        return x
+            return self.graph.linear(name, x, last, None)
+        stride, depthwise = layer["stride"], layer["kind"] == "depthwise"
+        for index, weights in enumerate(inner):
+            x = self.graph.conv(f"{name}.{index}", x, weights, None, stride=stride, depthwise=depthwise)
+            stride = 1
+        act = (_FUSED | {"hsigmoid": "RELU6"}).get(layer["act"], "NONE")
+        return self.graph.conv(name, x, last, None, stride=stride, depthwise=depthwise, act=act)
 
     def gate(self, name: str, act: str, x: Value) -> Value:
-        """Activations that no layer takes in: hsigmoid's division by 6, hswish, swish."""
-        if act == "hsigmoid":
-            return self.graph.binary("MUL", name, x, self.graph.scalar(f"{name}.sixth", 1 / 6, None), None)
-        if act == "hswish":
-            return self.graph.unary("HARD_SWISH", name, x, None)
-        if act == "swish":
-            return self.graph.binary("MUL", name, x, self.graph.unary("LOGISTIC", f"{name}.gate", x, None), None)
+        """Append an activation that no layer takes in: hsigmoid's division by 6, hswish, swish."""
+        match act:
+            case "hsigmoid":
+                return self.graph.binary("MUL", name, x, self.graph.scalar(f"{name}.sixth", 1 / 6, None), None)
+            case "hswish":
+                return self.graph.unary("HARD_SWISH", name, x, None)
+            case "swish":
+                return self.graph.binary("MUL", name, x, self.graph.unary("LOGISTIC", f"{name}.gate", x, None), None)
         return x
 
 
-def to_float_tflite(plain: PlainNetwork, input_channels: int = 3, metadata: Mapping[str, str] | None = None) -> bytes:
-    """Write a plain network as a LiteRT file: float `images` `(1, H, W, C)` → float `logits`; N can be resized.
-
-    Raises:
-        MissingExtraError: `ai-edge-litert` is not installed.
-    """
-    writer, size = _FloatWriter(plain), plain.config["resolution"]
+def to_float_tflite(network: Network, input_channels: int, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Write a network as a LiteRT file: float `images` `(1, H, W, C)` → float `logits`; N can be resized."""
+    plain = to_plain(network).double()
+    writer = _FloatWriter(plain)
+    size, layers = plain.config["resolution"], plain.config["layers"]
     images = writer.graph.value(INPUT_NAME, (1, size, size, input_channels), None)
-    values, layers = {"images": images}, plain.config["layers"]
+    values = {"images": images}
     for layer in layers:
         renamed = {**layer, "name": OUTPUT_NAME} if layer is layers[-1] else layer
         values[layer["name"]] = writer.add(renamed, [values[name] for name in layer["inputs"]])
-    return writer.graph.pack([images.index], [values[layers[-1]["name"]].index], producer(), metadata or {})
+    return writer.graph.pack([images.index], [values[layers[-1]["name"]].index], metadata)

@@ -16,13 +16,11 @@ from spaceevo.space.spec import halved
 
 SHIFT = (LEVELS + 1) // 2
 """LiteRT stores integers as int8: ours less this."""
-FULLY_CONNECTED_VERSIONS = {"float": 1, "one scale": 4, "a scale a channel": 12}
-KEEPING_SHAPE_VERSION = 5
 
 
 @dataclass(frozen=True)
 class Value:
-    """Stands for a tensor of the graph.
+    """Stands for a tensor of the graph by its index.
 
     Attributes:
         index: its index.
@@ -43,43 +41,34 @@ class Weights(NamedTuple):
     scale: NDArray[np.float32] | None = None
 
 
+class Window(NamedTuple):
+    """Says how a convolution moves: zeros around rows and around columns, and steps down and across."""
+
+    margins: tuple[tuple[int, int], tuple[int, int]]
+    strides: tuple[int, int]
+
+
 def pads_as_same(size: int, kernel: int, stride: int) -> bool:
     """Tell whether LiteRT's `SAME`, which favours the end, pads the start by half the kernel as we do."""
     total = max((halved(size, stride) - 1) * stride + kernel - size, 0)
     return total // 2 == kernel // 2
 
 
-class Window(NamedTuple):
-    """Says how a convolution moves: zeros before and behind rows and columns, and steps down and across."""
-
-    rows: tuple[int, int]
-    columns: tuple[int, int]
-    strides: tuple[int, int]
-
-    @property
-    def margins(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """List the zeros around rows and columns."""
-        return self.rows, self.columns
-
-
 class LayerGraph(FlatbufferGraph):
     """Collects a graph layer by layer; `act` is a name of the schema's `ActivationFunctionType`.
 
-    Args:
-        packed_channels: pixels of narrow integer convolutions are packed to this many channels; 1 packs none.
+    Pixels of narrow integer convolutions are packed to `packed_channels`; 1 packs none.
     """
 
     def __init__(self, packed_channels: int = 1) -> None:
         super().__init__()
         self.packed_channels = packed_channels
 
-    def value(self, name: str, shape: Sequence[int], quant: TensorQuant | None) -> Value:
+    def value(self, name: str, shape: tuple[int, ...], quant: TensorQuant | None) -> Value:
         """Add a tensor of activations, int8 or float."""
         if quant is None:
-            index = self.tensor(name, shape, "FLOAT32")
-        else:
-            index = self.tensor(name, shape, "INT8", quant.scale, quant.zero_point - SHIFT)
-        return Value(index, tuple(shape), quant)
+            return Value(self.tensor(name, shape, "FLOAT32"), shape, None)
+        return Value(self.tensor(name, shape, "INT8", quant.scale, quant.zero_point - SHIFT), shape, quant)
 
     def scalar(self, name: str, number: float, quant: TensorQuant | None) -> Value:
         """Add a constant of one element, int8 or float as its partner's `quant`."""
@@ -107,8 +96,8 @@ class LayerGraph(FlatbufferGraph):
         pixels = 0 if depthwise else packed_pixels(x.shape[3], x.shape[2], stride, self.packed_channels)
         if pixels and quant is not None:
             return self._packed_conv(name, x, weights, quant, stride, pack_kernel(weights.weight, stride, pixels))
-        window = Window((kernel // 2,) * 2, (kernel // 2,) * 2, (stride, stride))
-        return self._conv(name, x, weights, quant, window, depthwise, act)
+        margin = (kernel // 2, kernel // 2)
+        return self._conv(name, x, weights, quant, Window((margin, margin), (stride, stride)), depthwise, act)
 
     def _packed_conv(
         self, name: str, x: Value, weights: Weights, quant: TensorQuant, stride: int, packed: PackedKernel
@@ -119,7 +108,7 @@ class LayerGraph(FlatbufferGraph):
         wide = Weights(packed.weight, np.tile(weights.bias, packed.pixels), np.tile(weights.scale, packed.pixels))
         block, margin = stride * packed.pixels, packed.weight.shape[2] // 2
         x = self.reshape(f"{name}.packed", x, (1, height, width // block, channels * block))
-        window = Window((margin, margin), (packed.left, packed.right), (stride, 1))
+        window = Window(((margin, margin), (packed.left, packed.right)), (stride, 1))
         y = self._conv(f"{name}.wide", x, wide, quant, window)
         return self.reshape(name, y, (1, y.shape[1], halved(width, stride), len(weights.bias)))
 
@@ -134,14 +123,13 @@ class LayerGraph(FlatbufferGraph):
         act: str = "NONE",
     ) -> Value:
         """Append a convolution in LiteRT's terms."""
-        _, height, width, _ = x.shape
-        sizes, strides = weights.weight.shape[2:], window.strides
+        sides, strides = x.shape[1:3], window.strides
         same = all(
-            pads_as_same(side, size, step) and margins == (size // 2,) * 2
-            for side, size, step, margins in zip(x.shape[1:3], sizes, strides, window.margins, strict=True)
+            pads_as_same(side, size, step) and margins == (size // 2, size // 2)
+            for side, size, step, margins in zip(sides, weights.weight.shape[2:], strides, window.margins, strict=True)
         )
         if not same:
-            x = self._pad(f"{name}.padded", x, window)
+            x = self._pad(f"{name}.padded", x, window.margins)
         # LiteRT wants (Cout, K, K, Cin), or (1, K, K, Cout) where every channel has a kernel of its own.
         order, axis = ((1, 2, 3, 0), 3) if depthwise else ((0, 2, 3, 1), 0)
         operands = self._operands(name, x, weights, weights.weight.transpose(order), axis)
@@ -149,48 +137,68 @@ class LayerGraph(FlatbufferGraph):
         settings: dict[str, object] = {"depthMultiplier": 1} if depthwise else {}
         settings |= {"padding": self.schema.Padding.SAME if same else self.schema.Padding.VALID}
         settings |= {"strideH": strides[0], "strideW": strides[1], "dilationHFactor": 1, "dilationWFactor": 1}
-        sides = (halved(height, strides[0]), halved(width, strides[1]))
-        y = self.value(name, (1, *sides, len(weights.bias)), quant)
-        version = 1 if quant is None else 3
-        self.operator(kind, [x.index, *operands], y.index, version, options, **self._fused(act), **settings)
-        return y
+        y = self.value(name, (1, *map(halved, sides, strides), len(weights.bias)), quant)
+        return self._append(kind, [x.index, *operands], y, options, 3, **self._fused(act), **settings)
 
-    def _pad(self, name: str, x: Value, window: Window) -> Value:
+    def _pad(self, name: str, x: Value, margins: tuple[tuple[int, int], tuple[int, int]]) -> Value:
         """Append zeros around; on another grid than the input's, LiteRT would pad wrongly without a word."""
-        _, height, width, channels = x.shape
-        if not any(map(sum, window.margins)):
+        if not any(map(sum, margins)):
             return x
-        margins = np.array([(0, 0), *window.margins, (0, 0)], np.int32)
-        shape = (1, height + sum(window.rows), width + sum(window.columns), channels)
-        y = self.value(name, shape, x.quant)
-        version = 1 if x.quant is None else 2
-        self.operator(
-            "PAD", [x.index, self.constant(f"{name}.margins", margins, "INT32")], y.index, version, "PadOptions"
-        )
-        return y
+        around = np.array([(0, 0), *margins, (0, 0)], np.int32)
+        shape = tuple(size + int(zeros) for size, zeros in zip(x.shape, around.sum(axis=1), strict=True))
+        operands = [x.index, self.constant(f"{name}.margins", around, "INT32")]
+        return self._append("PAD", operands, self.value(name, shape, x.quant), "PadOptions")
 
     def reshape(self, name: str, x: Value, shape: tuple[int, ...]) -> Value:
         """Append another reading of the same memory, for any batch."""
         sizes = np.array([-1, *shape[1:]], np.int32)
         y = self.value(name, shape, x.quant)
         operands = [x.index, self.constant(f"{name}.shape", sizes, "INT32")]
-        self.operator("RESHAPE", operands, y.index, 1, "ReshapeOptions", newShape=sizes)
-        return y
+        return self._append("RESHAPE", operands, y, "ReshapeOptions", 1, newShape=sizes)
 
     def linear(
         self, name: str, x: Value, weights: Weights, quant: TensorQuant | None, *, keeps_shape: bool = False
     ) -> Value:
         """Append a matrix product; LiteRT flattens its input itself, unless the result is to be `(1, 1, 1, C)`."""
-        scales = "float"
+        version = 1
         if weights.scale is not None:
             shared = len(np.unique(weights.scale)) == 1
-            scales = "one scale" if shared else "a scale a channel"
+            version = 4 if shared else 12
             weights = weights._replace(scale=weights.scale[:1]) if shared else weights
         operands = self._operands(name, x, weights, weights.weight.reshape(len(weights.bias), -1), 0)
         y = self.value(name, (1, *(1, 1) * keeps_shape, len(weights.bias)), quant)
-        version = max(FULLY_CONNECTED_VERSIONS[scales], KEEPING_SHAPE_VERSION * keeps_shape)
+        version = max(version, 5 * keeps_shape)
         options = "FullyConnectedOptions"
         self.operator("FULLY_CONNECTED", [x.index, *operands], y.index, version, options, keepNumDims=keeps_shape)
+        return y
+
+    def binary(self, kind: str, name: str, x: Value, y: Value, quant: TensorQuant | None, act: str = "NONE") -> Value:
+        """Append `ADD` or `MUL`; the smaller operand is repeated."""
+        z = self.value(name, max(x.shape, y.shape, key=np.prod), quant)
+        return self._append(kind, [x.index, y.index], z, f"{kind.capitalize()}Options", **self._fused(act))
+
+    def mean(self, name: str, x: Value, quant: TensorQuant | None) -> Value:
+        """Append the mean over height and width."""
+        axes = self.constant(f"{name}.axes", np.array([1, 2], np.int32), "INT32")
+        y = self.value(name, (1, 1, 1, x.shape[-1]), quant)
+        return self._append("MEAN", [x.index, axes], y, "ReducerOptions", keepDims=True)
+
+    def unary(self, kind: str, name: str, x: Value, quant: TensorQuant | None) -> Value:
+        """Append an operator without options on every element, e.g. `LOGISTIC`."""
+        return self._append(kind, [x.index], self.value(name, x.shape, quant))
+
+    def _append(
+        self,
+        kind: str,
+        inputs: Sequence[int],
+        y: Value,
+        options: str = "",
+        int8_version: int = 2,
+        /,
+        **settings: object,
+    ) -> Value:
+        """Append an operator, of version 1 where it computes in float; return its result."""
+        self.operator(kind, inputs, y.index, 1 if y.quant is None else int8_version, options, **settings)
         return y
 
     def _operands(self, name: str, x: Value, weights: Weights, weight: NDArray[np.generic], axis: int) -> list[int]:
@@ -207,27 +215,6 @@ class LayerGraph(FlatbufferGraph):
             self.tensor(f"{name}.weight", weight.shape, "INT8", weights.scale, axis=axis, values=weight),
             self.constant(f"{name}.bias", weights.bias, "INT32", bias_scale),
         ]
-
-    def binary(self, kind: str, name: str, x: Value, y: Value, quant: TensorQuant | None, act: str = "NONE") -> Value:
-        """Append `ADD` or `MUL`; the smaller operand is repeated."""
-        z = self.value(name, max(x.shape, y.shape, key=np.prod), quant)
-        version, options = 1 if quant is None else 2, f"{kind.capitalize()}Options"
-        self.operator(kind, [x.index, y.index], z.index, version, options, **self._fused(act))
-        return z
-
-    def mean(self, name: str, x: Value, quant: TensorQuant | None) -> Value:
-        """Append the mean over height and width."""
-        axes = self.constant(f"{name}.axes", np.array([1, 2], np.int32), "INT32")
-        y = self.value(name, (1, 1, 1, x.shape[-1]), quant)
-        version = 1 if quant is None else 2
-        self.operator("MEAN", [x.index, axes], y.index, version, "ReducerOptions", keepDims=True)
-        return y
-
-    def unary(self, kind: str, name: str, x: Value, quant: TensorQuant | None) -> Value:
-        """Append an operator without options on every element, e.g. `LOGISTIC`."""
-        y = self.value(name, x.shape, quant)
-        self.operator(kind, [x.index], y.index, 1 if quant is None else 2)
-        return y
 
     def _fused(self, act: str) -> dict[str, object]:
         return {"fusedActivationFunction": getattr(self.schema.ActivationFunctionType, act)}

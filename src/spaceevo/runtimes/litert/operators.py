@@ -1,4 +1,4 @@
-"""Looks at the operators of a LiteRT file: which of them compute in float, and the time of each."""
+"""Looks at the operators of a LiteRT file: which of them compute in float, and each as a file of its own."""
 
 from __future__ import annotations
 
@@ -9,20 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spaceevo.runtimes.base import OperatorTime, Profile
 from spaceevo.runtimes.litert.flatbuffer import FlatbufferGraph, Table, litert_schema, read_model
-from spaceevo.runtimes.litert.session import LiteRtSession
 from spaceevo.runtimes.preprocessing import INSIDE_NAME
-from spaceevo.runtimes.timing import time_models
 
 
 class OperatorFile(NamedTuple):
-    """Holds an operator as a LiteRT file of its own.
+    """Holds an operator as a LiteRT file of its own, which is fed what the operator reads, constants apart.
 
     Attributes:
         name: name of the tensor it writes.
         kind: its type, a name of the schema's `BuiltinOperator`.
-        file: takes what the operator is fed, constants apart, and returns what it writes.
+        file: the file.
     """
 
     name: str
@@ -52,8 +49,9 @@ def operator_files(file: bytes) -> list[OperatorFile]:
 
 
 def _alone(model: Table, operators: Sequence[Table]) -> bytes:
-    """Operators in a row, of which each but the last is read by the next alone, as a file."""
-    (graph,), part = model.subgraphs, FlatbufferGraph()
+    """Write operators in a row, of which each but the last is read by the next alone, as a file."""
+    (graph,) = model.subgraphs
+    part = FlatbufferGraph()
     read = dict.fromkeys(int(index) for each in operators for index in each.inputs)
     written = [int(index) for each in operators for index in each.outputs]
     contents = {index: model.buffers[graph.tensors[index].buffer].data for index in [*read, *written]}
@@ -64,7 +62,7 @@ def _alone(model: Table, operators: Sequence[Table]) -> bytes:
         operator.outputs = np.array([moved[int(index)] for index in operator.outputs], np.int32)
         part.operators.append(operator)
     fed = [moved[index] for index in read if contents[index] is None and index not in written]
-    return part.pack(fed, [moved[written[-1]]], "one operator", {})
+    return part.pack(fed, [moved[written[-1]]])
 
 
 def float_operators(file: bytes) -> Counter[str]:
@@ -79,26 +77,3 @@ def float_operators(file: bytes) -> Counter[str]:
         if kind not in ("QUANTIZE", "DEQUANTIZE") and not is_border and any(tensor.type == real for tensor in tensors):
             found[kind] += 1
     return found
-
-
-def operator_times(file: bytes, repeats: int) -> Profile:
-    """Time every operator as a file of its own: one thread, batch 1, in order of execution.
-
-    LiteRT has no profiler in Python. What running any file takes is taken off each; still, an operator alone is not the
-    operator in its place, where the runtime plans memory for all and merges some. So the whole is timed beside
-    them, to be compared with their sum, which lay 9 % below to 42 % above it where it was tried.
-    """
-    operators = operator_files(file)
-    files = {"whole": file, "empty": _empty_file()} | {str(index): op.file for index, op in enumerate(operators)}
-    timings = time_models(files, LiteRtSession, repeats, group=len(files))
-    empty_ms = timings["empty"].latency_ms
-    alone_ms = [max(0.0, timings[str(index)].latency_ms - empty_ms) for index in range(len(operators))]
-    rows = [OperatorTime(op.name, op.kind, ms) for op, ms in zip(operators, alone_ms, strict=True)]
-    return Profile(rows, timings["whole"].latency_ms)
-
-
-def _empty_file() -> bytes:
-    """Write a file that returns what it is fed."""
-    graph = FlatbufferGraph()
-    index = graph.tensor("x", (1,), "FLOAT32")
-    return graph.pack([index], [index], "empty", {})

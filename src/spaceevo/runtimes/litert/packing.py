@@ -17,8 +17,10 @@ AMX_CHANNELS = 64
 """Input channels, a byte each, that one AMX tile holds."""
 
 
-def native_channels() -> int:
-    """Count the channels that fill this machine's matrix units; 1 where packing does not pay."""
+def channels_to_fill(asked: int | None) -> int:
+    """Resolve `packed_channels`: None fills this machine's matrix units; 1 where packing does not pay."""
+    if asked is not None:
+        return asked
     return AMX_CHANNELS if "amx_int8" in instruction_sets() else 1
 
 
@@ -28,8 +30,7 @@ class PackedKernel(NamedTuple):
     Attributes:
         weight: `(pixels·Cout, stride·pixels·Cin, K, blocks)`.
         pixels: output pixels, side by side, that one packed pixel holds; of the input `stride` times as many.
-        left: packed pixels to pad on the left.
-        right: packed pixels to pad on the right.
+        left: packed pixels to pad on the left; `right` likewise.
     """
 
     weight: NDArray[np.generic]
@@ -48,13 +49,7 @@ def packed_pixels(channels: int, width: int, stride: int, packed_channels: int) 
 
 
 def pack_kernel(weight: NDArray[np.generic], stride: int, pixels: int) -> PackedKernel:
-    """Rewrite the kernel of a convolution, padded by half of it, for packed pixels.
-
-    Args:
-        weight: `(Cout, Cin, K, K)`.
-        stride: stride of the convolution.
-        pixels: output pixels that are packed.
-    """
+    """Rewrite the kernel `(Cout, Cin, K, K)` of a convolution, padded by half of it, for packed pixels."""
     outputs, inputs, kernel, _ = weight.shape
     block, margin = stride * pixels, kernel // 2
     first = -margin // block

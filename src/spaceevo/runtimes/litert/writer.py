@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 
 from spaceevo.quant.program import Op, Program, TensorQuant
 from spaceevo.quant.quantizer import RELU6_SCALE
-from spaceevo.runtimes.base import INPUT_NAME, OUTPUT_NAME
+from spaceevo.runtimes.base import INPUT_NAME, OUTPUT_NAME, PLAIN_FILE, FileOptions
 from spaceevo.runtimes.litert.layers import LayerGraph, Value, Weights
-from spaceevo.runtimes.litert.packing import native_channels
+from spaceevo.runtimes.litert.packing import channels_to_fill
 from spaceevo.runtimes.preprocessing import INSIDE_NAME, Preprocessing
-
-
-def producer() -> str:
-    """Name who writes the files."""
-    return f"spaceevo {version('spaceevo')}"
 
 
 def _add(graph: LayerGraph, op: Op, x: Sequence[Value], quant: TensorQuant) -> Value:
     """Append an operation; saturation does what relu, relu6 and the gates' clips do."""
+    if op.weights is not None:
+        weights = Weights(op.weights.weight, op.weights.bias, op.weights.scale)
+        if op.kind == "linear":
+            return graph.linear(op.output, x[0], weights, quant)
+        assert op.groups in (1, x[0].shape[-1])
+        return graph.conv(op.output, x[0], weights, quant, stride=op.stride, depthwise=op.groups > 1)
     match op.kind:
-        case "conv" | "linear":
-            assert op.weights is not None
-            weights = Weights(op.weights.weight, op.weights.bias, op.weights.scale)
-            if op.kind == "linear":
-                return graph.linear(op.output, x[0], weights, quant)
-            depthwise = op.groups > 1
-            assert op.groups in (1, x[0].shape[-1])
-            return graph.conv(op.output, x[0], weights, quant, stride=op.stride, depthwise=depthwise)
         case "add" | "mul":
             return graph.binary(op.kind.upper(), op.output, x[0], x[1], quant)
         case "mean":
@@ -36,7 +28,8 @@ def _add(graph: LayerGraph, op: Op, x: Sequence[Value], quant: TensorQuant) -> V
         case "sigmoid":
             return graph.unary("LOGISTIC", op.output, x[0], quant)
     # relu6(x + 3) on the grid 6/256, then a sixth of it: the same integers on the grid 1/256.
-    three, sixth = (graph.scalar(f"{op.output}.{n}", v, quant) for n, v in (("three", 3.0), ("sixth", 1 / 6)))
+    three = graph.scalar(f"{op.output}.three", 3.0, quant)
+    sixth = graph.scalar(f"{op.output}.sixth", 1 / 6, quant)
     sixfold = graph.binary("ADD", f"{op.output}.sixfold", x[0], three, TensorQuant(RELU6_SCALE, 0))
     return graph.binary("MUL", op.output, sixfold, sixth, quant)
 
@@ -53,40 +46,27 @@ def _normalize(graph: LayerGraph, pixels: Value, preprocessing: Preprocessing) -
     return x
 
 
-def to_tflite(
-    program: Program,
-    metadata: Mapping[str, str] | None = None,
-    *,
-    preprocessing: Preprocessing | None = None,
-    packed_channels: int | None = None,
-    watch: Sequence[str] = (),
-) -> bytes:
+def to_tflite(program: Program, metadata: Mapping[str, str] | None = None, options: FileOptions = PLAIN_FILE) -> bytes:
     """Write a program as a LiteRT file: float input `images` `(1, H, W, C)`, float output `logits`; N can be resized.
 
-    Inside, everything is int8: the program's integers less 128.
-
-    Arguments as `Runtime.write`; `metadata` is kept as JSON (`flatbuffer.read_metadata`), pixels are packed by
-    `litert.packing`, and watched tensors come out as real values.
-
-    Raises:
-        MissingExtraError: `ai-edge-litert` is not installed.
+    Inside, everything is int8: the program's integers less 128. Watched tensors come out as real values.
     """
-    graph = LayerGraph(native_channels() if packed_channels is None else packed_channels)
-    name = program.input_name
+    graph = LayerGraph(channels_to_fill(options.packed_channels))
     channels, height, width = program.input_shape
     shape = (1, height, width, channels)
-    if preprocessing is None or not preprocessing.inside:
+    if options.preprocessing is None or not options.preprocessing.inside:
         source = images = graph.value(INPUT_NAME, shape, None)
     else:
         source = Value(graph.tensor(INSIDE_NAME, shape, "UINT8"), shape, None)
-        images = _normalize(graph, source, preprocessing)
-    values = {name: graph.value(name, images.shape, program.tensors[name])}
+        images = _normalize(graph, source, options.preprocessing)
+    name = program.input_name
+    values = {name: graph.value(name, shape, program.tensors[name])}
     graph.operator("QUANTIZE", [images.index], values[name].index, 1, "QuantizeOptions")
     for op in program.ops:
         values[op.output] = _add(graph, op, [values[x] for x in op.inputs], program.tensors[op.output])
     outputs = []
-    for output, name in ((OUTPUT_NAME, program.output_name), *((f"{x}.real", x) for x in watch)):
+    for output, name in ((OUTPUT_NAME, program.output_name), *((f"{x}.real", x) for x in options.watch)):
         real = graph.value(output, values[name].shape, None)
         graph.operator("DEQUANTIZE", [values[name].index], real.index, 2, "DequantizeOptions")
         outputs.append(real.index)
-    return graph.pack([source.index], outputs, producer(), metadata or {})
+    return graph.pack([source.index], outputs, metadata)

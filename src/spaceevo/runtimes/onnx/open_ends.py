@@ -8,40 +8,35 @@ from __future__ import annotations
 
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
-TO_CHANNELS_LAST, TO_CHANNELS_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
-
 
 def open_start(model: ModelProto) -> None:
     """Drop the quantisation of the input: the model takes integers, channels last where they have a height."""
     graph = model.graph
-    quantize = graph.node[0]
+    quantize = graph.node.pop(0)
     assert quantize.op_type == "QuantizeLinear"
-    graph.node.remove(quantize)
-    shape = _shape(graph.input[0])
     name = quantize.output[0]
-    del graph.input[:]
-    if max(shape[2:]) > 1:
+    count, channels, *sides = _shape(graph.input.pop())
+    shape = [count, channels, *sides]
+    if max(sides) > 1:
         # The runtime turns this transposition and its own, back again, into nothing.
         outer = f"{name}.channels_last"
-        graph.node.insert(0, helper.make_node("Transpose", [outer], [name], perm=TO_CHANNELS_FIRST))
-        name, shape = outer, [shape[axis] for axis in TO_CHANNELS_LAST]
+        graph.node.insert(0, helper.make_node("Transpose", [outer], [name], perm=(0, 3, 1, 2)))
+        name, shape = outer, [count, *sides, channels]
     graph.input.append(helper.make_tensor_value_info(name, TensorProto.UINT8, shape))
 
 
 def open_end(model: ModelProto) -> None:
     """Drop the dequantisation of the output: the model returns integers, channels last where they have a height."""
     graph = model.graph
-    dequantize = graph.node[-1]
+    dequantize = graph.node.pop()
     assert dequantize.op_type == "DequantizeLinear"
-    graph.node.remove(dequantize)
-    shape = _shape(graph.output[0])
     name = dequantize.input[0]
-    del graph.output[:]
-    if len(shape) == 4:
+    count, channels, *sides = _shape(graph.output.pop())
+    if sides:
         outer = f"{name}.channels_last"
-        graph.node.append(helper.make_node("Transpose", [name], [outer], perm=TO_CHANNELS_LAST))
-        name, shape = outer, [shape[axis] for axis in TO_CHANNELS_LAST]
-    graph.output.append(helper.make_tensor_value_info(name, TensorProto.UINT8, shape))
+        graph.node.append(helper.make_node("Transpose", [name], [outer], perm=(0, 2, 3, 1)))
+        name = outer
+    graph.output.append(helper.make_tensor_value_info(name, TensorProto.UINT8, [count, *sides, channels]))
 
 
 def _shape(value: ValueInfoProto) -> list[int]:

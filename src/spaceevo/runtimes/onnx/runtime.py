@@ -2,22 +2,71 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.program import Program
-from spaceevo.runtimes.base import Profile, Runtime, Shape
+from spaceevo.runtimes.base import PLAIN_FILE, FileOptions, OperatorTime, Profile, Runtime, Session, Shape
+from spaceevo.runtimes.machine import has_vnni
 from spaceevo.runtimes.onnx.float_writer import to_float_onnx
 from spaceevo.runtimes.onnx.open_ends import open_end, open_start
-from spaceevo.runtimes.onnx.operators import executed_nodes, is_float, operator_times, optimized
-from spaceevo.runtimes.onnx.session import OnnxSession
 from spaceevo.runtimes.onnx.writer import to_onnx
-from spaceevo.runtimes.preprocessing import Preprocessing
+from spaceevo.runtimes.preprocessing import INSIDE_NAME
 from spaceevo.runtimes.random_program import random_block_program
 from spaceevo.space.placement import PlacedBlock
+
+INTEGER_OPS = frozenset({"QGemm", "QuantizeLinear", "DequantizeLinear", "Flatten", "Transpose", "Reshape"})
+"""Operators that compute in integers, convert to or from them, or only move values; so do all `QLinear…`."""
+WARM_UPS = 3
+
+
+class OnnxSession(Session):
+    """Runs an ONNX file on one thread of the CPU, with exact integer arithmetic.
+
+    Args:
+        file: content of the file.
+        settings: fields of ONNX Runtime's `SessionOptions`.
+    """
+
+    def __init__(self, file: bytes, **settings: object) -> None:
+        options = onnxruntime.SessionOptions()
+        settings = {"intra_op_num_threads": 1, "inter_op_num_threads": 1, "log_severity_level": 3, **settings}
+        for name, value in settings.items():
+            setattr(options, name, value)
+        if not has_vnni():
+            # x86 kernels for uint8 × int8 then cut sums of two products off at 16 bits; this takes uint8 × uint8.
+            options.add_session_config_entry("session.x64quantprecision", "1")
+        self.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+    def outputs(self, images: Tensor) -> list[Tensor]:
+        """Compute every output of the file for images `(N, C, H, W)`."""
+        found = self.session.run(None, {self.session.get_inputs()[0].name: images.numpy()})
+        return [torch.from_numpy(value) for value in found]
+
+    def invoke(self) -> object:
+        """Compute once on random values, batch 1."""
+        return self.session.run(None, self._random)
+
+    @cached_property
+    def _random(self) -> dict[str, NDArray[np.generic]]:
+        rng = np.random.default_rng(0)
+        (value,) = self.session.get_inputs()
+        shape = [size if isinstance(size, int) else 1 for size in value.shape]
+        if value.type == "tensor(uint8)":
+            return {value.name: rng.integers(0, 256, shape, np.uint8)}
+        return {value.name: rng.standard_normal(shape, np.float32)}
 
 
 class OnnxRuntime(Runtime):
@@ -30,16 +79,10 @@ class OnnxRuntime(Runtime):
     other_ways = ("unoptimized",)
 
     def write(
-        self,
-        program: Program,
-        metadata: Mapping[str, str] | None = None,
-        *,
-        preprocessing: Preprocessing | None = None,
-        packed_channels: int | None = None,
-        watch: Sequence[str] = (),
+        self, program: Program, metadata: Mapping[str, str] | None = None, options: FileOptions = PLAIN_FILE
     ) -> bytes:
         """Write an integer program; nothing is packed."""
-        return bytes(to_onnx(program, metadata, preprocessing=preprocessing, watch=watch).SerializeToString())
+        return bytes(to_onnx(program, metadata, options).SerializeToString())
 
     def write_float(self, network: Network, shape: Shape, metadata: Mapping[str, str] | None = None) -> bytes:
         """Write a network in fp32 by torch's own exporter."""
@@ -47,27 +90,43 @@ class OnnxRuntime(Runtime):
 
     def load(self, file: bytes, way: str = "") -> OnnxSession:
         """Load a file; `unoptimized` executes every Q and DQ by itself, in float between them."""
-        return OnnxSession(file, optimize=way != "unoptimized")
+        if way == "unoptimized":
+            return OnnxSession(file, graph_optimization_level=onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
+        return OnnxSession(file)
 
     def profile(self, file: bytes, repeats: int) -> Profile:
-        """Time every operator within the file."""
-        return Profile(operator_times(file, repeats))
+        """Time every operator within the file, by ONNX Runtime's own profiler."""
+        with TemporaryDirectory() as folder:
+            model = OnnxSession(file, enable_profiling=True, profile_file_prefix=f"{folder}/profile")
+            for _ in range(WARM_UPS + repeats):
+                model.invoke()
+            events = json.loads(Path(model.session.end_profiling()).read_text(encoding="utf-8"))
+        least: dict[str, OperatorTime] = {}
+        for event in events:
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                name = event["name"].removesuffix("_kernel_time")
+                ms = min(event["dur"] / 1e3, least[name].least_ms if name in least else float("inf"))
+                least[name] = OperatorTime(name, event["args"]["op_name"], ms)
+        return Profile(list(least.values()))
 
     def op_counts(self, file: bytes) -> dict[str, int]:
         """Count the operators by type, as they are fused on this machine."""
-        return dict(Counter(node.op_type for node in executed_nodes(file)))
+        return dict(Counter(node.op_type for node in self._executed(file)))
 
     def float_ops(self, file: bytes) -> list[str]:
         """List the operators that compute in float, as `type name`."""
-        return [f"{node.op_type} {node.name or node.output[0]}" for node in executed_nodes(file) if is_float(node)]
+        return [f"{node.op_type} {node.name or node.output[0]}" for node in self._executed(file) if _is_float(node)]
 
     def metadata(self, file: bytes) -> dict[str, str]:
         """Read the file's `metadata_props`."""
         return {entry.key: entry.value for entry in onnx.load_from_string(file).metadata_props}
 
     def prepare(self, file: bytes) -> bytes:
-        """Rewrite a file with its operators fused already."""
-        return optimized(file)
+        """Rewrite a file with its operators fused as ONNX Runtime does it on this machine."""
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "optimized.onnx"
+            OnnxSession(file, optimized_model_filepath=str(path))
+            return path.read_bytes()
 
     def compile_block(self, block: PlacedBlock, packed_channels: int | None = None) -> bytes:
         """Write a block with integers at both ends; the stem, with which a network begins, takes real images."""
@@ -80,3 +139,11 @@ class OnnxRuntime(Runtime):
     def conversions(self, block: PlacedBlock) -> list[tuple[Shape, float]]:
         """Tell that running a model is measured too, which a network does once: with its stem."""
         return [] if block[0].type == "FirstConv" else [((1, 1, 1), 1.0)]
+
+    def _executed(self, file: bytes) -> list[onnx.NodeProto]:
+        return list(onnx.load_from_string(self.prepare(file)).graph.node)
+
+
+def _is_float(node: onnx.NodeProto) -> bool:
+    is_integer = node.op_type.startswith("QLinear") or node.op_type in INTEGER_OPS
+    return not is_integer and not any(name.startswith(INSIDE_NAME) for name in node.input)

@@ -1,8 +1,8 @@
-"""Writes integer programs as ONNX: QDQ form, every number as the program has it."""
+"""Writes integer programs as ONNX: pairs of Q and DQ, every number as the program has it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 
 import numpy as np
@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from spaceevo.quant.program import ConvWeights, Op, Program, TensorQuant
 from spaceevo.quant.quantizer import GATE_SCALE, RELU6_SCALE
-from spaceevo.runtimes.base import OUTPUT_NAME
+from spaceevo.runtimes.base import OUTPUT_NAME, PLAIN_FILE, FileOptions
 from spaceevo.runtimes.preprocessing import INSIDE_NAME, Preprocessing
 
 OPSET = 17
@@ -22,7 +22,7 @@ _REAL_OPS = {"add": "Add", "mul": "Mul", "mean": "GlobalAveragePool", "sigmoid":
 
 
 class _Graph:
-    """Nodes and initialisers under construction.
+    """Collects nodes and initialisers.
 
     Tensor `t` of the program is written as its integers `t.q` and their real values `t.dq`, once for all its readers:
     with a pair for each reader, sums would stay in float.
@@ -53,7 +53,6 @@ class _Graph:
         return output
 
     def grid(self, name: str, quant: TensorQuant) -> list[str]:
-        """Write scale and zero point of activations; return their names."""
         return [
             self.constant(f"{name}.scale", np.float32(quant.scale)),
             self.constant(f"{name}.zero_point", np.uint8(quant.zero_point)),
@@ -72,49 +71,36 @@ class _Graph:
         return self.reals[tensor]
 
     def normalize(self, preprocessing: Preprocessing) -> str:
-        """Real values of pixels, normalised in float."""
-        gain, shift = (
-            self.constant(f"{INSIDE_NAME}.{name}", values.reshape(1, -1, 1, 1))
-            for name, values in zip(("gain", "shift"), preprocessing.factors(), strict=True)
-        )
-        real = self.node("Cast", [INSIDE_NAME], f"{INSIDE_NAME}.real", to=TensorProto.FLOAT)
-        return self.node(
-            "Add", [self.node("Mul", [real, gain], f"{INSIDE_NAME}.scaled"), shift], f"{INSIDE_NAME}.normalized"
-        )
+        gain, shift = (values.reshape(1, -1, 1, 1) for values in preprocessing.factors())
+        x = self.node("Cast", [INSIDE_NAME], f"{INSIDE_NAME}.real", to=TensorProto.FLOAT)
+        x = self.node("Mul", [x, self.constant(f"{INSIDE_NAME}.gain", gain)], f"{INSIDE_NAME}.scaled")
+        return self.node("Add", [x, self.constant(f"{INSIDE_NAME}.shift", shift)], f"{INSIDE_NAME}.normalized")
 
     def add(self, op: Op) -> None:
         result = f"{op.output}.real"
         if op.kind == "hard_sigmoid":
             self.hard_sigmoid(op, result)
             return
-        if op.kind == "conv":
-            self.conv(op, result)
-        elif op.kind == "linear":
-            self.linear(op, result)
-        else:
+        if op.weights is None:
             self.node(_REAL_OPS[op.kind], [self.real(name) for name in op.inputs], result)
+        elif op.kind == "linear":
+            self.linear(op, op.weights, result)
+        else:
+            self.conv(op, op.weights, result)
         self.settle(result, op.output)
 
-    def conv(self, op: Op, result: str) -> None:
-        assert op.weights is not None
-        kernel = op.weights.weight.shape[-1]
-        self.node(
-            "Conv",
-            [self.real(op.inputs[0]), *self.weights(op, op.weights)],
-            result,
-            kernel_shape=[kernel] * 2,
-            strides=[op.stride] * 2,
-            pads=[kernel // 2] * 4,
-            group=op.groups,
-        )
+    def conv(self, op: Op, weights: ConvWeights, result: str) -> None:
+        kernel = weights.weight.shape[-1]
+        shape = {"kernel_shape": [kernel] * 2, "strides": [op.stride] * 2, "pads": [kernel // 2] * 4}
+        inputs = [self.real(op.inputs[0]), *self.weights(op, weights)]
+        self.node("Conv", inputs, result, group=op.groups, **shape)
 
-    def linear(self, op: Op, result: str) -> None:
-        assert op.weights is not None
+    def linear(self, op: Op, weights: ConvWeights, result: str) -> None:
         source = op.inputs[0]
         # The integers are flattened, not the real values: a Flatten just before Gemm would keep it in float.
         flat = self.node("Flatten", [f"{source}.q"], f"{op.output}.flat")
         x = self.node("DequantizeLinear", [flat, *self.grids[source]], f"{op.output}.flat.dq")
-        self.node("Gemm", [x, *self.weights(op, op.weights)], result, transB=1)
+        self.node("Gemm", [x, *self.weights(op, weights)], result, transB=1)
 
     def weights(self, op: Op, weights: ConvWeights) -> list[str]:
         """Real weight and bias, each from integers with a scale per output channel."""
@@ -146,22 +132,19 @@ class _Graph:
 
 
 def to_onnx(
-    program: Program,
-    metadata: Mapping[str, str] | None = None,
-    *,
-    preprocessing: Preprocessing | None = None,
-    watch: Sequence[str] = (),
+    program: Program, metadata: Mapping[str, str] | None = None, options: FileOptions = PLAIN_FILE
 ) -> onnx.ModelProto:
     """Write a program as an ONNX model: float input `images` `(N, C, H, W)`, float output `logits`, dynamic N.
 
-    Arguments as `Runtime.write`; `metadata` is kept in `metadata_props`, and watched tensors come out as integers.
+    `metadata` is kept in `metadata_props`, and watched tensors come out as integers.
     """
-    inside = preprocessing if preprocessing is not None and preprocessing.inside else None
-    graph, shapes = _Graph(program, inside), program.shapes()
-    name, kind = (program.input_name, TensorProto.FLOAT) if inside is None else (INSIDE_NAME, TensorProto.UINT8)
-    images = helper.make_tensor_value_info(name, kind, ["batch", *program.input_shape])
-    logits = helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["batch", *shapes[program.output_name]])
-    watched = [helper.make_tensor_value_info(f"{x}.q", TensorProto.UINT8, ["batch", *shapes[x]]) for x in watch]
+    inside = options.preprocessing if options.preprocessing and options.preprocessing.inside else None
+    graph = _Graph(program, inside)
+    shapes: dict[str, list[str | int]] = {name: ["batch", *shape] for name, shape in program.shapes().items()}
+    name, kind = (INSIDE_NAME, TensorProto.UINT8) if inside else (program.input_name, TensorProto.FLOAT)
+    images = helper.make_tensor_value_info(name, kind, shapes[program.input_name])
+    logits = helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, shapes[program.output_name])
+    watched = [helper.make_tensor_value_info(f"{x}.q", TensorProto.UINT8, shapes[x]) for x in options.watch]
     model = helper.make_model(
         helper.make_graph(graph.nodes, "spaceevo", [images], [logits, *watched], graph.initializers),
         opset_imports=[helper.make_opsetid("", OPSET)],

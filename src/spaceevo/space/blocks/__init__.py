@@ -1,6 +1,11 @@
-"""Block types: one class each, its recipe of layers and its data flow."""
+"""Block types: one class each, its recipe of layers and its data flow; every module here registers its own."""
 
-from spaceevo.space.blocks import mobile, resnet, stem_head
+from importlib import import_module
+from pkgutil import iter_modules
+
 from spaceevo.space.blocks.base import BlockType, Run, block_type, block_types, register
 
-__all__ = ["BlockType", "Run", "block_type", "block_types", "mobile", "register", "resnet", "stem_head"]
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["BlockType", "Run", "block_type", "block_types", "register"]

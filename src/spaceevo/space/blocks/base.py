@@ -42,12 +42,11 @@ class BlockType(ABC):
 
     def key(self, spec: BlockSpec, hw: int) -> str:
         """Write the key of published latency tables: `<Type>Block_<hw>_<cin>_<cout>_<k>_<expand>_<stride>_<act>`."""
-        expand = self.key_expand(spec.expand)
-        sizes = f"{hw}_{spec.cin}_{spec.cout}_{spec.kernel}_{expand}_{spec.stride}_{spec.act}"
-        return f"{self.name}Block_{sizes}"
+        sizes = f"{hw}_{spec.cin}_{spec.cout}_{spec.kernel}"
+        return f"{self.name}Block_{sizes}_{self.key_expand(spec.expand)}_{spec.stride}_{spec.act}"
 
     def key_expand(self, expand: float | None) -> str:
-        """Write the expand ratio for the latency key: whole ratios as integers."""
+        """Write the expand ratio for the latency key, as published tables do: most types' whole ratios as integers."""
         return f"{expand:g}" if expand is not None else "None"
 
 
@@ -55,7 +54,9 @@ _REGISTRY: dict[str, BlockType] = {}
 
 
 def register(cls: type[BlockType]) -> type[BlockType]:
-    """Make a block type known under its `name` to superspaces, networks and exports."""
+    """Make a block type known to superspaces, networks and exports under its `name`, its class's unless it sets one."""
+    if "name" not in vars(cls):
+        cls.name = cls.__name__
     _REGISTRY[cls.name] = cls()
     return cls
 
@@ -66,11 +67,7 @@ def block_types() -> dict[str, BlockType]:
 
 
 def block_type(name: str) -> BlockType:
-    """Look a block type up.
-
-    Raises:
-        ConfigError: no block type has this name.
-    """
+    """Look a block type up."""
     if name not in _REGISTRY:
         raise ConfigError(f"unknown block type '{name}'; allowed: {choices(sorted(_REGISTRY))}")
     return _REGISTRY[name]

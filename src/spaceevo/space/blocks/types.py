@@ -1,4 +1,4 @@
-"""Block types built on depthwise convolutions: MobileNetV1, V2, V3 and their fused form."""
+"""All block types: MobileNetV1, V2, V3 and their fused form, ResNet bottlenecks, the stem and the heads."""
 
 from __future__ import annotations
 
@@ -23,18 +23,15 @@ from spaceevo.space.spec import BlockSpec, Layer, Recipe, round_channels
 class MobileNetV1(BlockType):
     """Depthwise, then 1×1 convolution; no residual."""
 
-    name = "MobileNetV1"
     has_expand = False
 
     def recipe(self, spec: BlockSpec) -> Recipe:
-        """Depthwise and pointwise layer."""
         return {
             "depthwise": depthwise(spec.cin, spec.kernel, spec.stride, spec.act),
             "pointwise": conv(spec.cin, spec.cout, act=spec.act),
         }
 
     def forward(self, run: Run[T], x: T) -> T:
-        """Depthwise, pointwise."""
         return run("pointwise", run("depthwise", x))
 
 
@@ -42,11 +39,9 @@ class MobileNetV1(BlockType):
 class MobileNetV1Dual(BlockType):
     """Two MobileNetV1 blocks in a row with one shortcut around both and no activation after the sum."""
 
-    name = "MobileNetV1Dual"
     has_expand = False
 
     def recipe(self, spec: BlockSpec) -> Recipe:
-        """Two depthwise-pointwise pairs and a shortcut."""
         return {
             "depthwise1": depthwise(spec.cin, spec.kernel, spec.stride, spec.act),
             "pointwise1": conv(spec.cin, spec.cout, act=spec.act),
@@ -56,58 +51,46 @@ class MobileNetV1Dual(BlockType):
         }
 
     def forward(self, run: Run[T], x: T) -> T:
-        """Both pairs, then the sum."""
-        y = run("pointwise1", run("depthwise1", x))
-        y = run("pointwise2", run("depthwise2", y))
-        return add_shortcut(run, y, x)
+        first = run("pointwise1", run("depthwise1", x))
+        return add_shortcut(run, run("pointwise2", run("depthwise2", first)), x)
 
     def key_expand(self, expand: float | None) -> str:
-        """Published tables write 0 for this type."""
         return "0"
 
 
 @register
 class MobileNetV2(BlockType):
-    """Inverted residual: 1×1 expand, depthwise, 1×1 project; identity residual where sizes allow.
+    """Inverted residual: 1×1 expand (if it widens), depthwise, 1×1 project; identity residual where sizes allow.
 
     Subclasses switch on the squeeze-and-excitation (V3), a 1×1 shortcut where the identity does not fit (Res),
     stacks of 3×3 in place of the larger depthwise kernels (K3).
     """
 
-    name = "MobileNetV2"
     squeezes_own_channels = True
     squeezes: ClassVar[bool] = False
     projects_shortcut: ClassVar[bool] = False
     stacks_3x3: ClassVar[bool] = False
 
     def recipe(self, spec: BlockSpec) -> Recipe:
-        """Layers of the inverted residual; the expansion is absent where it would not widen."""
         assert spec.expand is not None
         hidden = round_channels(spec.expand * spec.cin)
         layers: Recipe = {} if hidden == spec.cin else {"expand": conv(spec.cin, hidden, act=spec.act)}
-        layers["depthwise"] = self._depthwise(hidden, spec)
+        kernel, stack = (3, spec.kernel // 2) if self.stacks_3x3 else (spec.kernel, 1)
+        layers["depthwise"] = depthwise(hidden, kernel, spec.stride, spec.act, stack)
         if self.squeezes:
             layers |= squeeze_excite_recipe(hidden, squeezed_from=hidden)
         layers["project"] = conv(hidden, spec.cout)
         return layers | shortcut_recipe(spec, self.projects_shortcut)
 
-    def _depthwise(self, hidden: int, spec: BlockSpec) -> Layer:
-        if self.stacks_3x3:
-            return depthwise(hidden, 3, spec.stride, spec.act, stack=spec.kernel // 2)
-        return depthwise(hidden, spec.kernel, spec.stride, spec.act)
-
     def forward(self, run: Run[T], x: T) -> T:
-        """Expand, depthwise, squeeze-and-excitation, project, residual."""
-        y = run("depthwise", run("expand", x))
-        y = run("project", squeeze_excite(run, y))
-        return add_shortcut(run, y, x)
+        hidden = squeeze_excite(run, run("depthwise", run("expand", x)))
+        return add_shortcut(run, run("project", hidden), x)
 
 
 @register
 class MobileNetV2Res(MobileNetV2):
     """MobileNetV2 with a shortcut everywhere."""
 
-    name = "MobileNetV2Res"
     projects_shortcut = True
 
 
@@ -115,7 +98,6 @@ class MobileNetV2Res(MobileNetV2):
 class MobileNetV2K3Res(MobileNetV2Res):
     """MobileNetV2Res whose larger kernels are stacks of 3×3."""
 
-    name = "MobileNetV2K3Res"
     stacks_3x3 = True
 
 
@@ -123,7 +105,6 @@ class MobileNetV2K3Res(MobileNetV2Res):
 class MobileNetV3(MobileNetV2):
     """MobileNetV2 with squeeze-and-excitation on the hidden channels."""
 
-    name = "MobileNetV3"
     squeezes = True
 
 
@@ -131,7 +112,6 @@ class MobileNetV3(MobileNetV2):
 class MobileNetV3Res(MobileNetV3):
     """MobileNetV3 with a shortcut everywhere."""
 
-    name = "MobileNetV3Res"
     projects_shortcut = True
 
 
@@ -139,7 +119,6 @@ class MobileNetV3Res(MobileNetV3):
 class MobileNetV3K3Res(MobileNetV3Res):
     """MobileNetV3Res whose larger kernels are stacks of 3×3."""
 
-    name = "MobileNetV3K3Res"
     stacks_3x3 = True
 
 
@@ -147,11 +126,9 @@ class MobileNetV3K3Res(MobileNetV3Res):
 class FusedMBConvRes(BlockType):
     """Inverted residual whose expansion and depthwise are fused into one k×k convolution, shortcut everywhere."""
 
-    name = "FusedMBConvRes"
     squeezes: ClassVar[bool] = False
 
     def recipe(self, spec: BlockSpec) -> Recipe:
-        """k×k convolution, optional squeeze-and-excitation, projection, shortcut."""
         assert spec.expand is not None
         hidden = round_channels(spec.expand * spec.cin)
         layers = {"conv": conv(spec.cin, hidden, spec.kernel, spec.stride, spec.act)}
@@ -161,14 +138,95 @@ class FusedMBConvRes(BlockType):
         return layers | shortcut_recipe(spec, project=True)
 
     def forward(self, run: Run[T], x: T) -> T:
-        """Convolution, squeeze-and-excitation, projection, residual."""
-        y = squeeze_excite(run, run("conv", x))
-        return add_shortcut(run, run("project", y), x)
+        hidden = squeeze_excite(run, run("conv", x))
+        return add_shortcut(run, run("project", hidden), x)
 
 
 @register
 class FusedMBConvSERes(FusedMBConvRes):
     """FusedMBConvRes with squeeze-and-excitation."""
 
-    name = "FusedMBConvSERes"
     squeezes = True
+
+
+@register
+class ResNet(BlockType):
+    """Bottleneck: 1×1, k×k, 1×1 convolutions, shortcut everywhere, activation after the sum."""
+
+    squeezes: ClassVar[bool] = False
+
+    def recipe(self, spec: BlockSpec) -> Recipe:
+        assert spec.expand is not None
+        hidden = round_channels(spec.expand * spec.cout)  # of the output width, unlike the others
+        layers = {
+            "reduce": conv(spec.cin, hidden, act=spec.act),
+            "conv": conv(hidden, hidden, spec.kernel, spec.stride, spec.act),
+        }
+        if self.squeezes:
+            layers |= squeeze_excite_recipe(hidden, squeezed_from=spec.cin)
+        layers["project"] = conv(hidden, spec.cout)
+        return layers | shortcut_recipe(spec, project=True, act=spec.act)
+
+    def forward(self, run: Run[T], x: T) -> T:
+        hidden = squeeze_excite(run, run("conv", run("reduce", x)))
+        return add_shortcut(run, run("project", hidden), x)
+
+    def key_expand(self, expand: float | None) -> str:
+        return str(expand)
+
+
+@register
+class ResNetSE(ResNet):
+    """ResNet bottleneck with squeeze-and-excitation on the hidden channels."""
+
+    squeezes = True
+
+
+@register
+class FirstConv(BlockType):
+    """Stem: k×k convolution, batch norm, activation."""
+
+    has_expand = False
+
+    def recipe(self, spec: BlockSpec) -> Recipe:
+        return {"conv": conv(spec.cin, spec.cout, spec.kernel, spec.stride, spec.act)}
+
+    def forward(self, run: Run[T], x: T) -> T:
+        return run("conv", x)
+
+
+@register
+class FinalExpand(FirstConv):
+    """Head: 1×1 convolution to the final width."""
+
+    is_head = True
+
+
+@register
+class FeatureMix(FirstConv):
+    """Head: global average pool, then 1×1 convolution."""
+
+    is_head = True
+
+    def recipe(self, spec: BlockSpec) -> Recipe:
+        return {"pool": Layer("pool", spec.cin, spec.cin), **super().recipe(spec)}
+
+    def forward(self, run: Run[T], x: T) -> T:
+        return run("conv", run("pool", x))
+
+
+@register
+class Logits(BlockType):
+    """Head: linear classifier with bias."""
+
+    has_expand = False
+    is_head = True
+
+    def recipe(self, spec: BlockSpec) -> Recipe:
+        return {"linear": Layer("linear", spec.cin, spec.cout, norm=False)}
+
+    def forward(self, run: Run[T], x: T) -> T:
+        return run("linear", x)
+
+    def key(self, spec: BlockSpec, hw: int) -> str:
+        return f"LogitsBlock_1_{spec.cin}_{spec.cout}_0_None_0_relu"

@@ -19,13 +19,7 @@ STYLE = {"figure.dpi": 120, "axes.grid": True, "grid.alpha": 0.3, "axes.spines.t
 def picture(path: Path, columns: int = 1, *, width: float = 5.0, height: float = 4.0) -> Iterator[list[Axes]]:
     """Yield axes side by side to draw on; on success write them to `path`, atomically, in the format of its suffix.
 
-    No display is needed, and pyplot's global state is not touched.
-
-    Args:
-        path: file to write, e.g. `scores.png`.
-        columns: number of axes.
-        width: of each in inches.
-        height: of each in inches.
+    No display is needed, and pyplot's global state is not touched. Width and height are those of each axes, in inches.
     """
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=(width * columns, height), layout="constrained")

@@ -1,4 +1,4 @@
-"""Subnets drawn once for all spaces: their losses and latencies, and the best of those that a device runs in time.
+"""Subnets sampled once for all spaces: their losses and latencies, and the best of those that a device runs in time.
 
 Adding up 100,000 losses and latencies over six stages takes as long as memory takes to deliver them. So every figure
 is also kept in 16 bits, as a number of ticks rounded down. Sums of ticks tell all but a few draws apart; those few are
@@ -7,15 +7,14 @@ added up exactly, so that no result depends on the ticks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from spaceevo.search.lut import BlockLut, LutKey, LutSamples
+from spaceevo.search.lut import BlockLut, FloatArray, LutKey, LutSamples
 
-FloatArray = npt.NDArray[np.float32]
 IndexArray = npt.NDArray[np.intp]
 Ticks = npt.NDArray[np.uint16]
 Rows = npt.NDArray[np.unsignedinteger]
@@ -33,25 +32,21 @@ GROUP = 50
 
 
 class Places:
-    """Draws as places between 0 and 1 in whichever tables a space selects, grouped by resolution.
+    """Holds draws as places between 0 and 1 in whichever tables a space selects, grouped by resolution.
 
-    Args:
-        rng: source of the draws.
-        samples: their number.
-        stages: number of searched stages; a draw has an independent place in each.
-        resolutions: number of resolutions; a draw has the same one in all stages.
+    A draw has an independent place in each searched stage, and one resolution for all of them.
     """
 
     def __init__(self, rng: np.random.Generator, samples: int, stages: int, resolutions: int) -> None:
         counts = np.full(resolutions, samples // resolutions)
-        # Equal counts, and whoever gets the remainder is drawn: every draw has every resolution with equal chance.
+        # Equal counts, the remainder at random: every draw has every resolution with equal chance.
         counts[rng.permutation(resolutions)[: samples % resolutions]] += 1
         self.samples = samples
         self._resolution = np.repeat(np.arange(resolutions), counts)
         self._places = rng.random((stages, samples), dtype=np.float32)
 
     def rows(self, stage: int, counts: Sequence[int]) -> Rows:
-        """Every draw's row in the joined tables of a choice, which have `counts` rows per resolution."""
+        """Find every draw's row in the joined tables of a choice, which have `counts` rows per resolution."""
         sizes = np.array(counts, dtype=np.float32)[self._resolution]
         rows: Rows = (self._places[stage] * sizes).astype(np.uint32)
         # A place just below 1 may round up to the next table.
@@ -69,25 +64,26 @@ class _Scale:
     most: int
 
     @classmethod
-    def of_latency(cls, least: Sequence[float], greatest: Sequence[float], limit_ms: float) -> _Scale:
-        """A stage that alone uses up what the limit leaves gets so many ticks that its sum is above the limit."""
-        most = LATENCY_TICKS // len(least)
-        span = min(limit_ms, sum(greatest)) - sum(least)
-        return cls(tuple(least), max(span, 1e-6) / (most - 2 * SLACK), most)
+    def of(cls, tables: Mapping[LutKey, LutSamples], column: int, stages: int, limit_ms: float = np.inf) -> _Scale:
+        """The scale of a column.
 
-    @classmethod
-    def of_loss(cls, least: Sequence[float], greatest: Sequence[float]) -> _Scale:
-        """Sums reach up to the greatest possible."""
-        span = sum(greatest) - sum(least)
-        return cls(tuple(least), max(span, 1e-6) / LOSS_TICKS, LOSS_TICKS)
+        With a limit, a stage that alone uses up what it leaves gets so many ticks that its sum is above the limit;
+        without one, sums reach up to the greatest possible.
+        """
+        values = [[table[column] for key, table in tables.items() if key.stage == stage] for stage in range(stages)]
+        least = [float(min(map(np.min, of_stage))) for of_stage in values]
+        greatest = sum(float(max(map(np.max, of_stage))) for of_stage in values)
+        most = LOSS_TICKS if limit_ms == np.inf else LATENCY_TICKS // stages
+        steps = most if limit_ms == np.inf else most - 2 * SLACK
+        return cls(tuple(least), max(min(limit_ms, greatest) - sum(least), 1e-6) / steps, most)
 
     def ticks(self, stage: int, values: FloatArray) -> Ticks:
         """The figures of a stage, rounded down."""
         return np.minimum((values.astype(np.float64) - self.floors[stage]) / self.tick, self.most).astype(np.uint16)
 
 
-class DrawnLut:
-    """Losses and latencies of the drawn subnets, for any choice of a key per stage.
+class SampledLut:
+    """Knows losses and latencies of the sampled subnets, for any choice of a key per stage.
 
     Args:
         lut: the look-up tables.
@@ -98,25 +94,22 @@ class DrawnLut:
     """
 
     def __init__(
-        self,
-        lut: BlockLut,
-        keys: Iterable[LutKey],
-        places: Places,
-        fixed_latency_ms: Sequence[float],
-        limit_ms: float,
+        self, lut: BlockLut, keys: Iterable[LutKey], places: Places, fixed_latency_ms: Sequence[float], limit_ms: float
     ) -> None:
         tables = {key: _joined(lut.samples(key), fixed_latency_ms if key.stage == 0 else None) for key in keys}
+        samples = places.samples
         self._option = {key: number for number, key in enumerate(tables)}
-        self._stages, samples = 1 + max(key.stage for key in tables), places.samples
-        self._latency_scale = _Scale.of_latency(*_ranges(tables, self._stages, LATENCY), limit_ms)
-        self._loss_scale = _Scale.of_loss(*_ranges(tables, self._stages, LOSS))
+        self._stages = 1 + max(key.stage for key in tables)
+        self._latency_scale = _Scale.of(tables, LATENCY, self._stages, limit_ms)
+        self._loss_scale = _Scale.of(tables, LOSS, self._stages)
         self._loss, self._latency = np.empty((2, len(tables), samples), dtype=np.uint16)
         longest = max(len(table.loss) for table in tables.values())
         self._rows = np.empty((len(tables), samples), dtype=np.min_scalar_type(longest))
         self._figures = np.zeros((2, len(tables), longest), dtype=np.float32)
         for number, (key, table) in enumerate(tables.items()):
             rows = places.rows(key.stage, [len(part.loss) for part in lut.samples(key)])
-            self._rows[number], self._figures[:, number, : len(table.loss)] = rows, table
+            self._rows[number] = rows
+            self._figures[:, number, : len(table.loss)] = table
             self._loss[number] = self._loss_scale.ticks(key.stage, table.loss)[rows]
             self._latency[number] = self._latency_scale.ticks(key.stage, table.latency_ms)[rows]
         # Fresh arrays of this size would cost more than the arithmetic: the system hands them out page by page.
@@ -126,7 +119,7 @@ class DrawnLut:
         self._envelopes: dict[tuple[LutKey, ...], tuple[Ticks, Ticks]] = {}
 
     def best(self, keys: Iterable[LutKey], limits_ms: Sequence[float], count: int) -> Iterator[tuple[int, FloatArray]]:
-        """For each limit, how many draws are within it, and the `count` least losses of those, in any order.
+        """Tell for each limit how many draws are within it, and the `count` least losses of those, in any order.
 
         The losses are fewer than `count` where fewer draws are within the limit.
         """
@@ -134,10 +127,7 @@ class DrawnLut:
         _add_up([self._latency[option] for option in options], self._latency_sum)
         loss_known = False
         for limit_ms in limits_ms:
-            most = self._most_ticks(limit_ms)
-            # Ticks left to the limit; those of slower draws wrap round to more than `most`.
-            np.subtract(most, self._latency_sum, out=self._left)
-            in_time = np.less_equal(self._left, most, out=self._flags)
+            in_time = self._in_time(limit_ms)
             met = int(np.count_nonzero(in_time))
             if met <= FEW:
                 rows = self._rows_of(options, np.flatnonzero(in_time))
@@ -156,7 +146,7 @@ class DrawnLut:
     def bounds(
         self, choices: Iterable[tuple[LutKey, ...]], limits_ms: Sequence[float], count: int
     ) -> Iterator[tuple[int, FloatArray]]:
-        """What `best` may give at best where a stage may take any of several keys, in every draw another one.
+        """Tell what `best` may give at best where a stage may take any of several keys, in every draw another one.
 
         So for each limit, no fewer draws than are within it, and the `count` least losses or lower ones, in order.
         """
@@ -164,9 +154,7 @@ class DrawnLut:
         _add_up([latency for latency, _ in envelopes], self._latency_sum)
         _add_up([loss for _, loss in envelopes], self._loss_sum)
         for limit_ms in limits_ms:
-            most = self._most_ticks(limit_ms)
-            np.subtract(most, self._latency_sum, out=self._left)
-            met = int(np.count_nonzero(np.less_equal(self._left, most, out=self._flags)))
+            met = int(np.count_nonzero(self._in_time(limit_ms)))
             ticks = self._ranking[self._candidates(np.empty(0, dtype=np.intp), count)]
             least = np.sort(ticks)[:count].astype(np.float64) - SLACK
             yield met, (sum(self._loss_scale.floors) + least * self._loss_scale.tick).astype(np.float32)
@@ -182,7 +170,7 @@ class DrawnLut:
         return self._envelopes[keys]
 
     def totals(self, keys: Iterable[LutKey]) -> LutSamples:
-        """Losses and latencies in ms of all draws."""
+        """Add up losses and latencies in ms of all draws."""
         options = self._options(keys)
         rows = self._rows[options]
         return LutSamples(self._total(options, rows, LOSS), self._total(options, rows, LATENCY))
@@ -199,10 +187,13 @@ class DrawnLut:
         total: FloatArray = self._figures[column, options[:, np.newaxis], rows].sum(axis=0)
         return total
 
-    def _most_ticks(self, limit_ms: float) -> np.uint16:
-        """No draw within the limit has more ticks of latency."""
+    def _in_time(self, limit_ms: float) -> npt.NDArray[np.bool_]:
+        """Which draws may be within the limit by their ticks; those they have left are then in `_left`."""
         ticks = (limit_ms - sum(self._latency_scale.floors)) / self._latency_scale.tick
-        return np.uint16(max(0.0, min(ticks + SLACK, self._latency_scale.most - 1)))
+        most = np.uint16(max(0.0, min(ticks + SLACK, self._latency_scale.most - 1)))
+        # What slower draws have left wraps round to more than `most`.
+        np.subtract(most, self._latency_sum, out=self._left)
+        return np.less_equal(self._left, most, out=self._flags)
 
     def _too_slow(self, options: IndexArray, limit_ms: float) -> IndexArray:
         """Draws beyond the limit whose ticks are not."""
@@ -231,20 +222,10 @@ def _joined(parts: Sequence[LutSamples], fixed_latency_ms: Sequence[float] | Non
     # Where all tables are in one order, a draw that is lucky in one space is lucky in the others too: it cancels out.
     orders = [np.argsort(part.loss, kind="stable") for part in parts]
     fixed = fixed_latency_ms or [0.0] * len(parts)
-    latencies = [part.latency_ms[order] + np.float32(ms) for part, order, ms in zip(parts, orders, fixed, strict=True)]
     return LutSamples(
         np.concatenate([part.loss[order] for part, order in zip(parts, orders, strict=True)]),
-        np.concatenate(latencies),
+        np.concatenate([p.latency_ms[o] + np.float32(ms) for p, o, ms in zip(parts, orders, fixed, strict=True)]),
     )
-
-
-def _ranges(tables: dict[LutKey, LutSamples], stages: int, column: int) -> tuple[list[float], list[float]]:
-    """Least and greatest figure of every stage."""
-    least, greatest = [np.inf] * stages, [0.0] * stages
-    for key, table in tables.items():
-        least[key.stage] = min(least[key.stage], float(table[column].min()))
-        greatest[key.stage] = max(greatest[key.stage], float(table[column].max()))
-    return least, greatest
 
 
 def _add_up(stages: Sequence[Ticks], out: Ticks) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from spaceevo.report.figures import picture
+from spaceevo.report.picture import picture
 
 
 def test_a_picture_has_as_many_axes_as_asked(tmp_path: Path) -> None:

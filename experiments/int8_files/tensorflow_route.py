@@ -24,25 +24,13 @@ TensorFlow = Any
 """What is of TensorFlow, which has no types here: the package and its tensors."""
 
 
-def tensorflow() -> TensorFlow:
-    """Import the TensorFlow package.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise MissingExtraError("tensorflow", "tensorflow") from error
-    return tf
-
-
 class _FakeQuantGraph:
-    """A program's operations in float on the program's grids; linear layers as 1×1 convolutions."""
+    """Computes a program's operations in float on the program's grids; linear layers as 1×1 convolutions."""
 
     def __init__(self, tf: TensorFlow, program: Program) -> None:
-        self.tf, self.program, self.shapes = tf, program, program.shapes()
+        self.tf = tf
+        self.program = program
+        self.shapes = program.shapes()
 
     def __call__(self, images: TensorFlow) -> dict[str, TensorFlow]:
         values = {self.program.input_name: self.on_grid(images, self.program.tensors[self.program.input_name])}
@@ -60,9 +48,9 @@ class _FakeQuantGraph:
 
     def compute(self, op: Op, x: list[TensorFlow]) -> TensorFlow:
         tf = self.tf
+        if op.weights is not None:
+            return self.conv(op, op.weights, x[0])
         match op.kind:
-            case "conv" | "linear":
-                return self.conv(op, x[0])
             case "add":
                 return x[0] + x[1]
             case "mul":
@@ -73,19 +61,17 @@ class _FakeQuantGraph:
                 return tf.sigmoid(x[0])
         return self.on_grid(tf.nn.relu6(x[0] + 3.0), TensorQuant(RELU6_SCALE, 0)) * np.float32(1 / 6)
 
-    def conv(self, op: Op, x: TensorFlow) -> TensorFlow:
+    def conv(self, op: Op, weights: ConvWeights, x: TensorFlow) -> TensorFlow:
         tf = self.tf
-        assert op.weights is not None
-        kernel, sides = op.weights.weight.shape[-1], self.shapes[op.inputs[0]][1:]
+        kernel, sides = weights.weight.shape[-1], self.shapes[op.inputs[0]][1:]
         margin = [kernel // 2] * 2
         same = all(pads_as_same(side, kernel, op.stride) for side in sides)
         if not same:
             x = tf.pad(x, [[0, 0], margin, margin, [0, 0]])
-        padding, strides, bias = "SAME" if same else "VALID", [1, op.stride, op.stride, 1], self.bias(op, op.weights)
-        if op.groups > 1:
-            filters = self.weight(op.weights, (2, 3, 0, 1))
-            return tf.nn.depthwise_conv2d(x, filters, strides, padding) + bias
-        return tf.nn.conv2d(x, self.weight(op.weights, (2, 3, 1, 0)), strides, padding) + bias
+        convolve, order = (tf.nn.depthwise_conv2d, (2, 3, 0, 1)) if op.groups > 1 else (tf.nn.conv2d, (2, 3, 1, 0))
+        y = convolve(x, self.weight(weights, order), [1, op.stride, op.stride, 1], "SAME" if same else "VALID")
+        grid = np.float32(self.program.tensors[op.inputs[0]].scale) * weights.scale
+        return y + (weights.bias * grid.astype(np.float64)).astype(np.float32)
 
     def weight(self, weights: ConvWeights, order: tuple[int, ...]) -> TensorFlow:
         """Real weights in TensorFlow's layout, with their grid made known by a fake quantiser."""
@@ -98,10 +84,6 @@ class _FakeQuantGraph:
         known = tf.quantization.fake_quant_with_min_max_vars_per_channel(flat, -limits, limits, 8, narrow_range=True)
         return tf.reshape(known, laid_out.shape) if depthwise else known
 
-    def bias(self, op: Op, weights: ConvWeights) -> TensorFlow:
-        grid = np.float32(self.program.tensors[op.inputs[0]].scale) * weights.scale
-        return (weights.bias * grid.astype(np.float64)).astype(np.float32)
-
 
 def to_tflite_by_tensorflow(program: Program) -> bytes:
     """Convert a program's network with TensorFlow: float `images` `(1, H, W, C)` → float `logits`, int8 inside.
@@ -109,7 +91,11 @@ def to_tflite_by_tensorflow(program: Program) -> bytes:
     Raises:
         MissingExtraError: `tensorflow` is not installed.
     """
-    tf = tensorflow()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise MissingExtraError("tensorflow", "tensorflow") from error
     channels, height, width = program.input_shape
     function = tf.function(
         _FakeQuantGraph(tf, program),
