@@ -20,16 +20,11 @@ Integers = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Says how far two sets of logits of the same images are apart.
+    """Says how far two sets of logits of the same images are apart."""
 
-    Attributes:
-        images: number of images.
-        agreement: images with the same top-1, in percent.
-        mean_difference: mean absolute difference over the reference's standard deviation; `max_difference` likewise.
-    """
-
-    images: int
-    agreement: float
+    images: int  # number of images
+    agreement: float  # images with the same top-1, in percent
+    # mean absolute difference over the reference's standard deviation; `max_difference` likewise
     mean_difference: float
     max_difference: float
 

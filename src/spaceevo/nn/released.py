@@ -76,17 +76,11 @@ class Released(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """Says what loading a released checkpoint did.
+    """Says what loading a released checkpoint did."""
 
-    Attributes:
-        epochs: finished epochs of the file; None where it does not say.
-        quantised: number of layers whose scales were taken over.
-        unused: published names that the network has no use for.
-    """
-
-    epochs: int | None
-    quantised: int
-    unused: tuple[str, ...]
+    epochs: int | None  # finished epochs of the file; None where it does not say
+    quantised: int  # number of layers whose scales were taken over
+    unused: tuple[str, ...]  # published names that the network has no use for
 
 
 def _ran(state: Mapping[str, Tensor], site: str) -> bool:

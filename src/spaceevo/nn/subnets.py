@@ -17,23 +17,14 @@ from spaceevo.space.superspace import SpaceMember, Superspace
 
 
 class Subnet(NamedTuple):
-    """Holds a network that stands alone, and what it is.
+    """Holds a network that stands alone, and what it is."""
 
-    Attributes:
-        network: in eval mode, quantisers on unless `quant` is `off`.
-        member: its space; the classifier has as many outputs as there are classes.
-        spec: the subnet.
-        classes: names of the classes, by label.
-        quant: scheme its weights were trained under: `deploy`, `published`, or `off` for fp32.
-        meta: everything that was kept beside the weights.
-    """
-
-    network: Network
-    member: SpaceMember
-    spec: SubnetSpec
-    classes: tuple[str, ...]
-    quant: str
-    meta: CheckpointMeta
+    network: Network  # in eval mode, quantisers on unless `quant` is `off`
+    member: SpaceMember  # its space; the classifier has as many outputs as there are classes
+    spec: SubnetSpec  # the subnet
+    classes: tuple[str, ...]  # names of the classes, by label
+    quant: str  # scheme its weights were trained under: `deploy`, `published`, or `off` for fp32
+    meta: CheckpointMeta  # everything that was kept beside the weights
 
 
 def save_subnet(

@@ -20,17 +20,11 @@ SHIFT = (LEVELS + 1) // 2
 
 @dataclass(frozen=True)
 class Value:
-    """Stands for a tensor of the graph by its index.
+    """Stands for a tensor of the graph by its index."""
 
-    Attributes:
-        index: its index.
-        shape: `(1, H, W, C)` or `(1, C)`.
-        quant: scale and zero point of its integers 0…255; None for a real tensor.
-    """
-
-    index: int
-    shape: tuple[int, ...]
-    quant: TensorQuant | None
+    index: int  # its index
+    shape: tuple[int, ...]  # `(1, H, W, C)` or `(1, C)`
+    quant: TensorQuant | None  # scale and zero point of its integers 0…255; None for a real tensor
 
 
 class Weights(NamedTuple):
