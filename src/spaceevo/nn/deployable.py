@@ -59,12 +59,8 @@ def make_deployable(network: Network, images: Tensor) -> tuple[Network, list[str
     others are the least and greatest value seen on `images`, and −128 among the weights becomes −127. What no integer
     runtime can do is lost: clipping at a range that leaves 0 out, and another range for each reader of a tensor.
 
-    Args:
-        network: the extracted network, in eval mode.
-        images: calibration images `(N, C, H, W)`.
-
     Returns:
-        The new network, and the tensors whose ranges were calibrated.
+        The new network, and the tensors whose ranges were calibrated on the images `(N, C, H, W)`.
     """
     stages = {
         name: Stage([Block([block.spec], DEPLOY) for block in stage.active_blocks])
