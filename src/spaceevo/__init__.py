@@ -3,8 +3,6 @@
 Every public name is imported on first use, so that `python -m spaceevo --help` does not wait for torch.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

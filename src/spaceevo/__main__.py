@@ -1,7 +1,5 @@
 """Command line: `python -m spaceevo +stage=… superspace=… key=value …`, with Hydra's sweeps under `-m`."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

@@ -1,7 +1,5 @@
 """Faults a user can mend: each message is one line that names the thing, its value, what is allowed and what to do."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Teachers: a classifier of a library, with the layers whose outputs its stages teach."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What the program shows on the terminal: lines, tables and progress bars, all by one console."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 from rich.console import Console

@@ -5,8 +5,6 @@ because the operators it describes do not exist. Models, datasets and transforms
 pytorch_lightning import torchvision too, so the same holds for them.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Files that are written whole or not at all, and hashes of what they hold."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json
@@ -14,8 +12,7 @@ from typing import Any
 
 from spaceevo.errors import CheckpointError
 
-Plain = Any
-"""A tree of what JSON can hold: null, booleans, numbers, texts, lists and mappings from texts."""
+Plain = Any  # A tree of what JSON can hold: null, booleans, numbers, texts, lists and mappings from texts
 
 
 def cache_folder(name: str) -> Path:

@@ -14,8 +14,7 @@ from spaceevo.errors import CheckpointError
 
 RESULT_FILE = "result.json"
 FRONT_FILE = "front.json"
-SCHEMA = 2
-"""Version 1 wrote the same names without some fields; later versions are refused."""
+SCHEMA = 2  # Version 1 wrote the same names without some fields; later versions are refused
 R = TypeVar("R")
 
 

@@ -1,7 +1,5 @@
 """Sums and averages over the processes of a distributed run; a process alone keeps what it has."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -10,8 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 Item = TypeVar("Item")
-BUCKET_ELEMENTS = 2**23
-"""Gradients that travel in one message."""
+BUCKET_ELEMENTS = 2**23  # Gradients that travel in one message
 
 
 def world() -> tuple[int, int]:

@@ -1,7 +1,5 @@
 """What the launcher (torchrun, Slurm) says of this process; asking needs no torch."""
 
-from __future__ import annotations
-
 import os
 
 from spaceevo.errors import ConfigError

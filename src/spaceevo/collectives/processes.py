@@ -1,7 +1,5 @@
 """Who this process is among those of one run, by what its launcher (torchrun, Slurm) says."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ They meet in torchrun's key-value store, not in a process group: each evaluates 
 averaged between them. Only text crosses the store; what it says is up to those who share their work.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +14,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from spaceevo.collectives.launcher import launched
 
-Work = Callable[[str], str]
-"""Turns the text of an item into the text of its result."""
+Work = Callable[[str], str]  # Turns the text of an item into the text of its result
 PATIENCE = timedelta(days=7)
 
 

@@ -1,7 +1,5 @@
 """Writes the files that an export leaves: INT8 and fp32 in every format asked for, plain PyTorch, and the program."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Compares INT8 files with the trained network before they are written: the parity gate."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -16,8 +14,7 @@ from spaceevo.runtimes.base import FileOptions
 from spaceevo.runtimes.preprocessing import Preprocessing
 from spaceevo.runtimes.registry import formats, runtime_for
 
-WATCHED_IMAGES = 16
-"""Images of which every layer is compared, to name the first that differs."""
+WATCHED_IMAGES = 16  # Images of which every layer is compared, to name the first that differs
 Figure = float | str | list[str] | dict[str, int]
 
 

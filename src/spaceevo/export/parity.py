@@ -1,7 +1,5 @@
 """Compares logits, and integers of every tensor: does a file compute what was trained, and if not, from where on?"""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass

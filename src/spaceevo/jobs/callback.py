@@ -1,7 +1,5 @@
 """The Hydra callback through which every job that does not train is reached."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

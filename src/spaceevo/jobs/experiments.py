@@ -1,7 +1,5 @@
 """Experiments that select a job: what they stand for, so that the commands that follow can go on from them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

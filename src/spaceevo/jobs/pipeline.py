@@ -1,7 +1,5 @@
 """Job pipeline: the whole chain, one job after the other; what is done is skipped, what was interrupted resumes."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

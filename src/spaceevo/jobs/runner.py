@@ -1,7 +1,5 @@
 """The one way to run a job: resolve, skip or work, save, report, track."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -28,8 +26,7 @@ from spaceevo.terminal import console, figure_table
 from spaceevo.version import VERSION
 
 JobType = type[Job[Any]]
-PACKAGES = ("torch", "pytorch-lightning", "onnxruntime", "numpy")
-"""Besides this one, the packages that decide a result."""
+PACKAGES = ("torch", "pytorch-lightning", "onnxruntime", "numpy")  # Besides this one, the packages that decide a result
 UNREPEATED = ("stage", "force", "paths.output", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 """Overrides that say which job runs, or where one run's own files go: no following command repeats them."""
 

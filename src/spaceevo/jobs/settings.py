@@ -4,8 +4,6 @@ Every leaf is checked against the type where it is declared, a dataclass's field
 faults are told at once, by the names that the user may set.
 """
 
-from __future__ import annotations
-
 import inspect
 import json
 import re
@@ -74,8 +72,7 @@ def _plain(node: DictConfig, *, resolve: bool) -> dict[str, Plain]:
     return {str(key): value for key, value in content.items()}
 
 
-Fault = tuple[tuple[str, ...], str]
-"""Where a fault lies in the settings, and what follows its name in the message."""
+Fault = tuple[tuple[str, ...], str]  # Where a fault lies in the settings, and what follows its name in the message
 
 
 def _origin(value: Plain, key: str, config: DictConfig) -> str:

@@ -1,7 +1,5 @@
 """What a sweep found: one table and one picture over its jobs."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +13,9 @@ from spaceevo.jobs.runner import keep, package_versions
 from spaceevo.report.spaces import draw_sweep
 from spaceevo.terminal import print_rows
 
-Swept = tuple[dict[str, Any], StageResult]
-"""Overrides and result of one job of a sweep."""
+Swept = tuple[dict[str, Any], StageResult]  # Overrides and result of one job of a sweep
 OVERRIDES = ".hydra/overrides.yaml"
-CLOCK_SLACK_S = 1.0
-"""File times may lag behind the clock; two sweeps are always further apart."""
+CLOCK_SLACK_S = 1.0  # File times may lag behind the clock; two sweeps are always further apart
 
 
 def compare_jobs(config: DictConfig, job: str, started_s: float, drawn: Sequence[str]) -> None:

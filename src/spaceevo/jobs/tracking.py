@@ -1,7 +1,5 @@
 """Results of jobs, sent to W&B where that logger is on; Lightning logs the steps of training itself."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path

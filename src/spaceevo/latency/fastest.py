@@ -1,7 +1,5 @@
 """Finds the fastest subnet of a space where latency is a sum of blocks: a shortest path through the widths."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Mapping
 from functools import cache

@@ -4,8 +4,6 @@ Feature orders are nn-Meter's: convolutions `[hw, cin, cout, k, stride, MFLOPs, 
 MParams]`, se, hswish, swish and pooling `[hw, c]`, resnet-se `[hw, c, squeeze]`, add and addrelu `[hw, c, c]`.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache

@@ -4,8 +4,6 @@ nn-Meter keeps its settings below the home folder as it stands at import; ours i
 pickles: load only those you trust.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -21,13 +21,10 @@ from spaceevo.latency.roofline import block_work, family_of
 from spaceevo.space.placement import PlacedBlock, block_key
 
 Array = NDArray[np.float64]
-ROUNDS = 3
-"""How often solution and prior improve each other."""
-DAMPING = 3e-3
-"""Weight of the prior against the rows, in relative deviations."""
+ROUNDS = 3  # How often solution and prior improve each other
+DAMPING = 3e-3  # Weight of the prior against the rows, in relative deviations
 LEAST_MS = 1e-4
-LEAST_SHARE = 0.02
-"""A block takes at least this share of what the prior says."""
+LEAST_SHARE = 0.02  # A block takes at least this share of what the prior says
 
 
 @dataclass(frozen=True)

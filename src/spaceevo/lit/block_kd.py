@@ -1,7 +1,5 @@
 """Block-wise knowledge distillation: every candidate block type of every stage learns the teacher's stage."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -24,8 +22,7 @@ from spaceevo.space.spec import BlockChoice
 from spaceevo.space.superspace import StageSpace
 from spaceevo.teacher import Teacher
 
-EVALUATED = 50
-"""Images of a batch of evaluation: the loss's floor of flat channels is a batch's."""
+EVALUATED = 50  # Images of a batch of evaluation: the loss's floor of flat channels is a batch's
 
 
 @dataclass(frozen=True)

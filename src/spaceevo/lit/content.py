@@ -4,8 +4,6 @@ Every byte is read once; an index remembers each file's hash by its place on the
 last change of its inode included, which no program can set), so that later runs ask the file system only.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import sqlite3
@@ -17,8 +15,7 @@ from pathlib import Path
 from spaceevo.artifacts import cache_folder
 from spaceevo.terminal import progress
 
-TOLD_FROM = 2000
-"""Files to read from which on a progress bar is shown."""
+TOLD_FROM = 2000  # Files to read from which on a progress bar is shown
 
 
 def file_digests(paths: Iterable[str | Path]) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """One data module for every stage: an image folder, a held-out part, and batches that only seed and epoch decide."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -83,8 +81,7 @@ class ImageFolderDataModule(LightningDataModule):
         prepare: called with `root` before it is read; writes the images if they are absent.
     """
 
-    epoch = 0
-    """Epoch of the next training loader, where no trainer is attached to tell it."""
+    epoch = 0  # Epoch of the next training loader, where no trainer is attached to tell it
 
     def __init__(
         self,

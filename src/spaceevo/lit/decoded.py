@@ -1,7 +1,5 @@
 """Decoded images on disk: what was decoded once is read back instead, pixel by pixel the same."""
 
-from __future__ import annotations
-
 import logging
 import struct
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Real images without a download: scikit-learn's handwritten digits as an image folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
 

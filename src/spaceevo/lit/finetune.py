@@ -1,7 +1,5 @@
 """Supervised training of one classifier: the teacher, and found subnets on other data."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from random import Random
 

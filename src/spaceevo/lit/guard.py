@@ -1,7 +1,5 @@
 """When a training loss is no number or explodes: stop, or go back and on with a smaller rate."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -11,8 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from spaceevo.errors import SpaceEvoError
 
-MEMORY = 0.98
-"""Decay of the running mean a loss is compared with."""
+MEMORY = 0.98  # Decay of the running mean a loss is compared with
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """A training step of several passes, and the recipe that drives it."""
 
-from __future__ import annotations
-
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -63,8 +61,7 @@ class MultiPassModule(LightningModule):
         self.automatic_optimization = False
         self.recipe = recipe
         self.seed = seed
-        self.rate_factor = 1.0
-        """Factor of every learning rate: below 1 after a rollback."""
+        self.rate_factor = 1.0  # Factor of every learning rate: below 1 after a rollback
         self._rate_change = 1.0
         self.watch = LossWatch(recipe.guard)
 

@@ -1,7 +1,5 @@
 """Which images there are, and which of them are trained on, held out and tested on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

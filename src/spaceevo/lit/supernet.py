@@ -1,7 +1,5 @@
 """Weight-sharing training of a whole space: the sandwich rule."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from random import Random
 

@@ -1,7 +1,5 @@
 """Images in tar files: `ILSVRC2012_img_train.tar` and `ILSVRC2012_img_val.tar`, members `x/<class>/<image>`."""
 
-from __future__ import annotations
-
 import os
 import tarfile
 from collections.abc import Sequence
@@ -17,8 +15,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from spaceevo.artifacts import atomic_path, cache_folder, fingerprint
 from spaceevo.errors import DataError, choices
 
-KEPT_FROM = 10_000
-"""Files in a tar from which on its list of members is kept in the cache folder."""
+KEPT_FROM = 10_000  # Files in a tar from which on its list of members is kept in the cache folder
 TRAIN_TAR, VAL_TAR = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 
 

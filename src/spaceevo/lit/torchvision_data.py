@@ -1,7 +1,5 @@
 """Datasets of torchvision as the one data module: classification beyond ImageNet."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

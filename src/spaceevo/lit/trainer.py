@@ -1,7 +1,5 @@
 """A Lightning trainer, its settings checked, with progress on the terminal."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """From an image file to the normalised tensor a network reads, for training and for evaluation."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
@@ -21,8 +19,7 @@ from spaceevo.lit.decoded import DecodedCache
 from spaceevo.lit.tars import TarImage
 
 Transform = Callable[[Image.Image], Tensor]
-Sample = tuple[str | TarImage, int]
-"""An image, by its path or its place in a tar file, and its label."""
+Sample = tuple[str | TarImage, int]  # An image, by its path or its place in a tar file, and its label
 
 
 class BrokenImageError(DataError):

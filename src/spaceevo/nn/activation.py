@@ -1,7 +1,5 @@
 """Activations, in floating point and as integer runtimes compute them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Batch-norm recalibration: a subnet's own statistics, from a few batches."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 

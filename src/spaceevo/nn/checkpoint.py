@@ -12,8 +12,7 @@ from torch import nn
 from spaceevo.artifacts import atomic_path
 from spaceevo.errors import CheckpointError
 
-SCHEMA = 1
-"""Version of the record; files of version 0.1.0 of the package have none and count as 0."""
+SCHEMA = 1  # Version of the record; files of version 0.1.0 of the package have none and count as 0
 TEXTS = ("space", "subnet", "block", "teacher", "quant", "data", "fingerprint", "version")
 """Fields of the record that are texts."""
 

@@ -1,7 +1,5 @@
 """A network trained under `quant=published` made deployable: one range for every tensor, missing ones calibrated."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

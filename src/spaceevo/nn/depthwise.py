@@ -5,8 +5,6 @@ gradient of a larger kernel is put together from those of overlapping 3×3 kerne
 gradient of a strided convolution's input takes a slow path too and is computed in float32.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Top-1 of a network or of one subnet of a supernet."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain

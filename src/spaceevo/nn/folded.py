@@ -1,7 +1,5 @@
 """A trained network as it will be deployed: batch norm folded into integer weights, biases rounded."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -4,8 +4,6 @@ A pickle may name any class or function and have it called. Here tensors are reb
 of foreign classes become stand-ins that keep and do nothing, and a file that asks for any other function is refused.
 """
 
-from __future__ import annotations
-
 import _compat_pickle
 import pickle
 import sys

@@ -1,7 +1,5 @@
 """The one way that weights are read: ours, released pickles and safetensors, of whatever network."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Losses of block-wise distillation and of the sandwich rule."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

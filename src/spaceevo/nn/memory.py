@@ -1,7 +1,5 @@
 """Channels-last memory order: convolutions run faster in it, on processors and on GPUs, with the same results."""
 
-from __future__ import annotations
-
 from typing import TypeVar
 
 import torch

@@ -1,7 +1,5 @@
 """Networks with weights: published ones by name, as timm makes its models, and supernets, trained or random."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

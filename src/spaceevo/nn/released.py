@@ -4,8 +4,6 @@ Known formats: supernets and extracted subnets (`state_dict`), students of block
 EfficientNet teacher (`model`, names of the package `efficientnet_pytorch`); each in fp32 or with LSQ+ scales.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from functools import partial

@@ -1,7 +1,5 @@
 """The student of block-wise distillation: one candidate block type in one stage, between two projections."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Checkpoints of single subnets: they stand alone, without their supernet."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Answers what a platform is asked, from a table of block latencies."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict

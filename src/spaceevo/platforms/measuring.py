@@ -1,7 +1,5 @@
 """Measures blocks when first asked for: a runtime in a place, with a table of what was measured there."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Mapping
 from itertools import islice

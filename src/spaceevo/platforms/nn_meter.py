@@ -1,7 +1,5 @@
 """Predicts by a package registered with nn-Meter."""
 
-from __future__ import annotations
-
 import hashlib
 import pickle
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Measures on an Android phone, which is reached through `adb` and runs TFLite's `benchmark_model`."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Network → integer program: fold batch norm, round biases, give every tensor its scale and zero point."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, assert_never
@@ -15,8 +13,7 @@ from spaceevo.quant.program import ConvWeights, Op, OpKind, Program, TensorQuant
 from spaceevo.quant.quantizer import GATE_SCALE
 from spaceevo.space.spec import Layer
 
-BIAS_LIMIT = 2**30
-"""Biases stay well inside int32, so that adding the products cannot overflow."""
+BIAS_LIMIT = 2**30  # Biases stay well inside int32, so that adding the products cannot overflow
 WEIGHT_LIMIT = 127
 Array = NDArray[np.float64]
 

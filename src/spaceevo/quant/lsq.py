@@ -4,8 +4,6 @@
 over memory each, to the last bit; on GPUs `torch.compile` fuses the definition itself.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple

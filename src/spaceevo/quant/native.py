@@ -1,7 +1,5 @@
 """The compiled CPU form of LSQ+: `lsq_cpu.c`, built by the machine's C compiler and kept in the cache folder."""
 
-from __future__ import annotations
-
 import ctypes
 import logging
 import os
@@ -22,10 +20,8 @@ SOURCE = Path(__file__).with_name("lsq_cpu.c")
 # No fast-math and no contraction: the values are to be those of the plain form. OpenMP's symbols are left open at
 # linking, so that the library runs on torch's own thread pool.
 COMPILE = ("-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
-BLOCK = 4096
-"""Elements per pair of gradient sums; as in the C file."""
-SWITCH = "SPACEEVO_NATIVE"
-"""Environment variable; 0 keeps to the plain form."""
+BLOCK = 4096  # Elements per pair of gradient sums; as in the C file
+SWITCH = "SPACEEVO_NATIVE"  # Environment variable; 0 keeps to the plain form
 
 
 class CGrid(ctypes.Structure):

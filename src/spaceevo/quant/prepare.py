@@ -1,7 +1,5 @@
 """Switch the quantisers of a module tree on and off, and give a library model quantisers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 

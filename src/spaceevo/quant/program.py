@@ -1,7 +1,5 @@
 """Integer programs: what a quantised network computes, operation by operation, and their executor."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -17,8 +15,7 @@ from spaceevo.quant.quantizer import RELU6_SCALE
 from spaceevo.space.spec import halved
 
 OpKind = Literal["conv", "linear", "add", "mul", "mean", "sigmoid", "hard_sigmoid"]
-LEVELS = 255
-"""Activations are integers 0…255."""
+LEVELS = 255  # Activations are integers 0…255
 
 
 class TensorQuant(NamedTuple):

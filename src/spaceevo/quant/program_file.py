@@ -1,7 +1,5 @@
 """Integer programs on disk: one safetensors file, its numbers as tensors, everything else as JSON in its header."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Quantiser modules and the two schemes that say where they stand."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,10 +12,8 @@ from spaceevo.quant.lsq import lsq_plus_activation, lsq_plus_weight
 from spaceevo.space.spec import Activation
 
 MIN_SCALE = 1e-7 / 255
-GATE_SCALE = 1 / 256
-"""Scale of every sigmoid and hard-sigmoid output: the one integer runtimes take, with zero point 0."""
-RELU6_SCALE = 6 / 256
-"""Scale of relu6(x + 3): its integers, read at GATE_SCALE, are relu6(x + 3)/6 exactly."""
+GATE_SCALE = 1 / 256  # Scale of every sigmoid and hard-sigmoid output: the one integer runtimes take, with zero point 0
+RELU6_SCALE = 6 / 256  # Scale of relu6(x + 3): its integers, read at GATE_SCALE, are relu6(x + 3)/6 exactly
 
 MAX_SCALE_STEP = 1.1
 """Under `deploy` a learned scale changes at most by this factor from one training step to the next.

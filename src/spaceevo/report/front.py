@@ -1,7 +1,5 @@
 """The picture of accuracy against latency: all that was evaluated, the front, what was asked and what was measured."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Pictures of latencies: predicted against measured, of random subnets, and of a file's operators."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -10,8 +8,7 @@ import numpy as np
 
 from spaceevo.report.picture import picture
 
-Row = tuple[str, str, float]
-"""Stage of the network, type of the operator, milliseconds."""
+Row = tuple[str, str, float]  # Stage of the network, type of the operator, milliseconds
 
 
 def draw_predictions(

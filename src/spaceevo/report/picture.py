@@ -1,7 +1,5 @@
 """The one way a picture is drawn and saved; what each picture shows stands in the module of its subject."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

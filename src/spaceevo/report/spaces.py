@@ -1,7 +1,5 @@
 """Pictures of a space search: how the best space's subnets compare, how the search went, and how sweeps compare."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

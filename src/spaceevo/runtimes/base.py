@@ -1,7 +1,5 @@
 """Defines what a runtime offers: one object writes, loads and looks into the files of one format."""
 
-from __future__ import annotations
-
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,8 +17,7 @@ from spaceevo.runtimes.preprocessing import Preprocessing
 from spaceevo.runtimes.random_program import random_block_program
 from spaceevo.space.placement import PlacedBlock
 
-Shape = tuple[int, int, int]
-"""Channels, height and width `(C, H, W)` of one image or feature map."""
+Shape = tuple[int, int, int]  # Channels, height and width `(C, H, W)` of one image or feature map
 INPUT_NAME = "images"
 OUTPUT_NAME = "logits"
 

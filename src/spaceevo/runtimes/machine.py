@@ -1,7 +1,5 @@
 """Describes this machine, as far as it decides how fast integers are multiplied, and where measurements come from."""
 
-from __future__ import annotations
-
 import platform
 from datetime import date
 from functools import cache

@@ -1,7 +1,5 @@
 """Network → plain fp32 PyTorch: a JSON description, safetensors, and the one source file that reads them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path

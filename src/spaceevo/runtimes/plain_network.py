@@ -4,8 +4,6 @@ network = load("subnet_fp32.json")   # reads subnet_fp32.safetensors beside it
 logits = network(images)             # (N, C, H, W), normalised, any size → (N, classes)
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

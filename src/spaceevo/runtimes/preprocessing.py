@@ -1,7 +1,5 @@
 """Describes what images go through before a network sees them: told in a file's metadata, or done in the file."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 
@@ -10,8 +8,7 @@ from numpy.typing import NDArray
 
 from spaceevo.errors import ExportError
 
-INSIDE_NAME = "pixels"
-"""Input of files that normalise: uint8 pixels; the others' is `images`, already normalised."""
+INSIDE_NAME = "pixels"  # Input of files that normalise: uint8 pixels; the others' is `images`, already normalised
 
 
 @dataclass(frozen=True)

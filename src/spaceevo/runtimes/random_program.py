@@ -1,7 +1,5 @@
 """Integer programs of blocks with random weights, on which latency does not depend."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Lists the runtimes there are. A new one is a file of its own and an entry here."""
 
-from __future__ import annotations
-
 from spaceevo.errors import ConfigError, choices
 from spaceevo.runtimes.base import Runtime
 from spaceevo.runtimes.litert.runtime import LiteRt

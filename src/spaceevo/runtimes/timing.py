@@ -1,7 +1,5 @@
 """Times loaded models on this machine: batch 1, CPU time of one thread, least of shuffled repeats."""
 
-from __future__ import annotations
-
 import math
 import statistics
 import time
@@ -12,17 +10,13 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 
 CLOCK = "time.thread_time_ns"
-TIMING_NS = 200_000
-"""One timing lasts at least this long, and a hundred ticks of the clock."""
-PATIENCE = 3.0
-"""Seconds of waiting for a still moment, for each second measured; `SLACK_S` besides."""
+TIMING_NS = 200_000  # One timing lasts at least this long, and a hundred ticks of the clock
+PATIENCE = 3.0  # Seconds of waiting for a still moment, for each second measured; `SLACK_S` besides
 SLACK_S = 1.0
 NAP_S = 0.05
-STILL = 1.2
-"""The core is still while a probe takes at most so many times the least that one ever took."""
+STILL = 1.2  # The core is still while a probe takes at most so many times the least that one ever took
 WARM_UPS = 3
-SLOW_NS = 1_000_000
-"""A model that takes longer is warm after one timing."""
+SLOW_NS = 1_000_000  # A model that takes longer is warm after one timing
 Model = TypeVar("Model")
 
 

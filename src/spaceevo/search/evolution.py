@@ -17,8 +17,7 @@ from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember
 
 Found = TypeVar("Found", bound=Hashable, covariant=True)
-PATIENCE = 1000
-"""Samples without a new individual after which a search counts as exhausted."""
+PATIENCE = 1000  # Samples without a new individual after which a search counts as exhausted
 
 
 @dataclass

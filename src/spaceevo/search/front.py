@@ -5,8 +5,6 @@ distance second. It adds what a cost that is known in advance allows: the first 
 range of costs, and no infeasible individual is ever evaluated.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +17,7 @@ from spaceevo.search.problems import SubnetProblem, distinct, feasible_ones
 from spaceevo.space.encoding import SubnetSpec
 
 Value = TypeVar("Value")
-Point = tuple[float, float]
-"""Cost, which is to be low, and score, which is to be high."""
+Point = tuple[float, float]  # Cost, which is to be low, and score, which is to be high
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """The best of all spaces, proven: branch and bound under a scorer's draws."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby, product

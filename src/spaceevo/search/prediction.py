@@ -1,7 +1,5 @@
 """Predicted scores of subnets: ridge regression on their choices, from those that have been evaluated."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from spaceevo.space.encoding import SubnetSpec

@@ -1,7 +1,5 @@
 """What can be searched, the spaces of a superspace and the subnets of a space, and how new individuals are sampled."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The Q-T score: how good the networks of a space are that a device runs within a latency constraint."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,8 +14,7 @@ from spaceevo.search.sampled import Places, SampledLut
 from spaceevo.space import description
 from spaceevo.space.superspace import SpaceMember, Superspace
 
-TOP = 50
-"""Number of best subnets whose losses count."""
+TOP = 50  # Number of best subnets whose losses count
 EPSILON = 1e-5
 NO_SUBNET_LOSS = 1e5
 """Loss of a space none of whose sampled subnets meets the constraint; greater than any sum of losses."""

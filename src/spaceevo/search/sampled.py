@@ -23,12 +23,9 @@ LOSS, LATENCY = 0, 1
 LATENCY_TICKS = 2**15 - 1
 LOSS_TICKS = 2**16 - 2
 TOO_SLOW = np.uint16(2**16 - 1)
-SLACK = 1
-"""Ticks that rounding of floats may cost, on top of one per stage for rounding down."""
-FEW = 1000
-"""Draws within a constraint up to which each is looked at."""
-GROUP = 50
-"""Draws of which the least loss stands for all when the best are sought."""
+SLACK = 1  # Ticks that rounding of floats may cost, on top of one per stage for rounding down
+FEW = 1000  # Draws within a constraint up to which each is looked at
+GROUP = 50  # Draws of which the least loss stands for all when the best are sought
 
 
 class Places:

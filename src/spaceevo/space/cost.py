@@ -4,8 +4,6 @@ MACs count convolutions only (squeeze-and-excitation included; the classifier, n
 Parameters count everything learnt, the three quantiser scalars of every convolution and linear layer included.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 

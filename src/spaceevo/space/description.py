@@ -1,7 +1,5 @@
 """YAML description → validated `Superspace`; the descriptions live in `conf/superspace`."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

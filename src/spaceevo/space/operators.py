@@ -1,7 +1,5 @@
 """Random moves within spaces and superspaces; all take their generator."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from random import Random
 from typing import TypeVar

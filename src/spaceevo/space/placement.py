@@ -1,7 +1,5 @@
 """Blocks where they stand in a network: with the height and width of their inputs, and their latency keys."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -11,8 +9,7 @@ from spaceevo.space.spec import BlockSpec
 from spaceevo.space.superspace import SpaceMember, Superspace
 from spaceevo.space.walk import output_hw
 
-PlacedBlock = tuple[BlockSpec, int]
-"""A block and the height and width of its input."""
+PlacedBlock = tuple[BlockSpec, int]  # A block and the height and width of its input
 
 
 @lru_cache(maxsize=1 << 18)

@@ -1,7 +1,5 @@
 """Published networks by name: five supernets and ten subnets; their descriptions live in `conf/model`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import yaml

@@ -1,7 +1,5 @@
 """Which candidate blocks and width windows a command asks for."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from spaceevo.errors import ConfigError, choices

@@ -1,7 +1,5 @@
 """One walk over the layers of a block; costs, latency keys, sizes, kernels and integer programs all read it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,8 +9,7 @@ from spaceevo.space.blocks import block_type
 from spaceevo.space.spec import BlockSpec, Layer, Recipe
 
 T = TypeVar("T")
-BLOCK_INPUT = "input"
-"""Stands for the block's input among the names of layers."""
+BLOCK_INPUT = "input"  # Stands for the block's input among the names of layers
 
 
 @lru_cache(maxsize=1 << 16)

@@ -1,7 +1,5 @@
 """Job benchmark: asked, predicted and measured latency of subnets, side by side, INT8 and fp32."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Job block_kd: distils the teacher, stage by stage, into every candidate block type."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

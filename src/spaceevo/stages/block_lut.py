@@ -1,7 +1,5 @@
 """Job block_lut: loss and latency of sampled sub-stages of every stage, block type and width window."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,8 +33,7 @@ from spaceevo.stages.settings import Count, Numbers, Quant, Seed, SuperspaceSett
 from spaceevo.teacher import TeacherConfig, load_teacher
 from spaceevo.terminal import progress
 
-PARTS = ("block", "window")
-"""Settings that say which of the tables are made, not what is in them."""
+PARTS = ("block", "window")  # Settings that say which of the tables are made, not what is in them
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Job convert: a released checkpoint as one of ours, where the other jobs look for it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

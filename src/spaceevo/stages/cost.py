@@ -1,7 +1,5 @@
 """Job cost: multiply-accumulates and parameters of subnets, stage by stage."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from spaceevo.artifacts import write_csv

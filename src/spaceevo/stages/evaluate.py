@@ -1,7 +1,5 @@
 """Job evaluate: top-1 of subnets of a supernet."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

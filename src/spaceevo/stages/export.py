@@ -1,7 +1,5 @@
 """Job export: a subnet as files that equal the trained network."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """The teacher's features of a few fixed batches, computed once and kept: in memory, and beyond a limit on disk."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +13,7 @@ from spaceevo.nn.memory import channels_last, images_last
 from spaceevo.nn.supernet import resize
 from spaceevo.teacher import Teacher
 
-Batch = dict[str, Tensor]
-"""Features of a batch by stage."""
+Batch = dict[str, Tensor]  # Features of a batch by stage
 
 
 class Target(NamedTuple):

@@ -1,7 +1,5 @@
 """Job finetune: trains a subnet on other data, under a new classifier."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path

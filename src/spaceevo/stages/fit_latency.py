@@ -1,7 +1,5 @@
 """Job fit_latency: block latencies from published tables of whole stages."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Top-1 of subnets during a search: each is evaluated once, and kept in a file as soon as it is known."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path

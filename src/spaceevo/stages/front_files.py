@@ -1,7 +1,5 @@
 """What a subnet search leaves: fronts tested, extracted, measured, and written as table, CSV, JSON and picture."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -33,8 +31,7 @@ COLUMNS = {
     "mmacs": "MMACs",
     "file": "file",
 }
-Evaluated = Sequence[tuple[float, float]]
-"""Latency in ms and top-1 in percent of subnets."""
+Evaluated = Sequence[tuple[float, float]]  # Latency in ms and top-1 in percent of subnets
 Row = dict[str, Any]
 
 

@@ -1,7 +1,5 @@
 """The search of one platform's front: which subnets are evaluated, which are shown, which is best within each limit."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial

@@ -1,7 +1,5 @@
 """Rows of block look-up tables: what is sampled, its loss, and the file that holds them, finished or not."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Sequence
 from itertools import takewhile

@@ -1,7 +1,5 @@
 """Job predict_latency: predicted latency of subnets, and of random ones with a picture."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -21,8 +19,7 @@ from spaceevo.terminal import print_rows
 
 COLUMNS = {"name": "", "latency_ms": "predicted ms", "subnet": "subnet"}
 QUANTILES = (5, 50, 95)
-RANDOM_SUBNETS = 1000
-"""Sampled where no subnet is listed."""
+RANDOM_SUBNETS = 1000  # Sampled where no subnet is listed
 Row = dict[str, Any]
 
 

@@ -1,7 +1,5 @@
 """Timings of a profile: random blocks and networks, and a file of their latencies from which a killed run goes on."""
 
-from __future__ import annotations
-
 import itertools
 import shutil
 import statistics

@@ -1,7 +1,5 @@
 """Settings that several jobs have, and their types: what is allowed is checked when the settings are read."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,8 +27,7 @@ def _texts(value: Plain) -> str | tuple[str, ...] | None:
     raise ValueError("a text, or a list of texts (quote those that look like numbers), or null")
 
 
-Texts = Annotated[str | tuple[str, ...] | None, PlainValidator(_texts)]
-"""One text, several, or none."""
+Texts = Annotated[str | tuple[str, ...] | None, PlainValidator(_texts)]  # One text, several, or none
 
 
 def _numbers(value: Plain) -> int | tuple[int, ...] | None:
@@ -41,11 +38,9 @@ def _numbers(value: Plain) -> int | tuple[int, ...] | None:
     return tuple(value) if isinstance(value, list) else value
 
 
-Numbers = Annotated[int | tuple[int, ...] | None, PlainValidator(_numbers)]
-"""One whole number, several, or none."""
+Numbers = Annotated[int | tuple[int, ...] | None, PlainValidator(_numbers)]  # One whole number, several, or none
 
-Limits = Literal["auto"] | tuple[float, ...]
-"""Latency limits in ms, or `auto`: what the job finds by itself."""
+Limits = Literal["auto"] | tuple[float, ...]  # Latency limits in ms, or `auto`: what the job finds by itself
 
 
 def _latency_constraint(value: Plain) -> Limits | Mapping[str, Limits]:

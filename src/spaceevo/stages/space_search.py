@@ -1,7 +1,5 @@
 """Job space_search: the space with the best Q-T score for one or several latency constraints."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -28,11 +26,9 @@ from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, LatencyConstraint, Positive, Seed, SuperspaceSettings, Texts, limits_for
 from spaceevo.terminal import progress
 
-AUTO_POINT = 0.35
-"""`latency_constraint=auto` lies this far from the fastest to the slowest subnet."""
+AUTO_POINT = 0.35  # `latency_constraint=auto` lies this far from the fastest to the slowest subnet
 AUTO_SAMPLES = 1000
-SAVE_EVERY = 500
-"""Evaluations between two saves of a search; they take a fraction of a second."""
+SAVE_EVERY = 500  # Evaluations between two saves of a search; they take a fraction of a second
 NO_LIMIT_MS = 1e9
 TOP_SPACES = 50
 SENSITIVE_SPACES = 10

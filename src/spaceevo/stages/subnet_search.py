@@ -1,7 +1,5 @@
 """Job subnet_search: the front of a trained supernet, accuracy against latency, and the best subnet of each limit."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

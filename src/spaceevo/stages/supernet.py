@@ -1,7 +1,5 @@
 """Job supernet: weight-sharing training of a whole space, fp32 from scratch, INT8 from its fp32 checkpoint."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Job teacher: finetunes the teacher, fp32 from the library's weights, INT8 from its fp32 checkpoint."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

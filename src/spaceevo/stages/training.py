@@ -1,7 +1,5 @@
 """What the jobs that train have in common: their settings, and the training these amount to."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence

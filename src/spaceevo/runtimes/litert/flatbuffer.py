@@ -1,7 +1,5 @@
 """Packs LiteRT models as flatbuffers: tensors and operators in, bytes out; what they compute is the caller's matter."""
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Mapping, Sequence
@@ -18,10 +16,8 @@ PACKAGE = "ai-edge-litert"
 EXTRA = "tflite"
 FILE_IDENTIFIER = b"TFL3"
 SCHEMA_VERSION = 3
-Table = Any
-"""An object of the generated schema, which has no types."""
-METADATA_NAME = b"spaceevo"
-"""Name of the metadata entry that holds our texts, as JSON."""
+Table = Any  # An object of the generated schema, which has no types
+METADATA_NAME = b"spaceevo"  # Name of the metadata entry that holds our texts, as JSON
 
 
 def litert_schema() -> ModuleType:

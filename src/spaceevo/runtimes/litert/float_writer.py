@@ -1,7 +1,5 @@
 """Writes fp32 networks as LiteRT files, batch norm folded: what the INT8 file's size and latency are compared with."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch

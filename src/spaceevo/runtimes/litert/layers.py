@@ -1,7 +1,5 @@
 """Writes layers in LiteRT's layout `(N, H, W, C)`, in int8 or float: what the integer and the fp32 writer share."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,8 +12,7 @@ from spaceevo.runtimes.litert.flatbuffer import FlatbufferGraph
 from spaceevo.runtimes.litert.packing import PackedKernel, pack_kernel, packed_pixels
 from spaceevo.space.spec import halved
 
-SHIFT = (LEVELS + 1) // 2
-"""LiteRT stores integers as int8: ours less this."""
+SHIFT = (LEVELS + 1) // 2  # LiteRT stores integers as int8: ours less this
 
 
 @dataclass(frozen=True)

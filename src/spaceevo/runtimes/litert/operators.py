@@ -1,7 +1,5 @@
 """Looks at the operators of a LiteRT file: which of them compute in float, and each as a file of its own."""
 
-from __future__ import annotations
-
 import copy
 from collections import Counter
 from collections.abc import Sequence

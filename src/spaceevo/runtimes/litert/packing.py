@@ -4,8 +4,6 @@ The same products and sums, and zeros besides; every result is the same integer.
 3×3 convolution of 8 channels fills an eighth of each, and takes a fifth of the time packed.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +11,7 @@ from numpy.typing import NDArray
 
 from spaceevo.runtimes.machine import instruction_sets
 
-AMX_CHANNELS = 64
-"""Input channels, a byte each, that one AMX tile holds."""
+AMX_CHANNELS = 64  # Input channels, a byte each, that one AMX tile holds
 
 
 def channels_to_fill(asked: int | None) -> int:

@@ -1,7 +1,5 @@
 """Offers LiteRT, as TFLite is called now."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Mapping

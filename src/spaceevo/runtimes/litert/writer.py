@@ -1,7 +1,5 @@
 """Writes integer programs as LiteRT (TFLite) files: int8 storage, every number as the program has it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from spaceevo.quant.program import Op, Program, TensorQuant

@@ -1,7 +1,5 @@
 """Writes fp32 networks as ONNX, by torch's own exporter."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import io

@@ -4,8 +4,6 @@ A network converts images once and then keeps integers in the runtime's own layo
 as a model of its own would convert its input and output each time, which costs up to a third of it.
 """
 
-from __future__ import annotations
-
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 

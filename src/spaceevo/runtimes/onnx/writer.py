@@ -1,7 +1,5 @@
 """Writes integer programs as ONNX: pairs of Q and DQ, every number as the program has it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from importlib.metadata import version
 
@@ -15,8 +13,7 @@ from spaceevo.quant.quantizer import GATE_SCALE, RELU6_SCALE
 from spaceevo.runtimes.base import OUTPUT_NAME, PLAIN_FILE, FileOptions
 from spaceevo.runtimes.preprocessing import INSIDE_NAME, Preprocessing
 
-OPSET = 17
-"""Every operator needed is in it, and ONNX Runtime has fused its Q/DQ pairs since 1.13."""
+OPSET = 17  # Every operator needed is in it, and ONNX Runtime has fused its Q/DQ pairs since 1.13
 IR_VERSION = 9
 _REAL_OPS = {"add": "Add", "mul": "Mul", "mean": "GlobalAveragePool", "sigmoid": "Sigmoid"}
 

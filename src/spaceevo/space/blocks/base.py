@@ -1,7 +1,5 @@
 """What a block type is: a recipe of layers and the data flow through them."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from typing import ClassVar, Protocol, TypeVar
 
@@ -27,8 +25,7 @@ class BlockType(ABC):
 
     name: ClassVar[str]
     has_expand: ClassVar[bool] = True
-    is_head: ClassVar[bool] = False
-    """Heads have one width and stand outside the subnet encoding."""
+    is_head: ClassVar[bool] = False  # Heads have one width and stand outside the subnet encoding
     squeezes_own_channels: ClassVar[bool] = False
     """Whether squeeze-and-excitation, where a block has it, narrows to a quarter of the channels that it scales."""
 

@@ -1,7 +1,5 @@
 """All block types: MobileNetV1, V2, V3 and their fused form, ResNet bottlenecks, the stem and the heads."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from spaceevo.space.blocks.base import (
