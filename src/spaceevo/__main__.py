@@ -9,13 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import hydra
-import yaml
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from spaceevo.errors import SpaceEvoError
-from spaceevo.space.description import conf_folder
+from spaceevo.space.description import conf_folder, superspaces
 from spaceevo.space.published import published_models
 
 QUOTED = {
@@ -33,10 +32,7 @@ def _print_stages() -> None:
     for file in sorted((conf_folder() / "stage").glob("*.yaml")):
         first = file.read_text(encoding="utf-8").split("\n", 2)[1].lstrip("# ")
         print(f"  {file.stem:16} {first}")
-    names = [
-        yaml.safe_load(f.read_text(encoding="utf-8"))["name"] for f in (conf_folder() / "superspace").glob("*.yaml")
-    ]
-    print(f"superspaces: {', '.join(sorted(names))}")
+    print(f"superspaces: {', '.join(superspaces())}")
     print(f"models: {', '.join(published_models())}")
 
 

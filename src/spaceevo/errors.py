@@ -56,6 +56,6 @@ class MissingExtraError(SpaceEvoError):
 
 def choices(values: Iterable[object], limit: int = 12) -> str:
     """Write allowed values as a short, comma-separated list for an error message."""
-    texts = [str(v) for v in values]
+    texts = [str(value) for value in values]
     shown = ", ".join(texts[:limit])
     return f"{shown}, … ({len(texts)} in all)" if len(texts) > limit else shown

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -57,11 +56,7 @@ class Teacher(nn.Module):
         return y
 
     def tap(self, stage: str) -> str:
-        """Look up the module of a stage's output.
-
-        Raises:
-            ConfigError: the teacher has no tap for this stage.
-        """
+        """Look up the module of a stage's output."""
         if stage not in self.taps:
             raise ConfigError(f"the teacher has no tap '{stage}'; taps: {choices(self.taps)} (teacher.taps)")
         return self.taps[stage]
@@ -102,27 +97,19 @@ class Teacher(nn.Module):
 
 def make_teacher(config: TeacherConfig, num_classes: int, *, pretrained: bool = False) -> Teacher:
     """Build a teacher; `pretrained` asks the library for its weights and, offline, says that it has none."""
-    if not pretrained:
-        return Teacher(config.model(num_classes=num_classes), config.taps)
-    try:
-        return Teacher(config.model(num_classes=num_classes, pretrained=True), config.taps)
-    except Exception as error:  # the library raises whatever its download client does
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        log.warning(
-            "teacher %s: no checkpoint, and the library's weights cannot be fetched (%s); RANDOM weights teach nothing",
-            config.name,
-            reason,
-        )
-        return Teacher(config.model(num_classes=num_classes), config.taps)
+    if pretrained:
+        try:
+            return Teacher(config.model(num_classes=num_classes, pretrained=True), config.taps)
+        except Exception as error:  # the library raises whatever its download client does
+            reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+            fault = "no checkpoint, and the library's weights cannot be fetched (%s); RANDOM weights teach nothing"
+            log.warning(f"teacher %s: {fault}", config.name, reason)
+    return Teacher(config.model(num_classes=num_classes), config.taps)
 
 
 def load_teacher(config: TeacherConfig, layout: Layout, num_classes: int, int8: bool, command: str) -> Teacher:
-    """Build the teacher with its trained weights, in eval mode; INT8 quantisers on if `int8`.
-
-    Raises:
-        MissingArtifactError: it has not been trained; `command` does it.
-    """
-    path: Path = layout.teacher(config.name, int8)
+    """Build the teacher with its trained weights, in eval mode; INT8 quantisers on if `int8`; `command` trains it."""
+    path = layout.teacher(config.name, int8)
     optional = config.weights == "pretrained" and not path.exists()
     if optional and int8 and not layout.teacher(config.name, int8=False).exists():
         log.warning("teacher %s: no INT8 checkpoint at %s; its fp32 weights teach", config.name, path)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from spaceevo.collectives.launcher import is_first
-from spaceevo.collectives.processes import own_device
+from spaceevo.collectives.processes import own_device, process_group
 from spaceevo.collectives.sharing import Ranks, first_decides
 from spaceevo.errors import ConfigError
 
@@ -94,3 +95,19 @@ def test_a_process_has_a_gpu_of_its_own_or_is_refused(monkeypatch: pytest.Monkey
         ConfigError, match=r"^torchrun started 3 processes on a machine with 2 GPUs; allowed: one a GPU"
     ):
         own_device()
+
+
+@pytest.mark.parametrize(("device", "backend"), [("cpu", "gloo"), ("cuda", "nccl")])
+def test_processes_join_by_where_their_networks_run(monkeypatch: pytest.MonkeyPatch, device: str, backend: str) -> None:
+    """A GPU that is there and not wanted does not count."""
+    joined: list[str] = []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(dist, "init_process_group", joined.append)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    with process_group(torch.device(device)) as (rank, world_size):
+        assert (rank, world_size) == (0, 2)
+    assert joined == [backend]

@@ -9,9 +9,8 @@ import pytest
 from torch import Tensor
 
 from spaceevo.errors import ConfigError, ExportError
-from spaceevo.export.divergence import divergences, first_divergence, network_integers
 from spaceevo.export.gate import Gate, asked_formats
-from spaceevo.export.parity import Tolerance
+from spaceevo.export.parity import Tolerance, divergences, first_divergence, network_integers
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.program import ConvWeights, Executor, Program
 from spaceevo.runtimes.onnx.runtime import OnnxRuntime

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spaceevo.nn.activation import QuantizedActivation, activate
-from spaceevo.nn.layers import AddLayer, ConvLayer, MulLayer, PoolLayer, make_layer
+from spaceevo.nn.layers import ConvLayer, PlainLayer, make_layer
 from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.quantizer import DEPLOY, PUBLISHED, Scheme
 from spaceevo.space.spec import ACTIVATIONS, Activation, Layer
@@ -68,9 +68,9 @@ def test_deployed_activations_are_what_integers_can_hold(act: Activation) -> Non
         (Layer("conv", 4, 8), ConvLayer),
         (Layer("depthwise", 4, 4, 3), ConvLayer),
         (Layer("linear", 4, 8, norm=False), ConvLayer),
-        (Layer("pool", 4, 4), PoolLayer),
-        (Layer("add", 4, 4), AddLayer),
-        (Layer("mul", 4, 4), MulLayer),
+        (Layer("pool", 4, 4), PlainLayer),
+        (Layer("add", 4, 4), PlainLayer),
+        (Layer("mul", 4, 4), PlainLayer),
     ],
 )
 def test_a_leaf_for_every_kind(layer: Layer, leaf: type) -> None:

@@ -1,10 +1,12 @@
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import DictConfig
 
-from spaceevo.artifacts import Layout
+from spaceevo.artifacts import Layout, SpaceChoice
 from spaceevo.errors import CheckpointError, ConfigError, MissingArtifactError
 from spaceevo.nn.loading import load_state, read_checkpoint
 from spaceevo.nn.student import BlockStudent
@@ -14,7 +16,7 @@ from spaceevo.space.description import superspace
 from spaceevo.teacher import TeacherConfig, load_teacher
 from tests.nn.published import published, trained
 from tests.nn.published_teacher import b5_blocks, reference_teacher, teacher_state
-from tests.stages.conftest import RunStage
+from tests.stages.conftest import SPACE, Compose, RunStage
 
 
 def student(tmp_path: Path, int8: bool) -> tuple[BlockStudent, Path]:
@@ -49,6 +51,15 @@ def test_blocks(run_stage: RunStage, tmp_path: Path, int8: bool, block: str | No
             quantizer.turn(int8)
     with torch.no_grad():
         assert torch.equal(source(x), loaded(x))
+
+
+def test_a_space_that_was_found_leaves_a_block_current(
+    compose: Compose, made_anew: Callable[[DictConfig], bool], tmp_path: Path
+) -> None:
+    config = compose("convert", "superspace=digits", f"checkpoint={student(tmp_path, int8=False)[1]}")
+    assert made_anew(config)
+    SpaceChoice(SPACE, (1.0,), 1.0, 1.0, 1.0).write(Layout(Path(config.paths.checkpoints)).space_choice("digits"))
+    assert not made_anew(config)
 
 
 @pytest.mark.parametrize(

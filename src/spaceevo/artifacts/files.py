@@ -18,13 +18,9 @@ Plain = Any
 """A tree of what JSON can hold: null, booleans, numbers, texts, lists and mappings from texts."""
 
 
-CACHE_VARIABLE = "SPACEEVO_CACHE"
-"""Environment variable naming the folder of everything that can be made again."""
-
-
 def cache_folder(name: str) -> Path:
-    """Return the folder of one kind of kept files; it need not exist."""
-    return Path(os.environ.get(CACHE_VARIABLE, "~/.cache/spaceevo")).expanduser() / name
+    """Return the folder `name` of what can be made again, in `$SPACEEVO_CACHE`; it need not exist."""
+    return Path(os.environ.get("SPACEEVO_CACHE", "~/.cache/spaceevo")).expanduser() / name
 
 
 @contextmanager
@@ -46,8 +42,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -70,11 +65,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_json(path: Path) -> Plain:
-    """Read a JSON file.
-
-    Raises:
-        CheckpointError: the file is not valid JSON.
-    """
+    """Read a JSON file; one that is not valid is a `CheckpointError`."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -89,8 +80,5 @@ def fingerprint(value: Plain) -> str:
 
 def file_hash(path: Path) -> str:
     """Hash a file's content."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()[:16]
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

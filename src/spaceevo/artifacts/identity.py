@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+from typing import Generic, NamedTuple, TypeVar, get_type_hints
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -54,8 +54,7 @@ class Component(Generic[T]):
         return cls(node)
 
 
-@dataclass(frozen=True)
-class Leaf:
+class Leaf(NamedTuple):
     """Describes one setting."""
 
     path: tuple[str, ...]  # names from the job's settings down to it
@@ -68,33 +67,20 @@ def identity(settings: object) -> dict[str, Plain]:
     return {".".join(leaf.path): leaf.value for leaf in leaves(settings) if leaf.neutral is None}
 
 
-def leaves(settings: object) -> Iterator[Leaf]:
+def leaves(settings: object, path: tuple[str, ...] = (), neutral: str | None = None) -> Iterator[Leaf]:
     """Yield every leaf of a dataclass of settings, of its nested dataclasses, components and mappings."""
-    yield from _walk((), settings, None)
-
-
-def _walk(path: tuple[str, ...], value: object, reason: str | None) -> Iterator[Leaf]:
-    if isinstance(value, Component):
-        yield from _walk_mapping(path, value.node, reason)
-    elif is_dataclass(value):
-        reasons = neutral_reasons(value.__class__)
-        for field in fields(value):
-            yield from _walk((*path, field.name), getattr(value, field.name), reason or reasons.get(field.name))
-    elif isinstance(value, Mapping):
-        yield from _walk_mapping(path, value, reason)
-    elif isinstance(value, list | tuple):
-        yield Leaf(path, [_plain(item) for item in value], reason)
-    else:
-        yield Leaf(path, _plain(value), reason)
-
-
-def _walk_mapping(path: tuple[str, ...], node: Mapping[str, Any], reason: str | None) -> Iterator[Leaf]:
-    target = node.get(TARGET)
-    reasons = neutral_reasons(resolve_name(target)) if isinstance(target, str) else {}
-    if not node:
-        yield Leaf(path, {}, reason)
+    node = settings.node if isinstance(settings, Component) else settings
+    reasons: Mapping[str, str] = {}
+    if is_dataclass(node):
+        reasons = neutral_reasons(node.__class__)
+        node = {field.name: getattr(node, field.name) for field in fields(node)}
+    elif isinstance(node, Mapping) and isinstance(target := node.get(TARGET), str):
+        reasons = neutral_reasons(resolve_name(target))
+    if not isinstance(node, Mapping) or not node:
+        yield Leaf(path, _plain(node), neutral)
+        return
     for name, value in node.items():
-        yield from _walk((*path, str(name)), value, reason or reasons.get(name))
+        yield from leaves(value, (*path, str(name)), neutral or reasons.get(name))
 
 
 def _plain(value: object) -> Plain:
@@ -113,14 +99,8 @@ def neutral_reasons(target: Callable[..., object]) -> dict[str, str]:
         hints = get_type_hints(declared, include_extras=True)
     except (TypeError, NameError):  # a builtin, or annotations of a library that only its type checker can read
         return {}
-    marks = {name: _neutral_mark(hint) for name, hint in hints.items()}
-    return {name: mark.reason for name, mark in marks.items() if mark is not None}
-
-
-def _neutral_mark(hint: object) -> Neutral | None:
-    if get_origin(hint) is not Annotated:
-        return None
-    return next((mark for mark in get_args(hint)[1:] if isinstance(mark, Neutral)), None)
+    marks = ((name, mark) for name, hint in hints.items() for mark in getattr(hint, "__metadata__", ()))
+    return {name: mark.reason for name, mark in marks if isinstance(mark, Neutral)}
 
 
 def differences(before: Mapping[str, Plain], after: Mapping[str, Plain], limit: int = 3) -> str:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from spaceevo.errors import ConfigError, ExportError, choices
-from spaceevo.export.divergence import Divergence, first_divergence, network_integers
-from spaceevo.export.parity import Tolerance, compare
+from spaceevo.export.parity import Divergence, Tolerance, compare, first_divergence, network_integers
 from spaceevo.nn.evaluate import Batch, logits_of
 from spaceevo.nn.supernet import Network, resize
 from spaceevo.quant.program import Executor, Program

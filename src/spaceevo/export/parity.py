@@ -1,26 +1,30 @@
-"""Compares logits: does a file compute what was trained?"""
+"""Compares logits, and integers of every tensor: does a file compute what was trained, and if not, from where on?"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from spaceevo.errors import ExportError
+from spaceevo.nn.supernet import Network
+from spaceevo.quant.program import Program
+
+Integers = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """Says how far two sets of logits of the same images are apart.
+    """Says how far two sets of logits of the same images are apart."""
 
-    Attributes:
-        images: number of images.
-        agreement: images with the same top-1, in percent.
-        mean_difference: mean absolute difference over the reference's standard deviation; `max_difference` likewise.
-    """
-
-    images: int
-    agreement: float
+    images: int  # number of images
+    agreement: float  # images with the same top-1, in percent
+    # mean absolute difference over the reference's standard deviation; `max_difference` likewise
     mean_difference: float
     max_difference: float
 
@@ -64,3 +68,41 @@ def compare(reference_logits: Tensor, logits: Tensor) -> ParityReport:
         mean_difference=float(difference.mean()),
         max_difference=float(difference.max()),
     )
+
+
+class Divergence(NamedTuple):
+    """Says how the integers of one tensor differ: the share of them that do, in percent, and by how much at most."""
+
+    tensor: str
+    share: float
+    steps: int
+
+
+def divergences(program: Program, reference: Integers, other: Integers) -> list[Divergence]:
+    """Compare every tensor that both have, in the program's order."""
+    names = [name for name in program.tensors if name in reference and name in other]
+    steps = {name: (reference[name].double() - other[name].double()).abs() for name in names}
+    return [Divergence(name, 100.0 * float((x > 0).double().mean()), int(x.max())) for name, x in steps.items()]
+
+
+def first_divergence(program: Program, reference: Integers, other: Integers, share: float = 1.0) -> Divergence | None:
+    """Find the first tensor of which more than `share` percent differ."""
+    return next((found for found in divergences(program, reference, other) if found.share > share), None)
+
+
+@torch.no_grad()
+def network_integers(network: Network, program: Program, images: Tensor) -> dict[str, Tensor]:
+    """Compute what the trained network's layers compute, on the program's grids."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str, _module: nn.Module, _inputs: object, output: Tensor) -> None:
+        quant = program.tensors[name]
+        found[name] = (output.double() / quant.scale).round().cpu() + quant.zero_point
+
+    with ExitStack() as hooks:
+        for path, module in network.named_modules():
+            name = ".".join(path.split(".")[1::2])  # stages.S.blocks.I.layers.L
+            if path.count(".") == 5 and name in program.tensors:
+                hooks.callback(module.register_forward_hook(partial(keep, name)).remove)
+        network(images.to(next(network.parameters()).device))
+    return found

@@ -30,19 +30,17 @@ class Experiment:
 
 
 def chosen_experiment(given: Sequence[str], folders: Iterable[Path]) -> tuple[Experiment | None, list[Experiment]]:
-    """Return the experiment that a command line names, where it selects a job, and those beside it.
+    """Return the experiment that the overrides `given` name, where it selects a job, and those beside it.
 
-    Args:
-        given: overrides of the command line.
-        folders: folders of Hydra configs, the first that has the experiment counts.
+    Of the `folders` of Hydra configs the first that has the experiment counts.
     """
     name = next((text.partition("=")[2] for text in given if text.lstrip("+").startswith(f"{KEY}=")), "")
     for folder in (folder / KEY for folder in folders):
         if name and (folder / f"{name}.yaml").is_file():
             files = sorted((folder / f"{name}.yaml").parent.glob("*.yaml"))
-            found = [_read(file, str(file.relative_to(folder).with_suffix(""))) for file in files]
-            chosen = next(experiment for experiment in found if experiment.name == name)
-            return (chosen if chosen.job else None), [experiment for experiment in found if experiment.job]
+            read = (_read(file, str(file.relative_to(folder).with_suffix(""))) for file in files)
+            found = [experiment for experiment in read if experiment.job]
+            return next((experiment for experiment in found if experiment.name == name), None), found
     return None, []
 
 

@@ -64,11 +64,7 @@ class PipelineJob(Job[PipelineSettings]):
     always_works = True
 
     def work(self) -> Outcome:
-        """Run every step; gather the figures.
-
-        Raises:
-            ConfigError: several processes were started; jobs that do not train run in one.
-        """
+        """Run every step in this process, the only one; gather the figures."""
         if os.environ.get("WORLD_SIZE", "1") != "1":
             raise ConfigError("stage=pipeline runs in one process; start its stages one by one under torchrun")
         given = [text for text in self.workspace.commands.given if not text.startswith("quant=")]

@@ -23,7 +23,7 @@ from spaceevo.jobs.experiments import chosen_experiment
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import is_tracked, track
 from spaceevo.space.description import conf_folder
-from spaceevo.stages.job import Commands, Job, Outcome, Workspace
+from spaceevo.stages.job import Commands, Job, Outcome, Workspace, override_key
 from spaceevo.terminal import console, figure_table
 from spaceevo.version import VERSION
 
@@ -46,17 +46,31 @@ def run(config: DictConfig) -> StageResult:
     states = job.states({} if previous is None else previous.inputs)
     if _is_skipped(job, previous, states):
         return previous or StageResult(job.name, job.fingerprint, None, {})
-    _use_threads(job.settings)
-    tracked = is_tracked(config)
+    if (threads := getattr(job.settings, "threads", None)) is not None:
+        import torch  # jobs that build no network start without it
+
+        torch.set_num_threads(threads)
+    is_tracked(config)  # a missing package is told before the work
     started = time.monotonic()
     outcome = job.work()
     result = _result(job, outcome, states, time.monotonic() - started)
     if is_first():
-        result.save(output)
-        _report(result, output, outcome)
-        if tracked:
-            track(config, list(hydra_node(config).overrides.task), result, output)
+        single = {name: value for name, value in result.figures.items() if not isinstance(value, list | dict)}
+        keep(config, result, output, {name: single[name] for name in outcome.summary or single if name in single})
+        if outcome.next_command:
+            console.print(f"Next: {outcome.next_command}")
     return result
+
+
+def keep(config: DictConfig, result: StageResult, folder: Path, figures: Mapping[str, object]) -> None:
+    """Save a result in a folder, print some figures of it and where its files lie, and track it."""
+    result.save(folder)
+    if figures:
+        console.print(figure_table(f"{result.stage} · {result.seconds:.0f} s", figures))
+    for name, path in {**result.outputs, "result": str(folder / RESULT_FILE)}.items():
+        console.print(f"  {name}: {shown(Path(path))}")
+    if is_tracked(config):
+        track(config, list(hydra_node(config).overrides.task), result, folder)
 
 
 def _is_skipped(job: Job[Any], previous: StageResult | None, states: Mapping[str, Plain]) -> bool:
@@ -76,37 +90,18 @@ def _is_skipped(job: Job[Any], previous: StageResult | None, states: Mapping[str
     return first_decides(f"skip {job.name}", skipped)
 
 
-def _use_threads(settings: object) -> None:
-    """Let torch compute with as many threads as a job is told to."""
-    threads = getattr(settings, "threads", None)
-    if threads is not None:
-        import torch  # jobs that build no network start without it
-
-        torch.set_num_threads(threads)
-
-
 def make_job(config: DictConfig) -> Job[Any]:
-    """Make the job of a composed config, its settings checked.
-
-    Raises:
-        ConfigError: a setting is wrong.
-    """
+    """Make the job of a composed config, its settings checked."""
     cls = job_type(config)
-    settings = read_settings(_settings_type(cls), config)
-    return cls(settings, _workspace(config))
+    # a job's class is generic over the dataclass of its settings: `class CostJob(Job[CostSettings])`
+    settings_type, *_ = next(get_args(base) for base in getattr(cls, "__orig_bases__", ()))
+    return cls(read_settings(settings_type, config), _workspace(config))
 
 
 def job_type(config: DictConfig) -> JobType:
     """Return the class of the job that a composed config describes."""
     found: JobType = resolve_name(str(config.stage.job))
     return found
-
-
-def _settings_type(cls: JobType) -> type[Any]:
-    """The dataclass that a job's class is generic over: `class CostJob(Job[CostSettings])`."""
-    settings: type[Any]
-    (settings,) = next(get_args(base) for base in getattr(cls, "__orig_bases__", ()) if get_args(base))
-    return settings
 
 
 def hydra_node(config: DictConfig) -> DictConfig:
@@ -142,12 +137,12 @@ def commands(config: DictConfig) -> Commands:
     node = hydra_node(config)
     sources = [source for source in node.runtime.config_sources if source.provider == "command-line"]
     options = tuple(word for source in sources for word in ("--config-dir", str(source.path)))
-    given = [text for text in node.overrides.task if text.lstrip("+~").partition("=")[0] not in UNREPEATED]
+    given = [text for text in node.overrides.task if override_key(text) not in UNREPEATED]
     folders = [*(Path(source.path) for source in sources), conf_folder()]
     chosen, beside = chosen_experiment(given, folders)
     if chosen is None:
         return Commands(options, tuple(given))
-    given = [text for text in given if text.lstrip("+").partition("=")[0] != "experiment"]
+    given = [text for text in given if override_key(text) != "experiment"]
     words = {(each.job, each.quant): f"experiment={each.name}" for each in beside}
     return Commands(options, tuple(given), chosen.words, words)
 
@@ -184,18 +179,6 @@ def _result(job: Job[Any], outcome: Outcome, states: Mapping[str, Plain], second
         made=datetime.now(UTC).astimezone().isoformat(timespec="seconds"),
         seconds=round(seconds, 1),
     )
-
-
-def _report(result: StageResult, output: Path, outcome: Outcome) -> None:
-    """Print what a job made, where, and the next command."""
-    names = outcome.summary or [name for name, value in result.figures.items() if not isinstance(value, list | dict)]
-    figures = {name: result.figures[name] for name in names if name in result.figures}
-    console.print(figure_table(f"{result.stage} · {result.seconds:.0f} s", figures))
-    for name, path in result.outputs.items():
-        console.print(f"  {name}: {shown(Path(path))}")
-    console.print(f"  result: {shown(output / RESULT_FILE)}")
-    if outcome.next_command:
-        console.print(f"Next: {outcome.next_command}")
 
 
 def package_versions() -> dict[str, str]:

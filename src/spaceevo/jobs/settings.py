@@ -28,17 +28,30 @@ OURS = "spaceevo."
 ALLOWED = "; allowed: "
 HYDRAS_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
 INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
+ALLOWED_WORDS = {
+    "greater_than_equal": "{ge:g} or more",
+    "greater_than": "above {gt:g}",
+    "less_than_equal": "at most {le:g}",
+    "less_than": "below {lt:g}",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true, false",
+    "string_type": "a text",
+    "none_required": "null",
+    "dict_type": "a mapping",
+    "list_type": "a list",
+    "tuple_type": "a list",
+}
+"""Pydantic's type of a fault → what is allowed; other faults are told in pydantic's words."""
 
 
 def read_settings(cls: type[S], config: DictConfig) -> S:
-    """Read the settings of a job from the config's `stage.settings`.
-
-    Args:
-        cls: frozen dataclass of the settings.
-        config: composed config; interpolations are resolved.
+    """Read the settings of a job, a dataclass, from the composed config's `stage.settings`.
 
     Raises:
-        ConfigError: a setting is missing, unknown or wrong; names all such, each with its value and what is allowed.
+        ConfigError: settings are missing, unknown or wrong; names them all, each with its value and what is allowed.
     """
     node = config.stage.settings
     names = {key: _origin(text, key, config) for key, text in _plain(node, resolve=False).items()}
@@ -106,14 +119,13 @@ def _joined(faults: Iterable[str]) -> Iterator[str]:
 
 
 def _told(detail: ErrorDetails, plain: Plain) -> Fault:
-    missing = detail["type"] == "missing"
-    path = _path(detail["loc"][:-1] if missing else detail["loc"], plain)
-    if missing:
-        return (*path, str(detail["loc"][-1])), " is missing; set it"
-    return path, f" = {_shown(detail['input'])}{ALLOWED}{_allowed(detail)}"
+    if detail["type"] == "missing":
+        *parents, name = detail["loc"]
+        return (*_path(parents, plain), str(name)), " is missing; set it"
+    return _path(detail["loc"], plain), f" = {_shown(detail['input'])}{ALLOWED}{_allowed(detail)}"
 
 
-def _path(parts: tuple[int | str, ...], plain: Plain) -> tuple[str, ...]:
+def _path(parts: Iterable[int | str], plain: Plain) -> tuple[str, ...]:
     """The names down to a value; between them pydantic has the types of a union that it tried."""
     names: list[str] = []
     for part in parts:
@@ -125,28 +137,11 @@ def _path(parts: tuple[int | str, ...], plain: Plain) -> tuple[str, ...]:
 
 def _allowed(detail: ErrorDetails) -> str:
     """What a value should have been, in words of its own."""
-    context = detail.get("ctx", {})
-    bounds = {"greater_than_equal": ("ge", "{:g} or more"), "greater_than": ("gt", "above {:g}")}
-    bounds |= {"less_than_equal": ("le", "at most {:g}"), "less_than": ("lt", "below {:g}")}
-    kind = detail["type"]
-    if kind in bounds:
-        key, text = bounds[kind]
-        return text.format(context[key])
-    words = {
-        "int_type": "a whole number",
-        "int_from_float": "a whole number",
-        "float_type": "a number",
-        "finite_number": "a finite number",
-        "bool_type": "true, false",
-        "string_type": "a text",
-        "none_required": "null",
-        "dict_type": "a mapping",
-        "list_type": "a list",
-        "tuple_type": "a list",
-    }
-    if kind == "literal_error":
-        return str(context["expected"]).replace("'", "").replace(" or ", ", ")
-    return words.get(kind) or detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if detail["type"] == "literal_error":
+        return str(detail["ctx"]["expected"]).replace("'", "").replace(" or ", ", ")
+    if words := ALLOWED_WORDS.get(detail["type"]):
+        return words.format(**detail.get("ctx", {}))
+    return detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
 
 
 def _shown(value: Plain) -> str:

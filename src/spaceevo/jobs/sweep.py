@@ -10,11 +10,10 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig
 
-from spaceevo.artifacts import RESULT_FILE, StageResult, fingerprint, write_csv
-from spaceevo.jobs.runner import package_versions, shown
-from spaceevo.jobs.tracking import is_tracked, track
+from spaceevo.artifacts import StageResult, fingerprint, write_csv
+from spaceevo.jobs.runner import keep, package_versions
 from spaceevo.report.spaces import draw_sweep
-from spaceevo.terminal import console, print_rows
+from spaceevo.terminal import print_rows
 
 Swept = tuple[dict[str, Any], StageResult]
 """Overrides and result of one job of a sweep."""
@@ -24,14 +23,7 @@ CLOCK_SLACK_S = 1.0
 
 
 def compare_jobs(config: DictConfig, job: str, started_s: float, drawn: Sequence[str]) -> None:
-    """Write and print the figures of every job of a sweep, in order.
-
-    Args:
-        config: the sweep's config.
-        job: what was swept.
-        started_s: when the sweep began, in seconds since the epoch.
-        drawn: the figures to draw.
-    """
+    """Write, draw and print the figures of every job of a sweep that began at `started_s`, in order."""
     folder = Path(config.hydra.sweep.dir).absolute()
     jobs = [found for found in _jobs(folder, started_s) if found[1].stage == job]
     if not jobs:
@@ -51,21 +43,18 @@ def compare_jobs(config: DictConfig, job: str, started_s: float, drawn: Sequence
         versions=package_versions(),
         seconds=round(time.time() - started_s, 1),
     )
-    result.save(folder)
-    for name, path in {**result.outputs, "result": str(folder / RESULT_FILE)}.items():
-        console.print(f"  {name}: {shown(Path(path))}")
-    if is_tracked(config):
-        track(config, list(config.hydra.overrides.task), result, folder)
+    keep(config, result, folder, {})
 
 
 def _rows(jobs: Sequence[Swept]) -> tuple[list[dict[str, Any]], list[str]]:
     """What was set and found in every job, and which settings differ."""
     names = dict.fromkeys(name for settings, _ in jobs for name in settings)
     swept = [name for name in names if len({str(settings.get(name)) for settings, _ in jobs}) > 1]
-    rows = []
-    for settings, result in jobs:
-        figures = {name: value for name, value in result.figures.items() if not isinstance(value, list | dict)}
-        rows.append({**{name: settings.get(name) for name in swept}, **figures})
+    rows = [
+        {name: settings.get(name) for name in swept}
+        | {name: value for name, value in result.figures.items() if not isinstance(value, list | dict)}
+        for settings, result in jobs
+    ]
     return rows, swept
 
 

@@ -26,13 +26,9 @@ def is_tracked(config: DictConfig) -> bool:
 
 
 def track(config: DictConfig, overrides: Sequence[str], result: StageResult, folder: Path) -> None:
-    """Send a result as a W&B run of its own: numbers and texts as its summary, rows as tables, PNG files as images.
+    """Send a result as a W&B run of its own, whose files are kept in `wandb/` of `folder`.
 
-    Args:
-        config: the job's config.
-        overrides: what the command line set.
-        result: what the job made.
-        folder: the run's files are kept below it, in `wandb/`.
+    Numbers and texts are its summary, rows its tables, PNG files its images, the command line's overrides its settings.
     """
     from spaceevo.torchvision_shim import ensure_torchvision  # it imports torch, which jobs without a network lack
 

@@ -11,22 +11,14 @@ from scipy.stats import kendalltau
 
 @dataclass(frozen=True)
 class PredictionError:
-    """Measures the error of predictions relative to measurements.
-
-    Attributes:
-        networks: number of networks that were compared.
-        within_5_percent: share whose error is at most 5 %, in percent; likewise 10 %.
-        mape_percent: mean absolute error.
-        bias_percent: median error, signed.
-        kendall_tau: agreement of the two orders, 1 where they are the same; 0 of fewer than two networks.
-    """
+    """Measures the error of predictions relative to measurements."""
 
     networks: int
-    within_5_percent: float
+    within_5_percent: float  # share whose error is at most 5 %, in percent; likewise 10 %
     within_10_percent: float
     mape_percent: float
-    bias_percent: float
-    kendall_tau: float
+    bias_percent: float  # median error, signed; `mape_percent` is the mean absolute error
+    kendall_tau: float  # agreement of the two orders, 1 where they are the same; 0 of fewer than two networks
 
     @classmethod
     def of(cls, predicted_ms: Sequence[float], measured_ms: Sequence[float]) -> PredictionError:

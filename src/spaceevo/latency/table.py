@@ -16,20 +16,15 @@ REMEDY = "delete it or set platform.table"
 
 @dataclass
 class LatencyTable:
-    """Holds the latency in ms of every block by its key (`BlockType.key`).
+    """Holds the latency in ms of every block by its key (`BlockType.key`)."""
 
-    Attributes:
-        entries: block key → ms, of the block by itself.
-        provenance: what `runtimes.machine.provenance` says and, where known, dispersion and error; none if published.
-        counts: block key → occurrences in the stage tables that an entry was recovered from.
-        model: predicts blocks that have no entry.
-        correction: from blocks by themselves to blocks within a network; holds for entries and model.
-    """
-
-    entries: dict[str, float] = field(default_factory=dict)
+    entries: dict[str, float] = field(default_factory=dict)  # block key → ms, of the block by itself
+    # what `runtimes.machine.provenance` says and, where known, dispersion and error; none if published
     provenance: Mapping[str, object] = field(default_factory=dict)
+    # block key → occurrences in the stage tables that an entry was recovered from
     counts: Mapping[str, int] = field(default_factory=dict)
-    model: Roofline | None = None
+    model: Roofline | None = None  # predicts blocks that have no entry
+    # from blocks by themselves to blocks within a network; holds for entries and model
     correction: Correction = field(default_factory=Correction)
 
     @classmethod

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, Trainer
@@ -21,7 +21,6 @@ from spaceevo.terminal import console
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 PLACE = Neutral("says where the same arithmetic runs")
 SHOWN = Neutral("says what is shown and logged")
-Devices = int | str | Sequence[int]
 
 
 def make_trainer(
@@ -32,21 +31,16 @@ def make_trainer(
     logger: Logger | None = None,
     accelerator: Annotated[str, PLACE] = "auto",
     strategy: Annotated[str, PLACE] = "auto",
-    devices: Devices = 1,
-    num_nodes: int = 1,
-    precision: str | int = "32-true",
-    deterministic: bool | Literal["warn"] = "warn",
+    devices: int | str | list[int] = 1,
     enable_model_summary: Annotated[bool, SHOWN] = False,
     log_every_n_steps: Annotated[int, SHOWN] = 10,
     num_sanity_val_steps: Annotated[int, Neutral("nothing is validated while training")] = 0,
-    limit_train_batches: int | float | None = None,
     limit_val_batches: Annotated[int | float, Neutral("nothing is validated while training")] = 0,
     **settings: Any,
 ) -> Trainer:
     """Make a trainer that leaves what it writes in `folder`; further settings are Lightning's own.
 
-    `logger` takes the losses; `devices` are processes on each machine, or the numbers of their devices; `precision` is
-    one of `PRECISIONS`.
+    `logger` takes the losses; `precision` is one of `PRECISIONS`. Those named here cannot change a result.
 
     Raises:
         ConfigError: Lightning does not know a setting, refuses it, or would silently replace it.
@@ -65,20 +59,16 @@ def make_trainer(
             enable_progress_bar=bool(bars),
             accelerator=accelerator,
             strategy=strategy,
-            devices=devices,  # type: ignore[arg-type]  # any sequence does
-            num_nodes=num_nodes,
-            precision=precision,  # type: ignore[arg-type]  # checked below
-            deterministic=deterministic,
+            devices=devices,
             enable_model_summary=enable_model_summary,
             log_every_n_steps=log_every_n_steps,
             num_sanity_val_steps=num_sanity_val_steps,
-            limit_train_batches=limit_train_batches,
             limit_val_batches=limit_val_batches,
             **settings,
         )
     except (MisconfigurationException, ValueError, TypeError) as error:  # more processes than devices, a misspelt word
         raise ConfigError(f"trainer: {' '.join(str(error).split())}; set trainer.*") from error
-    _check(trainer, str(precision))
+    _check(trainer, str(settings.get("precision")))
     return trainer
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,32 +15,23 @@ from spaceevo.quant.program import TensorQuant
 from spaceevo.quant.quantizer import GATE_SCALE, RELU6_SCALE, ActivationQuantizer, Scheme
 from spaceevo.space.spec import Activation
 
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "relu": partial(functional.relu, inplace=True),
+    "relu6": partial(functional.relu6, inplace=True),
+    "hswish": functional.hardswish,
+    "swish": functional.silu,
+    "hsigmoid": lambda x: functional.relu6(x + 3) / 6,
+}
+
 
 def activate(x: Tensor, act: Activation) -> Tensor:
     """Apply an activation in floating point; to a tensor of its own, for relu and relu6 are done in place."""
-    match act:
-        case "relu":
-            return functional.relu(x, inplace=True)
-        case "relu6":
-            return functional.relu6(x, inplace=True)
-        case "hswish":
-            return functional.hardswish(x)
-        case "swish":
-            return functional.silu(x)
-        case "hsigmoid":
-            return functional.relu6(x + 3) / 6
-        case "none":
-            return x
-        case unknown:
-            assert_never(unknown)
+    return _ACTIVATIONS[act](x)
 
 
 def tensor_quant(quantizer: ActivationQuantizer | None) -> TensorQuant:
-    """Read scale and zero point of a quantiser's tensor.
-
-    Raises:
-        ExportError: the scheme has no quantiser there.
-    """
+    """Read scale and zero point of a quantiser's tensor."""
     if quantizer is None:
         raise ExportError(
             "a network under quant=published leaves tensors in float; train it under quant=deploy to deploy it"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from spaceevo.nn.layers import ConvLayer, ElasticLayer, make_layer
 from spaceevo.quant.quantizer import ActivationQuantizer, Scheme
 from spaceevo.space.blocks import block_type
-from spaceevo.space.spec import BlockSpec, Layer, Recipe
+from spaceevo.space.spec import BlockSpec, Recipe
 from spaceevo.space.walk import branch_end, recipe_of, walk
 
 
@@ -60,12 +60,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Turn `(N, Cin, H, W)` into `(N, Cout, H/stride, W/stride)`."""
-
-        def run(name: str, layer: Layer, inputs: tuple[Tensor, ...]) -> Tensor:
-            y: Tensor = self.layers[name](*inputs)
-            return y
-
-        return walk(self.spec, x, run)
+        return walk(self.spec, x, lambda name, _, inputs: self.layers[name](*inputs))
 
     def read_from(self, source: ActivationQuantizer | None) -> ActivationQuantizer | None:
         """Tell every active layer the quantiser of the tensor it reads; return that of the block's result."""

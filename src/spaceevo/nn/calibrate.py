@@ -17,13 +17,9 @@ Batch = TypeVar("Batch")
 def recalibrate(module: nn.Module, batches: Sequence[Batch], forward: Callable[[Batch], object]) -> None:
     """Replace the running statistics of the active layers by the mean over `batches`, every batch counting equally.
 
-    In a distributed run each process takes its share of the batches, and the statistics are averaged over all. The
-    module is left in eval mode. Subnets share their norms: recalibrate again after activating another subnet.
-
-    Args:
-        module: holds the norms; one subnet, or several networks that `forward` runs.
-        batches: whatever `forward` takes; the same ones in every process.
-        forward: runs what is recalibrated on one batch.
+    In a distributed run, where all get the same batches, each process takes its share of them, and the statistics are
+    averaged over all. The module is left in eval mode. Subnets share their norms: recalibrate again after activating
+    another. `module` may hold several networks, all of which `forward` runs on one batch.
     """
     norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]

@@ -20,34 +20,19 @@ TEXTS = ("space", "subnet", "block", "teacher", "quant", "data", "fingerprint", 
 
 @dataclass(frozen=True)
 class CheckpointMeta:
-    """Says what the weights of a checkpoint are; fields that do not apply are empty.
+    """Says what the weights of a checkpoint are; fields that do not apply are empty."""
 
-    Attributes:
-        space: encoding of the space whose supernet, or whose subnet, this is.
-        subnet: encoding of the subnet.
-        block: name of the candidate block, e.g. `stage1_0`.
-        teacher: name of the teacher.
-        classes: names of the classes, by label.
-        quant: scheme that the weights were trained under, `deploy` or `published`; `off` for fp32.
-        data: name of the images it was finetuned on.
-        epochs: finished epochs, of released weights.
-        fingerprint: hash of the settings and inputs that it was trained with.
-        figures: what training measured, with the unit in the name.
-        settings: other settings of the training by name, e.g. `lr`; for people.
-        version: of the package that trained them.
-        schema: version of this record.
-    """
-
-    space: str = ""
-    subnet: str = ""
-    block: str = ""
-    teacher: str = ""
-    classes: tuple[str, ...] = ()
-    quant: str = ""
-    data: str = ""
-    epochs: int | None = None
-    fingerprint: str = ""
-    figures: Mapping[str, float] = field(default_factory=dict)
+    space: str = ""  # encoding of the space whose supernet, or whose subnet, this is
+    subnet: str = ""  # encoding of the subnet
+    block: str = ""  # name of the candidate block, e.g. `stage1_0`
+    teacher: str = ""  # name of the teacher
+    classes: tuple[str, ...] = ()  # names of the classes, by label
+    quant: str = ""  # scheme that the weights were trained under, `deploy` or `published`; `off` for fp32
+    data: str = ""  # name of the images it was finetuned on
+    epochs: int | None = None  # finished epochs, of released weights
+    fingerprint: str = ""  # hash of the settings and inputs that it was trained with
+    figures: Mapping[str, float] = field(default_factory=dict)  # what training measured, with the unit in the name
+    # other settings of the training by name, e.g. `lr`; for people
     settings: Mapping[str, object] = field(default_factory=dict)
     version: str = ""
     schema: int = SCHEMA
@@ -64,11 +49,7 @@ class CheckpointMeta:
 
     @classmethod
     def from_plain(cls, record: object) -> CheckpointMeta:
-        """Read what `to_plain` wrote, now or in version 0.1.0; values without a field of their own become settings.
-
-        Raises:
-            CheckpointError: the record is none, or of a newer version.
-        """
+        """Read what `to_plain` wrote, now or in version 0.1.0; values without a field of their own become settings."""
         if not isinstance(record, Mapping):
             raise CheckpointError(f"its record is a {type(record).__name__}; expected a mapping of plain values")
         schema = record.get("schema", 0)

@@ -14,14 +14,12 @@ from spaceevo.nn.supernet import Network
 from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.quantizer import DEPLOY, ActivationQuantizer
 
-Range = tuple[float, float]
-
 
 class _LearnedRanges:
     """Reads which tensor each convolution's quantiser stands at; convolutions that share a tensor share the union."""
 
     def __init__(self) -> None:
-        self.ranges: dict[str, Range] = {}
+        self.ranges: dict[str, tuple[float, float]] = {}
 
     def layer(self, name: str, leaf: ElasticLayer, inputs: Sequence[str], /) -> str:
         if isinstance(leaf, ConvLayer):
@@ -61,24 +59,18 @@ def make_deployable(network: Network, images: Tensor) -> tuple[Network, list[str
     others are the least and greatest value seen on `images`, and −128 among the weights becomes −127. What no integer
     runtime can do is lost: clipping at a range that leaves 0 out, and another range for each reader of a tensor.
 
-    Args:
-        network: the extracted network, in eval mode.
-        images: calibration images `(N, C, H, W)`.
-
     Returns:
-        The new network, and the tensors whose ranges were calibrated.
+        The new network, and the tensors whose ranges were calibrated on the images `(N, C, H, W)`.
     """
     stages = {
         name: Stage([Block([block.spec], DEPLOY) for block in stage.active_blocks])
-        for name, stage in network.stages.items()
-        if isinstance(stage, Stage)
+        for name, stage in network.active_stages.items()
     }
     device = next(network.parameters()).device
     deployable = Network(stages, network.resolution, DEPLOY.tensor_quantizer()).to(device).eval()
-    own = deployable.state_dict()
-    taken = {key: value for key, value in network.state_dict().items() if key in own}
-    deployable.load_state_dict(taken, strict=False)
-    learned, places = _LearnedRanges(), _Quantizers()
+    deployable.load_state_dict(network.state_dict(), strict=False)
+    learned = _LearnedRanges()
+    places = _Quantizers()
     network.lower(learned, "images")
     deployable.lower(places, "images")
     assert deployable.image_quantizer is not None
@@ -97,7 +89,6 @@ def make_deployable(network: Network, images: Tensor) -> tuple[Network, list[str
 
 
 def _set_range(quantizer: ActivationQuantizer, low: float, high: float) -> None:
-    if not quantizer.config.learns_offset:
-        low = 0.0
+    low = low if quantizer.config.learns_offset else 0.0
     quantizer.set_scale(quantizer.scale.new_tensor((high - low) / quantizer.config.high))
     quantizer.offset.fill_(low)

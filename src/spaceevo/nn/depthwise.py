@@ -73,12 +73,12 @@ def _window(x: Tensor, top: int, left: int, height: int, width: int) -> Tensor:
         (max(start, 0), min(start + size, whole))
         for start, size, whole in ((top, height, x.shape[2]), (left, width, x.shape[3]))
     )
-    for edge in (window[:, :, : rows[0] - top], window[:, :, rows[1] - top :]):
+    tall, wide = slice(rows[0] - top, rows[1] - top), slice(columns[0] - left, columns[1] - left)
+    for edge in (window[:, :, : tall.start], window[:, :, tall.stop :]):
         edge.zero_()
-    for edge in (window[:, :, :, : columns[0] - left], window[:, :, :, columns[1] - left :]):
+    for edge in (window[:, :, :, : wide.start], window[:, :, :, wide.stop :]):
         edge.zero_()
-    inside = window[:, :, rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left]
-    inside.copy_(x[:, :, slice(*rows), slice(*columns)])
+    window[:, :, tall, wide].copy_(x[:, :, slice(*rows), slice(*columns)])
     return window
 
 

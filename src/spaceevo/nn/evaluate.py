@@ -82,13 +82,7 @@ def subnet_top1(supernet: Supernet, spec: SubnetSpec, calibration: Sequence[Tens
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Says what evaluating one subnet gave.
-
-    Attributes:
-        top1: percent of the images seen.
-        images: images that went through the network, those of the recalibration included.
-        stopped: whether it ended early, being hopeless.
-    """
+    """Says what evaluating a subnet gave: top-1 in percent, images used (for recalibration too), whether it stopped."""
 
     top1: float
     images: int
@@ -102,10 +96,9 @@ class SubnetEvaluator:
         supernet: in the mode to evaluate, fp32 or INT8; it is moved to `device`.
         calibration: batches `(N, C, H, W)` for the batch-norm statistics of each subnet.
         batches: images and labels that decide.
-        device: the device that computes.
+        device: computes.
         chunk: images between two looks at whether a subnet is hopeless.
-        stop_z: a subnet is hopeless when this many standard errors above its top-1 so far still lie below the asked
-            one; None evaluates all images always.
+        stop_z: standard errors above its top-1 so far that a hopeless subnet lies below the asked one; None stops none.
     """
 
     def __init__(
@@ -133,9 +126,7 @@ class SubnetEvaluator:
     def __call__(self, spec: SubnetSpec, hopeless_below: float | None = None) -> list[int]:
         """Count correct answers in one chunk after the other, until the subnet is hopeless or there are no more.
 
-        Args:
-            spec: the subnet; its batch norm is recalibrated first.
-            hopeless_below: top-1 in percent that it has to reach to be of use.
+        Its batch norm is recalibrated first. It is hopeless where it will not reach `hopeless_below` percent.
         """
         calibrate_subnet(self.supernet, spec, self.calibration)
         counts: list[int] = []
@@ -151,15 +142,12 @@ class SubnetEvaluator:
         for count, (_, labels) in zip(counts, self.chunks, strict=False):
             correct += count
             seen += len(labels)
-            stopped = seen < self.total and self._is_hopeless(correct, seen, hopeless_below)
+            stopped = False
+            if seen < self.total and self.stop_z is not None and hopeless_below is not None:
+                stopped = 100.0 * upper_share(correct, seen, self.total, self.stop_z) < hopeless_below
             if stopped or seen == self.total:
                 return Evaluation(100.0 * correct / seen, calibrated + seen, stopped)
         return None
-
-    def _is_hopeless(self, correct: int, seen: int, below: float | None) -> bool:
-        if self.stop_z is None or below is None:
-            return False
-        return 100.0 * upper_share(correct, seen, self.total, self.stop_z) < below
 
 
 def upper_share(correct: int, seen: int, total: int, z: float) -> float:
@@ -169,5 +157,6 @@ def upper_share(correct: int, seen: int, total: int, z: float) -> float:
     """
     share = correct / seen
     z2 = z * z * (total - seen) / max(total - 1, 1)
-    centre, spread = share + z2 / (2 * seen), sqrt(z2 * (share * (1 - share) / seen + z2 / (4 * seen * seen)))
+    centre = share + z2 / (2 * seen)
+    spread = sqrt(z2 * (share * (1 - share) / seen + z2 / (4 * seen * seen)))
     return min((centre + spread) / (1 + z2 / seen), (correct + total - seen) / total)

@@ -11,12 +11,9 @@ from spaceevo.quant.program import Executor
 
 
 class FoldedNetwork(nn.Module):
-    """Evaluates a network's integer program, on the network's device; resizes images as the network does.
+    """Evaluates a network's integer program on its device, in float32 or, for exact sums, float64; resizes images too.
 
-    Args:
-        network: an extracted network trained under `quant=deploy`, in eval mode.
-        input_channels: channels of its images.
-        dtype: float32, or float64 for exact sums.
+    The network is an extracted one trained under `quant=deploy`, in eval mode.
     """
 
     def __init__(self, network: Network, input_channels: int = 3, dtype: torch.dtype = torch.float32) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spaceevo.errors import ConfigError, choices
 from spaceevo.nn.activation import QuantizedActivation, tensor_quant
 from spaceevo.nn.depthwise import depthwise_conv2d
 from spaceevo.quant.convert import FoldedConv, LayerQuant, bias_grid, fold_norm, weight_grid
 from spaceevo.quant.quantizer import ActivationQuantizer, Scheme
-from spaceevo.space.spec import Layer, LayerKind
+from spaceevo.space.spec import Layer
 
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.1
@@ -57,30 +58,19 @@ def _slice(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     return channels[:, :, margin : margin + shape[2], margin : margin + shape[2]]
 
 
-class PoolLayer(ElasticLayer):
-    """Takes the mean over height and width."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Turn `(N, C, H, W)` into `(N, C, 1, 1)`."""
-        y: Tensor = self.activation(x.mean((2, 3), keepdim=True))
-        return y
+_PLAIN: dict[str, Callable[..., Tensor]] = {
+    "pool": partial(torch.mean, dim=(2, 3), keepdim=True),
+    "add": torch.add,
+    "mul": torch.mul,
+}
 
 
-class AddLayer(ElasticLayer):
-    """Adds two tensors."""
+class PlainLayer(ElasticLayer):
+    """Takes the mean over height and width, adds two tensors, or multiplies a tensor by a gate per channel."""
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """Add two of `(N, C, H, W)`."""
-        z: Tensor = self.activation(x + y)
-        return z
-
-
-class MulLayer(ElasticLayer):
-    """Multiplies a tensor by a gate per channel."""
-
-    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
-        """Multiply `(N, C, H, W)` by `(N, C, 1, 1)`."""
-        y: Tensor = self.activation(x * gate)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Turn `(N, C, H, W)` into `(N, C, 1, 1)`, or join two tensors, of which a gate is `(N, C, 1, 1)`."""
+        y: Tensor = self.activation(_PLAIN[self.layer.kind](*inputs))
         return y
 
 
@@ -224,22 +214,6 @@ class ConvLayer(ElasticLayer):
         return gain, norm.bias[:channels].double() - norm.running_mean[:channels].double() * gain
 
 
-LEAVES: dict[LayerKind, type[ElasticLayer]] = {
-    "conv": ConvLayer,
-    "depthwise": ConvLayer,
-    "linear": ConvLayer,
-    "pool": PoolLayer,
-    "add": AddLayer,
-    "mul": MulLayer,
-}
-
-
 def make_layer(layer: Layer, scheme: Scheme) -> ElasticLayer:
-    """Make the leaf of a layer's kind.
-
-    Raises:
-        ConfigError: no leaf computes layers of this kind.
-    """
-    if layer.kind not in LEAVES:
-        raise ConfigError(f"layer: kind = {layer.kind!r}; allowed in networks: {choices(LEAVES)}")
-    return LEAVES[layer.kind](layer, scheme)
+    """Make the leaf of a layer's kind."""
+    return ConvLayer(layer, scheme) if layer.has_weight else PlainLayer(layer, scheme)

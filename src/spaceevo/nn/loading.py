@@ -19,14 +19,7 @@ from spaceevo.quant.prepare import float_state, set_quant
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Holds weights that were read, and what is known of them.
-
-    Attributes:
-        path: the file, for messages.
-        meta: what the file says of its weights; of a released one, what its names and values tell.
-        state: tensors by name, by published names in a released file.
-        released: the content of a released file; None for ours.
-    """
+    """Holds weights that were read, and what is known of them; those of a `released` file have published names."""
 
     path: Path
     meta: CheckpointMeta
@@ -34,11 +27,7 @@ class Checkpoint:
     released: Released | None = None
 
     def require_quant(self, quant: str) -> None:
-        """Check that the weights were trained in INT8 under a scheme.
-
-        Raises:
-            ConfigError: they were trained under another one, or in fp32.
-        """
+        """Check that the weights were trained in INT8 under this scheme."""
         trained = self.meta.quant or "off"
         if trained != quant:
             raise ConfigError(f"{self.path} was trained under quant={trained}, not {quant}; use quant={trained}")
@@ -46,10 +35,8 @@ class Checkpoint:
     def load_into(self, network: nn.Module, *, int8: bool) -> None:
         """Put the weights into a network, with its quantisers if `int8`, which are on then and off otherwise.
 
-        Without `int8`, quantisers stay as they are, whatever the file holds of them.
-
-        Raises:
-            CheckpointError: the file belongs to another network; names what does not fit.
+        Without `int8`, quantisers stay as they are, whatever the file holds of them. A CheckpointError names what does
+        not fit, where the file belongs to another network.
         """
         if self.released is not None:
             load_parsed(network, self.released, self.path)
@@ -63,15 +50,12 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path, what: str, command: str = "") -> Checkpoint:
-    """Read weights from a file of any known format, executing nothing of it.
+    """Read weights from one of our files, a released pickle or `.safetensors`, executing nothing of it.
 
-    Args:
-        path: the file: one of ours, a released pickle, or `.safetensors`.
-        what: what it is to hold, for messages.
-        command: makes such a file, for messages.
+    Messages say `what` it is to hold, and the `command` that makes it.
 
     Raises:
-        MissingArtifactError: the file is not there; names `command`.
+        MissingArtifactError: the file is not there.
         CheckpointError: it is truncated, holds code, or has no known format; or it is not there, without a `command`.
     """
     if not path.is_file() and command:
@@ -105,11 +89,7 @@ def _read(path: Path) -> Checkpoint:
 
 
 def read_released(path: Path) -> Released:
-    """Read a released checkpoint.
-
-    Raises:
-        CheckpointError: it is truncated, holds code, has no known format, or is one of ours.
-    """
+    """Read a released checkpoint; one of ours is refused."""
     released = read_checkpoint(path, "released file").released
     if released is None:
         raise CheckpointError(f"{path} is no released checkpoint but one of ours; it can be used as it is")
@@ -135,8 +115,7 @@ def load_released(network: nn.Module, path: str | Path) -> Loaded:
 def load_state(module: nn.Module, state: Mapping[str, Tensor], path: Path, *, strict: bool = True) -> None:
     """Load tensors by name; without `strict`, those that are not given keep their values.
 
-    Raises:
-        CheckpointError: a name or shape does not fit; names the first ones.
+    A CheckpointError names the first ones that do not fit.
     """
     own = module.state_dict()
     wrong = [

@@ -17,10 +17,8 @@ VARIANCE_FLOOR = 0.01
 def channel_variance(teacher: Tensor, *, over_ranks: bool = False) -> Tensor:
     """Compute the variance over H×W `(N, C)` of `(N, C, H, W)`, floored at 1 % of the mean over all.
 
-    Args:
-        teacher: features `(N, C, H, W)`.
-        over_ranks: take that mean over all processes' images, so that the loss does not depend on how many there are;
-            every process must then call this.
+    With `over_ranks` that mean is taken over all processes' images, so that the loss does not depend on how many there
+    are; every process must then call this.
     """
     variance = teacher.to(torch.promote_types(teacher.dtype, torch.float32)).var((2, 3))
     mean = variance.mean()
@@ -34,12 +32,9 @@ def noise_to_signal(
 ) -> Tensor:
     """Compute the NSR: squared error over variance, both per image and channel over H×W, mean over images and channels.
 
-    Args:
-        student: features `(N, C, H, W)`.
-        teacher: features `(N, C, H, W)`.
-        variance_of: `teacher` divides by the teacher's variance (paper), floored at 1 % of its mean; `published`
-            by the student's, without a floor, as the published code and look-up tables do.
-        variance: `channel_variance(teacher)`, where it is known already.
+    Both features are `(N, C, H, W)`. The variance is the teacher's (paper), floored at 1 % of its mean, or
+    `channel_variance(teacher)`, where it is known already; for `published` it is the student's, without a floor, as the
+    published code and look-up tables have it.
     """
     student = student.to(torch.promote_types(student.dtype, torch.float32))  # under autocast it comes in half precision
     error = (student - teacher).square().mean((2, 3))
@@ -51,10 +46,7 @@ def noise_to_signal(
 def adaptive_alpha_divergence(student_logits: Tensor, teacher_logits: Tensor, clip: float = 5.0) -> Tensor:
     """Compute the adaptive alpha-divergence of AlphaNet (arXiv 2102.07954): the larger of α = −1 and α = 1, per image.
 
-    Args:
-        student_logits: `(N, classes)`.
-        teacher_logits: `(N, classes)`; no gradient flows into them.
-        clip: bound of the importance ratio for α = −1.
+    Both logits are `(N, classes)`; no gradient flows into the teacher's. `clip` bounds the importance ratio for α = −1.
     """
     log_student = torch.log_softmax(student_logits, dim=1)
     with torch.no_grad():

@@ -71,14 +71,9 @@ def random_supernet(member: SpaceMember, quant: str, *, int8: bool, seed: int) -
 
 
 def trained_supernet(member: SpaceMember, quant: str, path: Path, *, int8: bool, command: str) -> Supernet:
-    """Make a supernet with the weights of a file, one of ours or a released one, in eval mode.
+    """Make a supernet with the weights of a file, ours or a released one, in eval mode; `command` makes the file.
 
-    Args:
-        member: the space.
-        quant: scheme, `deploy` or `published`.
-        path: the file.
-        int8: whether quantisers are on; the file must then hold INT8 weights of this scheme.
-        command: makes such a file, for messages.
+    With `int8`, quantisers are on, and the file must hold INT8 weights of this scheme.
 
     Raises:
         MissingArtifactError: the file is not there.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -31,13 +32,7 @@ _LAYERS: tuple[tuple[type[BlockType], dict[str, str]], ...] = (
     (types.MobileNetV1, {"depth_conv": "depthwise", "point_conv": "pointwise"}),
     (
         types.MobileNetV1Dual,
-        {
-            "depth_conv1": "depthwise1",
-            "point_conv1": "pointwise1",
-            "depth_conv2": "depthwise2",
-            "point_conv2": "pointwise2",
-            **_SHORTCUT,
-        },
+        {f"{one}_conv{i}": f"{one}wise{i}" for one in ("depth", "point") for i in (1, 2)} | _SHORTCUT,
     ),
     (
         types.MobileNetV2,
@@ -62,13 +57,7 @@ _LEAVES = {
 
 
 class Released(NamedTuple):
-    """Holds the content of a released checkpoint.
-
-    Attributes:
-        kind: what it is of, judged by its names.
-        state: tensors by published name, `module.` left out.
-        epochs: finished epochs; None where the file does not say.
-    """
+    """Holds the content of a released checkpoint: tensors by published name, and the finished epochs, if it says."""
 
     kind: Kind
     state: State
@@ -87,17 +76,11 @@ class Released(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """Says what loading a released checkpoint did.
+    """Says what loading a released checkpoint did."""
 
-    Attributes:
-        epochs: finished epochs of the file; None where it does not say.
-        quantised: layers whose scales were taken over.
-        unused: published names that the network has no use for.
-    """
-
-    epochs: int | None
-    quantised: int
-    unused: tuple[str, ...]
+    epochs: int | None  # finished epochs of the file; None where it does not say
+    quantised: int  # number of layers whose scales were taken over
+    unused: tuple[str, ...]  # published names that the network has no use for
 
 
 def _ran(state: Mapping[str, Tensor], site: str) -> bool:
@@ -105,11 +88,7 @@ def _ran(state: Mapping[str, Tensor], site: str) -> bool:
 
 
 def parse_released(content: Mapping[str, object], path: Path) -> Released:
-    """Recognise the content of a released checkpoint by the names of its tensors.
-
-    Raises:
-        CheckpointError: it has no known format.
-    """
+    """Recognise the content of a released checkpoint by the names of its tensors."""
     holders = (content.get(key) for key in ("state_dict", "model"))
     tensors = next((holder for holder in holders if isinstance(holder, Mapping)), content)
     state = {str(k).removeprefix("module."): v.detach() for k, v in tensors.items() if isinstance(v, Tensor)}
@@ -126,11 +105,7 @@ def parse_released(content: Mapping[str, object], path: Path) -> Released:
 
 
 def load_parsed(network: nn.Module, released: Released, path: Path) -> Loaded:
-    """Load a released checkpoint that has been read; see `nn.loading.load_released`.
-
-    Raises:
-        CheckpointError: it belongs to another network; names what does not fit.
-    """
+    """Load a released checkpoint that has been read; see `nn.loading.load_released`."""
     network = getattr(network, "model", network)
     own, rename = network.state_dict(), _renamer(network)
     taken: State = {}
@@ -173,38 +148,31 @@ def _fits(value: Tensor, own: Tensor) -> bool:
 def _renamer(network: nn.Module) -> Callable[[str], str | None]:
     """Published name of a convolution, linear layer or norm → ours; None where the network has no such place."""
     if isinstance(network, Network):
-        return lambda name: _in_network(network, name)
+        return partial(_in_stages, {f"stages.{name}": stage for name, stage in network.active_stages.items()})
     if isinstance(network, BlockStudent):
-        return lambda name: _in_student(network, name)
+        return partial(_in_stages, {"stage": network.stage})
     return _efficientnet_names(network).get
 
 
-def _in_network(network: Network, name: str) -> str | None:
-    match = re.fullmatch(r"stages\.(\w+)\.(?:blocks\.)?(\d+)\.(.+)", name)
-    if match is None or match[1] not in network.stages:
-        return None
-    return _in_stage(network.stages[match[1]], f"stages.{match[1]}", int(match[2]), match[3])
-
-
-def _in_student(student: BlockStudent, name: str) -> str | None:
+def _in_stages(stages: Mapping[str, Stage], name: str) -> str | None:
+    """Place of `stage.blocks.0.depth_conv.dwconv.dwconv1` in a stage: `stage.blocks.0.layers.depthwise.convs.1`."""
     if match := re.fullmatch(r"(in_proj|out_proj)(\.conv)?", name):
         return f"{match[1]}.convs.0"
-    match = re.fullmatch(r"stage\.(?:blocks\.)?(\d+)\.(.+)", name)
-    return None if match is None else _in_stage(student.stage, "stage", int(match[1]), match[2])
-
-
-def _in_stage(stage: nn.Module, prefix: str, index: int, name: str) -> str | None:
-    """Place of `depth_conv.dwconv.dwconv1` in a stage's block: `layers.depthwise.convs.1`."""
-    assert isinstance(stage, Stage)
-    if index >= len(stage.blocks):
+    match = re.fullmatch(r"(stages\.\w+|stage)\.(?:blocks\.)?(\d+)\.(.+)", name)
+    if match is None or match[1] not in stages or int(match[2]) >= len(stages[match[1]].blocks):
         return None
-    block = stage.blocks[index]
+    stage, index, layer = match.groups()
+    block = stages[stage].blocks[int(index)]
     assert isinstance(block, Block)
-    names = next(names for family, names in _LAYERS if isinstance(block.block_type, family))
+    return _in_block(block.block_type, f"{stage}.blocks.{index}", layer)
+
+
+def _in_block(block_type: BlockType, prefix: str, name: str) -> str | None:
+    names = next(names for family, names in _LAYERS if isinstance(block_type, family))
     theirs = next((layer for layer in names if f"{name}.".startswith(f"{layer}.")), None)
     if theirs is None:
         return None
-    place, inner = f"{prefix}.blocks.{index}.layers.{names[theirs]}", name[len(theirs) + 1 :]
+    place, inner = f"{prefix}.layers.{names[theirs]}", name[len(theirs) + 1 :]
     if inner == "norm":
         return f"{place}.norm"
     match = re.fullmatch(r"(?:conv|dwconv(?:\.(?:dwconv)?(\d))?)?", inner)
@@ -212,11 +180,7 @@ def _in_stage(stage: nn.Module, prefix: str, index: int, name: str) -> str | Non
 
 
 def _efficientnet_names(model: nn.Module) -> dict[str, str]:
-    """Names of the package `efficientnet_pytorch` → those of timm's EfficientNet.
-
-    Raises:
-        CheckpointError: the model is no EfficientNet of timm.
-    """
+    """Names of the package `efficientnet_pytorch` → those of timm's EfficientNet."""
     if not all(hasattr(model, part) for part in ("conv_stem", "blocks", "conv_head", "classifier")):
         raise CheckpointError(f"a {type(model).__name__} takes no released checkpoint; only timm's EfficientNet does")
     names = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}

@@ -17,10 +17,8 @@ from spaceevo.space.superspace import StageSpace
 class BlockStudent(nn.Module):
     """Imitates a teacher's stage: 1×1 convolution, elastic stage, 1×1 convolution to the teacher's channels.
 
-    Args:
-        space: the stage with all its widths.
-        teacher_channels: channels of the teacher's stage input and output.
-        scheme: quantisation scheme; the projections are quantised like any layer.
+    `space` is the stage with all its widths, `teacher_channels` those of the teacher's stage input and output. The
+    projections are quantised like any layer.
     """
 
     def __init__(self, space: StageSpace, teacher_channels: tuple[int, int], scheme: Scheme) -> None:
@@ -32,11 +30,7 @@ class BlockStudent(nn.Module):
         self.out_proj = ConvLayer(Layer("conv", max(space.widths), teacher_channels[1], norm=False), scheme)
 
     def activate(self, blocks: Sequence[BlockChoice], cin: int) -> None:
-        """Make a sub-stage with `cin` input channels the active one.
-
-        Raises:
-            EncodingError: it is not a sub-stage of this stage.
-        """
+        """Make a sub-stage with `cin` input channels the active one."""
         self.space.validate(blocks)
         self.stage.activate(self.space.specs(blocks, cin))
         self.in_proj.active = replace(self.in_proj.layer, cout=cin)

@@ -17,23 +17,14 @@ from spaceevo.space.superspace import SpaceMember, Superspace
 
 
 class Subnet(NamedTuple):
-    """Holds a network that stands alone, and what it is.
+    """Holds a network that stands alone, and what it is."""
 
-    Attributes:
-        network: in eval mode, quantisers on unless `quant` is `off`.
-        member: its space; the classifier has as many outputs as there are classes.
-        spec: the subnet.
-        classes: names of the classes, by label.
-        quant: scheme its weights were trained under: `deploy`, `published`, or `off` for fp32.
-        meta: everything that was kept beside the weights.
-    """
-
-    network: Network
-    member: SpaceMember
-    spec: SubnetSpec
-    classes: tuple[str, ...]
-    quant: str
-    meta: CheckpointMeta
+    network: Network  # in eval mode, quantisers on unless `quant` is `off`
+    member: SpaceMember  # its space; the classifier has as many outputs as there are classes
+    spec: SubnetSpec  # the subnet
+    classes: tuple[str, ...]  # names of the classes, by label
+    quant: str  # scheme its weights were trained under: `deploy`, `published`, or `off` for fp32
+    meta: CheckpointMeta  # everything that was kept beside the weights
 
 
 def save_subnet(
@@ -63,24 +54,14 @@ def save_subnet(
 
 
 def holds_subnet(path: Path) -> bool:
-    """Tell whether a file is a subnet's own checkpoint, not a supernet's.
-
-    Raises:
-        CheckpointError: it is broken, or holds code.
-    """
+    """Tell whether a file is a subnet's own checkpoint, not a supernet's."""
     return bool(read_checkpoint(path, "subnet or supernet").meta.subnet)
 
 
 def read_subnet(path: Path, superspace: Superspace, command: str) -> Subnet:
-    """Read what `save_subnet` wrote, or any checkpoint that says as much of its weights.
-
-    Args:
-        path: the checkpoint.
-        superspace: the superspace of its space.
-        command: makes such a file, for messages.
+    """Read what `save_subnet` wrote, or any checkpoint that says as much of its weights; `command` makes such a file.
 
     Raises:
-        MissingArtifactError: the file is not there.
         CheckpointError: the file is broken, or is no subnet's.
         EncodingError: its space is not of this superspace.
     """

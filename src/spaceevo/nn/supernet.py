@@ -12,7 +12,7 @@ from spaceevo.nn.activation import tensor_quant
 from spaceevo.nn.block import Block, LayerWriter
 from spaceevo.nn.stage import Stage
 from spaceevo.quant.program import TensorQuant
-from spaceevo.quant.quantizer import ActivationQuantizer, Scheme, quant_scheme
+from spaceevo.quant.quantizer import ActivationQuantizer, Quantizer, Scheme, quant_scheme
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_subnet
 from spaceevo.space.superspace import SpaceMember
@@ -36,20 +36,20 @@ class Network(nn.Module):
         self.stages = nn.ModuleDict(stages)
         self._connect()
 
+    @property
+    def active_stages(self) -> dict[str, Stage]:
+        """The stages by name, in order."""
+        return {name: stage for name, stage in self.stages.items() if isinstance(stage, Stage)}
+
     def _connect(self) -> None:
         """Tell every active layer which tensor it reads."""
         source = self.image_quantizer
-        for stage in self.stages.values():
-            assert isinstance(stage, Stage)
+        for stage in self.active_stages.values():
             source = stage.read_from(source)
 
     @classmethod
     def fixed(cls, member: SpaceMember, spec: SubnetSpec, scheme: Scheme) -> Network:
-        """Make one subnet of a space with random weights of its own; quantisers off.
-
-        Raises:
-            EncodingError: `spec` is not a subnet of this space.
-        """
+        """Make one subnet of a space with random weights of its own; quantisers off."""
         member.validate(spec)
         stages = {
             name: Stage([Block([block], scheme) for block in blocks])
@@ -78,8 +78,7 @@ class Network(nn.Module):
     def lower(self, writer: LayerWriter, images: str) -> str:
         """Write the network's layers in order; return the logits' tensor."""
         x = images
-        for name, stage in self.stages.items():
-            assert isinstance(stage, Stage)
+        for name, stage in self.active_stages.items():
             x = stage.lower(writer, name, x)
         return x
 
@@ -87,13 +86,11 @@ class Network(nn.Module):
 class Supernet(Network):
     """Holds all subnets of a space in one set of weights, of which one subnet at a time is active.
 
-    Args:
-        member: the space.
-        quant: scheme of its quantisers, `deploy` or `published`; they start off (`set_quant`).
+    `quant` is the scheme of its quantisers, `deploy` or `published`; they start off (`set_quant`).
     """
 
     def __init__(self, member: SpaceMember, quant: str = "deploy") -> None:
-        scheme: Scheme = quant_scheme(quant)
+        scheme = quant_scheme(quant)
         stages = {name: Stage.elastic(space, scheme) for name, space in member.stages.items()}
         super().__init__(stages, member.largest.resolution, scheme.tensor_quantizer())
         self.member = member
@@ -101,16 +98,11 @@ class Supernet(Network):
         self.activate_max()
 
     def activate(self, spec: SubnetSpec) -> None:
-        """Make a subnet the active one.
-
-        Raises:
-            EncodingError: `spec` is not a subnet of this space.
-        """
+        """Make a subnet the active one (EncodingError: it is not of this space)."""
         self.member.validate(spec)
+        stages = self.active_stages
         for name, blocks in self.member.block_specs(spec).items():
-            stage = self.stages[name]
-            assert isinstance(stage, Stage)
-            stage.activate(blocks)
+            stages[name].activate(blocks)
         self._connect()
         self.spec = spec
         self.resolution = spec.resolution
@@ -130,25 +122,17 @@ class Supernet(Network):
         return sample_subnet(self.member, generator)
 
     def extract(self, spec: SubnetSpec) -> Network:
-        """Copy the weights of one subnet into a network of its own, in the same mode (train or eval, fp32 or INT8).
-
-        Raises:
-            EncodingError: `spec` is not a subnet of this space.
-        """
+        """Copy the weights of one subnet into a network of its own, in the same mode (train or eval, fp32 or INT8)."""
         previous = self.spec
         self.activate(spec)
-        stages = {name: stage.extract() for name, stage in self.stages.items() if isinstance(stage, Stage)}
+        stages = {name: stage.extract() for name, stage in self.active_stages.items()}
         network = Network(stages, spec.resolution, self.scheme.tensor_quantizer())
         source = dict(self.named_modules())
         for name, module in network.named_modules():
-            _copy_mode(source[name], module)
+            module.training = source[name].training
+            if isinstance(module, Quantizer):
+                module.turn(getattr(source[name], "is_on", False))
         if network.image_quantizer is not None and self.image_quantizer is not None:
             network.image_quantizer.load_state_dict(self.image_quantizer.state_dict())
         self.activate(previous)
         return network.to(next(self.parameters()).device)
-
-
-def _copy_mode(source: nn.Module, target: nn.Module) -> None:
-    target.training = source.training
-    if hasattr(source, "is_on"):
-        target.is_on = source.is_on

@@ -54,15 +54,15 @@ class ThisMachine:
 class MeasuringPlatform(Platform):
     """Measures what its table lacks; where `+stage=profile` left a fitted model, that predicts it instead.
 
+    Further arguments are as `Platform`'s.
+
     Args:
-        name: name of the platform.
         runtime: name of the runtime, one of `runtimes.registry.RUNTIMES`.
         superspace: name of the superspace; each has a table and model of its own.
         cache: folder of the tables.
         table: JSON file of the table instead of the machine's own in `cache`.
-        fixed_latency_ms: latency of first_conv, stage0 and head, instead of measuring them.
+        fixed_latency_ms: ms of first_conv, stage0 and head, instead of measuring them.
         unknown_blocks: `measure` them, take the `fitted` model, or `auto`: the model where it knows such blocks.
-        packed_channels: as every platform's.
         place: machine on which the runtime runs; this machine by default.
     """
 

@@ -16,14 +16,12 @@ from spaceevo.space.placement import PlacedBlock
 
 
 class NnMeter(Platform):
-    """Predicts blocks as sums of nn-Meter's kernel predictors.
+    """Predicts blocks as sums of nn-Meter's kernel predictors; further arguments are as `Platform`'s.
 
     Args:
-        name: name of the platform.
         state: folder for nn-Meter's settings and data.
         predictor: name of a registered predictor.
         package: `meta.yaml` of a package, which is registered first, instead.
-        fixed_latency_ms: ms of first_conv, stage0 and head, instead of predicting them.
     """
 
     unknown_choices = ("error",)

@@ -29,21 +29,14 @@ it to almost nothing and the tensor is dead for good. Steady training stays far 
 
 @dataclass(frozen=True)
 class ActivationConfig:
-    """Says how one activation tensor is quantised.
+    """Says how one activation tensor is quantised."""
 
-    Attributes:
-        bits: width of the integer.
-        integer_zero_point: no real offset; a training step then changes the scale by `MAX_SCALE_STEP` at most.
-        learns_offset: off where the tensor is never negative and integer 0 means 0.
-        max_value: greatest value the tensor can take; caps the scale so that the grid ends there.
-        fixed_scale: a constant scale with zero point 0 instead of learned values.
-    """
-
-    bits: int = 8
+    bits: int = 8  # width of the integer
+    # no real offset; a training step then changes the scale by `MAX_SCALE_STEP` at most
     integer_zero_point: bool = False
-    learns_offset: bool = True
-    max_value: float | None = None
-    fixed_scale: float | None = None
+    learns_offset: bool = True  # off where the tensor is never negative and integer 0 means 0
+    max_value: float | None = None  # greatest value the tensor can take; caps the scale so that the grid ends there
+    fixed_scale: float | None = None  # a constant scale with zero point 0 instead of learned values
 
     def __post_init__(self) -> None:
         fixed, most = self.fixed_scale, self.max_value

@@ -40,30 +40,22 @@ class OperatorTime(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """Says where the time of a file goes, its operators in order of execution.
+    """Says where the time of a file goes, its operators in order of execution."""
 
-    Attributes:
-        operators: time of each.
-        whole_ms: latency of the file in ms, to hold their sum against, where they could only be timed apart from it.
-    """
-
-    operators: list[OperatorTime]
+    operators: list[OperatorTime]  # time of each
+    # latency of the file in ms, to hold their sum against, where they could only be timed apart from it
     whole_ms: float | None = None
 
 
 class FileOptions(NamedTuple):
-    """Says how an integer program is written.
+    """Says how an integer program is written."""
 
-    Attributes:
-        preprocessing: done in the file where it says `inside`; the input is then uint8 `pixels`.
-        packed_channels: channels to which pixels of narrow convolutions are packed, where the runtime gains by it; None
-            fills this machine's matrix units, 1 packs none.
-        watch: tensors of the program that are outputs too, after the logits.
-    """
-
+    # done in the file where it says `inside`; the input is then uint8 `pixels`
     preprocessing: Preprocessing | None = None
+    # channels to which pixels of narrow convolutions are packed, where the runtime gains by it; None fills this
+    # machine's matrix units, 1 packs none
     packed_channels: int | None = None
-    watch: Sequence[str] = ()
+    watch: Sequence[str] = ()  # tensors of the program that are outputs too, after the logits
 
 
 PLAIN_FILE = FileOptions()

@@ -16,23 +16,14 @@ INSIDE_NAME = "pixels"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Describes the way from a picture to a network's input, as in evaluation.
+    """Describes the way from a picture to a network's input, as in evaluation."""
 
-    Attributes:
-        mean: mean of each channel, for pixels 0…1.
-        std: standard deviation of each channel.
-        resize: length of the shorter side after the first resizing, in pixels.
-        crop: side of the centre crop taken then; the network's resolution is reached by resizing that, bicubically.
-        interpolation: method of the first resizing.
-        inside: whether the file normalises: it then takes uint8 pixels of the network's resolution.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    resize: int
-    crop: int
-    interpolation: str = "bicubic"
-    inside: bool = False
+    mean: tuple[float, ...]  # mean of each channel, for pixels 0…1
+    std: tuple[float, ...]  # standard deviation of each channel
+    resize: int  # length of the shorter side after the first resizing, in pixels
+    crop: int  # side of the centre crop taken then; the network's resolution is reached by resizing that, bicubically
+    interpolation: str = "bicubic"  # method of the first resizing
+    inside: bool = False  # whether the file normalises: it then takes uint8 pixels of the network's resolution
 
     def __post_init__(self) -> None:
         """Check that mean and std are of the same channels; raises `ExportError` where they are not."""

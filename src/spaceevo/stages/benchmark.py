@@ -31,7 +31,8 @@ from spaceevo.terminal import print_rows, progress
 
 TABLES_RUNTIME = "onnxruntime"
 """Runtime that exported files are measured in on this machine, where the platform is a table."""
-COLUMNS = {"asked_ms": "asked", "predicted_ms": "predicted", "int8_ms": "INT8", "fp32_ms": "fp32", "error": "error %"}
+COLUMNS = {"asked_ms": "asked", "predicted_ms": "predicted", "int8_ms": "INT8", "fp32_ms": "fp32"}
+COLUMNS |= {"error": "error %", "subnet": "subnet"}
 Row = dict[str, Any]
 
 
@@ -63,10 +64,19 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
     platform = Made[Platform]()
 
     @cached_property
+    def measuring(self) -> MeasuringPlatform | None:
+        """The platform where it is no table."""
+        return self.platform if isinstance(self.platform, MeasuringPlatform) else None
+
+    @cached_property
     def runtime(self) -> Runtime:
         """The runtime of the files that can be measured."""
-        platform = self.platform
-        return platform.runtime if isinstance(platform, MeasuringPlatform) else runtime_named(TABLES_RUNTIME)
+        return self.measuring.runtime if self.measuring else runtime_named(TABLES_RUNTIME)
+
+    @cached_property
+    def machine(self) -> str:
+        """The machine on which files are measured."""
+        return self.measuring.machine if self.measuring else machine_name()
 
     def inputs(self) -> Mapping[str, Input]:
         """Return the exported files, what the platform predicts by, and the front unless subnets are asked for."""
@@ -94,18 +104,14 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
         self._print(rows)
         outputs = {"table": output / "benchmark.csv"}
         write_csv(outputs["table"], rows)
-        figures = {"platform": platform.name, "machine": self._machine, **_first(rows[0])}
-        if isinstance(platform, MeasuringPlatform):
+        figures = {"platform": platform.name, "machine": self.machine, **_first(rows[0])}
+        if self.measuring:
             predicted, measured = ([row[name] for row in rows] for name in ("predicted_ms", "int8_ms"))
             figures |= PredictionError.of(predicted, measured).figures("predicted_")
             outputs["picture"] = output / "benchmark.png"
             draw_predictions(outputs["picture"], predicted, measured, f"{member}, {platform.name}")
         figures["interpolated_blocks"] = len(platform.predictor.interpolated)
         return Outcome({**figures, "subnets": rows}, outputs)
-
-    @property
-    def _machine(self) -> str:
-        return self.platform.machine if isinstance(self.platform, MeasuringPlatform) else machine_name()
 
     def _specs_and_asked(self) -> tuple[list[SubnetSpec], dict[str, float]]:
         """The subnets to measure, the chosen one first, and the latency in ms that was asked for, where one was."""
@@ -121,10 +127,10 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
 
     def _models(self, specs: Sequence[SubnetSpec]) -> dict[str, bytes]:
         """Write `int8 <subnet>` and `fp32 <subnet>`; exported files are taken where there are any."""
-        platform, member = self.platform, self.selection.member
+        platform, member = self.measuring, self.selection.member
         texts = {str(spec) for spec in specs}
         models = {name: file for name, file in self._exported().items() if name.split()[1] in texts}
-        if not isinstance(platform, MeasuringPlatform):
+        if platform is None:
             return models
         with progress() as bar:
             for spec in bar.track(specs, description="writing subnets"):
@@ -148,21 +154,18 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
 
     def _measured_ms(self, models: Mapping[str, bytes]) -> dict[str, float]:
         repeats = self.settings.recipe.repeats
-        if isinstance(self.platform, MeasuringPlatform):
-            return self.platform.measured_ms(models, repeats)
+        if self.measuring:
+            return self.measuring.measured_ms(models, repeats)
         timings = ThisMachine().time_models(self.runtime, models, repeats)  # exported files only
         return {name: timing.latency_ms for name, timing in timings.items()}
 
     def _print(self, rows: Sequence[Row]) -> None:
         """The table on the screen; errors are shown where the platform itself was measured."""
-        is_measured = isinstance(self.platform, MeasuringPlatform)
-        columns = {**COLUMNS, "subnet": "subnet"}
-        if is_measured:
+        if self.measuring:
             rows = [{**row, "error": f"{100 * (row['predicted_ms'] / row['int8_ms'] - 1):+.1f}"} for row in rows]
-        else:
-            del columns["error"]
-        by = "measured on" if is_measured else "a table; exported files are measured in ONNX Runtime on"
-        print_rows(rows, columns, f"latency in ms: {self.platform.name}, {by} {self._machine}")
+        columns = {name: heading for name, heading in COLUMNS.items() if self.measuring or name != "error"}
+        by = "measured on" if self.measuring else "a table; exported files are measured in ONNX Runtime on"
+        print_rows(rows, columns, f"latency in ms: {self.platform.name}, {by} {self.machine}")
 
 
 def random_network(member: SpaceMember, spec: SubnetSpec) -> Network:

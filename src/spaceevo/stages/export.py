@@ -63,11 +63,7 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
 
     @cached_property
     def formats(self) -> list[str]:
-        """The file formats asked for.
-
-        Raises:
-            ConfigError: one is unknown.
-        """
+        """The file formats asked for; an unknown one is a `ConfigError`."""
         return asked_formats(self.settings.recipe.format or ())
 
     @cached_property
@@ -81,12 +77,7 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         return Extraction(self.source, self.data, self.identity)
 
     def inputs(self) -> Mapping[str, Input]:
-        """Return the images, and the subnet's own checkpoint; or supernets, the found subnet, and what was kept of it.
-
-        Raises:
-            ConfigError: a format is unknown, or several subnets are asked for.
-            ExportError: fp32 is asked for, which has no integer program.
-        """
+        """Return the images, and the subnet's own checkpoint; or supernets, and what was found and kept."""
         self._check_settings()
         settings = self.settings
         found = {"images": images_input(self.data)}

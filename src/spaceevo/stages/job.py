@@ -51,9 +51,11 @@ def images_input(data: ImageFolderDataModule) -> Input:
 
 def platform_input(platform: Platform) -> Input:
     """Return a platform's latency table as an input; blocks measured since then leave a result current."""
-    return Input(
-        lambda known: platform.table_state(known.get("entries") if isinstance(known, dict) else None), grows=True
-    )
+
+    def state(known: Plain) -> Plain:  # an earlier version may have recorded another state
+        return platform.table_state(known.get("entries") if isinstance(known, dict) else None)
+
+    return Input(state, grows=True)
 
 
 class Maker(Protocol):
@@ -75,28 +77,25 @@ class Commands:
     experiments: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     def __call__(self, job: str, *changes: str, without: tuple[str, ...] = ()) -> str:
-        """Return a command line, quoted so that it can be copied to a shell.
+        """Return the command line of a job, quoted so that it can be copied to a shell.
 
-        Args:
-            job: what `+stage=` names.
-            changes: overrides that replace or join those given, e.g. `quant=deploy`.
-            without: keys of given overrides that do not concern that job.
+        The overrides `changes`, e.g. `quant=deploy`, replace or join those given, less those of the keys `without`.
         """
-        dropped = {_key(text) for text in changes} | set(without)
-        kept = [text for text in self.given if _key(text) not in dropped]
-        dropped |= {_key(text) for text in kept}
-        spelled = [text for text in self.spelled if _key(text) not in dropped]
-        words = [*spelled, *kept, *changes]
-        quant = next((text.partition("=")[2] for text in words if _key(text) == "quant"), "")
+        dropped = {*map(override_key, changes), *without}
+        kept = [text for text in self.given if override_key(text) not in dropped]
+        dropped |= {*map(override_key, kept)}
+        words = [*(text for text in self.spelled if override_key(text) not in dropped), *kept, *changes]
+        quant = next((text.partition("=")[2] for text in words if override_key(text) == "quant"), "")
         experiment = self.experiments.get((job, quant))
         if experiment is not None:
-            words = [experiment, *(text for text in (*kept, *changes) if _key(text) != "quant")]
+            words = [experiment, *(text for text in (*kept, *changes) if override_key(text) != "quant")]
         else:
             words = [f"+stage={job}", *words]
         return shlex.join(["python", "-m", "spaceevo", *self.options, *words])
 
 
-def _key(override: str) -> str:
+def override_key(override: str) -> str:
+    """Return what an override sets: `quant` of `+quant=deploy`."""
     return override.partition("=")[0].lstrip("+~")
 
 
@@ -155,25 +154,16 @@ class Made(Generic[T]):
 
 
 class Job(ABC, Generic[S]):
-    """Does one of the things that `+stage=` names, from typed settings; subclasses declare, `jobs/runner` runs.
+    """Does one of the things that `+stage=` names, from typed settings; subclasses declare, `jobs/runner` runs."""
 
-    Args:
-        settings: every setting that the job is given.
-        workspace: where it works and with what.
-    """
-
-    name: ClassVar[str]
-    """What `+stage=` names."""
-    main_figure: ClassVar[str]
-    """The figure a sweep compares and a sweeper optimises."""
+    name: ClassVar[str]  # what `+stage=` names
+    main_figure: ClassVar[str]  # the figure a sweep compares and a sweeper optimises
+    # whether it trains networks: it then runs as Hydra's task, all others as Hydra's callback at the job's end
     trains: ClassVar[bool] = False
-    """Whether it trains networks: it then runs as Hydra's task, all others as Hydra's callback at the job's end."""
-    is_parallel: ClassVar[bool] = False
-    """Whether several processes share the work; else the first does it alone."""
-    always_works: ClassVar[bool] = False
-    """Whether there is nothing of its own to skip."""
+    is_parallel: ClassVar[bool] = False  # several processes share the work; else the first does it alone
+    always_works: ClassVar[bool] = False  # there is nothing of its own to skip
+    # figures by which the jobs of a sweep are compared in a table and a picture; none are without these
     sweep_figures: ClassVar[tuple[str, ...]] = ()
-    """Figures by which the jobs of a sweep are compared in a table and a picture; none are without these."""
 
     def __init__(self, settings: S, workspace: Workspace) -> None:
         self.settings = settings
@@ -208,7 +198,6 @@ class Job(ABC, Generic[S]):
     def changes(self, result: StageResult, states: Mapping[str, Plain]) -> str:
         """Say what differs from the settings, inputs and files of an earlier result; nothing if it is current."""
         found = [differences(result.settings, self.identity), differences(result.inputs, states)]
-        missing = [path for path in result.outputs.values() if not Path(path).exists()]
-        found += [f"{missing[0]} is gone"] if missing else []
-        told = "; ".join(text for text in found if text)
+        found += [f"{path} is gone" for path in result.outputs.values() if not Path(path).exists()][:1]
+        told = "; ".join(filter(None, found))
         return told or ("" if result.fingerprint == self.fingerprint else "an earlier version recorded less")

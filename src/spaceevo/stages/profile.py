@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge
 from pydantic import FiniteFloat
@@ -32,7 +32,6 @@ from spaceevo.stages.settings import Count, Seed, SuperspaceSettings
 BLOCKS = "blocks"
 NETWORKS = "networks"
 UNSEEN = "unseen networks"
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -90,11 +89,7 @@ class ProfileJob(SuperspaceJob[ProfileSettings]):
     main_figure = "within_10_percent"
 
     def platform(self) -> MeasuringPlatform:
-        """Make the platform, with its table as it is now.
-
-        Raises:
-            ConfigError: it cannot be measured.
-        """
+        """Make the platform, with its table as it is now; one that cannot be measured is a `ConfigError`."""
         platform = self.workspace.make(self.settings.platform)
         if not isinstance(platform, MeasuringPlatform):
             raise ConfigError(f"platform = {platform.name} cannot be measured; allowed: ort_cpu, tflite_cpu, adb")
@@ -110,10 +105,11 @@ class ProfileJob(SuperspaceJob[ProfileSettings]):
         sample = Sample.of(self.superspace, settings.seed, settings.recipe)
         timings = self._measure(platform, sample)
         table = _fit(platform, timings, sample)
-        rows, error = _check(table, timings, sample.unseen)
+        title = f"{self.superspace.name}, {platform.name}"
+        error, written = _check(table, timings, sample.unseen, output, title)
         table.provenance = {**platform.provenance, "dispersion": timings.dispersion(BLOCKS), **error.figures()}
         table.save(platform.path)
-        outputs = {"table": platform.path, **_write_unseen(output, rows, f"{self.superspace.name}, {platform.name}")}
+        outputs = {"table": platform.path, **written}
         package = f"{platform.name}_{self.superspace.name}"
         kernel_error, outputs["nn_meter"] = _write_kernels(output / "nn_meter", package, table, sample.blocks)
         figures = {
@@ -161,32 +157,21 @@ def _fit(platform: MeasuringPlatform, timings: ProfileTimings, sample: Sample) -
 
 
 def _check(
-    table: LatencyTable, timings: ProfileTimings, unseen: Mapping[str, Network]
-) -> tuple[list[Row], PredictionError]:
-    """Predicted and measured latency of networks that the fit did not see."""
+    table: LatencyTable, timings: ProfileTimings, unseen: Mapping[str, Network], output: Path, title: str
+) -> tuple[PredictionError, dict[str, Path]]:
+    """Compare predicted and measured latency of networks that the fit did not see; write and draw them."""
     predictor, latency_ms = BlockLatency(table, interpolate=True), timings.latency_ms(UNSEEN)
-    rows: list[Row] = [
-        {
-            "space": str(member),
-            "subnet": str(spec),
-            "predicted_ms": predictor.predict(member, spec),
-            "measured_ms": latency_ms[name],
-        }
-        for name, (member, spec) in unseen.items()
-    ]
-    return rows, PredictionError.of(*_columns(rows))
-
-
-def _columns(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
-    return [row["predicted_ms"] for row in rows], [row["measured_ms"] for row in rows]
-
-
-def _write_unseen(output: Path, rows: Sequence[Row], title: str) -> dict[str, Path]:
-    """Table and picture of the check."""
+    predicted_ms = [predictor.predict(*network) for network in unseen.values()]
+    measured_ms = [latency_ms[name] for name in unseen]
     outputs = {"unseen": output / "unseen.csv", "picture": output / "unseen.png"}
+    columns = zip(unseen.values(), predicted_ms, measured_ms, strict=True)
+    rows = [
+        {"space": str(member), "subnet": str(spec), "predicted_ms": predicted, "measured_ms": measured}
+        for (member, spec), predicted, measured in columns
+    ]
     write_csv(outputs["unseen"], rows)
-    draw_predictions(outputs["picture"], *_columns(rows), title)
-    return outputs
+    draw_predictions(outputs["picture"], predicted_ms, measured_ms, title)
+    return PredictionError.of(predicted_ms, measured_ms), outputs
 
 
 def _write_kernels(

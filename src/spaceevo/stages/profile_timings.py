@@ -68,9 +68,7 @@ class Timed:
 
 
 @dataclass
-class _Record:
-    """The file of the timings."""
-
+class _Record:  # the file of the timings
     fingerprint: str
     collections: dict[str, Timed] = field(default_factory=dict)
 
@@ -79,13 +77,8 @@ class ProfileTimings:
     """Times blocks and networks pass by pass into a file, so that a killed run goes on; the least of the passes counts.
 
     A pass goes through blocks and networks alike, so that what disturbs the machine for a while disturbs one pass only.
-
-    Args:
-        platform: what measures.
-        path: file of the timings.
-        fingerprint: hash of all that decides them; timings under another are not taken up.
-        passes: at most so many.
-        budget_s: CPU time of all but the unseen networks that a further pass would not exceed; None sets no limit.
+    Timings in the file under another `fingerprint`, a hash of all that decides them, are not taken up. No pass is begun
+    that would exceed the `budget_s` of CPU time for all but the unseen networks.
     """
 
     def __init__(

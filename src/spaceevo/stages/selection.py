@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from spaceevo.artifacts import FRONT_FILE, Front
 from spaceevo.errors import ConfigError, MissingArtifactError
@@ -23,11 +23,6 @@ if TYPE_CHECKING:  # jobs that build no network start without torch
     from spaceevo.nn.supernet import Supernet
 
 
-def read_superspace(description: Mapping[str, Any]) -> Superspace:
-    """Turn the superspace of a job's settings into one; a `ConfigError` lists every fault of the description."""
-    return parse_description(description, source=str(description.get("name")))
-
-
 @dataclass(frozen=True)
 class Selection:
     """Finds a space and subnets of it."""
@@ -39,12 +34,7 @@ class Selection:
 
     @cached_property
     def member(self) -> SpaceMember:
-        """The space asked for, or the best of the last space search.
-
-        Raises:
-            MissingArtifactError: neither is there.
-            EncodingError: the text is no space of the superspace.
-        """
+        """The space asked for, or the best of the last space search; `MissingArtifactError` where neither is there."""
         command = self.workspace.commands("space_search")
         return found_space(self.workspace.layout, self.superspace, self.space, command)
 
@@ -59,12 +49,7 @@ class Selection:
         return {self.member.largest: "max", self.member.smallest: "min"} | published_names(self.member)
 
     def subnets(self, *defaults: SubnetSpec) -> list[SubnetSpec]:
-        """Return the subnets asked for, or the defaults.
-
-        Raises:
-            EncodingError: one is not a subnet of the space.
-            ConfigError: one is no published name, or the list is empty.
-        """
+        """Return the subnets asked for, or the defaults; faults are an `EncodingError` or a `ConfigError`."""
         if self.subnet is None:
             return list(defaults)
         texts = [self.subnet] if isinstance(self.subnet, str) else list(self.subnet)
@@ -87,26 +72,15 @@ class Selection:
         return self.workspace.layout.subnet_search(str(self.member)) / FRONT_FILE
 
     def front(self) -> Front:
-        """Read the front of the last subnet search of the space.
-
-        Raises:
-            MissingArtifactError: there is none.
-            CheckpointError: its file is broken.
-        """
+        """Read the front of the last subnet search of the space; `MissingArtifactError` where there is none."""
         if not self.front_file.exists():
             command = self.workspace.commands("subnet_search", f"space={self.member}")
             raise MissingArtifactError("a subnet (subnet=…, or a found one)", self.front_file, command)
         return Front.read(self.front_file)
 
     def best_subnet(self) -> SubnetSpec:
-        """Return the first subnet asked for, or what the last subnet search chose.
-
-        Raises:
-            MissingArtifactError: neither is there.
-        """
-        if self.subnet is not None:
-            return self.subnets()[0]
-        return self._parse(self.front().chosen)
+        """Return the first subnet asked for, or what the last subnet search chose."""
+        return self._parse(self.front().chosen) if self.subnet is None else self.subnets()[0]
 
 
 @dataclass(frozen=True)
@@ -136,7 +110,6 @@ class SupernetSource:
 
         Raises:
             MissingArtifactError: it has not been trained; names the command.
-            CheckpointError: its file is broken or belongs to another network.
             ConfigError: its INT8 weights were trained under another scheme.
         """
         from spaceevo.nn.models import random_supernet, trained_supernet
@@ -150,12 +123,7 @@ class SupernetSource:
         return trained_supernet(member, scheme, self.file(int8), int8=int8, command=command)
 
     def given_subnet(self) -> Subnet | None:
-        """Read the subnet whose own checkpoint is `checkpoint`; None without one, or where it is a supernet's.
-
-        Raises:
-            MissingArtifactError: the file is not there.
-            CheckpointError: it is broken, or no subnet's.
-        """
+        """Read the subnet whose own checkpoint is `checkpoint`; None without one, or where it is a supernet's."""
         from spaceevo.nn.subnets import holds_subnet, read_subnet
 
         path = self.settings.checkpoint
@@ -174,8 +142,9 @@ class SuperspaceJob(Job[Q]):
 
     @cached_property
     def superspace(self) -> Superspace:
-        """The superspace."""
-        return read_superspace(self.settings.superspace)
+        """The superspace; a `ConfigError` lists every fault of its description."""
+        description = self.settings.superspace
+        return parse_description(description, source=str(description.get("name")))
 
 
 class SpaceJob(SuperspaceJob[P]):

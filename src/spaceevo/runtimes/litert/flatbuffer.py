@@ -103,13 +103,8 @@ class FlatbufferGraph:
     ) -> None:
         """Append an operator that reads tensors and writes one.
 
-        Args:
-            kind: a name of the schema's `BuiltinOperator`.
-            inputs: tensors it reads.
-            output: tensor it writes.
-            version: tells the types that the operator has to support.
-            options: table of its options, e.g. `Conv2DOptions`.
-            settings: fields of that table.
+        `kind` is a name of the schema's `BuiltinOperator`, `version` tells the types that it has to support, and
+        `settings` are fields of its table of `options`, e.g. `Conv2DOptions`.
         """
         operator = self.schema.OperatorT()
         operator.opcodeIndex = self._code(kind, version)

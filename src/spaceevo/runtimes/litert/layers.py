@@ -20,17 +20,11 @@ SHIFT = (LEVELS + 1) // 2
 
 @dataclass(frozen=True)
 class Value:
-    """Stands for a tensor of the graph by its index.
+    """Stands for a tensor of the graph by its index."""
 
-    Attributes:
-        index: its index.
-        shape: `(1, H, W, C)` or `(1, C)`.
-        quant: scale and zero point of its integers 0…255; None for a real tensor.
-    """
-
-    index: int
-    shape: tuple[int, ...]
-    quant: TensorQuant | None
+    index: int  # its index
+    shape: tuple[int, ...]  # `(1, H, W, C)` or `(1, C)`
+    quant: TensorQuant | None  # scale and zero point of its integers 0…255; None for a real tensor
 
 
 class Weights(NamedTuple):
@@ -146,8 +140,8 @@ class LayerGraph(FlatbufferGraph):
             return x
         around = np.array([(0, 0), *margins, (0, 0)], np.int32)
         shape = tuple(size + int(zeros) for size, zeros in zip(x.shape, around.sum(axis=1), strict=True))
-        operands = [x.index, self.constant(f"{name}.margins", around, "INT32")]
-        return self._append("PAD", operands, self.value(name, shape, x.quant), "PadOptions")
+        y = self.value(name, shape, x.quant)
+        return self._append("PAD", [x.index, self.constant(f"{name}.margins", around, "INT32")], y, "PadOptions")
 
     def reshape(self, name: str, x: Value, shape: tuple[int, ...]) -> Value:
         """Append another reading of the same memory, for any batch."""

@@ -14,17 +14,11 @@ from spaceevo.runtimes.preprocessing import INSIDE_NAME
 
 
 class OperatorFile(NamedTuple):
-    """Holds an operator as a LiteRT file of its own, which is fed what the operator reads, constants apart.
+    """Holds an operator as a LiteRT file of its own, which is fed what the operator reads, constants apart."""
 
-    Attributes:
-        name: name of the tensor it writes.
-        kind: its type, a name of the schema's `BuiltinOperator`.
-        file: the file.
-    """
-
-    name: str
-    kind: str
-    file: bytes
+    name: str  # name of the tensor it writes
+    kind: str  # its type, a name of the schema's `BuiltinOperator`
+    file: bytes  # the file
 
 
 def operator_kinds(model: Table) -> list[str]:

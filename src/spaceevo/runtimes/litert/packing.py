@@ -25,17 +25,11 @@ def channels_to_fill(asked: int | None) -> int:
 
 
 class PackedKernel(NamedTuple):
-    """Holds a convolution over packed pixels.
+    """Holds a convolution over packed pixels."""
 
-    Attributes:
-        weight: `(pixels·Cout, stride·pixels·Cin, K, blocks)`.
-        pixels: output pixels, side by side, that one packed pixel holds; of the input `stride` times as many.
-        left: packed pixels to pad on the left; `right` likewise.
-    """
-
-    weight: NDArray[np.generic]
-    pixels: int
-    left: int
+    weight: NDArray[np.generic]  # `(pixels·Cout, stride·pixels·Cin, K, blocks)`
+    pixels: int  # output pixels, side by side, that one packed pixel holds; of the input `stride` times as many
+    left: int  # packed pixels to pad on the left; `right` likewise
     right: int
 
 
