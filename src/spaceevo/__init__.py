@@ -9,18 +9,24 @@ from typing import TYPE_CHECKING, Any
 from spaceevo.version import VERSION
 
 if TYPE_CHECKING:
-    from spaceevo.latency.predictor import BlockLatency
-    from spaceevo.nn.loading import load_released
-    from spaceevo.nn.models import create_model
-    from spaceevo.nn.supernet import Supernet
-    from spaceevo.quant.lsq import lsq_plus_activation, lsq_plus_weight
-    from spaceevo.quant.prepare import set_quant
-    from spaceevo.search.quality import Quality, QualityScorer
-    from spaceevo.space.cost import stage_cost, subnet_cost
-    from spaceevo.space.description import parse_space, superspace, superspaces
-    from spaceevo.space.encoding import SubnetSpec
-    from spaceevo.space.spec import Cost
-    from spaceevo.space.superspace import SpaceMember, Superspace
+    from spaceevo.latency.predictor import BlockLatency as BlockLatency
+    from spaceevo.nn.loading import load_released as load_released
+    from spaceevo.nn.models import create_model as create_model
+    from spaceevo.nn.supernet import Supernet as Supernet
+    from spaceevo.quant.lsq import lsq_plus_activation as lsq_plus_activation
+    from spaceevo.quant.lsq import lsq_plus_weight as lsq_plus_weight
+    from spaceevo.quant.prepare import set_quant as set_quant
+    from spaceevo.search.quality import Quality as Quality
+    from spaceevo.search.quality import QualityScorer as QualityScorer
+    from spaceevo.space.cost import stage_cost as stage_cost
+    from spaceevo.space.cost import subnet_cost as subnet_cost
+    from spaceevo.space.description import parse_space as parse_space
+    from spaceevo.space.description import superspace as superspace
+    from spaceevo.space.description import superspaces as superspaces
+    from spaceevo.space.encoding import SubnetSpec as SubnetSpec
+    from spaceevo.space.spec import Cost as Cost
+    from spaceevo.space.superspace import SpaceMember as SpaceMember
+    from spaceevo.space.superspace import Superspace as Superspace
 
 __version__ = VERSION
 
@@ -44,27 +50,7 @@ _HOMES = {
     "superspace": "space.description",
     "superspaces": "space.description",
 }
-
-__all__ = [
-    "BlockLatency",
-    "Cost",
-    "Quality",
-    "QualityScorer",
-    "SpaceMember",
-    "SubnetSpec",
-    "Supernet",
-    "Superspace",
-    "create_model",
-    "load_released",
-    "lsq_plus_activation",
-    "lsq_plus_weight",
-    "parse_space",
-    "set_quant",
-    "stage_cost",
-    "subnet_cost",
-    "superspace",
-    "superspaces",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
@@ -74,4 +60,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(_HOMES)
