@@ -20,6 +20,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-compile $(if $(CONSTRAINTS)
 # bytecode (PYTHONDONTWRITEBYTECODE), every import of torch would else compile it anew. The exit code is not looked at: torch
 # ships a file in the grammar of a newer Python.
 COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(VENV)/lib || true
+# The checkout's own modules too, before what starts the program many times; only those that changed are compiled.
+COMPILE_OWN := $(BIN)/python -m compileall -qq src tests || true
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-core format lint contracts typecheck test test-slow bench demo check clean
@@ -58,9 +60,11 @@ typecheck: $(DEV)  ## mypy, strict, on src and tests
 	$(BIN)/mypy
 
 test: $(DEV)  ## the tests that run in minutes, on two processes; PYTEST_ARGS="-n 0 -k lsq" is passed on
+	@$(COMPILE_OWN)
 	$(BIN)/pytest -n 2 $(PYTEST_ARGS)
 
 test-slow: $(DEV)  ## the tests marked slow
+	@$(COMPILE_OWN)
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
 bench: $(CORE)  ## run every benchmarks/*.py

@@ -106,6 +106,7 @@ def test_processes_join_by_where_their_networks_run(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
     monkeypatch.setattr(dist, "init_process_group", joined.append)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_rank", lambda: 0)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
     with process_group(torch.device(device)) as (rank, world_size):

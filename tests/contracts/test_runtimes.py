@@ -139,6 +139,7 @@ def switches(network: Network) -> list[bool]:
     return [q.is_on for q in quantizers(network).values()] + [module.training for module in network.modules()]
 
 
+@pytest.mark.slow
 def test_the_fp32_file_is_the_network_which_stays_as_it_was(
     runtime: Runtime, network: Network, images: Tensor, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
+from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
+
+from spaceevo.__main__ import main
 
 
 def spaceevo(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -27,13 +32,25 @@ def spaceevo(folder: Path, *arguments: str, **environment: str) -> subprocess.Co
     )
 
 
+class Text(io.StringIO):
+    """What is written to stderr; the program puts another `write` in its place."""
+
+
 def fault(folder: Path, *arguments: str) -> str:
-    """The error line of a command that must fail."""
-    done = spaceevo(folder, *arguments)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    lines = done.stderr.splitlines()
-    assert len(lines) == 1, done.stderr
+    """The error line of a command that must fail, run in this process."""
+    errors = Text()
+    GlobalHydra.instance().clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("SPACEEVO_CACHE", str(folder / "cache"))
+        patch.setenv("HYDRA_FULL_ERROR", "0")
+        patch.setattr(sys, "argv", ["spaceevo", *arguments])
+        with redirect_stderr(errors), pytest.raises(SystemExit) as ended:
+            main()
+    GlobalHydra.instance().clear()
+    lines = errors.getvalue().splitlines()
+    assert ended.value.code == 1
+    assert len(lines) == 1, errors.getvalue()
     assert lines[0].startswith("error: ")
     return lines[0]
 
@@ -53,6 +70,13 @@ def test_without_a_stage_the_program_lists_them(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "block_kd" in done.stdout
     assert "mobilew" in done.stdout
+
+
+def test_a_fault_is_one_line_and_exit_1(tmp_path: Path) -> None:
+    done = spaceevo(tmp_path, "+stage=space_search", "superspace=nowhere")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_unknown_superspace_names_the_allowed(tmp_path: Path) -> None:
@@ -97,7 +121,7 @@ def test_missing_tables_name_the_command(tmp_path: Path) -> None:
 
 def test_a_supernet_without_int8_training_names_the_command(tmp_path: Path) -> None:
     line = fault(tmp_path, "+stage=subnet_search", "superspace=digits", "space=digits-012-010", "latency_constraint=1")
-    assert "+stage=supernet superspace=digits space=digits-012-010 quant=deploy" in line
+    assert "+stage=supernet superspace=digits latency_constraint=1 space=digits-012-010 quant=deploy" in line
 
 
 def test_an_absent_dataset_says_where_its_files_go(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def reason(path: Path) -> str | None:
     return next((NEUTRAL[name] for n in range(len(names)) if (name := ".".join(names[: n + 1])) in NEUTRAL), None)
 
 
-@pytest.mark.parametrize("superspace", ["digits", "mobilew"])
+@pytest.mark.parametrize("superspace", ["digits", pytest.param("mobilew", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", JOBS)
 def test_another_value_is_another_fingerprint(
     name: str, superspace: str, compose: Compose, record_property: Any
@@ -125,6 +125,7 @@ def test_another_value_is_another_fingerprint(
     print(f"{name} of {superspace}: {len(found)} settings, {len(same)} neutral")
 
 
+@pytest.mark.slow
 def test_every_entry_of_the_table_is_used(compose: Compose) -> None:
     jobs = [Walked(compose(f"+stage={name}", "superspace=digits")) for name in JOBS]
     texts = [".".join(map(str, path)) for walked in jobs for path, _ in walk(walked.plain)]

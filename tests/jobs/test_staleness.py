@@ -63,7 +63,10 @@ def world(tmp_path: Path, images: Path, tiny: RunJob, monkeypatch: pytest.Monkey
     return World(tmp_path, images, tiny, fits)
 
 
-@pytest.fixture(params=["teacher", "block_kd", "supernet", "finetune"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("block_kd", "finetune")]
+
+
+@pytest.fixture(params=["teacher", "supernet", *SLOW])
 def job(request: pytest.FixtureRequest, world: World) -> Iterator[tuple[str, ...]]:
     """A training job and what it needs, INT8 for the last two, whose upstream is written at random."""
     member = parse_space("digits-012-010")

@@ -235,6 +235,7 @@ def next_command(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return shlex.split(line.removeprefix("Next: "))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_files_last_until_something_changes(
     run_stage: RunStage, compose: Compose, made_anew: MadeAnew, given: list[str], int8_world: World

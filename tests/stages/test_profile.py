@@ -119,6 +119,7 @@ def given(tmp_path: Path) -> list[str]:
     return ["superspace=digits", *platform, f"platform.table={tmp_path / 'fake.json'}", f"recipe.profile={SMALL}"]
 
 
+@pytest.mark.slow
 def test_a_profile_lasts_until_something_changes(
     run_stage: RunStage, compose: Compose, made_anew: MadeAnew, given: list[str], noted: list[str], tmp_path: Path
 ) -> None:

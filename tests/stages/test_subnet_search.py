@@ -131,6 +131,7 @@ def test_a_second_run_evaluates_nothing_and_finds_the_same(
     assert log.read_text() == before
 
 
+@pytest.mark.slow
 def test_evaluations_last_as_long_as_what_decides_them(
     run_stage: RunStage, world: World, given: list[str], limits: list[float], tmp_path: Path
 ) -> None:

@@ -82,6 +82,7 @@ class TrainingJob(SuperspaceJob[S]):
 
     def inputs(self) -> Mapping[str, Input]:
         """Return the images and the checkpoints that training starts from; jobs add what else they read."""
+        self.data.setup()  # its faults are told first
         starts = {name: file_input(path) for name, path in self.starts().items()}
         return {**super().inputs(), "images": images_input(self.data), **starts}
 
