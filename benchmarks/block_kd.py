@@ -14,7 +14,7 @@ import torch
 from plain import clock, machine, mean, peak_mib, plain_forms
 from torch import Tensor
 
-from spaceevo.lit.block_kd import BlockKdModule, Pupil, choose, teacher_taps
+from spaceevo.lit.block_kd import BlockKdModule, Student, choose
 from spaceevo.lit.module import Recipe
 from spaceevo.nn.losses import noise_to_signal
 from spaceevo.nn.memory import channels_last, images_last
@@ -24,6 +24,7 @@ from spaceevo.quant.prepare import prepare, set_quant
 from spaceevo.quant.quantizer import DEPLOY
 from spaceevo.space.description import superspace
 from spaceevo.space.selection import parse_blocks
+from spaceevo.stages.block_kd import teacher_taps
 from spaceevo.teacher import Teacher
 
 RESOLUTIONS = (224, 160, 192, 224)  # of the four passes: both kinds of form draw alike
@@ -54,26 +55,26 @@ def make_teacher(int8: bool) -> Timed:
     return teacher.eval().requires_grad_(False)
 
 
-def make_pupils(teacher: Timed, block: str, int8: bool) -> dict[str, Pupil]:
+def make_students(teacher: Timed, block: str, int8: bool) -> dict[str, Student]:
     """Students of `block` in mobilew."""
-    space, pupils = superspace("mobilew"), {}
+    space, students = superspace("mobilew"), {}
     for stage, index in parse_blocks(space, block):
         taps = teacher_taps(space, stage)
         first, last = teacher.channels(*taps)
-        student = BlockStudent(space.stage_space(stage, index), (first, last), DEPLOY).train()
-        set_quant(student, int8)
-        pupils[f"{stage}_{index}"] = Pupil(student, taps)
-    return pupils
+        network = BlockStudent(space.stage_space(stage, index), (first, last), DEPLOY).train()
+        set_quant(network, int8)
+        students[f"{stage}_{index}"] = Student(network, taps)
+    return students
 
 
-def plain_step(pupils: Mapping[str, Pupil], teacher: Timed, images: Tensor, turn: int) -> None:
+def plain_step(students: Mapping[str, Student], teacher: Timed, images: Tensor, turn: int) -> None:
     """One optimiser step of every block, one after the other."""
-    for name, pupil in pupils.items():
-        optimizer, rng = torch.optim.Adam(pupil.student.parameters()), Random(f"0-{turn}-{name}")
+    for name, student in students.items():
+        optimizer, rng = torch.optim.Adam(student.network.parameters()), Random(f"0-{turn}-{name}")
         for kind, resolution in zip(("max", "min", "random1", "random2"), RESOLUTIONS, strict=True):
-            source, target = teacher.features(resize(images, resolution), *pupil.taps)
-            pupil.student.activate(*choose(pupil.student.space, kind, rng))
-            noise_to_signal(pupil.student(source), target).backward()
+            source, target = teacher.features(resize(images, resolution), *student.taps)
+            student.network.activate(*choose(student.network.space, kind, rng))
+            noise_to_signal(student.network(source), target).backward()
         optimizer.step()
 
 
@@ -88,7 +89,7 @@ class FixedResolutions(Random):
 
 def our_step(module: BlockKdModule, images: Tensor) -> None:
     """One optimiser step of all blocks."""
-    optimizer = torch.optim.Adam(module.students.parameters())
+    optimizer = torch.optim.Adam(module.networks.parameters())
     for _, loss in module.passes(images_last(images), torch.zeros(len(images)), FixedResolutions()):
         loss.backward()
     optimizer.step()
@@ -98,8 +99,8 @@ def measure(stage: str, batch: int, int8: bool, plain_too: bool) -> tuple[float,
     """Seconds of plain teacher, plain step, our teacher and our step."""
     torch.manual_seed(0)
     images, teacher = torch.randn(batch, 3, 224, 224), make_teacher(int8)
-    pupils = make_pupils(teacher, stage, int8)
-    module = BlockKdModule(pupils, teacher, (160, 192, 224), Recipe(1, torch.optim.Adam), 0, "teacher")
+    students = make_students(teacher, stage, int8)
+    module = BlockKdModule(students, teacher, (160, 192, 224), Recipe(1, torch.optim.Adam), 0, "teacher")
     found = []
     for form in ("plain", "ours"):
         seconds = teacher.seconds
@@ -107,13 +108,13 @@ def measure(stage: str, batch: int, int8: bool, plain_too: bool) -> tuple[float,
             found += [0.0, 0.0]
             continue
         if form == "ours":
-            channels_last(module.students)
+            channels_last(module.networks)
             channels_last(teacher)
         for turn in range(2 if form == "ours" and plain_too else 1):  # our first warms up
             started, seconds = clock(), teacher.seconds
             if form == "plain":
                 with plain_forms():
-                    plain_step(pupils, teacher, images, turn)
+                    plain_step(students, teacher, images, turn)
             else:
                 with patch.object(BlockKdModule, "global_step", turn):
                     our_step(module, images)

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from block_kd import make_pupils, make_teacher
+from block_kd import make_students, make_teacher
 from plain import clock, machine, mean, plain_forms
 
 from spaceevo.nn.calibrate import recalibrate
@@ -15,8 +15,8 @@ from spaceevo.nn.losses import noise_to_signal
 from spaceevo.nn.memory import channels_last
 from spaceevo.nn.supernet import resize
 from spaceevo.space.description import superspace
-from spaceevo.stages.block_lut import Drawn, draw_rows, substage_loss
 from spaceevo.stages.features import TeacherFeatures, TensorStore
+from spaceevo.stages.lut_files import Sampled, sample_rows, substage_loss
 
 RESOLUTION = 192
 
@@ -26,36 +26,37 @@ def measure(stage: str, batch: int, rows: int, int8: bool) -> tuple[float, float
     torch.manual_seed(0)
     calibration, evaluation = [torch.randn(batch, 3, 224, 224)], [torch.randn(batch, 3, 224, 224) for _ in range(3)]
     teacher = make_teacher(int8)
-    pupils = make_pupils(teacher, stage, int8)
+    students = make_students(teacher, stage, int8)
     plain: list[float] = []
-    draws: dict[str, list[Drawn]] = {}
+    sampled: dict[str, list[Sampled]] = {}
     with torch.no_grad(), plain_forms():
-        for name, pupil in pupils.items():
+        for name, student in students.items():
             space = superspace("mobilew").stage_space(stage, int(name[-1]), 0)
-            draws[name] = draw_rows(space, (RESOLUTION,), rows, name)
-            for draw in draws[name]:
+            hw = superspace("mobilew").input_hw(stage, RESOLUTION)
+            sampled[name] = sample_rows(space, {RESOLUTION: hw}, rows, name)
+            for one in sampled[name]:
                 started = clock()
-                pupil.student.activate(draw.blocks, draw.cin)
+                student.network.activate(one.blocks, one.cin)
 
-                def run(images: torch.Tensor, pupil: object = pupil) -> tuple[torch.Tensor, torch.Tensor]:
-                    source, target = teacher.features(resize(images, RESOLUTION), *pupil.taps)  # type: ignore[attr-defined]
-                    return pupil.student(source), target  # type: ignore[attr-defined]
+                def run(images: torch.Tensor, student: object = student) -> tuple[torch.Tensor, torch.Tensor]:
+                    source, target = teacher.features(resize(images, RESOLUTION), *student.taps)  # type: ignore[attr-defined]
+                    return student.network(source), target  # type: ignore[attr-defined]
 
-                recalibrate(pupil.student, calibration, run)
+                recalibrate(student.network, calibration, run)
                 _ = sum(float(noise_to_signal(*run(images))) for images in evaluation)
                 plain.append(clock() - started)
     with tempfile.TemporaryDirectory() as folder:
         started = clock()
-        taps = {stage: next(iter(pupils.values())).taps}
+        taps = {stage: next(iter(students.values())).taps}
         store = TensorStore(Path(folder), 4096)
         features = TeacherFeatures(teacher, taps, [RESOLUTION], calibration, evaluation, store, torch.device("cpu"))
         kept, preparation = features.of(stage, RESOLUTION), clock() - started
         ours: list[float] = []
-        for name, pupil in pupils.items():
-            channels_last(pupil.student)
-            for draw in draws[name]:
+        for name, student in students.items():
+            channels_last(student.network)
+            for one in sampled[name]:
                 started = clock()
-                substage_loss(pupil.student, draw.blocks, draw.cin, kept, "teacher")
+                substage_loss(student.network, one.blocks, one.cin, kept, "teacher")
                 ours.append(clock() - started)
     return mean(plain), mean(ours), preparation
 
