@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from spaceevo.artifacts import Front, FrontSubnet, Layout
-from spaceevo.errors import ConfigError, MissingArtifactError
+from spaceevo.errors import CheckpointError, ConfigError, MissingArtifactError
 from spaceevo.jobs.runner import make_job
 from spaceevo.lit.finetune import FinetuneModule
 from spaceevo.lit.module import MultiPassModule
 from spaceevo.lit.training import Figures, Trainee, Training
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.subnets import read_subnet, save_subnet
-from spaceevo.nn.supernet import Network
+from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.prepare import quantizers, set_quant
 from spaceevo.quant.quantizer import quant_scheme
 from spaceevo.space.description import superspace
@@ -182,7 +183,26 @@ def test_faults_are_named(tmp_path: Path, start: Callable[[str], Path], finetune
     with pytest.raises(ConfigError, match="trained under quant=published, not deploy; set quant=published"):
         finetune(f"checkpoint={file}")
     write_front(tmp_path, file)
-    with pytest.raises(ConfigError, match="was not extracted by the last search") as caught:
-        finetune(space, f"subnet='{MEMBER.largest}'")
-    assert "subnet=" not in str(caught.value).partition("run:")[2]
+    with pytest.raises(MissingArtifactError, match=r"INT8 supernet .* missing.*\+stage=supernet") as caught:
+        finetune(space, "subnet=max")
+    assert "subnet=" not in str(caught.value).partition("make it with:")[2]
+    with pytest.raises(CheckpointError, match=r"^checkpoint = /nowhere\.pth does not exist; set it to"):
+        finetune("checkpoint=/nowhere.pth")
     assert finetune(space, "quant=published").trainee.meta.subnet == str(SPEC)
+
+
+@pytest.mark.parametrize(("quant", "asked"), [("off", "min"), ("deploy", "max")])
+def test_a_subnet_that_the_search_did_not_keep_is_taken_from_its_supernet(
+    tmp_path: Path, pixels: Tensor, finetune: Finetune, quant: str, asked: str
+) -> None:
+    supernet = Supernet(MEMBER)
+    set_quant(supernet, quant != "off")
+    supernet.train()(pixels)
+    file = Layout(tmp_path / "runs/checkpoints").supernet(str(MEMBER), quant != "off")
+    save_checkpoint(file, supernet, CheckpointMeta(space=str(MEMBER), quant=quant))
+    found = finetune(f"space={MEMBER}", f"quant={quant}", f"subnet={asked}")
+    spec = {"min": MEMBER.smallest, "max": MEMBER.largest}[asked]
+    assert found.trainee.meta.subnet == str(spec)
+    old = supernet.eval().extract(spec).state_dict()
+    new = found.network.state_dict()
+    assert all(torch.equal(new[key], old[key]) for key in new.keys() - of_classifier(new) if key.endswith("weight"))

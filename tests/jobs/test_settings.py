@@ -22,6 +22,8 @@ def fault(compose: Compose, job: str, *overrides: str) -> str:
     ("job", "override", "told"),
     [
         # of the job itself
+        ("cost", "force=maybe", "force = maybe; allowed: true, false"),
+        ("cost", "force=0", "force = 0; allowed: true, false"),
         ("teacher", "max_epochs=0", "max_epochs = 0; allowed: 1 or more"),
         ("teacher", "max_epochs=1.5", "max_epochs = 1.5; allowed: a whole number"),
         ("teacher", "seed=-1", "seed = -1; allowed: 0 or more | data.seed = -1; allowed: 0 or more"),

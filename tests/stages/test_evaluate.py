@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import spaceevo
-from spaceevo.errors import CheckpointError, ConfigError, MissingArtifactError
+from spaceevo.errors import CheckpointError, ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.digits import write_digits
 from spaceevo.lit.tars import TRAIN_TAR, VAL_TAR
@@ -140,7 +140,7 @@ def test_faults(run_stage: RunStage, released: Path, folder: Path, tmp_path: Pat
         run_stage("evaluate", *given, "space=digits-000-000", "quant=published")
     with pytest.raises(ConfigError, match="weights = none; allowed: trained, random"):
         run_stage("evaluate", *given, f"space={SPACE}", "weights=none")
-    with pytest.raises(MissingArtifactError, match="absent.pth does not exist"):
+    with pytest.raises(CheckpointError, match="checkpoint = absent.pth does not exist; set it"):
         run_stage("evaluate", *SETTINGS, f"data.root={folder}", f"space={SPACE}", "checkpoint=absent.pth")
     with pytest.raises(ConfigError, match=r"has 10 classes, digits-012-010 has 4"):
         few = "superspace.stages.logits.widths=[4]"

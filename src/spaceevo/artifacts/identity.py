@@ -111,5 +111,5 @@ def differences(before: Mapping[str, Plain], after: Mapping[str, Plain], limit: 
 
 
 def _short(value: Plain) -> str:
-    text = "null" if value is None else str(value)
+    text = "null" if value is None else "nothing" if value == "" else str(value)
     return text if len(text) <= 40 else f"{text[:37]}…"

@@ -22,7 +22,7 @@ def asked_formats(asked: str | Sequence[str]) -> list[str]:
     """List the file formats asked for, one or several; raises `ConfigError` where one is unknown or none given."""
     names = [asked] if isinstance(asked, str) else list(asked)
     if not names or not set(names) <= set(formats()):
-        raise ConfigError(f"format = {asked}; allowed: {choices(formats())}, or a list of them")
+        raise ConfigError(f"format = [{', '.join(names)}]; allowed: {choices(formats())}, or a list of them")
     return names
 
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from spaceevo.artifacts import RESULT_FILE, Component, Layout, Plain, StageResult
 from spaceevo.collectives.launcher import is_first
-from spaceevo.errors import CheckpointError, SpaceEvoError
+from spaceevo.errors import CheckpointError, ConfigError, SpaceEvoError
 from spaceevo.jobs.experiments import chosen_experiment
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import is_tracked, track
@@ -116,6 +116,8 @@ def _workspace(config: DictConfig) -> Workspace:
                 raise error.__cause__ from None
             raise
 
+    if not isinstance(config.force, bool):
+        raise ConfigError(f"force = {config.force}; allowed: true, false")
     return Workspace(
         layout=Layout(Path(config.paths.checkpoints)),
         output=Path(config.paths.output),
@@ -124,7 +126,7 @@ def _workspace(config: DictConfig) -> Workspace:
         commands=commands(config),
         make=make,
         is_sweep=hydra_node(config).mode is RunMode.MULTIRUN,
-        force=bool(config.force),
+        force=config.force,
         accelerator=str(config.trainer.accelerator),
     )
 

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import torch
 
-from spaceevo.errors import ConfigError, choices
+from spaceevo.errors import ConfigError
 from spaceevo.lit.finetune import FinetuneModule
 from spaceevo.lit.module import MultiPassModule
 from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.loading import load_state
+from spaceevo.nn.models import trained_supernet
 from spaceevo.nn.subnets import Subnet, read_subnet
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.prepare import float_state, set_quant
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.job import Outcome
-from spaceevo.stages.selection import Selection
+from spaceevo.stages.selection import Selection, existing
 from spaceevo.stages.settings import SpaceSettings
 from spaceevo.stages.training import Share, TrainingJob, TrainingSettings
 
@@ -38,23 +39,26 @@ class FinetuneJob(TrainingJob[FinetuneSettings]):
 
     @cached_property
     def source(self) -> Path:
-        """The checkpoint to start from.
+        """The checkpoint to start from: the one given, the subnet's of the last search, or its supernet's.
 
         Raises:
-            MissingArtifactError: none is given, and no subnet search has left one.
-            ConfigError: the last subnet search did not extract the subnet asked for.
+            MissingArtifactError: no subnet is given, and no subnet search has left one.
         """
         if self.settings.checkpoint is not None:
-            return self.settings.checkpoint
-        selection = Selection(self.superspace, self.workspace, self.settings.space, self.settings.subnet)
-        files = {row.subnet: row.int8_file if self.int8 else row.fp32_file for row in selection.front().front}
-        wanted = str(selection.best_subnet())
-        file = files.get(wanted)
-        if file is None:
-            command = self.workspace.commands("subnet_search", f"space={selection.member}", without=("subnet",))
-            told = f"subnet {wanted} was not extracted by the last search ({choices(files, 3)})"
-            raise ConfigError(f"{told}; run: {command}")
-        return Path(file)
+            return existing(self.settings.checkpoint)
+        selection, wanted = self.selection, str(self.selection.best_subnet())
+        rows = selection.front().front if selection.front_file.exists() else ()
+        files = {row.subnet: row.int8_file if self.int8 else row.fp32_file for row in rows}
+        return Path(files.get(wanted) or self._supernet_file)
+
+    @cached_property
+    def selection(self) -> Selection:
+        """The space and the subnet of it."""
+        return Selection(self.superspace, self.workspace, self.settings.space, self.settings.subnet)
+
+    @property
+    def _supernet_file(self) -> Path:
+        return self.workspace.layout.supernet(str(self.selection.member), self.int8)
 
     @cached_property
     def start(self) -> Subnet:
@@ -64,7 +68,13 @@ class FinetuneJob(TrainingJob[FinetuneSettings]):
             ConfigError: it was trained under another scheme.
         """
         quant = self.settings.quant
-        start = read_subnet(self.source, self.superspace, self.workspace.commands("subnet_search"))
+        if self.settings.checkpoint is None and self.source == self._supernet_file:
+            member, spec = self.selection.member, self.selection.best_subnet()
+            command = self.workspace.commands("supernet", f"space={member}", f"quant={quant}", without=("subnet",))
+            supernet = trained_supernet(member, self.scheme.name, self.source, int8=self.int8, command=command)
+            return Subnet(supernet.extract(spec), member, spec, (), quant, CheckpointMeta())
+        command = "" if self.settings.checkpoint else self.workspace.commands("subnet_search")
+        start = read_subnet(self.source, self.superspace, command)
         if start.quant not in ("off", quant):
             raise ConfigError(
                 f"{self.source} was trained under quant={start.quant}, not {quant}; set quant={start.quant}"

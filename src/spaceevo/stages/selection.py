@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from spaceevo.artifacts import FRONT_FILE, Front
-from spaceevo.errors import ConfigError, MissingArtifactError
+from spaceevo.errors import CheckpointError, ConfigError, MissingArtifactError
 from spaceevo.space.description import found_space, parse_description
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.published import published_model, published_models, published_names
@@ -94,7 +94,7 @@ class SupernetSource:
         """Return the supernet's checkpoint: the one asked for, else the one trained here, else a released one."""
         settings, layout = self.settings, self.selection.workspace.layout
         if settings.checkpoint is not None:
-            return settings.checkpoint
+            return existing(settings.checkpoint)
         trained = layout.supernet(str(self.selection.member), int8)
         released = layout.released_supernet(settings.model or "", int8)
         return released if settings.model and released.exists() and not trained.exists() else trained
@@ -119,7 +119,7 @@ class SupernetSource:
         if settings.weights == "random":
             return random_supernet(member, scheme, int8=int8, seed=settings.seed)
         changes = [f"space={member}", f"quant={scheme if int8 else 'off'}"]
-        command = self.selection.workspace.commands("supernet", *changes)
+        command = "" if settings.checkpoint else self.selection.workspace.commands("supernet", *changes)
         return trained_supernet(member, scheme, self.file(int8), int8=int8, command=command)
 
     def given_subnet(self) -> Subnet | None:
@@ -127,9 +127,16 @@ class SupernetSource:
         from spaceevo.nn.subnets import holds_subnet, read_subnet
 
         path = self.settings.checkpoint
-        if path is None or (path.is_file() and not holds_subnet(path)):
+        if path is None or not holds_subnet(existing(path)):
             return None
-        return read_subnet(path, self.selection.superspace, self.selection.workspace.commands("subnet_search"))
+        return read_subnet(path, self.selection.superspace, "")
+
+
+def existing(path: Path) -> Path:
+    """Return the file that `checkpoint=` names; a `CheckpointError` says that it is not there."""
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint = {path} does not exist; set it to a file of weights, or leave it out")
+    return path
 
 
 Q = TypeVar("Q", bound=SuperspaceSettings)
