@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,10 +43,7 @@ def make_trainer(
     Raises:
         ConfigError: Lightning does not know a setting, refuses it, or would silently replace it.
     """
-    known = inspect.signature(Trainer).parameters
-    for name in settings.keys() - known.keys():
-        near = get_close_matches(name, known, n=1) or known
-        raise ConfigError(f"trainer.{name} is not a setting; allowed: {choices(near)}")
+    _check_names(settings)
     bars = [RichProgressBar(leave=False)] if console.is_terminal else []
     try:
         trainer = Trainer(
@@ -68,6 +65,13 @@ def make_trainer(
         raise ConfigError(f"trainer: {' '.join(str(error).split())}; set trainer.*") from error
     _check(trainer, str(settings.get("precision")))
     return trainer
+
+
+def _check_names(settings: Mapping[str, object]) -> None:
+    known = inspect.signature(Trainer).parameters
+    for name in settings.keys() - known.keys():
+        near = get_close_matches(name, known, n=1) or known
+        raise ConfigError(f"trainer.{name} is not a setting; allowed: {choices(near)}")
 
 
 def _check(trainer: Trainer, precision: str) -> None:
