@@ -24,8 +24,7 @@ from spaceevo.quant.prepare import prepare, set_quant
 from spaceevo.quant.quantizer import DEPLOY
 from spaceevo.space.description import superspace
 from spaceevo.space.selection import parse_blocks
-from spaceevo.stages.block_kd import teacher_taps
-from spaceevo.teacher import Teacher
+from spaceevo.teacher import Teacher, teacher_taps
 
 RESOLUTIONS = (224, 160, 192, 224)  # of the four passes: both kinds of form draw alike
 

@@ -12,6 +12,7 @@ from spaceevo.artifacts import Layout
 from spaceevo.errors import ConfigError, choices
 from spaceevo.nn.loading import read_checkpoint
 from spaceevo.quant.prepare import prepare
+from spaceevo.space.superspace import Superspace
 from spaceevo.torchvision_shim import ensure_torchvision
 
 ensure_torchvision()
@@ -118,3 +119,9 @@ def load_teacher(config: TeacherConfig, layout: Layout, num_classes: int, int8: 
         prepare(teacher.model)
     read_checkpoint(path, f"teacher {config.name}", command).load_into(teacher, int8=int8)
     return teacher.eval()
+
+
+def teacher_taps(superspace: Superspace, stage: str) -> tuple[str, str]:
+    """Return the stages whose features of the teacher a student reads and reproduces: the one before, and its own."""
+    names = [template.name for template in superspace.stages]
+    return names[names.index(stage) - 1], stage

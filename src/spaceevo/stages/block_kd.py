@@ -18,11 +18,10 @@ from spaceevo.nn.losses import VarianceOf
 from spaceevo.nn.student import BlockStudent
 from spaceevo.quant.prepare import set_quant
 from spaceevo.space.selection import BlockName, parse_blocks
-from spaceevo.space.superspace import Superspace
 from spaceevo.stages.job import Made, Outcome
 from spaceevo.stages.settings import Count, Positive
 from spaceevo.stages.training import TrainingJob, TrainingSettings
-from spaceevo.teacher import Teacher, TeacherConfig, load_teacher
+from spaceevo.teacher import Teacher, TeacherConfig, load_teacher, teacher_taps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +121,3 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
     def _measure_students(self, module: MultiPassModule) -> dict[str, Figures]:
         assert isinstance(module, BlockKdModule)
         return module.evaluate(self.data.calibration_images(), self.data.held_out())
-
-
-def teacher_taps(superspace: Superspace, stage: str) -> tuple[str, str]:
-    """Return the stages whose features of the teacher a student reads and reproduces: the one before, and its own."""
-    names = [template.name for template in superspace.stages]
-    return names[names.index(stage) - 1], stage

@@ -30,7 +30,7 @@ from spaceevo.stages.job import Input, Made, Outcome, file_input, images_input, 
 from spaceevo.stages.lut_files import LutFile, first_batches, sample_rows, substage_loss
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, Numbers, Quant, Seed, SuperspaceSettings, Texts
-from spaceevo.teacher import TeacherConfig, load_teacher
+from spaceevo.teacher import TeacherConfig, load_teacher, teacher_taps
 from spaceevo.terminal import progress
 
 PARTS = ("block", "window")  # Settings that say which of the tables are made, not what is in them
@@ -177,9 +177,8 @@ class _LutBuilder:
         self.student: tuple[str, BlockStudent] | None = None
         command = job.workspace.commands("teacher", f"quant={job.settings.quant}", without=PARTS)
         teacher = load_teacher(job.teacher, job.workspace.layout, job.data.num_classes, job.int8, command)
-        names = [template.name for template in job.superspace.stages]
         stages = dict.fromkeys(job.superspace.searched[key.stage].name for key in keys)
-        self.taps = {stage: (names[names.index(stage) - 1], stage) for stage in stages}
+        self.taps = {stage: teacher_taps(job.superspace, stage) for stage in stages}
         every = sorted({name for pair in self.taps.values() for name in pair})
         self.channels = dict(zip(every, teacher.channels(*every), strict=True))
         calibration = job.data.calibration_images()[: self.recipe.calibration_batches]

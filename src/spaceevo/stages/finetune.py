@@ -19,7 +19,7 @@ from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.job import Outcome
 from spaceevo.stages.selection import Selection, existing
 from spaceevo.stages.settings import SpaceSettings
-from spaceevo.stages.training import Share, TrainingJob, TrainingSettings
+from spaceevo.stages.training import OneNetworkJob, Share, TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class FinetuneSettings(TrainingSettings, SpaceSettings):
     freeze_body: bool  # whether all but the classifier keeps its weights, norms and quantisers
 
 
-class FinetuneJob(TrainingJob[FinetuneSettings]):
+class FinetuneJob(OneNetworkJob[FinetuneSettings]):
     """Gives a subnet a new classifier and trains it; the INT8 body keeps its quantisers."""
 
     name = "finetune"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spaceevo.artifacts import Plain, file_hash, write_json, write_text
 from spaceevo.nn.calibrate import recalibrate
+from spaceevo.nn.evaluate import equal_batches
 from spaceevo.nn.losses import VarianceOf, noise_to_signal
 from spaceevo.nn.student import BlockStudent
 from spaceevo.quant.prepare import quantizers
@@ -80,12 +81,7 @@ def substage_loss(
 
 def first_batches(batches: Iterable[tuple[Tensor, Tensor]], size: int, count: int) -> list[Tensor]:
     """Return the first `count` batches of `size` images `(N, 3, H, W)`; no more images than needed are loaded."""
-    found: list[Tensor] = []
-    for images, _ in batches:
-        found.append(images)
-        if sum(map(len, found)) >= size * count:
-            break
-    return list(torch.split(torch.cat(found)[: size * count], size))
+    return [images for images, _ in islice(equal_batches(batches, size), count)]
 
 
 class LutFile:

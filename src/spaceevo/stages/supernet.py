@@ -19,7 +19,7 @@ from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.job import Outcome
 from spaceevo.stages.selection import SpaceJob
 from spaceevo.stages.settings import SpaceSettings
-from spaceevo.stages.training import Share, TrainingJob, TrainingSettings
+from spaceevo.stages.training import OneNetworkJob, Share, TrainingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class SupernetSettings(TrainingSettings, SpaceSettings):
     dropout: Share  # share of the features that the largest subnet's classifier does without
 
 
-class SupernetJob(TrainingJob[SupernetSettings], SpaceJob[SupernetSettings]):
+class SupernetJob(OneNetworkJob[SupernetSettings], SpaceJob[SupernetSettings]):
     """Trains the supernet of a space with the sandwich rule."""
 
     name = "supernet"

@@ -9,7 +9,7 @@ from spaceevo.lit.module import MultiPassModule
 from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.quant.prepare import prepare, set_quant
 from spaceevo.stages.job import Made, Outcome
-from spaceevo.stages.training import Share, TrainingJob, TrainingSettings
+from spaceevo.stages.training import OneNetworkJob, Share, TrainingSettings
 from spaceevo.teacher import TeacherConfig, make_teacher
 
 
@@ -21,7 +21,7 @@ class TeacherSettings(TrainingSettings):
     label_smoothing: Share  # share of the target that all classes have in common
 
 
-class TeacherJob(TrainingJob[TeacherSettings]):
+class TeacherJob(OneNetworkJob[TeacherSettings]):
     """Finetunes the teacher on the data."""
 
     name = "teacher"

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -72,13 +73,9 @@ class TrainingJob(SuperspaceJob[S]):
         epochs = min(recipe.epochs, self.settings.max_epochs or recipe.epochs)
         return replace(recipe, epochs=epochs, warmup_epochs=recipe.warmup_epochs * epochs / recipe.epochs)
 
-    def checkpoint(self, int8: bool) -> Path:
-        """Return where a job that trains one network leaves it."""
-        raise NotImplementedError
-
+    @abstractmethod
     def starts(self) -> dict[str, Path]:
         """Return the checkpoints that training starts from, by name."""
-        return {"fp32": self.checkpoint(int8=False)} if self.int8 else {}
 
     def inputs(self) -> Mapping[str, Input]:
         """Return the images and the checkpoints that training starts from; jobs add what else they read."""
@@ -117,18 +114,6 @@ class TrainingJob(SuperspaceJob[S]):
         deciding |= {key: file_input(path).state(None) for key, path in starts.items()}
         return Trainee(name, target, deciding, meta)
 
-    def train(
-        self, name: str, meta: CheckpointMeta, make: Callable[[], MultiPassModule], besides: Sequence[str] = ()
-    ) -> Figures:
-        """Train the network of a job that trains one; return what is measured of it. The rest is as in `trainee`."""
-        target = self.checkpoint(self.int8)
-        trainee = self.trainee(f"{name}_{self.precision}", target, self.starts(), meta, besides)
-        return self.training.fit(trainee, make, self.measure, anew=self.workspace.force)
-
-    def measure(self, module: MultiPassModule) -> Figures:
-        """Measure the trained network: top-1 on the test images, in percent."""
-        return {"top1": top1(module.network, self.data.test())}
-
     def outcome(self, figures: Mapping[str, Any], following: str) -> Outcome:
         """Tell what was found; `top1`, which sweeps compare, has another name beside it that says whose it is."""
         shown = tuple(name for name in figures if name != "top1")
@@ -149,6 +134,30 @@ class TrainingJob(SuperspaceJob[S]):
         made = logger and self.workspace.make(logger)
         trainer: Trainer = make(folder=folder, epochs=epochs, callbacks=callbacks, logger=made)
         return trainer
+
+
+class OneNetworkJob(TrainingJob[S]):
+    """Trains one network; INT8 starts from its fp32 checkpoint."""
+
+    @abstractmethod
+    def checkpoint(self, int8: bool) -> Path:
+        """Return where the network is left."""
+
+    def starts(self) -> dict[str, Path]:
+        """Return the fp32 checkpoint of an INT8 network."""
+        return {"fp32": self.checkpoint(int8=False)} if self.int8 else {}
+
+    def train(
+        self, name: str, meta: CheckpointMeta, make: Callable[[], MultiPassModule], besides: Sequence[str] = ()
+    ) -> Figures:
+        """Train the network; return what is measured of it. The rest is as in `trainee`."""
+        target = self.checkpoint(self.int8)
+        trainee = self.trainee(f"{name}_{self.precision}", target, self.starts(), meta, besides)
+        return self.training.fit(trainee, make, self.measure, anew=self.workspace.force)
+
+    def measure(self, module: MultiPassModule) -> Figures:
+        """Measure the trained network: top-1 on the test images, in percent."""
+        return {"top1": top1(module.network, self.data.test())}
 
 
 def _quiet_libraries() -> None:
