@@ -22,11 +22,11 @@ from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.decoded import HEADER, LEDGER, DecodedCache
 from spaceevo.lit.tars import TRAIN_TAR, VAL_TAR
 from spaceevo.lit.torchvision_data import TorchvisionDataModule
-from spaceevo.lit.transforms import load_image
+from spaceevo.lit.transforms import ImageTransform, load_image
 
 SIDE = 20
 FILE_BYTES = HEADER.size + SIDE * SIDE * 3
-TRANSFORM = {"size": 12, "resize": 14, "auto_augment": True}
+TRANSFORM = ImageTransform(size=12, resize=14, auto_augment=True)
 
 
 @pytest.fixture
@@ -184,4 +184,4 @@ def test_bad_settings_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^data\.decoded_cache .*file is no folder that can be made"):
         DecodedCache(tmp_path / "file", 1)
     with pytest.raises(ConfigError, match=r"torchvision reads cifar10; .*set data\.decoded_cache=null$"):
-        TorchvisionDataModule(dataset="cifar10", root=tmp_path, transform={}, decoded_cache=tmp_path / "cache")
+        TorchvisionDataModule(dataset="cifar10", root=tmp_path, transform=TRANSFORM, decoded_cache=tmp_path / "cache")

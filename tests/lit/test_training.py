@@ -19,6 +19,7 @@ from spaceevo.lit.digits import write_digits
 from spaceevo.lit.guard import DivergenceError, Guard, LossWatch
 from spaceevo.lit.module import Callback, MultiPassModule, Recipe, Trainer
 from spaceevo.lit.training import Trainee, Training
+from spaceevo.lit.transforms import ImageTransform
 from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.loading import read_checkpoint
 
@@ -69,7 +70,7 @@ def make_trainer(folder: Path, epochs: int, callbacks: Sequence[Callback] = (), 
 
 
 def make_data(digits: Path) -> ImageFolderDataModule:
-    transform = {"size": 8, "resize": 8, "flip": False}
+    transform = ImageTransform(size=8, resize=8, flip=False)
     return ImageFolderDataModule(root=digits, transform=transform, batch_size=8, holdout=50)
 
 

@@ -1,7 +1,8 @@
 """One data module for every stage: an image folder, a held-out part, and batches that only seed and epoch decide."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from annotated_types import Ge
+from pydantic.dataclasses import dataclass
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
@@ -25,6 +27,7 @@ Batch = tuple[Tensor, Tensor]
 LOADING = Neutral("says how images are loaded, not which")
 
 
+@dataclass(eq=False)
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields pairs `(index, draw)` of one epoch, for `Images`: every image once, in an order of `(seed, epoch)`.
 
@@ -32,12 +35,12 @@ class EpochSampler(Sampler[tuple[int, int]]):
     again is the same epoch. Ranks share the images out evenly; the first ones are repeated where they do not divide.
     """
 
-    def __init__(self, length: int, *, seed: int, epoch: int = 0, rank: int = 0, world_size: int = 1) -> None:
-        self.length = length
-        self.seed = seed
-        self.epoch = epoch
-        self.rank = rank
-        self.world_size = world_size
+    length: int
+    _: KW_ONLY
+    seed: int
+    epoch: int = 0
+    rank: int = 0
+    world_size: int = 1
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration yields."""
@@ -55,6 +58,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return iter(list(zip(order[mine].tolist(), draws[mine].tolist(), strict=True)))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ImageFolderDataModule(LightningDataModule):
     """Loads images of a folder `root/train/<class>/*` and `root/val/<class>/*`, or of two tars, classes sorted by name.
 
@@ -62,61 +66,31 @@ class ImageFolderDataModule(LightningDataModule):
     `val` is the test split; without it the held-out images serve as test too. A folder that holds the classes directly
     counts as `train`. Images come at one size, the largest; elastic networks resize on their device. Only the training
     split is shared out between processes: every process evaluates all images, so use `use_distributed_sampler=False`.
-
-    Args:
-        root: folder of the images.
-        transform: settings of the transforms, or a mapping of them.
-        batch_size: images a training batch, in each process.
-        eval_batch_size: images a batch of the held-out and test splits.
-        num_workers: loader processes; 0 loads in this one.
-        prefetch_factor: batches that each of them loads ahead.
-        holdout: held-out images: a count, or a share between 0 and 1 (at least one image).
-        split_seed: decides which images are held out.
-        seed: decides training order and augmentation.
-        calibration_batches: number of batches that `calibration_images` gives.
-        calibration_batch_size: images in each of them, that is, in one forward pass of a calibration.
-        cache_mib: largest split that `held_out` and `test` keep in memory, transformed, in MiB.
-        decoded_cache: folder that keeps images decoded (`DecodedCache`); None decodes them anew each time.
-        decoded_cache_gib: most GiB that it takes.
-        prepare: called with `root` before it is read; writes the images if they are absent.
     """
+
+    root: Annotated[Path, Neutral("the images count by their content, wherever they lie")]
+    transform: ImageTransform
+    batch_size: Annotated[int, Ge(1)] = 64  # images a training batch, in each process
+    # images a batch of the held-out and test splits
+    eval_batch_size: Annotated[int, Ge(1), Neutral("networks in eval mode treat each image by itself")] = 256
+    num_workers: Annotated[int, Ge(0), LOADING] = 0  # loader processes; 0 loads in this one
+    prefetch_factor: Annotated[int, Ge(1), LOADING] = 2  # batches that each of them loads ahead
+    holdout: int | float = 0.04  # held-out images: a count, or a share between 0 and 1 (at least one image)
+    split_seed: Annotated[int, Ge(0)] = 2147483647  # decides which images are held out
+    seed: Annotated[int, Ge(0)] = 0  # decides training order and augmentation
+    calibration_batches: Annotated[int, Ge(1)] = 20  # how many `calibration_images` gives
+    calibration_batch_size: Annotated[int, Ge(1)] = 64  # images in each, that is, in one pass of a calibration
+    cache_mib: Annotated[int, Ge(0), LOADING] = 2048  # largest split that is kept in memory, transformed
+    decoded_cache: Annotated[Path | None, LOADING] = None  # folder of decoded images; None decodes them each time
+    decoded_cache_gib: Annotated[float, Ge(0), LOADING] = 200.0  # most that it takes
+    prepare: Callable[[Path], object] | None = None  # writes images to `root` if they are absent, before it is read
 
     epoch = 0  # Epoch of the next training loader, where no trainer is attached to tell it
 
-    def __init__(
-        self,
-        *,
-        root: Annotated[str | Path, Neutral("the images count by their content, wherever they lie")],
-        transform: ImageTransform | Mapping[str, Any],
-        batch_size: Annotated[int, Ge(1)] = 64,
-        eval_batch_size: Annotated[int, Ge(1), Neutral("networks in eval mode treat each image by itself")] = 256,
-        num_workers: Annotated[int, Ge(0), LOADING] = 0,
-        prefetch_factor: Annotated[int, Ge(1), LOADING] = 2,
-        holdout: int | float = 0.04,
-        split_seed: Annotated[int, Ge(0)] = 2147483647,
-        seed: Annotated[int, Ge(0)] = 0,
-        calibration_batches: Annotated[int, Ge(1)] = 20,
-        calibration_batch_size: Annotated[int, Ge(1)] = 64,
-        cache_mib: Annotated[int, Ge(0), LOADING] = 2048,
-        decoded_cache: Annotated[str | Path | None, LOADING] = None,
-        decoded_cache_gib: Annotated[float, Ge(0), LOADING] = 200.0,
-        prepare: Callable[[Path], object] | None = None,
-    ) -> None:
+    def __post_init__(self) -> None:
         super().__init__()
-        self.root = Path(root).expanduser()
-        self.transform = transform if isinstance(transform, ImageTransform) else ImageTransform(**transform)
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.num_workers = num_workers
-        self.prefetch_factor = prefetch_factor
-        self.holdout = holdout
-        self.split_seed = split_seed
-        self.seed = seed
-        self.calibration_batches = calibration_batches
-        self.calibration_batch_size = calibration_batch_size
-        self.cache_mib = cache_mib
-        self.decoded = None if decoded_cache is None else DecodedCache(decoded_cache, decoded_cache_gib)
-        self._prepare = prepare
+        self.root = self.root.expanduser()
+        self.decoded = None if self.decoded_cache is None else DecodedCache(self.decoded_cache, self.decoded_cache_gib)
         self._kept: dict[str, Sequence[Batch]] = {}
         self._training: dict[tuple[int, int], DataLoader[Any]] = {}
 
@@ -168,8 +142,8 @@ class ImageFolderDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Let `prepare` write the images if they are absent."""
-        if self._prepare is not None:
-            self._prepare(self.root)
+        if self.prepare is not None:
+            self.prepare(self.root)
 
     def setup(self, stage: str | None = None) -> None:
         """Read the folder, so that its faults show before anything else starts."""

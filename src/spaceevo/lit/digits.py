@@ -33,12 +33,8 @@ def write_digits(root: str | Path, *, seed: int = 0) -> None:
                 path = tree / name / str(digits.target[index]) / f"{index:04d}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pixels[index]).save(path)
-        _rename(tree, root)
-
-
-def _rename(tree: Path, root: Path) -> None:
-    try:
-        tree.rename(root)
-    except OSError:
-        if not (root / "train").is_dir():  # else another process wrote the same tree meanwhile
-            raise
+        try:
+            tree.rename(root)
+        except OSError:
+            if not (root / "train").is_dir():  # else another process wrote the same tree meanwhile
+                raise

@@ -2,12 +2,12 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 from PIL import Image
+from pydantic.dataclasses import dataclass
 from torchvision import datasets
 
 from spaceevo.artifacts import Neutral
@@ -67,34 +67,26 @@ SOURCES: dict[str, _Source] = {
 }
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TorchvisionDataModule(ImageFolderDataModule):
     """Loads a dataset of torchvision: its training images (`trainval` where published so) and its test images.
 
     Nothing is held out: the test images serve as `held_out` too.
-
-    Args:
-        dataset: one of `SOURCES`.
-        download: whether torchvision may fetch the files that `root` lacks.
-        **settings: those of `ImageFolderDataModule`.
     """
 
-    def __init__(
-        self,
-        *,
-        dataset: str,
-        download: Annotated[bool, Neutral("fetches files, which count by their content")] = True,
-        **settings: Any,
-    ) -> None:
-        super().__init__(**settings)
-        if dataset not in SOURCES:
-            raise ConfigError(f"data.dataset = {dataset!r}; allowed: {choices(SOURCES)}")
+    dataset: str  # one of `SOURCES`
+    # whether torchvision may fetch the files that `root` lacks
+    download: Annotated[bool, Neutral("fetches files, which count by their content")] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.dataset not in SOURCES:
+            raise ConfigError(f"data.dataset = {self.dataset!r}; allowed: {choices(SOURCES)}")
         if self.decoded is not None:
             raise ConfigError(
-                f"data.decoded_cache is {self.decoded.folder}, but torchvision reads {dataset}; allowed: a folder for "
-                "image folders and tars, else null; set data.decoded_cache=null"
+                f"data.decoded_cache is {self.decoded.folder}, but torchvision reads {self.dataset}; allowed: a folder "
+                "for image folders and tars, else null; set data.decoded_cache=null"
             )
-        self.dataset = dataset
-        self.download = download
 
     def prepare_data(self) -> None:
         """Let torchvision fetch the files, where it may."""

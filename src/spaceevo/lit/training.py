@@ -116,21 +116,17 @@ class Training:
         for trainee in trainees:
             if not trainee.target.exists():
                 continue
-            meta = self._kept(trainee)
-            if meta is not None and meta.fingerprint == trainee.fingerprint:
+            try:
+                meta = read_checkpoint(trainee.target, trainee.name).meta
+            except CheckpointError as error:
+                self.say(f"{error}; it is trained again")
+                continue
+            if meta.fingerprint == trainee.fingerprint:
                 found[trainee.name] = dict(meta.figures)
                 made = datetime.fromtimestamp(trainee.target.stat().st_mtime).isoformat(" ", "seconds")
                 by = "" if meta.version == VERSION else f" by spaceevo {meta.version}"
                 self.say(f"{trainee.name}: unchanged, skipped ({trainee.target}, made {made}{by})")
         return found
-
-    def _kept(self, trainee: Trainee) -> CheckpointMeta | None:
-        """What an earlier checkpoint says of itself; one that cannot be read is made again, and that is told."""
-        try:
-            return read_checkpoint(trainee.target, trainee.name).meta
-        except CheckpointError as error:
-            self.say(f"{error}; it is trained again")
-            return None
 
     def _train(
         self, label: str, state: _State, make_module: Callable[[], MultiPassModule]
@@ -176,11 +172,8 @@ class _State:
             f"{t.name}.{key}": value for t in trainees for key, value in {**t.identity, **t.meta.to_plain()}.items()
         }
         self.folder = parent / fingerprint([trainee.fingerprint for trainee in trainees])
+        self._rollbacks_file = self.folder / ROLLBACKS_FILE
         self.rollbacks = int(read_json(self._rollbacks_file)) if self._rollbacks_file.exists() else 0
-
-    @property
-    def _rollbacks_file(self) -> Path:
-        return self.folder / ROLLBACKS_FILE
 
     @property
     def resume(self) -> str | None:
