@@ -16,8 +16,8 @@ from PIL import Image, ImageOps
 from spaceevo.artifacts import StageResult
 from spaceevo.errors import ConfigError
 from spaceevo.lit.module import Trainer
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.loading import read_checkpoint
-from spaceevo.nn.subnets import save_subnet
 from spaceevo.nn.supernet import Supernet
 from spaceevo.space.description import parse_space
 from tests.jobs.conftest import CLASSES, RunJob
@@ -81,7 +81,8 @@ def job(request: pytest.FixtureRequest, world: World) -> Iterator[tuple[str, ...
         assert world.trains("teacher")
     if request.param == "finetune":
         network = Supernet(member).extract(member.smallest)
-        save_subnet(world.folder / "subnet.pth", network, member, member.smallest, tuple("0123456789"), "off")
+        meta = CheckpointMeta(str(member), str(member.smallest), classes=tuple("0123456789"), quant="off")
+        save_checkpoint(world.folder / "subnet.pth", network, meta)
     yield words[request.param]
 
 

@@ -11,13 +11,14 @@ from pydantic import FiniteFloat
 
 from spaceevo.artifacts import write_csv
 from spaceevo.errors import ConfigError, ExportError
-from spaceevo.export.bundle import PRECISIONS, Bundle
+from spaceevo.export.bundle import PRECISIONS, save_bundle
 from spaceevo.export.gate import Gate, asked_formats, top1
 from spaceevo.export.parity import Tolerance, compare
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.evaluate import logits_of
-from spaceevo.nn.subnets import Subnet, save_subnet
+from spaceevo.nn.subnets import Subnet
 from spaceevo.report.latency import draw_operators
-from spaceevo.runtimes.base import Profile
+from spaceevo.runtimes.base import FileOptions, Profile
 from spaceevo.runtimes.machine import machine_name
 from spaceevo.runtimes.plain import to_plain
 from spaceevo.runtimes.preprocessing import Preprocessing
@@ -67,12 +68,12 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
     @cached_property
     def given(self) -> Subnet | None:
         """The subnet whose own checkpoint was asked for."""
-        return self.source.given_subnet()
+        return self.given_subnet()
 
     @cached_property
     def extraction(self) -> Extraction:
         """Takes the subnet out of its supernets."""
-        return Extraction(self.source, self.data, self.identity)
+        return Extraction(self)
 
     def inputs(self) -> Mapping[str, Input]:
         """Return the images, and the subnet's own checkpoint; or supernets, and what was found and kept."""
@@ -81,10 +82,10 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         found = {"images": images_input(self.data)}
         if self.given is not None and settings.checkpoint is not None:
             return {**found, "subnet": file_input(settings.checkpoint)}
-        found |= {**super().inputs(), **self.source.input(True, False)}
+        found |= {**super().inputs(), **self.supernet_inputs(True, False)}
         if settings.subnet is None:
-            found["front"] = file_input(self.selection.front_file)
-        spec = self.selection.best_subnet()
+            found["front"] = file_input(self.front_file)
+        spec = self.best_subnet()
         kept = {of: self.extraction.kept(spec, int8=of == "int8") for of in PRECISIONS}
         return found | {f"kept_{of}": file_input(file) for of, file in kept.items() if file is not None}
 
@@ -127,7 +128,7 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
     def _subject(self) -> Subject:
         if self.given is not None:
             return Subject.given(self.given, self.settings.checkpoint, self.data.classes)
-        spec = self.selection.best_subnet()
+        spec = self.best_subnet()
         return Subject.extracted(self.extraction, spec, self.settings.recipe.calibration_images)
 
     def _check(self, subject: Subject) -> dict[str, Any]:
@@ -155,12 +156,12 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
 
     def _write(self, subject: Subject) -> dict[str, Path]:
         """Write every file; return them by name."""
-        output, packed = self.workspace.output, self._packed_channels
+        output, options = self.workspace.output, FileOptions(self._preprocessing, self._packed_channels)
         metadata = subject.metadata(self.data.classes, self._preprocessing)
-        bundle = Bundle(subject.program, subject.fp32, metadata, self._preprocessing, packed)
-        outputs = bundle.save(output, self.formats)
+        outputs = save_bundle(output, self.formats, subject.program, subject.fp32, metadata, options)
         outputs["checkpoint"] = output / "subnet_int8.pth"
-        save_subnet(outputs["checkpoint"], subject.int8, subject.member, subject.spec, self.data.classes, "deploy")
+        meta = CheckpointMeta(str(subject.member), str(subject.spec), classes=self.data.classes, quant="deploy")
+        save_checkpoint(outputs["checkpoint"], subject.int8, meta)
         return outputs
 
     def _next(self, subject: Subject) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # jobs that build no network start without torch
     from spaceevo.lit.datamodule import ImageFolderDataModule
     from spaceevo.platforms.base import Platform
 
-S = TypeVar("S")
+S = TypeVar("S", covariant=True)
 T = TypeVar("T")
 
 

@@ -40,7 +40,7 @@ class TrainingSettings(NetworkSettings):
     max_epochs: Count | None  # cuts the recipe short
 
 
-S = TypeVar("S", bound=TrainingSettings)
+S = TypeVar("S", bound=TrainingSettings, covariant=True)
 
 
 class TrainingJob(SuperspaceJob[S]):
