@@ -12,6 +12,7 @@ from spaceevo.artifacts.files import write_json as write_json
 from spaceevo.artifacts.files import write_text as write_text
 from spaceevo.artifacts.identity import Component as Component
 from spaceevo.artifacts.identity import Neutral as Neutral
+from spaceevo.artifacts.identity import declared_types as declared_types
 from spaceevo.artifacts.identity import differences as differences
 from spaceevo.artifacts.identity import identity as identity
 from spaceevo.artifacts.identity import leaves as leaves

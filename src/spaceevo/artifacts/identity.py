@@ -92,14 +92,19 @@ def _plain(value: object) -> Plain:
 
 
 @cache
-def neutral_reasons(target: Callable[..., object]) -> dict[str, str]:
-    """Return the neutral settings of a dataclass, or the neutral arguments of a class or function, with the reasons."""
+def declared_types(target: Callable[..., object]) -> dict[str, object]:
+    """Return the types of a dataclass's fields, or of a class's or function's arguments, with their marks."""
     declared = target if is_dataclass(target) or not inspect.isclass(target) else target.__init__
     try:
-        hints = get_type_hints(declared, include_extras=True)
+        return get_type_hints(declared, include_extras=True)
     except (TypeError, NameError):  # a builtin, or annotations of a library that only its type checker can read
         return {}
-    marks = ((name, mark) for name, hint in hints.items() for mark in getattr(hint, "__metadata__", ()))
+
+
+@cache
+def neutral_reasons(target: Callable[..., object]) -> dict[str, str]:
+    """Return the neutral settings of a dataclass, or the neutral arguments of a class or function, with the reasons."""
+    marks = ((name, mark) for name, of in declared_types(target).items() for mark in getattr(of, "__metadata__", ()))
     return {name: mark.reason for name, mark in marks if isinstance(mark, Neutral)}
 
 

@@ -14,28 +14,6 @@ from spaceevo.jobs.runner import run
 from spaceevo.stages.job import Job, Outcome
 from spaceevo.terminal import console, print_rows
 
-SUMMARY = (
-    "teacher_top1",
-    "teacher_int8_top1",
-    "space",
-    "score",
-    "latency_constraint_ms",
-    "supernet_max_fp32_top1",
-    "supernet_min_fp32_top1",
-    "supernet_max_int8_top1",
-    "supernet_min_int8_top1",
-    "chosen_subnet",
-    "chosen_predicted_latency_ms",
-    "int8_top1",
-    "onnx_int8_top1",
-    "onnx_agreement",
-    "onnx_float_layers",
-    "fp32_latency_ms",
-    "int8_latency_ms",
-    "onnx_fp32_file_kb",
-    "onnx_int8_file_kb",
-)
-
 
 @dataclass(frozen=True)
 class Step:
@@ -44,6 +22,7 @@ class Step:
     title: str  # shown above what it prints
     stage: str  # the job, as `+stage=` names it
     quant: str  # scheme of quantisation, or `off`
+    shows: tuple[str, ...] = ()  # its figures that are shown at the end
 
 
 @dataclass(frozen=True)
@@ -77,7 +56,7 @@ class PipelineJob(Job[PipelineSettings]):
         pareto = [{**row, "top1": f"{row['top1']:.2f}"} for row in figures.get("pareto_subnets", [])]
         columns = {"top1": "top-1 %", "latency_ms": "predicted ms", "subnet": "subnet"}
         print_rows(pareto, columns, "Pareto subnets (INT8)")
-        return Outcome(figures, summary=SUMMARY)
+        return Outcome(figures, summary=tuple(name for step in steps for name in step.shows))
 
 
 def _compose(overrides: list[str]) -> DictConfig:

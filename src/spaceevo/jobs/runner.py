@@ -136,14 +136,13 @@ def commands(config: DictConfig) -> Commands:
     node = hydra_node(config)
     sources = [source for source in node.runtime.config_sources if source.provider == "command-line"]
     options = tuple(word for source in sources for word in ("--config-dir", str(source.path)))
-    given = [text for text in node.overrides.task if override_key(text) not in UNREPEATED]
-    folders = [*(Path(source.path) for source in sources), conf_folder()]
-    chosen, beside = chosen_experiment(given, folders)
-    if chosen is None:
+    given = {text: override_key(text) for text in node.overrides.task if override_key(text) not in UNREPEATED}
+    name = next((text.partition("=")[2] for text, key in given.items() if key == "experiment"), "")
+    chosen, beside = chosen_experiment(name, [*(Path(source.path) for source in sources), conf_folder()])
+    if not chosen.pop("stage"):
         return Commands(options, tuple(given))
-    given = [text for text in given if override_key(text) != "experiment"]
-    words = {(each.job, each.quant): f"experiment={each.name}" for each in beside}
-    return Commands(options, tuple(given), chosen.words, words)
+    kept = tuple(text for text, key in given.items() if key != "experiment")
+    return Commands(options, kept, tuple(f"{key}={value}" for key, value in chosen.items()), beside)
 
 
 def _previous(job: Job[Any], output: Path) -> StageResult | None:

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
 from pydantic_core import ErrorDetails
 
-from spaceevo.artifacts import Plain
+from spaceevo.artifacts import Plain, declared_types
 from spaceevo.errors import ConfigError, choices
 
 S = TypeVar("S")
@@ -165,7 +165,7 @@ def _argument_faults(node: Mapping[str, Plain], path: tuple[str, ...]) -> Iterat
         return
     parameters = inspect.signature(made).parameters if callable(made) else {}
     takes_more = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    hints = _hints(made) if target.startswith(OURS) else {}
+    hints = declared_types(made) if target.startswith(OURS) else {}
     for key, value in node.items():
         if key in HYDRAS_KEYS:
             continue
@@ -175,14 +175,6 @@ def _argument_faults(node: Mapping[str, Plain], path: tuple[str, ...]) -> Iterat
             yield from _argument_faults(value, (*path, key))
         elif key in hints:
             yield from _value_faults(hints[key], value, (*path, key))
-
-
-def _hints(made: Any) -> dict[str, Any]:
-    declared = made.__init__ if inspect.isclass(made) and not is_dataclass(made) else made
-    try:
-        return get_type_hints(declared, include_extras=True)
-    except (TypeError, NameError):
-        return {}
 
 
 def _value_faults(hint: Any, value: Plain, path: tuple[str, ...]) -> Iterator[Fault]:

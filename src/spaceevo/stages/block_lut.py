@@ -29,7 +29,7 @@ from spaceevo.stages.features import TeacherFeatures, TensorStore
 from spaceevo.stages.job import Input, Made, Outcome, file_input, images_input, platform_input
 from spaceevo.stages.lut_files import LutFile, first_batches, sample_rows, substage_loss
 from spaceevo.stages.selection import SuperspaceJob
-from spaceevo.stages.settings import Count, Numbers, Quant, Seed, SuperspaceSettings, Texts
+from spaceevo.stages.settings import Count, NetworkSettings, Numbers, Texts
 from spaceevo.teacher import TeacherConfig, load_teacher, teacher_taps
 from spaceevo.terminal import progress
 
@@ -50,18 +50,14 @@ class BlockLutRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockLutSettings(SuperspaceSettings):
+class BlockLutSettings(NetworkSettings):
     """Says which tables are made, and from what."""
 
-    data: Component[ImageFolderDataModule]  # the images
     teacher: Component[TeacherConfig]
-    quant: Quant  # scheme of the INT8 students, or `off`
     platform: Component[Platform]  # where latencies come from
-    seed: Seed  # decides what is sampled
     block: Texts  # candidate blocks, e.g. `stage1_0`; `stage1` for all of a stage, or `all`
     window: Numbers  # width windows; None for all
     recipe: BlockLutRecipe  # how much is tried
-    threads: Count | None  # threads of torch; None leaves them to it
 
 
 class BlockLutJob(SuperspaceJob[BlockLutSettings]):
@@ -79,7 +75,7 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
     @property
     def int8(self) -> bool:
         """Whether students are quantised."""
-        return self.settings.quant != "off"
+        return self.settings.int8
 
     @cached_property
     def blocks(self) -> dict[LutKey, str]:
