@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from spaceevo.collectives.averaging import own_device, process_group
 from spaceevo.collectives.launcher import is_first
-from spaceevo.collectives.processes import own_device, process_group
 from spaceevo.collectives.sharing import Ranks, first_decides
 from spaceevo.errors import ConfigError
 

@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from spaceevo.artifacts import atomic_path, write_text
+from spaceevo.artifacts import write_bytes, write_text
 from spaceevo.errors import ConfigError, MissingExtraError, TableError, choices
 from spaceevo.latency.kernels import KernelCosts, kernels_of
 from spaceevo.space.placement import PlacedBlock
@@ -120,8 +120,7 @@ def write_package(folder: Path, name: str, predictors: Mapping[str, KernelCosts]
     """Write kernel predictors as a package that `nn-meter register --predictor` takes; return its `meta.yaml`."""
     folder = folder.resolve()
     for kernel, predictor in predictors.items():
-        with atomic_path(folder / f"{kernel}.pkl") as temporary:
-            temporary.write_bytes(pickle.dumps(predictor))
+        write_bytes(folder / f"{kernel}.pkl", pickle.dumps(predictor))
     write_text(folder / "fusion_rules.json", json.dumps({}))
     meta = {
         "name": name,

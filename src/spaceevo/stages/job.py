@@ -118,7 +118,7 @@ class Workspace:
         """The GPU of this process where there is one and it is wanted, else the CPU."""
         import torch  # jobs that build no network start without it
 
-        from spaceevo.collectives.processes import own_device
+        from spaceevo.collectives.averaging import own_device
 
         return torch.device("cpu") if self.accelerator == "cpu" else own_device()
 
