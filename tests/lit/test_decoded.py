@@ -125,6 +125,7 @@ def test_a_torn_file_is_not_taken(photos: Path, tmp_path: Path) -> None:
         assert kept.stat().st_size == FILE_BYTES
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_no_torn_image(photos: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     program = f"""

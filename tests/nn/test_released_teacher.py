@@ -11,6 +11,7 @@ from spaceevo.torchvision_shim import ensure_torchvision
 from tests.nn.published_teacher import b5_blocks, reference_teacher, teacher_state
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_published_teacher(tmp_path: Path) -> None:
     """Random weights under the package's names: timm's EfficientNet-B5 computes what the description says."""

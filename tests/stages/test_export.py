@@ -171,6 +171,7 @@ def untimed(figures: object) -> dict[str, object]:
     return {name: value for name, value in figures.items() if not name.endswith(("_ms", "_speedup"))}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_subnet_that_the_search_kept_is_taken_up(
     run_stage: RunStage, given: list[str], int8_world: World, extracted: list[SubnetSpec]
@@ -257,6 +258,7 @@ def test_files_last_until_something_changes(
     assert not made_anew(compose("export", *given))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_another_chosen_subnet_is_exported(
     run_stage: RunStage, compose: Compose, made_anew: MadeAnew, given: list[str], int8_world: World

@@ -166,6 +166,7 @@ def test_timings_are_taken_up_under_the_same_fingerprint_alone(
     assert read_json(output / "timings.json")["collections"].keys() == {"blocks", "networks", "unseen networks"}
 
 
+@pytest.mark.slow
 def test_a_new_profile_makes_what_rests_on_it_anew(
     run_stage: RunStage,
     compose: Compose,

@@ -100,6 +100,7 @@ def test_sensitivity_ranks_all_spaces_again(tables: Path, tmp_path: Path) -> Non
         assert row["new_rank"] == 1 + sum(score > scores[row["space"]] for score in scores.values())
 
 
+@pytest.mark.slow
 def test_proof_finds_what_a_short_search_missed(tables: Path, tmp_path: Path) -> None:
     short = run(tables, tmp_path, "recipe.space_search.local.total=3")
     proven = run(tables, tmp_path, "recipe.space_search.local.total=3", "recipe.space_search.prove=true")
@@ -154,6 +155,7 @@ def test_values_of_a_wrong_type_are_one_line(tables: Path, tmp_path: Path, chang
         run(tables, tmp_path, change)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["latency_constraint=[5.5]", "latency_constraint={ort_cpu: 5.5, phone: 9}"])
 def test_a_limit_may_be_asked_for_in_several_ways(tables: Path, tmp_path: Path, asked: str) -> None:
     found = run(tables, tmp_path, asked).figures
@@ -205,6 +207,7 @@ def test_faults_name_the_value(tables: Path, tmp_path: Path, change: str, error:
         run(tables, tmp_path, change)
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_in_one_table_and_picture(tables: Path, tmp_path: Path) -> None:
     stale = tmp_path / "multirun/space_search/2"
     (stale / ".hydra").mkdir(parents=True)
