@@ -13,7 +13,7 @@ from spaceevo.artifacts import write_csv
 from spaceevo.errors import ConfigError, ExportError
 from spaceevo.export.bundle import PRECISIONS, Bundle
 from spaceevo.export.gate import Gate, asked_formats, top1
-from spaceevo.export.parity import Tolerance, compare
+from spaceevo.export.parity import Tolerance
 from spaceevo.nn.evaluate import logits_of
 from spaceevo.nn.subnets import Subnet, save_subnet
 from spaceevo.report.latency import draw_operators
@@ -134,21 +134,15 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         """Figures of parity of every INT8 file; raises where one is not the trained network."""
         recipe, batches = self.settings.recipe, list(self.data.test())
         gate = Gate(subject.int8, subject.program, batches, self._packed_channels)
-        figures: dict[str, Any] = dict(gate.figures())
         tolerance = Tolerance(recipe.min_agreement, recipe.max_mean_difference)
+        figures: dict[str, Any] = {}
         if subject.trained is not subject.int8:
-            published, labels = logits_of(subject.trained, batches)
-            found = compare(published, gate.exact)
-            tolerance.check("the program with calibrated ranges", found, "ranges that integer runtimes cannot express")
-            figures |= {
-                "published_int8_top1": top1(published, labels),
-                "published_agreement": found.agreement,
-                "published_mean_difference_std": found.mean_difference,
-            }
+            figures |= gate.check_origin(subject.trained, tolerance)
         for format in self.formats:
             figures |= gate.check(format, tolerance, allow_float=recipe.allow_float)
             if self._preprocessing.inside:
                 gate.check_pixels(format, self._preprocessing)
+        figures |= gate.figures()
         figures["agreement"] = min(figures[f"{format}_agreement"] for format in self.formats)
         figures["fp32_top1"] = top1(*logits_of(to_plain(subject.fp32), batches))
         return figures
