@@ -152,7 +152,7 @@ def tap_channels(teacher: Teacher, superspace: Superspace, stages: Iterable[str]
     Raises:
         ConfigError: a tap gives no maps, or maps of another size than students make of those before, or of one pixel.
     """
-    taps = {stage: teacher_taps(superspace, stage) for stage in stages}
+    taps = {stage: teacher_taps(superspace, stage) for stage in sorted(stages)}
     every = sorted({tap for pair in taps.values() for tap in pair})
     for resolution in superspace.block_resolutions:
         shapes = teacher.shapes(torch.zeros(1, superspace.input_channels, resolution, resolution), *every)

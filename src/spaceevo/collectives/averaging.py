@@ -1,13 +1,11 @@
 """Sums and averages over the processes of a distributed run; a process alone keeps what it has."""
 
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-Item = TypeVar("Item")
 BUCKET_ELEMENTS = 2**23  # Gradients that travel in one message
 
 
@@ -16,12 +14,6 @@ def world() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
-
-
-def share(items: Sequence[Item]) -> Sequence[Item]:
-    """Take this process's part: every `world_size`-th item from its rank on; all of them outside a distributed run."""
-    rank, size = world()
-    return items[rank::size] if size > 1 else items
 
 
 @torch.no_grad()
