@@ -147,7 +147,7 @@ class ImageFolderDataModule(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Read the folder, so that its faults show before anything else starts."""
-        _ = self.splits
+        _ = self._calibration
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Load augmented training batches of one epoch, this process's share of them.
@@ -205,12 +205,24 @@ class ImageFolderDataModule(LightningDataModule):
         """Return batches `(N, C, H, W)` of training images as evaluation sees them; decoded once and kept.
 
         They come first in the training part of the permutation, so `split_seed` decides them and runs with different
-        seeds calibrate alike. A small training split gives fewer.
+        seeds calibrate alike. A small training split gives fewer. Statistics do not depend on how they are cut.
         """
         if "calibration" not in self._kept:
-            samples = self.splits.train[: self.calibration_batches * self.calibration_batch_size]
-            self._kept["calibration"] = list(self._evaluation(samples, batch_size=self.calibration_batch_size))
+            loader = self._evaluation(self._calibration, batch_size=self.calibration_batch_size)
+            self._kept["calibration"] = list(loader)
         return [images for images, _ in self._kept["calibration"]]
+
+    @property
+    def _calibration(self) -> Sequence[Sample]:
+        """The images that batch norm is recalibrated on; a `DataError` where there are not two of them."""
+        samples = self.splits.train[: self.calibration_batches * self.calibration_batch_size]
+        if len(samples) < 2:
+            raise DataError(
+                f"batch norm cannot be recalibrated on {len(samples)} image; data {self.root} has "
+                f"{len(self.splits.train)} to train on, of which {self.calibration_batches} (calibration_batches) × "
+                f"{self.calibration_batch_size} (calibration_batch_size) are taken; 2 are needed at least"
+            )
+        return samples
 
     def _keep(self, name: str, loader: DataLoader[Any]) -> Iterable[Batch]:
         if name not in self._kept:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from spaceevo.artifacts import Neutral, fingerprint
-from spaceevo.collectives.averaging import average_, average_gradients
+from spaceevo.collectives.averaging import average_, average_gradients, least_
 from spaceevo.errors import ConfigError
-from spaceevo.lit.guard import Guard, LossWatch
+from spaceevo.lit.guard import DivergenceError, Guard, LossWatch
+from spaceevo.nn.finite import not_finite
 from spaceevo.nn.memory import channels_last, images_last
 
 __all__ = ["Callback", "Loss", "MultiPassModule", "OptimizerFactory", "Recipe", "Trainer", "decay_groups"]
@@ -119,6 +120,12 @@ class MultiPassModule(LightningModule):
         wrapper = self.trainer.strategy.model
         if isinstance(wrapper, DistributedDataParallel):
             wrapper.require_backward_grad_sync = False
+
+    def on_train_epoch_end(self) -> None:
+        """Let no epoch be kept whose weights or statistics are no numbers; the last step may have made them so."""
+        fault = not_finite(self.network.state_dict())
+        if not least_(torch.tensor(not fault, dtype=torch.int32, device=self.device)):
+            raise DivergenceError(fault or "a weight of another process is nan or infinite", self.global_step)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """List what the optimiser is given; groups without `lr` take the recipe's."""

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+from torch import nn
 
 from spaceevo.artifacts import Plain, differences, fingerprint, read_json, write_json
-from spaceevo.errors import CheckpointError
+from spaceevo.errors import CheckpointError, DataError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.guard import DivergenceError
 from spaceevo.lit.module import Callback, MultiPassModule, Trainer
@@ -138,6 +139,7 @@ class Training:
             guard = module.recipe.guard
             module.rate_factor = guard.rate_factor**state.rollbacks
             trainer = self.make_trainer(self.output / label, module.recipe.epochs, _callbacks(module, state))
+            _check_batches(module, self.data, trainer.world_size)
             if state.resume is not None:
                 self.say(f"{label}: resumes from {state.resume}")
             try:
@@ -152,6 +154,17 @@ class Training:
             if trainer.interrupted:
                 raise KeyboardInterrupt
             return module, trainer
+
+
+def _check_batches(module: MultiPassModule, data: ImageFolderDataModule, processes: int) -> None:
+    """Raise a `DataError` where batch norm would have to train on one image at a time."""
+    images = len(data.splits.train)
+    trained = (m for m in module.network.modules() if isinstance(m, nn.BatchNorm2d) and m.weight.requires_grad)
+    if min(data.batch_size, -(-images // processes)) < 2 and any(trained):
+        raise DataError(
+            f"a training batch has 1 image ({images} images, batch_size = {data.batch_size}, processes: {processes}), "
+            "and batch norm needs 2 at least; set data.batch_size, data.holdout, or add images"
+        )
 
 
 def _callbacks(module: MultiPassModule, state: _State) -> list[Callback]:

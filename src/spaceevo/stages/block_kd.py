@@ -21,7 +21,7 @@ from spaceevo.space.selection import BlockName, parse_blocks
 from spaceevo.stages.job import Made, Outcome
 from spaceevo.stages.settings import Count, Positive
 from spaceevo.stages.training import TrainingJob, TrainingSettings
-from spaceevo.teacher import Teacher, TeacherConfig, load_teacher, teacher_taps
+from spaceevo.teacher import Teacher, TeacherConfig, load_teacher, tap_channels, teacher_taps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +58,7 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
     @cached_property
     def channels(self) -> dict[str, int]:
         """Channels of the teacher's features, by stage."""
-        stages = sorted({tap for stage, _ in self.blocks.values() for tap in teacher_taps(self.superspace, stage)})
-        return dict(zip(stages, self._trained_teacher.channels(*stages), strict=True))
+        return tap_channels(self._trained_teacher, self.superspace, {stage for stage, _ in self.blocks.values()})
 
     def _block_file(self, name: str, *, int8: bool) -> Path:
         return self.workspace.layout.block(self.superspace.name, *self.blocks[name], int8=int8)

@@ -30,7 +30,7 @@ from spaceevo.stages.job import Input, Made, Outcome, file_input, images_input, 
 from spaceevo.stages.lut_files import LutFile, first_batches, sample_rows, substage_loss
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, NetworkSettings, Numbers, Texts
-from spaceevo.teacher import TeacherConfig, load_teacher, teacher_taps
+from spaceevo.teacher import TeacherConfig, load_teacher, tap_channels, teacher_taps
 from spaceevo.terminal import progress
 
 PARTS = ("block", "window")  # Settings that say which of the tables are made, not what is in them
@@ -175,8 +175,7 @@ class _LutBuilder:
         teacher = load_teacher(job.teacher, job.workspace.layout, job.data.num_classes, job.int8, command)
         stages = dict.fromkeys(job.superspace.searched[key.stage].name for key in keys)
         self.taps = {stage: teacher_taps(job.superspace, stage) for stage in stages}
-        every = sorted({name for pair in self.taps.values() for name in pair})
-        self.channels = dict(zip(every, teacher.channels(*every), strict=True))
+        self.channels = tap_channels(teacher, job.superspace, stages)
         calibration = job.data.calibration_images()[: self.recipe.calibration_batches]
         size, count = self.recipe.evaluation_batch_size, self.recipe.evaluation_batches
         evaluation = first_batches(job.data.held_out(), size, count)
