@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY
-from functools import cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,15 +16,23 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
 
 from spaceevo.artifacts import Neutral, fingerprint
-from spaceevo.errors import DataError
+from spaceevo.collectives.launcher import is_first
 from spaceevo.lit.content import file_digests
 from spaceevo.lit.decoded import DecodedCache
+from spaceevo.lit.listing import Sample, Source
 from spaceevo.lit.splits import Splits, read_splits
 from spaceevo.lit.tars import TarImage
-from spaceevo.lit.transforms import Images, ImageTransform, Sample, Transform
+from spaceevo.lit.transforms import Images, ImageTransform, Load, Transform, load_image
+from spaceevo.terminal import console
 
 Batch = tuple[Tensor, Tensor]
 LOADING = Neutral("says how images are loaded, not which")
+
+
+@cache
+def _say_once(line: str) -> None:
+    """Print a line, unless it was printed before: the jobs of a pipeline mostly read the same images."""
+    console.print(line)
 
 
 @dataclass(eq=False)
@@ -90,14 +98,21 @@ class ImageFolderDataModule(LightningDataModule):
     def __post_init__(self) -> None:
         super().__init__()
         self.root = self.root.expanduser()
-        self.decoded = None if self.decoded_cache is None else DecodedCache(self.decoded_cache, self.decoded_cache_gib)
+        folder, limit = self.decoded_cache, self.decoded_cache_gib
+        self.decoded = None if folder is None else DecodedCache(folder, limit, self.transform)
         self._kept: dict[str, Sequence[Batch]] = {}
         self._training: dict[tuple[int, int], DataLoader[Any]] = {}
 
     @cached_property
     def splits(self) -> Splits:
-        """The files of each split, read on first use; see `read_splits` for faults."""
+        """The files of each split, read on first use and then told in one line; see `read_splits` for faults."""
         self.prepare_data()
+        splits = self._read_splits()
+        if is_first():
+            _say_once(str(splits))
+        return splits
+
+    def _read_splits(self) -> Splits:
         return read_splits(self.root, self.holdout, self.split_seed)
 
     @property
@@ -118,11 +133,7 @@ class ImageFolderDataModule(LightningDataModule):
             DataError: the images are not there, or cannot be read.
         """
         files = self.content_files()
-        try:
-            digests = file_digests(files.values())
-        except OSError as error:
-            reason = f"image {error.filename} cannot be read ({error.strerror})"
-            raise DataError(f"{reason}; replace or remove it") from error
+        digests = file_digests(files.values())
         told = {name: digests[str(path)] for name, path in files.items()}
         named = {
             part: [(self.content_name(image), label) for image, label in getattr(self.splits, part)]
@@ -136,7 +147,7 @@ class ImageFolderDataModule(LightningDataModule):
         files = dict.fromkeys(Path(image.tar if isinstance(image, TarImage) else image) for image in images)
         return {os.path.relpath(file, self.root): file for file in files}
 
-    def content_name(self, image: str | TarImage) -> str:
+    def content_name(self, image: Source) -> str:
         """Return an image's name within its dataset."""
         return image.name if isinstance(image, TarImage) else os.path.relpath(image, self.root)
 
@@ -227,21 +238,23 @@ class ImageFolderDataModule(LightningDataModule):
     def _keep(self, name: str, loader: DataLoader[Any]) -> Iterable[Batch]:
         if name not in self._kept:
             images: Any = loader.dataset
-            mib = len(images) * 3 * self.transform.size**2 * 4 / 2**20
+            mib = len(images) * self.transform.channels * self.transform.size**2 * 4 / 2**20
             if mib > self.cache_mib:
                 return loader
             self._kept[name] = list(loader)
         return self._kept[name]
 
-    def _images(self, samples: Sequence[Sample], transform: Transform) -> Images:
-        return Images(samples, transform, self.decoded)
+    def _load(self) -> Load:
+        """What decodes an image; it travels to the loader's workers."""
+        return partial(load_image, how=self.transform) if self.decoded is None else self.decoded.load
 
     def _evaluation(self, samples: Sequence[Sample], **batching: Any) -> DataLoader[Any]:
         return self._loader(samples, self.transform.evaluate(), **batching)
 
     def _loader(self, samples: Sequence[Sample], transform: Transform, **batching: Any) -> DataLoader[Any]:
+        every = [*self.splits.train, *self.splits.held_out, *self.splits.test]
         return DataLoader(
-            self._images(samples, transform),
+            Images(samples, transform, self._load(), every),
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch_factor if self.num_workers else None,
             pin_memory=torch.cuda.is_available(),
