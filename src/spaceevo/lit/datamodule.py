@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from annotated_types import Ge
+from annotated_types import Le
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
 
 from spaceevo.artifacts import Neutral, fingerprint
+from spaceevo.artifacts.values import Amount, Count, Index, InnerShare, Seed
 from spaceevo.errors import DataError
 from spaceevo.lit.content import file_digests
 from spaceevo.lit.decoded import DecodedCache
@@ -23,6 +24,7 @@ from spaceevo.lit.transforms import Images, ImageTransform, Sample, Transform
 
 Batch = tuple[Tensor, Tensor]
 LOADING = Neutral("says how images are loaded, not which")
+Workers = Annotated[Index, Le(512)]  # Each is a process
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -88,18 +90,18 @@ class ImageFolderDataModule(LightningDataModule):
         *,
         root: Annotated[str | Path, Neutral("the images count by their content, wherever they lie")],
         transform: ImageTransform | Mapping[str, Any],
-        batch_size: Annotated[int, Ge(1)] = 64,
-        eval_batch_size: Annotated[int, Ge(1), Neutral("networks in eval mode treat each image by itself")] = 256,
-        num_workers: Annotated[int, Ge(0), LOADING] = 0,
-        prefetch_factor: Annotated[int, Ge(1), LOADING] = 2,
-        holdout: int | float = 0.04,
-        split_seed: Annotated[int, Ge(0)] = 2147483647,
-        seed: Annotated[int, Ge(0)] = 0,
-        calibration_batches: Annotated[int, Ge(1)] = 20,
-        calibration_batch_size: Annotated[int, Ge(1)] = 64,
-        cache_mib: Annotated[int, Ge(0), LOADING] = 2048,
+        batch_size: Count = 64,
+        eval_batch_size: Annotated[Count, Neutral("networks in eval mode treat each image by itself")] = 256,
+        num_workers: Annotated[Workers, LOADING] = 0,
+        prefetch_factor: Annotated[Count, LOADING] = 2,
+        holdout: Count | InnerShare = 0.04,
+        split_seed: Seed = 2147483647,
+        seed: Seed = 0,
+        calibration_batches: Count = 20,
+        calibration_batch_size: Count = 64,
+        cache_mib: Annotated[Index, LOADING] = 2048,
         decoded_cache: Annotated[str | Path | None, LOADING] = None,
-        decoded_cache_gib: Annotated[float, Ge(0), LOADING] = 200.0,
+        decoded_cache_gib: Annotated[Amount, LOADING] = 200.0,
         prepare: Callable[[Path], object] | None = None,
     ) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from PIL import Image
 from torchvision import datasets
@@ -67,6 +67,10 @@ SOURCES: dict[str, _Source] = {
 }
 
 
+Dataset = Literal["cifar10", "cifar100", "flowers102", "oxford_iiit_pet", "food101", "stanford_cars", "fgvc_aircraft"]
+"""Names in `SOURCES`."""
+
+
 class TorchvisionDataModule(ImageFolderDataModule):
     """Loads a dataset of torchvision: its training images (`trainval` where published so) and its test images.
 
@@ -81,7 +85,7 @@ class TorchvisionDataModule(ImageFolderDataModule):
     def __init__(
         self,
         *,
-        dataset: str,
+        dataset: Dataset,
         download: Annotated[bool, Neutral("fetches files, which count by their content")] = True,
         **settings: Any,
     ) -> None:

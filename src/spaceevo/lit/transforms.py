@@ -2,10 +2,9 @@
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from annotated_types import Ge, Gt, Le
 from PIL import Image
 from pydantic.dataclasses import dataclass
 from torch import Tensor
@@ -14,6 +13,7 @@ from torchvision.datasets.folder import pil_loader
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from spaceevo.artifacts.values import Pixels, Positive, Share
 from spaceevo.errors import ConfigError, DataError
 from spaceevo.lit.decoded import DecodedCache
 from spaceevo.lit.tars import TarImage
@@ -42,17 +42,13 @@ def load_image(path: str | TarImage) -> Image.Image:
     return image
 
 
-Share = Annotated[float, Ge(0), Le(1)]
-Positive = Annotated[float, Gt(0)]
-
-
 @dataclass(frozen=True, kw_only=True)
 class ImageTransform:
     """Says how images are transformed."""
 
     # height and width of what comes out, in pixels: an elastic network's largest resolution; it resizes on its device
-    size: Annotated[int, Ge(1)] = 224
-    resize: Annotated[int, Ge(1)] = 256  # length of the shorter side before the centre crop of evaluation, in pixels
+    size: Pixels = 224
+    resize: Pixels = 256  # length of the shorter side before the centre crop of evaluation, in pixels
     mean: tuple[Share, Share, Share] = (0.485, 0.456, 0.406)  # of each channel, of pixels in 0…1
     std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     crop_scale: tuple[Share, Share] = (0.08, 1.0)  # shares of the image's area that a random crop of training takes

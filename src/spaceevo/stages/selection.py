@@ -153,6 +153,10 @@ class SuperspaceJob(Job[Q]):
         description = self.settings.superspace
         return parse_description(description, source=str(description.get("name")))
 
+    def check(self) -> None:
+        """Tell faults of the superspace's description."""
+        _ = self.superspace
+
 
 class SpaceJob(SuperspaceJob[P]):
     """Works on a space, or on subnets of it."""
@@ -162,6 +166,12 @@ class SpaceJob(SuperspaceJob[P]):
         """The space and subnets asked for, or found."""
         subnet = getattr(self.settings, "subnet", None)
         return Selection(self.superspace, self.workspace, self.settings.space, subnet)
+
+    def check(self) -> None:
+        """Tell also what is wrong with a space or subnet that is asked for."""
+        super().check()
+        if self.settings.space is not None:
+            _ = self.selection.member, self.selection.subnets()
 
     def inputs(self) -> Mapping[str, Input]:
         """Return what chose the space, where none is asked for; jobs add what else they read."""
