@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spaceevo.artifacts import Layout
+from spaceevo.artifacts.values import Name
 from spaceevo.errors import ConfigError, choices
 from spaceevo.nn.loading import read_checkpoint
 from spaceevo.quant.prepare import prepare
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 class TeacherConfig:
     """Describes a teacher as `conf/teacher` does."""
 
-    name: str  # folder of its checkpoints
+    name: Name  # folder of its checkpoints
     # makes the classifier; called with `num_classes`, and with `pretrained` where `weights` is `pretrained`
     model: Callable[..., nn.Module]
     # stage name → module whose output is that stage's; also the stage before the first one that is taught

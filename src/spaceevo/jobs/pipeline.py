@@ -9,9 +9,11 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from spaceevo.artifacts import Neutral
+from spaceevo.artifacts.values import Name
 from spaceevo.errors import ConfigError
 from spaceevo.jobs.runner import run
 from spaceevo.stages.job import Job, Outcome
+from spaceevo.stages.settings import Quant
 from spaceevo.terminal import console, print_rows
 
 
@@ -20,8 +22,8 @@ class Step:
     """Names one job of the pipeline."""
 
     title: str  # shown above what it prints
-    stage: str  # the job, as `+stage=` names it
-    quant: str  # scheme of quantisation, or `off`
+    stage: Name  # the job, as `+stage=` names it
+    quant: Quant  # scheme of quantisation, or `off`
     shows: tuple[str, ...] = ()  # its figures that are shown at the end
 
 

@@ -9,14 +9,16 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from annotated_types import Ge
+from annotated_types import Le
 from pydantic.dataclasses import dataclass
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
 
 from spaceevo.artifacts import Neutral, fingerprint
+from spaceevo.artifacts.values import Amount, Count, Index, InnerShare, Seed
 from spaceevo.collectives.launcher import is_first
+from spaceevo.errors import DataError
 from spaceevo.lit.content import file_digests
 from spaceevo.lit.decoded import DecodedCache
 from spaceevo.lit.listing import Sample, Source
@@ -27,6 +29,7 @@ from spaceevo.terminal import console
 
 Batch = tuple[Tensor, Tensor]
 LOADING = Neutral("says how images are loaded, not which")
+Workers = Annotated[Index, Le(512)]  # Each is a process
 
 
 @cache
@@ -78,19 +81,19 @@ class ImageFolderDataModule(LightningDataModule):
 
     root: Annotated[Path, Neutral("the images count by their content, wherever they lie")]
     transform: ImageTransform
-    batch_size: Annotated[int, Ge(1)] = 64  # images a training batch, in each process
+    batch_size: Count = 64  # images a training batch, in each process
     # images a batch of the held-out and test splits
-    eval_batch_size: Annotated[int, Ge(1), Neutral("networks in eval mode treat each image by itself")] = 256
-    num_workers: Annotated[int, Ge(0), LOADING] = 0  # loader processes; 0 loads in this one
-    prefetch_factor: Annotated[int, Ge(1), LOADING] = 2  # batches that each of them loads ahead
-    holdout: int | float = 0.04  # held-out images: a count, or a share between 0 and 1 (at least one image)
-    split_seed: Annotated[int, Ge(0)] = 2147483647  # decides which images are held out
-    seed: Annotated[int, Ge(0)] = 0  # decides training order and augmentation
-    calibration_batches: Annotated[int, Ge(1)] = 20  # how many `calibration_images` gives
-    calibration_batch_size: Annotated[int, Ge(1)] = 64  # images in each, that is, in one pass of a calibration
-    cache_mib: Annotated[int, Ge(0), LOADING] = 2048  # largest split that is kept in memory, transformed
+    eval_batch_size: Annotated[Count, Neutral("networks in eval mode treat each image by itself")] = 256
+    num_workers: Annotated[Workers, LOADING] = 0  # loader processes; 0 loads in this one
+    prefetch_factor: Annotated[Count, LOADING] = 2  # batches that each of them loads ahead
+    holdout: Count | InnerShare = 0.04  # held-out images: a count, or a share between 0 and 1 (at least one image)
+    split_seed: Seed = 2147483647  # decides which images are held out
+    seed: Seed = 0  # decides training order and augmentation
+    calibration_batches: Count = 20  # how many `calibration_images` gives
+    calibration_batch_size: Count = 64  # images in each, that is, in one pass of a calibration
+    cache_mib: Annotated[Index, LOADING] = 2048  # largest split that is kept in memory, transformed
     decoded_cache: Annotated[Path | None, LOADING] = None  # folder of decoded images; None decodes them each time
-    decoded_cache_gib: Annotated[float, Ge(0), LOADING] = 200.0  # most that it takes
+    decoded_cache_gib: Annotated[Amount, LOADING] = 200.0  # most that it takes
     prepare: Callable[[Path], object] | None = None  # writes images to `root` if they are absent, before it is read
 
     epoch = 0  # Epoch of the next training loader, where no trainer is attached to tell it

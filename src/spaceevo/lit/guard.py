@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Gt
 from pydantic.dataclasses import dataclass
 
+from spaceevo.artifacts.values import Index, Positive, PositiveShare
 from spaceevo.errors import SpaceEvoError
 
 MEMORY = 0.98  # Decay of the running mean a loss is compared with
@@ -19,9 +20,9 @@ class Guard:
     # `stop` ends the run with the last finished epoch kept; `rollback` returns to it and goes on with smaller rates
     action: Literal["stop", "rollback"] = "stop"
     # a loss this many times its running mean has exploded; None looks at non-finite losses only
-    explodes_at: Annotated[float, Gt(1)] | None = None
-    rate_factor: Annotated[float, Gt(0), Le(1)] = 0.5  # of the learning rates after each rollback
-    attempts: Annotated[int, Ge(0)] = 3  # rollbacks before the run stops after all
+    explodes_at: Annotated[Positive, Gt(1)] | None = None
+    rate_factor: PositiveShare = 0.5  # of the learning rates after each rollback
+    attempts: Index = 3  # rollbacks before the run stops after all
 
 
 class DivergenceError(SpaceEvoError):

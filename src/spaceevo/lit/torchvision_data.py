@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from PIL import Image
 from pydantic.dataclasses import dataclass
@@ -70,6 +70,10 @@ SOURCES: dict[str, _Dataset] = {
 }
 
 
+Dataset = Literal["cifar10", "cifar100", "flowers102", "oxford_iiit_pet", "food101", "stanford_cars", "fgvc_aircraft"]
+"""Names in `SOURCES`."""
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class TorchvisionDataModule(ImageFolderDataModule):
     """Loads a dataset of torchvision: its training images (`trainval` where published so) and its test images.
@@ -77,7 +81,7 @@ class TorchvisionDataModule(ImageFolderDataModule):
     Nothing is held out: the test images serve as `held_out` too.
     """
 
-    dataset: str  # one of `SOURCES`
+    dataset: Dataset
     # whether torchvision may fetch the files that `root` lacks, if that is `place`
     download: Annotated[bool, Neutral(FETCHES)] = True
     place: Annotated[Path, Neutral(FETCHES)] = Path("data/torchvision")  # the one `root` that it fetches to

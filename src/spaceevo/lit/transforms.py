@@ -3,10 +3,9 @@
 import random
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from annotated_types import Ge, Gt, Le
 from PIL import Image
 from pydantic.dataclasses import dataclass
 from torch import Tensor
@@ -14,6 +13,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from spaceevo.artifacts.values import Pixels, Positive, Share
 from spaceevo.errors import ConfigError
 from spaceevo.lit.broken import NAMED, BrokenImageError, cannot_be_read
 from spaceevo.lit.listing import Sample, Source
@@ -34,17 +34,13 @@ def load_image(path: Source, how: Reading = CAREFUL) -> Image.Image:
         raise cannot_be_read([path], str(error) or type(error).__name__) from error
 
 
-Share = Annotated[float, Ge(0), Le(1)]
-Positive = Annotated[float, Gt(0)]
-
-
 @dataclass(frozen=True, kw_only=True)
 class ImageTransform(Reading):
     """Says how images are read and transformed."""
 
     # height and width of what comes out, in pixels: an elastic network's largest resolution; it resizes on its device
-    size: Annotated[int, Ge(1)] = 224
-    resize: Annotated[int, Ge(1)] = 256  # length of the shorter side before the centre crop of evaluation, in pixels
+    size: Pixels = 224
+    resize: Pixels = 256  # length of the shorter side before the centre crop of evaluation, in pixels
     channels: Literal[1, 3] = 3  # of what comes out: RGB, or grey by Pillow's luma
     mean: tuple[Share, ...] = (0.485, 0.456, 0.406)  # of each channel, of pixels in 0…1
     std: tuple[Positive, ...] = (0.229, 0.224, 0.225)

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spaceevo.artifacts import Neutral, fingerprint
+from spaceevo.artifacts.values import Channels, Name
 from spaceevo.errors import ConfigError, TableError, choices
 from spaceevo.latency.fastest import fastest_subnet
 from spaceevo.latency.predictor import BlockLatency, FixedLatency
@@ -47,11 +48,11 @@ class Platform:
 
     def __init__(
         self,
-        name: str,
+        name: Name,
         table: Annotated[str, WHERE],
         fixed_latency_ms: FixedLatency = None,
-        unknown_blocks: str = "error",
-        packed_channels: int | None = None,
+        unknown_blocks: Literal["error", "fitted", "auto", "measure"] = "error",
+        packed_channels: Channels | None = None,
     ) -> None:
         if unknown_blocks not in self.unknown_choices:
             allowed = choices(self.unknown_choices)

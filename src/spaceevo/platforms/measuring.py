@@ -4,8 +4,9 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol
 
+from spaceevo.artifacts.values import Channels, Name
 from spaceevo.latency.predictor import FixedLatency
 from spaceevo.latency.table import LatencyTable
 from spaceevo.platforms.base import WHERE, Platform, log
@@ -66,14 +67,14 @@ class MeasuringPlatform(Platform):
 
     def __init__(
         self,
-        name: str,
-        runtime: str,
-        superspace: str,
+        name: Name,
+        runtime: Name,
+        superspace: Name,
         cache: Annotated[str, WHERE],
         table: Annotated[str | None, WHERE] = None,
         fixed_latency_ms: FixedLatency = None,
-        unknown_blocks: str = "auto",
-        packed_channels: int | None = None,
+        unknown_blocks: Literal["auto", "measure", "fitted"] = "auto",
+        packed_channels: Channels | None = None,
         place: Place | None = None,
     ) -> None:
         self.runtime = runtime_named(runtime)

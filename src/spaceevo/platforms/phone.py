@@ -6,8 +6,9 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
+from spaceevo.artifacts.values import Channels, Index, Name, Seed
 from spaceevo.errors import ConfigError
 from spaceevo.latency.predictor import FixedLatency
 from spaceevo.platforms.base import WHERE
@@ -103,19 +104,20 @@ class AndroidPhone(MeasuringPlatform):
 
     def __init__(
         self,
-        name: str,
-        superspace: str,
+        name: Name,
+        superspace: Name,
         cache: Annotated[str, WHERE],
         benchmark_model: str,
         folder: str,
-        serial: str | None = None,
-        taskset: str | None = None,
+        serial: str | Seed | None = None,
+        taskset: Name | Index | None = None,
         table: Annotated[str | None, WHERE] = None,
         fixed_latency_ms: FixedLatency = None,
-        unknown_blocks: str = "auto",
-        packed_channels: int | None = 1,
+        unknown_blocks: Literal["auto", "measure", "fitted"] = "auto",
+        packed_channels: Channels | None = 1,
     ) -> None:
-        phone = Phone(None if serial is None else str(serial), folder, benchmark_model, taskset)
+        texts = [None if value is None else str(value) for value in (serial, taskset)]  # YAML reads digits as numbers
+        phone = Phone(texts[0], folder, benchmark_model, texts[1])
         super().__init__(
             name, "litert", superspace, cache, table, fixed_latency_ms, unknown_blocks, packed_channels, phone
         )

@@ -10,6 +10,7 @@ from typing import Annotated
 import torch
 
 from spaceevo.artifacts import Component, Neutral
+from spaceevo.errors import ConfigError, nearest
 from spaceevo.lit.block_kd import BlockKdModule, Student
 from spaceevo.lit.module import MultiPassModule
 from spaceevo.lit.training import Figures, Trainee
@@ -42,6 +43,15 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
     name = "block_kd"
     main_figure = "mean_max_nsr"
     teacher = Made[TeacherConfig]()
+
+    def check(self) -> None:
+        """Tell also names of blocks and stages that the superspace does not have."""
+        super().check()
+        stages = {name for name, _ in self.blocks.values()} | {stage.name for stage in self.superspace.searched}
+        for name in self.settings.lr_by_stage.keys() - stages:
+            raise ConfigError(
+                f"recipe.lr_by_stage: {name} is no stage that is distilled; allowed: {nearest(name, stages)}"
+            )
 
     @cached_property
     def _trained_teacher(self) -> Teacher:

@@ -7,11 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Ge
-from pydantic import FiniteFloat
 from rich.progress import Progress, TaskID
 
 from spaceevo.artifacts import Component, Neutral, file_hash, fingerprint
+from spaceevo.artifacts.values import Amount
 from spaceevo.errors import ConfigError, MissingArtifactError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.nn.loading import read_checkpoint
@@ -45,7 +44,7 @@ class BlockLutRecipe:
     evaluation_batches: Count  # batches of images for its loss
     evaluation_batch_size: Count  # images in each of the latter
     # MiB of the teacher's features kept in memory
-    cache_mib: Annotated[FiniteFloat, Ge(0), Neutral("says where features lie, not which")]
+    cache_mib: Annotated[Amount, Neutral("says where features lie, not which")]
     variance_of: VarianceOf  # whose variance the loss is relative to
 
 
@@ -71,6 +70,11 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
     data = Made[ImageFolderDataModule]()
     teacher = Made[TeacherConfig]()
     platform = Made[Platform]()
+
+    def check(self) -> None:
+        """Tell also names of blocks and windows that the superspace does not have."""
+        super().check()
+        _ = self.blocks
 
     @property
     def int8(self) -> bool:

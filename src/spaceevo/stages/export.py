@@ -10,6 +10,7 @@ from annotated_types import Ge, Le
 from pydantic import FiniteFloat
 
 from spaceevo.artifacts import write_csv
+from spaceevo.artifacts.values import Amount
 from spaceevo.errors import ConfigError, ExportError
 from spaceevo.export.bundle import PRECISIONS, save_bundle
 from spaceevo.export.gate import Gate, asked_formats, top1
@@ -43,7 +44,7 @@ class ExportRecipe:
     packed_channels: Count | None
     preprocessing: Literal["inside", "outside"]  # `inside` lets the files take pixels and normalise them
     min_agreement: Annotated[FiniteFloat, Ge(0), Le(100)]  # images with the trained network's top-1, in percent
-    max_mean_difference: Annotated[FiniteFloat, Ge(0)]  # mean difference of logits over their standard deviation
+    max_mean_difference: Amount  # mean difference of logits over their standard deviation
     allow_float: bool  # whether INT8 files may compute in float
     calibration_images: Count  # for the ranges that a network under `published` lacks
     repeats: Count  # timings; the least counts
@@ -80,7 +81,6 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
 
     def inputs(self) -> Mapping[str, Input]:
         """Return the images, and the subnet's own checkpoint; or supernets, and what was found and kept."""
-        self._check_settings()
         settings = self.settings
         found = {"images": images_input(self.data)}
         if self.given is not None and settings.checkpoint is not None:
@@ -92,8 +92,9 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         kept = {of: self.extraction.kept(spec, int8=of == "int8") for of in PRECISIONS}
         return found | {f"kept_{of}": file_input(file) for of, file in kept.items() if file is not None}
 
-    def _check_settings(self) -> None:
-        """Tell faults before anything takes long."""
+    def check(self) -> None:
+        """Tell also what cannot be exported."""
+        super().check()
         asked = self.settings.subnet
         if not self.settings.int8:
             raise ExportError("quant=off has no INT8 weights to export; use quant=deploy or quant=published")

@@ -169,6 +169,9 @@ class Job(ABC, Generic[S]):
         self.settings = settings
         self.workspace = workspace
 
+    def check(self) -> None:
+        """Raise where settings do not fit together, before anything is looked at; jobs add what they can tell."""
+
     def inputs(self) -> Mapping[str, Input]:
         """Return what the job reads besides its settings; a change makes its result out of date."""
         return {}

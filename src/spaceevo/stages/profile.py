@@ -6,12 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Annotated
-
-from annotated_types import Ge
-from pydantic import FiniteFloat
 
 from spaceevo.artifacts import Component, fingerprint, write_csv
+from spaceevo.artifacts.values import Amount
 from spaceevo.errors import ConfigError, choices
 from spaceevo.latency.accuracy import PredictionError
 from spaceevo.latency.kernels import fit_kernels
@@ -43,7 +40,7 @@ class ProfileRecipe:
     unseen: Count  # networks measured whole, of other spaces, for the error
     passes: Count  # through everything, at most
     # of profiling that no pass is begun to exceed; None sets no limit
-    cpu_seconds: Annotated[FiniteFloat, Ge(0)] | None
+    cpu_seconds: Amount | None
     repeats: Count  # timings in a pass
 
 

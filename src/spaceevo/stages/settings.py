@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, MinLen
-from pydantic import FiniteFloat
+from annotated_types import MinLen
 
 from spaceevo.artifacts import Component
+from spaceevo.artifacts.values import Count as Count
+from spaceevo.artifacts.values import Index as Index
+from spaceevo.artifacts.values import Name
+from spaceevo.artifacts.values import Positive as Positive
+from spaceevo.artifacts.values import Seed as Seed
 from spaceevo.errors import ConfigError, choices
 
-Count = Annotated[int, Ge(1)]
-Index = Annotated[int, Ge(0)]
-Seed = Index
-Positive = Annotated[FiniteFloat, Gt(0)]
 Quant = Literal["off", "deploy", "published"]
 
 Texts = str | tuple[str, ...] | None  # One text, several, or none
@@ -82,4 +82,4 @@ class SupernetSettings(NetworkSettings, SpaceSettings):
     # the supernet's weights, ours or released, or a subnet's own; None takes what was trained here
     checkpoint: Path | None
     weights: Literal["trained", "random"]  # `random` takes a network that was never trained
-    model: str | None  # name of the published supernet whose released file may be taken
+    model: Name | None  # name of the published supernet whose released file may be taken
