@@ -85,7 +85,7 @@ def _is_skipped(job: Job[Any], previous: StageResult | None, states: Mapping[str
         return skipped
     from spaceevo.collectives.sharing import first_decides  # jobs that build no network start without torch
 
-    return first_decides(f"skip {job.name}", skipped)
+    return first_decides(skipped)
 
 
 def make_job(config: DictConfig) -> Job[Any]:
