@@ -88,6 +88,8 @@ class ImageFolderDataModule(LightningDataModule):
     prefetch_factor: Annotated[Count, LOADING] = 2  # batches that each of them loads ahead
     holdout: Count | InnerShare = 0.04  # held-out images: a count, or a share between 0 and 1 (at least one image)
     split_seed: Seed = 2147483647  # decides which images are held out
+    train_images: Count | None = None  # most that are trained on
+    test_images: Count | None = None  # most that are held out, and most that are tested on
     seed: Seed = 0  # decides training order and augmentation
     calibration_batches: Count = 20  # how many `calibration_images` gives
     calibration_batch_size: Count = 64  # images in each, that is, in one pass of a calibration
@@ -110,7 +112,7 @@ class ImageFolderDataModule(LightningDataModule):
     def splits(self) -> Splits:
         """The files of each split, read on first use and then told in one line; see `read_splits` for faults."""
         self.prepare_data()
-        splits = self._read_splits()
+        splits = self._read_splits().at_most(self.train_images, self.test_images)
         if is_first():
             _say_once(str(splits))
         return splits

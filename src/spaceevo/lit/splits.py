@@ -38,6 +38,12 @@ class Splits:
     test: Sequence[Sample]
     notes: tuple[str, ...] = ()  # what was taken for what, and what was passed over
 
+    def at_most(self, train: int | None, test: int | None) -> "Splits":
+        """Keep at most so many images of the training split, and of each of the others, spread evenly over it."""
+        held_out = _spread(self.held_out, test)
+        tested = held_out if self.test is self.held_out else _spread(self.test, test)
+        return Splits(self.classes, self.train[:train], held_out, tested, self.notes)
+
     def __str__(self) -> str:
         """Tell them in one line."""
         parts = {"train": self.train, "held out": self.held_out, "test": self.test}
@@ -71,16 +77,20 @@ def read_splits(root: Path, holdout: int | float, split_seed: int) -> Splits:
     train = found.pop(TRAIN)
     _check_classes(train)
     tested = {split: _relabelled(part, train) for split, part in found.items()}
-    order = torch.randperm(len(train.samples), generator=torch.Generator().manual_seed(split_seed)).tolist()
-    samples = [train.samples[index] for index in order]
-    count = 0 if len(tested) == 2 else _held_out_count(holdout, len(samples))
-    held_out = tested[VAL] if len(tested) == 2 else samples[:count]
+    samples, held_out = hold_out(train.samples, 0 if len(tested) == 2 else holdout, split_seed)
+    if len(tested) == 2:
+        held_out = tested[VAL]
     test = tested.get(TEST, tested.get(VAL, held_out))
     for part in (train, *found.values()):
         passed_over += part.passed_over
     roles = f"held out is {found[VAL].source.name}" if len(tested) == 2 else f"held out of {train.source.name}"
     notes = _notes(roles, train, found.get(TEST, found.get(VAL)), passed_over)
-    return Splits(tuple(train.classes), samples[count:], held_out, test, notes)
+    return Splits(tuple(train.classes), samples, held_out, test, notes)
+
+
+def _spread(samples: Sequence[Sample], most: int | None) -> Sequence[Sample]:
+    count = len(samples)
+    return samples if most is None or count <= most else [samples[index * count // most] for index in range(most)]
 
 
 def _notes(roles: str, train: Listing, tested: Listing | None, passed_over: Counter[str]) -> tuple[str, ...]:
@@ -179,6 +189,14 @@ def _relabelled(part: Listing, train: Listing) -> list[Sample]:
         raise DataError(f"{shown(part.source)} holds no image; add some or remove it")
     labels = [train.classes.index(name) for name in part.classes]
     return [(image, labels[label]) for image, label in part.samples]
+
+
+def hold_out(samples: Sequence[Sample], holdout: int | float, split_seed: int) -> tuple[list[Sample], list[Sample]]:
+    """Return images to train on and held-out ones, in an order that `split_seed` decides; 0 holds none out."""
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(split_seed)).tolist()
+    count = _held_out_count(holdout, len(samples)) if holdout else 0
+    shuffled = [samples[index] for index in order]
+    return shuffled[count:], shuffled[:count]
 
 
 def _held_out_count(holdout: int | float, total: int) -> int:

@@ -41,7 +41,10 @@ def superspaces() -> list[str]:
 
 @lru_cache(maxsize=32)
 def _load(file: Path, modified_ns: int) -> Superspace:
-    return parse_description(yaml.safe_load(file.read_text(encoding="utf-8")), source=str(file))
+    description = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if isinstance(description, dict):
+        description.pop("defaults", None)  # of Hydra: images, teacher and recipe of the superspace
+    return parse_description(description, source=str(file))
 
 
 def superspace(name: str) -> Superspace:
