@@ -201,12 +201,11 @@ def test_many_broken_images_are_listed_in_a_file(tmp_path: Path) -> None:
     assert {*listed} < {str(path) for path in root.rglob("*.png")}
 
 
-def test_files_that_cannot_be_opened_are_named_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_cannot_be_opened_are_named_before_any_work(tmp_path: Path) -> None:
     data = module(write(tmp_path / "images", *both("train")))
     data.setup()
     for name in ("train/a/0.png", "train/b/1.png"):
         (data.root / name).unlink()
-    with pytest.raises(
-        BrokenImageError, match=r"^image \S+a/0\.png cannot be read \(No such .+\), nor can 1 more: b/1\.png"
-    ):
+    match = r"^image \S+(a/0|b/1)\.png cannot be read \(No such .+\), nor can 1 more: (b/1|a/0)\.png; replace"
+    with pytest.raises(BrokenImageError, match=match):
         _ = data.content_hash

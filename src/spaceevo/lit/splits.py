@@ -146,7 +146,8 @@ def _by_split(root: Path, paths: Sequence[Path]) -> dict[str, Path]:
 def _check_level(root: Path, folders: Sequence[Path]) -> None:
     """Raise a `DataError` where the folders of a root look like splits or data sets, and not like classes."""
     if not folders:
-        raise DataError(f"{shown(root)} holds no class folders; expected {LAYOUT}")
+        held = choices((shown(path.name) for path in sorted(root.iterdir())), limit=3) or "nothing"
+        raise DataError(f"{shown(root)} holds no class folders; expected {LAYOUT}; it holds {held}")
     inside = {path: Folder(path) for path in folders}
     for path, folder in inside.items():
         deep = any(split_of(entry.name) == TRAIN and Folder(Path(entry.path)).folders for entry in folder.folders)
