@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,9 +98,14 @@ def _notes(roles: str, train: Listing, tested: Listing | None, passed_over: Coun
     notes = [f"{roles}, tested on {shown(tested.source.name) if tested else 'the same'}"]
     if tested and (without := sorted({*train.classes} - {*tested.classes})):
         notes.append(f"no test image of {choices(map(shown, without), limit=3)}")
-    if passed_over:
-        reasons = ", ".join(f"{count} {why}" for why, count in passed_over.most_common(6))
-        notes.append(f"{passed_over.total()} files passed over ({reasons})")
+    counts, endings = Counter[str](), defaultdict[str, list[str]](list)
+    for why, count in passed_over.most_common():
+        kind, _, ending = why.partition(":")
+        counts[kind] += count
+        endings[kind] += [ending.strip()] if ending else []
+    if counts:
+        reasons = [": ".join([f"{counts[kind]} {kind}", *filter(None, [choices(endings[kind], 5)])]) for kind in counts]
+        notes.append(f"{counts.total()} files passed over ({', '.join(reasons)})")
     return tuple(notes)
 
 
@@ -126,7 +131,7 @@ def _find(root: Path, passed_over: Counter[str]) -> dict[str, Path]:
             f"{shown(root)}: {choices(p.name for p in found.values())} are one; training images test nothing"
         )
     passed_over += top.passed_over
-    passed_over["not images (.tar)"] -= sum(path in tars for path in found.values())
+    passed_over["not images: .tar"] -= sum(path in tars for path in found.values())
     passed_over["outside of the splits"] += len(top.images) + sum(path not in found.values() for path in folders)
     return found
 
@@ -151,7 +156,8 @@ def _by_split(root: Path, paths: Sequence[Path]) -> dict[str, Path]:
 def _check_level(root: Path, folders: Sequence[Path]) -> None:
     """Raise a `DataError` where the folders of a root look like splits or data sets, and not like classes."""
     if not folders:
-        raise DataError(f"{shown(root)} holds no class folders; expected {LAYOUT}")
+        held = choices((shown(path.name) for path in sorted(root.iterdir())), limit=3) or "nothing"
+        raise DataError(f"{shown(root)} holds no class folders; expected {LAYOUT}; it holds {held}")
     inside = {path: Folder(path) for path in folders}
     for path, folder in inside.items():
         deep = any(split_of(entry.name) == TRAIN and Folder(Path(entry.path)).folders for entry in folder.folders)
