@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from spaceevo.errors import SpaceEvoError
+from spaceevo.jobs.trust import check_folders
 from spaceevo.space.description import conf_folder, superspaces
 from spaceevo.space.published import published_models
 
@@ -78,6 +79,7 @@ def main() -> None:
     sys.argv[1:] = map(_quoted, sys.argv[1:])
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing, and the line is ours to write
     try:
+        check_folders(sys.argv[1:])
         with nullcontext() if show_all else _only_our_line():
             _print_stages() if len(sys.argv) == 1 else _task()
         sys.stdout.flush()
