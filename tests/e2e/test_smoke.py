@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.models import trained_supernet
-from spaceevo.nn.subnets import save_subnet
 from spaceevo.nn.supernet import Supernet
 from spaceevo.space.description import parse_space
 from tests.jobs.conftest import RunJob
@@ -29,9 +29,8 @@ def test_training_from_the_teacher_to_a_finetuned_subnet(tiny: RunJob, tmp_path:
     (trained,) = result.outputs.values()
     supernet: Supernet = trained_supernet(member, "deploy", Path(trained), int8=True, command="")
     subnet = tmp_path / "subnet.pth"
-    save_subnet(
-        subnet, supernet.extract(member.smallest), member, member.smallest, tuple(map(str, range(10))), "deploy"
-    )
+    meta = CheckpointMeta(SPACE, str(member.smallest), classes=tuple("0123456789"), quant="deploy")
+    save_checkpoint(subnet, supernet.extract(member.smallest), meta)
     result = tiny("finetune", f"checkpoint={subnet}")
     assert result.figures["classes"] == 4
     assert 0 <= result.figures["finetune_int8_top1"] <= 100

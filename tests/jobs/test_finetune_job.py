@@ -18,7 +18,7 @@ from spaceevo.lit.finetune import FinetuneModule
 from spaceevo.lit.module import MultiPassModule
 from spaceevo.lit.training import Figures, Trainee, Training
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
-from spaceevo.nn.subnets import read_subnet, save_subnet
+from spaceevo.nn.subnets import read_subnet
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.prepare import quantizers, set_quant
 from spaceevo.quant.quantizer import quant_scheme
@@ -63,7 +63,8 @@ def start(tmp_path: Path, pixels: Tensor) -> Callable[[str], Path]:
         found = Network.fixed(MEMBER, SPEC, quant_scheme("deploy" if quant == "off" else quant))
         set_quant(found, quant != "off")
         found(pixels)
-        save_subnet(tmp_path / "start.pth", found.eval(), MEMBER, SPEC, tuple("0123456789"), quant)
+        meta = CheckpointMeta(str(MEMBER), str(SPEC), classes=tuple("0123456789"), quant=quant)
+        save_checkpoint(tmp_path / "start.pth", found.eval(), meta)
         return tmp_path / "start.pth"
 
     return write
@@ -162,7 +163,7 @@ def test_what_was_trained_is_written_down(
     assert SubnetSpec.parse(made.trainee.meta.subnet) == SPEC
     words = shlex.split(made.outcome.next_command)
     assert {"+stage=export", f"checkpoint={target}", f"data.root={images}", "quant=deploy"} < set(words)
-    save_subnet(target, made.network, MEMBER, SPEC, CLASSES, "deploy")
+    save_checkpoint(target, made.network, made.trainee.meta)
     assert read_subnet(target, DIGITS, "").member.superspace.num_classes == len(CLASSES)
 
 

@@ -160,10 +160,11 @@ def test_a_look_up_gives_what_is_allowed() -> None:
 
 
 def refused(config: DictConfig, key: str, value: object) -> str:
-    changed = copy.deepcopy(config)
-    OmegaConf.update(changed, key, value, force_add=True)
+    before = OmegaConf.select(config, key)
+    OmegaConf.update(config, key, value, force_add=True)
     with pytest.raises(ConfigError) as caught:
-        job_type(changed)
+        job_type(config)
+    OmegaConf.update(config, key, before, merge=False)
     return str(caught.value)
 
 

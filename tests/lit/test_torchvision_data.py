@@ -4,6 +4,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,9 +110,10 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def module(dataset: str, root: Path, download: bool = False) -> TorchvisionDataModule:
+def module(dataset: str, root: Path, **settings: Any) -> TorchvisionDataModule:
     transform = ImageTransform(size=SIZE, resize=SIZE, mean=(0, 0, 0), std=(1, 1, 1), crop_scale=(1.0, 1.0), flip=False)
-    return TorchvisionDataModule(dataset=dataset, root=root, download=download, transform=transform, batch_size=2)
+    settings = {"download": False, **settings}
+    return TorchvisionDataModule(dataset=dataset, root=root, transform=transform, batch_size=2, **settings)
 
 
 def test_every_dataset_has_a_format_here() -> None:
@@ -149,7 +151,16 @@ def test_a_failed_download_says_where_the_files_go(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", fail)
     with pytest.raises(DataError, match=r"cannot be fetched \(no network\); put its files there as .*CIFAR10 lays"):
-        module("cifar10", tmp_path, download=True).setup()
+        module("cifar10", tmp_path, download=True, place=tmp_path).setup()
+
+
+def test_nothing_is_fetched_to_a_folder_of_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch = "torchvision.datasets.cifar.download_and_extract_archive"
+    monkeypatch.setattr(fetch, lambda *_, **__: pytest.fail("fetched"))
+    for root in (tmp_path, tmp_path / "misspelt"):
+        with pytest.raises(DataError, match=rf"cifar10 in data\.root {root} is not there .* data\.place=…"):
+            module("cifar10", root, download=True).setup()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_dataset_names_the_allowed(tmp_path: Path) -> None:

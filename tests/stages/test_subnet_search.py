@@ -100,6 +100,7 @@ def test_each_limit_has_its_subnet(
     assert Path(result.outputs["picture"]).stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_every_shown_subnet_is_extracted(
     run_stage: RunStage, compose: Compose, world: World, given: list[str], limits: list[float]
 ) -> None:
@@ -149,6 +150,7 @@ def test_evaluations_last_as_long_as_what_decides_them(
     assert len(logs()) == 3
 
 
+@pytest.mark.slow
 def test_several_platforms_share_the_evaluations(
     run_stage: RunStage, world: World, given: list[str], limits: list[float]
 ) -> None:

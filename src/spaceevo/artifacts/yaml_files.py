@@ -9,6 +9,7 @@ from spaceevo.artifacts.files import Plain
 from spaceevo.errors import ConfigError
 
 MOST_BYTES = 100_000  # A description takes some thousands; PyYAML reads 100 kB a second
+MOST_DIGITS = 100
 MOST_NESTED = 50  # Brackets within brackets
 MOST_VALUES = 100_000  # Each is counted as often as aliases repeat it
 
@@ -40,6 +41,8 @@ def read_yaml(path: Path) -> Plain:
 
 def _values(node: yaml.Node, known: dict[int, int]) -> int:
     """Count the values below a node, those of aliases once more each time."""
+    if node.tag.endswith(":int") and len(node.value) > MOST_DIGITS:
+        raise ValueError(f"it has a number of {len(node.value)} digits; allowed: {MOST_DIGITS}")
     if id(node) not in known:
         known[id(node)] = MOST_VALUES + 1  # what contains itself has no end
         children = [] if isinstance(node, yaml.ScalarNode) else node.value

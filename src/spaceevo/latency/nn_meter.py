@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
+from unittest.mock import patch
 
 import numpy as np
 import yaml
@@ -34,26 +35,18 @@ class KernelPredictor(Protocol):
 
     def predict(self, features: list[tuple[float, ...]], /) -> Sequence[float] | NDArray[np.float64]:
         """Predict the latency in ms of kernels with these features."""
-        ...
 
 
 def import_nn_meter(state: Path) -> ModuleType:
     """Import nn-Meter, keeping its settings and data in `state`; raises `MissingExtraError` where it is absent."""
-    home = os.environ.get("HOME")
     state.mkdir(parents=True, exist_ok=True)
-    os.environ["HOME"] = str(state)
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with patch.dict(os.environ, HOME=str(state)), warnings.catch_warnings(action="ignore"):
             import nn_meter
             from nn_meter.predictor.utils import load_config_file
             from nn_meter.utils.nn_meter_cli import registry  # noqa: F401  (finds the folder when imported, too)
     except ImportError as error:
         raise MissingExtraError("nn-meter", "nn-meter") from error
-    finally:
-        if home is None:
-            del os.environ["HOME"]
-        else:
-            os.environ["HOME"] = home
     logging.getLogger("nn-Meter").setLevel(logging.ERROR)
     load_config_file("predictors.yaml")  # writes the settings that registering needs
     module: ModuleType = nn_meter

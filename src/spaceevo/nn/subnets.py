@@ -1,11 +1,10 @@
 """Checkpoints of single subnets: they stand alone, without their supernet."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from spaceevo.errors import CheckpointError, choices
-from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
+from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.quantizer import DEPLOY, quant_scheme
@@ -25,39 +24,8 @@ class Subnet(NamedTuple):
     meta: CheckpointMeta  # everything that was kept beside the weights
 
 
-def save_subnet(
-    path: Path,
-    network: Network,
-    member: SpaceMember,
-    spec: SubnetSpec,
-    classes: Sequence[str],
-    quant: str,
-    fingerprint: str = "",
-) -> None:
-    """Write an extracted network as a checkpoint that needs no supernet.
-
-    Args:
-        path: the file to write.
-        network: the network.
-        member: its space.
-        spec: the subnet.
-        classes: names of the classes, by label.
-        quant: scheme of its weights, or `off`.
-        fingerprint: hash of the weights and images that it comes from.
-    """
-    meta = CheckpointMeta(
-        space=str(member), subnet=str(spec), classes=tuple(classes), quant=quant, fingerprint=fingerprint
-    )
-    save_checkpoint(path, network, meta)
-
-
-def holds_subnet(path: Path) -> bool:
-    """Tell whether a file is a subnet's own checkpoint, not a supernet's."""
-    return bool(read_checkpoint(path, "subnet or supernet").meta.subnet)
-
-
 def read_subnet(path: Path, superspace: Superspace, command: str) -> Subnet:
-    """Read what `save_subnet` wrote, or any checkpoint that says as much of its weights; `command` makes such a file.
+    """Read any checkpoint that says that its weights are a subnet's; `command` makes such a file.
 
     Raises:
         CheckpointError: the file is broken, or is no subnet's.

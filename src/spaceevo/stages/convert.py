@@ -102,7 +102,7 @@ class ConvertJob(SpaceJob[ConvertSettings]):
         return PUBLISHED if self.released.int8 else DEPLOY
 
     def _supernet(self) -> Converted:
-        member = self.selection.member
+        member = self.member
         target = self.workspace.layout.supernet(str(member), self.released.int8)
         return Converted(Supernet(member, self._scheme.name), target, CheckpointMeta(space=str(member)))
 

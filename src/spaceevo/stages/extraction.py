@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,11 +12,11 @@ import torch
 
 from spaceevo.artifacts import Front, Plain, fingerprint
 from spaceevo.errors import ExportError, choices
-from spaceevo.lit.datamodule import ImageFolderDataModule
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.deployable import make_deployable
 from spaceevo.nn.evaluate import calibrate_subnet
 from spaceevo.nn.loading import read_checkpoint
-from spaceevo.nn.subnets import Subnet, read_subnet, save_subnet
+from spaceevo.nn.subnets import Subnet, read_subnet
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.prepare import set_quant
@@ -24,7 +24,8 @@ from spaceevo.quant.program import Program
 from spaceevo.runtimes.preprocessing import Preprocessing
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember
-from spaceevo.stages.selection import SupernetSource
+from spaceevo.stages.selection import SupernetBasedJob
+from spaceevo.stages.settings import SupernetSettings
 
 DECIDING = ("superspace.", "data.")
 """Settings that decide, besides the supernet's weights and the images, what a subnet computes."""
@@ -34,33 +35,33 @@ DECIDING = ("superspace.", "data.")
 class Extraction:
     """Takes subnets out of a supernet, batch norm recalibrated on the calibration images."""
 
-    source: SupernetSource  # the supernet
-    data: ImageFolderDataModule  # the images
-    identity: Mapping[str, Plain]  # settings of the job by dotted name
+    job: SupernetBasedJob[SupernetSettings]  # whose supernet, images and settings
 
     def fingerprint(self, int8: bool) -> str:
         """Hash all that decides what a subnet computes: the supernet's weights, the images, how these are prepared."""
-        settings = {name: value for name, value in self.identity.items() if name.startswith(DECIDING)}
-        weights: Plain = [read.state(None) for read in self.source.input(int8).values()]
-        weights = weights or f"random {self.source.settings.seed}"
-        quant = self.source.settings.quant if int8 else "off"
-        return fingerprint([settings, str(self.source.selection.member), quant, weights, self.data.content_hash])
+        job = self.job
+        settings = {name: value for name, value in job.identity.items() if name.startswith(DECIDING)}
+        weights: Plain = [read.state(None) for read in job.supernet_inputs(int8).values()]
+        weights = weights or f"random {job.settings.seed}"
+        quant = job.settings.quant if int8 else "off"
+        return fingerprint([settings, str(job.member), quant, weights, job.data.content_hash])
 
     def extract(self, supernet: Supernet, spec: SubnetSpec) -> Network:
         """Recalibrate a subnet and copy it out of its supernet."""
-        calibrate_subnet(supernet, spec, self.data.calibration_images())
+        calibrate_subnet(supernet, spec, self.job.data.calibration_images())
         return supernet.extract(spec).cpu()
 
     def save(self, path: Path, supernet: Supernet, spec: SubnetSpec, *, int8: bool) -> Network:
         """Extract a subnet into a checkpoint that needs no supernet; return it."""
-        network, quant = self.extract(supernet, spec), self.source.settings.quant if int8 else "off"
-        member, classes = self.source.selection.member, self.data.classes
-        save_subnet(path, network, member, spec, classes, quant, self.fingerprint(int8))
+        network, job = self.extract(supernet, spec), self.job
+        quant, classes = job.settings.quant if int8 else "off", job.data.classes
+        meta = CheckpointMeta(str(job.member), str(spec), classes=classes, quant=quant)
+        save_checkpoint(path, network, replace(meta, fingerprint=self.fingerprint(int8)))
         return network
 
     def kept(self, spec: SubnetSpec, *, int8: bool) -> Path | None:
         """Find the checkpoint of a subnet that the last search kept; None where it was of other weights or images."""
-        file = self.source.selection.front_file
+        file = self.job.front_file
         for row in Front.read(file).front if file.exists() else ():
             path = Path((row.int8_file if int8 else row.fp32_file) or "")
             if row.subnet == str(spec) and path.is_file():
@@ -74,10 +75,10 @@ class Extraction:
         Raises:
             MissingArtifactError: the supernet has not been trained; names the command.
         """
-        path, selection = self.kept(spec, int8=int8), self.source.selection
+        path, job = self.kept(spec, int8=int8), self.job
         if path is None:
-            return self.extract(self.source.supernet(int8), spec)
-        return read_subnet(path, selection.superspace, selection.workspace.commands("subnet_search")).network
+            return self.extract(job.supernet(int8), spec)
+        return read_subnet(path, job.superspace, job.workspace.commands("subnet_search")).network
 
 
 @dataclass(frozen=True)
@@ -113,15 +114,15 @@ class Subject:
     @classmethod
     def extracted(cls, extraction: Extraction, spec: SubnetSpec, calibration_images: int) -> Subject:
         """Take a subnet out of its supernets; so many images give it the ranges that one under `published` lacks."""
-        source = extraction.source
+        job = extraction.job
         trained = int8 = extraction.network(spec, int8=True)
         ranges = ""
-        if source.settings.quant == "published":
-            images = torch.cat(list(extraction.data.calibration_images()))[:calibration_images]
+        if job.settings.quant == "published":
+            images = torch.cat(list(job.data.calibration_images()))[:calibration_images]
             int8, calibrated = make_deployable(trained, images)
             ranges = f"calibrated on {len(images)} images: {', '.join(calibrated)}"
         fp32 = extraction.network(spec, int8=False)
-        return cls(source.selection.member, spec, trained, int8, fp32, source.settings.quant, ranges)
+        return cls(job.member, spec, trained, int8, fp32, job.settings.quant, ranges)
 
     @cached_property
     def program(self) -> Program:

@@ -17,7 +17,7 @@ from spaceevo.nn.supernet import Network
 from spaceevo.quant.prepare import float_state, set_quant
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.job import Outcome
-from spaceevo.stages.selection import Selection, existing
+from spaceevo.stages.selection import SpaceJob, existing
 from spaceevo.stages.settings import SpaceSettings
 from spaceevo.stages.training import OneNetworkJob, Share, TrainingSettings
 
@@ -32,7 +32,7 @@ class FinetuneSettings(TrainingSettings, SpaceSettings):
     freeze_body: bool  # whether all but the classifier keeps its weights, norms and quantisers
 
 
-class FinetuneJob(OneNetworkJob[FinetuneSettings]):
+class FinetuneJob(OneNetworkJob[FinetuneSettings], SpaceJob[FinetuneSettings]):
     """Gives a subnet a new classifier and trains it; the INT8 body keeps its quantisers."""
 
     name = "finetune"
@@ -46,19 +46,14 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings]):
         """
         if self.settings.checkpoint is not None:
             return existing(self.settings.checkpoint)
-        selection, wanted = self.selection, str(self.selection.best_subnet())
-        rows = selection.front().front if selection.front_file.exists() else ()
+        wanted = str(self.best_subnet())
+        rows = self.front().front if self.front_file.exists() else ()
         files = {row.subnet: row.int8_file if self.int8 else row.fp32_file for row in rows}
         return Path(files.get(wanted) or self._supernet_file)
 
-    @cached_property
-    def selection(self) -> Selection:
-        """The space and the subnet of it."""
-        return Selection(self.superspace, self.workspace, self.settings.space, self.settings.subnet)
-
     @property
     def _supernet_file(self) -> Path:
-        return self.workspace.layout.supernet(str(self.selection.member), self.int8)
+        return self.workspace.layout.supernet(str(self.member), self.int8)
 
     @cached_property
     def start(self) -> Subnet:
@@ -69,7 +64,7 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings]):
         """
         quant = self.settings.quant
         if self.settings.checkpoint is None and self.source == self._supernet_file:
-            member, spec = self.selection.member, self.selection.best_subnet()
+            member, spec = self.member, self.best_subnet()
             command = self.workspace.commands("supernet", f"space={member}", f"quant={quant}", without=("subnet",))
             supernet = trained_supernet(member, self.scheme.name, self.source, int8=self.int8, command=command)
             return Subnet(supernet.extract(spec), member, spec, (), quant, CheckpointMeta())
@@ -82,8 +77,8 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings]):
         return start
 
     @property
-    def member(self) -> SpaceMember:
-        """The space with a classifier for the data's classes."""
+    def finetuned_member(self) -> SpaceMember:
+        """The space of `start` with a classifier for the data's classes."""
         start = self.start.member
         return self.superspace.with_classes(self.data.num_classes).member(start.blocks, start.windows, start.align)
 
@@ -93,7 +88,7 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings]):
 
     def checkpoint(self, int8: bool) -> Path:
         """Return the file of the finetuned subnet."""
-        return self.workspace.layout.finetuned(str(self.member), str(self.start.spec), self._dataset, int8)
+        return self.workspace.layout.finetuned(str(self.finetuned_member), str(self.start.spec), self._dataset, int8)
 
     def starts(self) -> dict[str, Path]:
         """Return the subnet."""
@@ -102,7 +97,9 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings]):
     def work(self) -> Outcome:
         """Train, then tell the top-1."""
         spec, classes, quant = str(self.start.spec), self.data.classes, self.settings.quant
-        meta = CheckpointMeta(space=str(self.member), subnet=spec, classes=classes, quant=quant, data=self._dataset)
+        meta = CheckpointMeta(
+            space=str(self.finetuned_member), subnet=spec, classes=classes, quant=quant, data=self._dataset
+        )
         found = self.train(
             f"finetune_{self._dataset}", meta, self._make_module, besides=("space", "subnet", "checkpoint")
         )
@@ -113,7 +110,7 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings]):
     def _make_module(self) -> MultiPassModule:
         settings = self.settings
         torch.manual_seed(settings.seed)
-        network = Network.fixed(self.member, self.start.spec, self.scheme)
+        network = Network.fixed(self.finetuned_member, self.start.spec, self.scheme)
         _load_body(network, self.start, self.source)
         set_quant(network, self.int8)
         *body, _ = network.stages.values()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # jobs that build no network start without torch
     from spaceevo.lit.datamodule import ImageFolderDataModule
     from spaceevo.platforms.base import Platform
 
-S = TypeVar("S")
+S = TypeVar("S", covariant=True)
 T = TypeVar("T")
 
 
@@ -168,6 +168,9 @@ class Job(ABC, Generic[S]):
     def __init__(self, settings: S, workspace: Workspace) -> None:
         self.settings = settings
         self.workspace = workspace
+
+    def check(self) -> None:
+        """Raise where settings do not fit together, before anything is looked at; jobs add what they can tell."""
 
     def inputs(self) -> Mapping[str, Input]:
         """Return what the job reads besides its settings; a change makes its result out of date."""

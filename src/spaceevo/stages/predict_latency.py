@@ -3,9 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Annotated, Any
-
-from annotated_types import Ge
+from typing import Any
 
 from spaceevo.artifacts import Component, write_csv
 from spaceevo.platforms.base import Platform
@@ -14,7 +12,7 @@ from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_subnet
 from spaceevo.stages.job import Input, Made, Outcome, platform_input
 from spaceevo.stages.selection import SpaceJob
-from spaceevo.stages.settings import Seed, SubnetSettings
+from spaceevo.stages.settings import Index, Seed, SubnetSettings
 from spaceevo.terminal import print_rows
 
 COLUMNS = {"name": "", "latency_ms": "predicted ms", "subnet": "subnet"}
@@ -27,7 +25,7 @@ Row = dict[str, Any]
 class PredictLatencyRecipe:
     """Says how many random subnets are predicted: None is 1000 where no subnet is listed, else none."""
 
-    random_subnets: Annotated[int, Ge(0)] | None
+    random_subnets: Index | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +51,9 @@ class PredictLatencyJob(SpaceJob[PredictLatencySettings]):
 
     def work(self) -> Outcome:
         """Predict, print, draw."""
-        member, platform, output = self.selection.member, self.platform.name, self.workspace.output
-        specs = self.selection.subnets(member.largest, member.smallest)
-        named = [{"name": self.selection.names.get(spec, "")} for spec in specs]
+        member, platform, output = self.member, self.platform.name, self.workspace.output
+        specs = self.subnets(member.largest, member.smallest)
+        named = [{"name": self.subnet_names.get(spec, "")} for spec in specs]
         rows = [{**name, **row} for name, row in zip(named, self._predicted(specs), strict=True)]
         title = f"{member} on {platform}"
         print_rows(rows, COLUMNS, title)
@@ -81,7 +79,7 @@ class PredictLatencyJob(SpaceJob[PredictLatencySettings]):
 
     def _predicted(self, specs: Sequence[SubnetSpec]) -> list[Row]:
         """Predict latencies in ms; what the platform does not know of the subnets is measured together."""
-        found_ms = self.platform.subnets_ms(self.selection.member, specs)
+        found_ms = self.platform.subnets_ms(self.member, specs)
         return [{"latency_ms": float(ms), "subnet": str(spec)} for spec, ms in zip(specs, found_ms, strict=True)]
 
 

@@ -1,7 +1,6 @@
 """Job supernet: weight-sharing training of a whole space, fp32 from scratch, INT8 from its fp32 checkpoint."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -15,7 +14,6 @@ from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.evaluate import subnet_top1
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import set_quant
-from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.job import Outcome
 from spaceevo.stages.selection import SpaceJob
 from spaceevo.stages.settings import SpaceSettings
@@ -34,11 +32,6 @@ class SupernetJob(OneNetworkJob[SupernetSettings], SpaceJob[SupernetSettings]):
     """Trains the supernet of a space with the sandwich rule."""
 
     name = "supernet"
-
-    @cached_property
-    def member(self) -> SpaceMember:
-        """The space."""
-        return self.selection.member
 
     def checkpoint(self, int8: bool) -> Path:
         """Return the file of the supernet's weights."""

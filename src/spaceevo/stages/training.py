@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from annotated_types import Ge, Lt
 from torch import nn
 
 from spaceevo.artifacts import Component, Neutral, Plain
+from spaceevo.artifacts.values import ShareBelow1
 from spaceevo.collectives.launcher import is_first
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.module import Callback, MultiPassModule, Recipe, Trainer
@@ -26,7 +26,7 @@ from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, NetworkSettings
 from spaceevo.terminal import console
 
-Share = Annotated[float, Ge(0), Lt(1)]
+Share = ShareBelow1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class TrainingSettings(NetworkSettings):
     max_epochs: Count | None  # cuts the recipe short
 
 
-S = TypeVar("S", bound=TrainingSettings)
+S = TypeVar("S", bound=TrainingSettings, covariant=True)
 
 
 class TrainingJob(SuperspaceJob[S]):
