@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from spaceevo.collectives.launcher import check_launch
 from spaceevo.errors import ConfigError, SpaceEvoError, choices
+from spaceevo.jobs.trust import check_folders
 from spaceevo.space.description import conf_files, conf_folder, superspaces
 from spaceevo.space.published import published_models
 
@@ -95,6 +96,7 @@ def main() -> None:
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing, and the line is ours to write
     try:
         check_launch()
+        check_folders(sys.argv[1:])
         sys.argv[1:] = map(_override, sys.argv[1:])
         with nullcontext() if show_all else _only_our_line():
             _print_stages() if len(sys.argv) == 1 else _task()

@@ -116,7 +116,7 @@ def test_no_pass_is_begun_beyond_the_budget(tmp_path: Path, budget_s: float | No
 @pytest.fixture
 def given(tmp_path: Path) -> list[str]:
     """Settings of a small profile of a platform that is watched."""
-    platform = [f"platform._target_={__name__}.Watched", "~platform.runtime", "platform.name=fake"]
+    platform = ["trust=true", f"platform._target_={__name__}.Watched", "~platform.runtime", "platform.name=fake"]
     return ["superspace=digits", *platform, f"platform.table={tmp_path / 'fake.json'}", f"recipe.profile={SMALL}"]
 
 

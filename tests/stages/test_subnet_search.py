@@ -64,7 +64,7 @@ def given(world: World) -> list[str]:
         supernet(torch.randn(20, 3, 32, 32))
     path = world.layout.supernet(str(MEMBER), True)
     save_checkpoint(path, supernet, CheckpointMeta(space=str(MEMBER), quant="deploy"))
-    desk = [f"platform._target_={Desk.__module__}.Desk", "platform.name=desk"]
+    desk = ["trust=true", f"platform._target_={Desk.__module__}.Desk", "platform.name=desk"]
     return [*world.settings, "quant=deploy", f"space={MEMBER}", *desk, *RECIPE]
 
 

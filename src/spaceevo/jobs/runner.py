@@ -21,6 +21,7 @@ from spaceevo.errors import CheckpointError, ConfigError, SpaceEvoError
 from spaceevo.jobs.experiments import chosen_experiment
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import is_tracked, track
+from spaceevo.jobs.trust import require_allowed, require_own
 from spaceevo.space.description import conf_folder
 from spaceevo.stages.job import Commands, Job, Outcome, Workspace, override_key
 from spaceevo.terminal import console, figure_table
@@ -100,6 +101,7 @@ def make_job(config: DictConfig) -> Job[Any]:
 
 def job_type(config: DictConfig) -> JobType:
     """Return the class of the job that a composed config describes."""
+    require_allowed(config)
     try:
         found = resolve_name(str(config.stage.job))
     except (ImportError, AttributeError, ValueError):
@@ -119,6 +121,8 @@ def hydra_node(config: DictConfig) -> DictConfig:
 
 def _workspace(config: DictConfig) -> Workspace:
     def make(component: Component[Any]) -> Any:
+        if not config.trust:
+            require_own(component.node)
         try:
             return instantiate(dict(component.node))
         except InstantiationException as error:
