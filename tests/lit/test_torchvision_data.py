@@ -4,6 +4,7 @@ import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def module(dataset: str, root: Path, download: bool = False) -> TorchvisionDataModule:
+def module(dataset: Any, root: Path, download: bool = False) -> TorchvisionDataModule:
     transform = ImageTransform(size=SIZE, resize=SIZE, mean=(0, 0, 0), std=(1, 1, 1), crop_scale=(1.0, 1.0), flip=False)
     return TorchvisionDataModule(dataset=dataset, root=root, download=download, transform=transform, batch_size=2)
 
