@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from spaceevo.__main__ import _quoted
+from spaceevo.__main__ import _override
 from spaceevo.artifacts import Front, FrontSubnet, Layout
 from spaceevo.errors import ConfigError, EncodingError, ExportError, MissingArtifactError
 from spaceevo.export.gate import Figure, Gate
@@ -240,7 +240,7 @@ def test_the_next_command_measures_what_was_exported(
     assert "quant=deploy" in words
     assert not any(word.startswith("checkpoint=") for word in words)
     places = [f"paths.checkpoints={int8_world.layout.root}", f"platform.table={int8_world.table}", "platform=vnni"]
-    found = run_stage("benchmark", *places, *map(_quoted, words[4:]), "superspace=digits").figures
+    found = run_stage("benchmark", *places, *map(_override, words[4:]), "superspace=digits").figures
     assert [row["subnet"] for row in found["subnets"]] == [str(MEMBER.smallest)]
     assert found["int8_latency_ms"] > 0
 
