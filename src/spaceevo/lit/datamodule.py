@@ -117,6 +117,7 @@ class ImageFolderDataModule(LightningDataModule):
         self.cache_mib = cache_mib
         self.decoded = None if decoded_cache is None else DecodedCache(decoded_cache, decoded_cache_gib)
         self._prepare = prepare
+        self.outputs: tuple[int, ...] = ()  # by label, what `label_as` gives for it; empty where labels are as they are
         self._kept: dict[str, Sequence[Batch]] = {}
         self._training: dict[tuple[int, int], DataLoader[Any]] = {}
 
@@ -135,6 +136,12 @@ class ImageFolderDataModule(LightningDataModule):
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    def label_as(self, outputs: Sequence[int]) -> None:
+        """Label images from now on as a network's outputs: `outputs[label]` for the label of their class here."""
+        self.outputs = tuple(outputs)
+        self._kept.clear()
+        self._training.clear()
 
     @cached_property
     def content_hash(self) -> str:
@@ -254,8 +261,9 @@ class ImageFolderDataModule(LightningDataModule):
         return self._loader(samples, self.transform.evaluate(), **batching)
 
     def _loader(self, samples: Sequence[Sample], transform: Transform, **batching: Any) -> DataLoader[Any]:
+        named = [(image, self.outputs[label]) for image, label in samples] if self.outputs else samples
         return DataLoader(
-            self._images(samples, transform),
+            self._images(named, transform),
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch_factor if self.num_workers else None,
             pin_memory=torch.cuda.is_available(),

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import torch
@@ -14,6 +15,7 @@ from torchvision.datasets.folder import pil_loader
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from spaceevo.artifacts import Plain
 from spaceevo.errors import ConfigError, DataError
 from spaceevo.lit.decoded import DecodedCache
 from spaceevo.lit.tars import TarImage
@@ -44,6 +46,7 @@ def load_image(path: str | TarImage) -> Image.Image:
 
 Share = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)]
+TRAINING = ("crop_scale", "crop_ratio", "flip", "auto_augment")  # Settings of a transform that only training knows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +56,9 @@ class ImageTransform:
     # height and width of what comes out, in pixels: an elastic network's largest resolution; it resizes on its device
     size: Annotated[int, Ge(1)] = 224
     resize: Annotated[int, Ge(1)] = 256  # length of the shorter side before the centre crop of evaluation, in pixels
-    mean: tuple[Share, Share, Share] = (0.485, 0.456, 0.406)  # of each channel, of pixels in 0…1
-    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    channels: Literal[1, 3] = 3  # 1 makes images grey
+    mean: tuple[Share, ...] = (0.485, 0.456, 0.406)  # of each channel, of pixels in 0…1
+    std: tuple[Positive, ...] = (0.229, 0.224, 0.225)
     crop_scale: tuple[Share, Share] = (0.08, 1.0)  # shares of the image's area that a random crop of training takes
     crop_ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)  # least and greatest width / height of that crop
     flip: bool = True  # whether training mirrors every second image, at random
@@ -63,6 +67,8 @@ class ImageTransform:
 
     def __post_init__(self) -> None:
         checks = [
+            (len(self.mean) == self.channels, "mean", self.mean, f"{self.channels} numbers, one a channel"),
+            (len(self.std) == self.channels, "std", self.std, f"{self.channels} numbers, one a channel"),
             (self.resize >= self.size, "resize", self.resize, f"at least size ({self.size})"),
             (0 < self.crop_scale[0] <= self.crop_scale[1], "crop_scale", self.crop_scale, "0 < low <= high <= 1"),
             (self.crop_ratio[0] <= self.crop_ratio[1], "crop_ratio", self.crop_ratio, "0 < low <= high"),
@@ -70,6 +76,11 @@ class ImageTransform:
         for holds, name, value, allowed in checks:
             if not holds:
                 raise ConfigError(f"data.transform.{name} is {value}; allowed: {allowed}")
+
+    def evaluation_settings(self) -> dict[str, Plain]:
+        """Return what decides the image that a network sees in evaluation, as plain values by name."""
+        settings = {name: value for name, value in asdict(self).items() if name not in TRAINING}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 
     def train(self) -> Transform:
         """Build the random transform of training, from an RGB image to float32 `(C, H, W)`.
@@ -81,7 +92,7 @@ class ImageTransform:
         if self.flip:
             steps.append(v2.RandomHorizontalFlip())
         if self.auto_augment:
-            steps.append(PublishedAutoAugment([round(255 * value) for value in self.mean]))
+            steps.append(PublishedAutoAugment([round(255 * value) for value in self.mean * (3 // self.channels)]))
         transform: Transform = v2.Compose([*steps, self._normalise])
         return transform
 
@@ -92,6 +103,7 @@ class ImageTransform:
         return transform
 
     def _normalise(self, image: Image.Image) -> Tensor:
+        image = image.convert("L") if self.channels == 1 else image
         pixels = functional.to_dtype(functional.pil_to_tensor(image), torch.float32, scale=True)
         normalised: Tensor = functional.normalize(pixels, list(self.mean), list(self.std), inplace=True)
         return normalised
