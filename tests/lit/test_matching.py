@@ -13,8 +13,8 @@ from PIL import Image
 
 from spaceevo.errors import ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
-from spaceevo.lit.matching import check_shape, match_images, tell_transform
-from spaceevo.lit.transforms import TRAINING, ImageTransform
+from spaceevo.lit.matching import TRAINING, check_shape, evaluation_settings, match_images, tell_transform
+from spaceevo.lit.transforms import ImageTransform
 from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.space.description import superspace
 
@@ -136,7 +136,7 @@ OTHER: dict[str, Any] = {
 @pytest.mark.parametrize("name", [each.name for each in fields(ImageTransform)])
 def test_images_go_through_what_they_went_through(folder: Make, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     other = {name: OTHER[name]} | ({"mean": (0.5,), "std": (0.5,)} if name == "channels" else {})
-    trained = folder("a", "b").transform.evaluation_settings()
+    trained = evaluation_settings(folder("a", "b"))
     meta = CheckpointMeta(classes=("a", "b"), transform=trained)
     match_images(folder("a", "b"), meta, NETWORK, 2)
     data = folder("a", "b", **other)
@@ -156,7 +156,7 @@ def test_images_go_through_what_they_went_through(folder: Make, name: str, capsy
 
 
 def test_the_line_says_what_to_set(folder: Make) -> None:
-    meta = CheckpointMeta(classes=("a",), transform=ImageTransform(**SIZES).evaluation_settings())
+    meta = CheckpointMeta(classes=("a",), transform=evaluation_settings(folder("a")))
     with pytest.raises(ConfigError) as caught:
         match_images(folder("a", mean=(0.5, 0.5, 0.25)), meta, NETWORK, 1)
     assert str(caught.value) == (

@@ -158,7 +158,9 @@ def shared_world(tmp_path_factory: pytest.TempPathFactory) -> World:
     torch.manual_seed(0)
     with hydra.initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
         teacher = instantiate(hydra.compose("config", ["superspace=digits"]).teacher)
-    save_checkpoint(world.layout.teacher(teacher.name, False), make_teacher(teacher, 3), CheckpointMeta())
+    save_checkpoint(
+        world.layout.teacher(teacher.name, False), make_teacher(teacher, 3), CheckpointMeta(classes=CLASSES)
+    )
     channels = {"stage1": (64, 32), "stage2": (32, 64), "stage3": (64, 96)}
     for stage, pair in channels.items():
         for index in range(len(DIGITS.candidates)):

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from spaceevo.errors import ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.loading import read_checkpoint
-from tests.stages.conftest import CLASSES, SPACE, RunStage, World
+from spaceevo.nn.supernet import Supernet
+from tests.stages.conftest import CLASSES, MEMBER, SPACE, RunStage, World
 
 QUICK = "recipe.subnet_search={tested: 1, front: {population: 2, generations: 1, children: 1}}"
 JOBS = {
@@ -19,7 +21,9 @@ JOBS = {
     "subnet_search": [f"space={SPACE}", "latency_constraint=5", QUICK],
     "export": [f"space={SPACE}", "subnet=min"],
     "supernet": [f"space={SPACE}"],
+    "teacher": [],
 }
+TRAINED = {"size": 32, "resize": 32, "mean": [0.31] * 3, "std": [0.35] * 3, "interpolation": "bicubic"}
 LAST = "stages.logits.blocks.0.layers.linear.convs.0."
 
 
@@ -109,18 +113,16 @@ def test_other_classes_are_refused_in_every_job_alike(run_stage: RunStage, int8_
 
 @pytest.mark.parametrize("job", JOBS)
 def test_other_preprocessing_is_refused_in_every_job_alike(run_stage: RunStage, int8_world: World, job: str) -> None:
-    trained = {"size": 32, "resize": 32, "mean": [0.31] * 3, "std": [0.35] * 3, "interpolation": "bicubic"}
-    for int8 in (False, True):
-        retold(int8_world.layout.supernet(SPACE, int8), transform=trained)
+    layout = int8_world.layout
+    for path in (layout.supernet(SPACE, False), layout.supernet(SPACE, True), layout.teacher("resnet10", False)):
+        retold(path, transform=TRAINED)
     given = [*int8_world.settings, "quant=deploy", *JOBS[job], "data.transform.mean=[0.1,0.2,0.3]"]
-    with pytest.raises(
-        ConfigError, match=rf"data.transform.{name} is .* was trained with data.transform.{name}="
-    ) as told:
+    with pytest.raises(ConfigError, match="data.transform.mean is .* was trained with data.transform.mean=") as told:
         run_stage(job, *given)
     assert len(str(told.value)) < 500
 
 
-@pytest.mark.parametrize("job", [*JOBS, "block_kd", "block_lut"])
+@pytest.mark.parametrize("job", [*sorted(JOBS.keys() - {"teacher"}), "block_kd", "block_lut"])
 def test_images_smaller_than_the_resolution_are_refused(run_stage: RunStage, int8_world: World, job: str) -> None:
     given = [*int8_world.settings, *JOBS.get(job, []), "quant=off" if job.startswith("block") else "quant=deploy"]
     with pytest.raises(ConfigError, match="data.transform.size is 16; allowed: at least 32, the largest resolution"):
@@ -135,3 +137,53 @@ def test_a_kept_subnet_has_the_classes_of_its_supernet(run_stage: RunStage, int8
     meta = read_checkpoint(path, "subnet").meta
     assert meta.classes == CLASSES
     assert meta.transform["mean"] == [0.31] * 3
+
+
+@pytest.fixture
+def subnet(int8_world: World) -> Path:
+    """A subnet's own checkpoint, as finetuning leaves it."""
+    supernet, path = Supernet(MEMBER), int8_world.root / "subnet.pth"
+    read_checkpoint(int8_world.layout.supernet(SPACE, True), "supernet").load_into(supernet, int8=True)
+    meta = CheckpointMeta(SPACE, str(MEMBER.smallest), classes=CLASSES, transform=TRAINED, quant="deploy")
+    save_checkpoint(path, supernet.eval().extract(MEMBER.smallest), meta)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            "data.transform.mean=[0.5,0.5,0.5]",
+            "subnet.pth was trained with data.transform.mean=.0.31,0.31,0.31.: set that",
+        ),
+        ("data.transform.size=24", "data.transform.size is 24; .*subnet.pth was trained with data.transform.size=32"),
+        ("data.transform.size=16", "data.transform.size is 16; allowed: at least 24, the largest resolution"),
+        ("cow", r"subnet.pth knows 3 classes \(a, b, c\), data.root .* of which it lacks cow"),
+    ],
+)
+def test_a_subnet_is_exported_on_what_it_was_finetuned_on(
+    run_stage: RunStage, int8_world: World, subnet: Path, change: str, words: str
+) -> None:
+    if change == "cow":
+        rename(int8_world, "b", "cow")
+    changes = [change] if "=" in change else []
+    with pytest.raises(ConfigError, match=words):
+        run_stage("export", *int8_world.settings, "quant=deploy", f"checkpoint={subnet}", *changes)
+
+
+def test_students_are_judged_on_what_they_were_distilled_on(run_stage: RunStage, world: World) -> None:
+    retold(world.layout.block("digits", "stage1", 0, False), transform=TRAINED)
+    given = [*world.settings, "block=stage1_0", "window=0", "data.transform.mean=[0.5,0.5,0.5]"]
+    with pytest.raises(ConfigError, match=r"stage1_0/checkpoint.pth was trained with data.transform.mean=\[0.31,"):
+        run_stage("block_lut", *given)
+
+
+def test_a_teacher_of_other_images_is_told_of(
+    run_stage: RunStage, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    retold(world.layout.teacher("resnet10", False), transform=TRAINED)
+    recipe = "{samples: 2, calibration_batches: 1, evaluation_batches: 1, evaluation_batch_size: 4}"
+    given = ["block=stage1_0", "window=0", "data.transform.mean=[0.5,0.5,0.5]", f"recipe.block_lut={recipe}"]
+    run_stage("block_lut", *world.settings, *given)
+    told = "teacher resnet10 was trained with data.transform.mean=[0.31,0.31,0.31], not [0.5,0.5,0.5]"
+    assert told in capsys.readouterr().out

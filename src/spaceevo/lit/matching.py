@@ -1,6 +1,7 @@
 """Do images fit a trained network? Classes are matched by name, what images go through setting by setting."""
 
-from collections.abc import Mapping
+import json
+from dataclasses import asdict
 from unicodedata import normalize
 
 from spaceevo.artifacts import Plain
@@ -10,6 +11,15 @@ from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.space.superspace import Superspace
 from spaceevo.terminal import console
+
+TRAINING = frozenset({"crop_scale", "crop_ratio", "flip", "auto_augment"})
+"""Settings of `data.transform` that no image of evaluation goes through."""
+
+
+def evaluation_settings(data: ImageFolderDataModule) -> dict[str, Plain]:
+    """Return the settings of `data.transform` that decide what a network sees in evaluation, as plain values."""
+    settings = {name: value for name, value in asdict(data.transform).items() if name not in TRAINING}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 
 
 def match_images(
@@ -41,7 +51,9 @@ def match_images(
     output_of = {normalize("NFC", name): output for output, name in enumerate(known)}
     names = [normalize("NFC", name) for name in given]
     unknown = [name for name in names if name not in output_of]
-    if unknown or len(known) > outputs:
+    if len(known) > outputs:
+        raise ConfigError(f"{what} has {outputs} outputs, {root} has {len(given)} classes; set data.root to fewer")
+    if unknown:
         raise ConfigError(
             f"{what} knows {len(known)} classes ({choices(known, 5)}), {root} has {len(given)}, of which it lacks "
             f"{choices(unknown, 5)}; set data.root to images of its classes, or give it these by +stage=finetune"
@@ -105,9 +117,10 @@ def check_shape(data: ImageFolderDataModule, superspace: Superspace, resolution:
 
 def _differing(data: ImageFolderDataModule, meta: CheckpointMeta) -> dict[str, tuple[Plain, Plain]]:
     """Settings that differ, here and there; those of which one side does not know are left out."""
-    here: Mapping[str, Plain] = data.transform.evaluation_settings()
+    here = evaluation_settings(data)
     return {name: (here[name], there) for name, there in meta.transform.items() if here.get(name, there) != there}
 
 
 def _text(value: Plain) -> str:
-    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+    """A value as an override has it."""
+    return json.dumps(value, separators=(",", ":")).replace('"', "")

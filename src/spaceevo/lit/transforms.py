@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import torch
@@ -15,7 +14,6 @@ from torchvision.datasets.folder import pil_loader
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from spaceevo.artifacts import Plain
 from spaceevo.errors import ConfigError, DataError
 from spaceevo.lit.decoded import DecodedCache
 from spaceevo.lit.tars import TarImage
@@ -46,7 +44,6 @@ def load_image(path: str | TarImage) -> Image.Image:
 
 Share = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)]
-TRAINING = ("crop_scale", "crop_ratio", "flip", "auto_augment")  # Settings of a transform that only training knows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +73,6 @@ class ImageTransform:
         for holds, name, value, allowed in checks:
             if not holds:
                 raise ConfigError(f"data.transform.{name} is {value}; allowed: {allowed}")
-
-    def evaluation_settings(self) -> dict[str, Plain]:
-        """Return what decides the image that a network sees in evaluation, as plain values by name."""
-        settings = {name: value for name, value in asdict(self).items() if name not in TRAINING}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
 
     def train(self) -> Transform:
         """Build the random transform of training, from an RGB image to float32 `(C, H, W)`.

@@ -14,6 +14,7 @@ from spaceevo.errors import ConfigError, ExportError
 from spaceevo.export.bundle import PRECISIONS, save_bundle
 from spaceevo.export.gate import Gate, asked_formats, top1
 from spaceevo.export.parity import Tolerance, compare
+from spaceevo.lit.matching import evaluation_settings
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.evaluate import logits_of
 from spaceevo.report.latency import draw_operators
@@ -111,7 +112,7 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
     @cached_property
     def _preprocessing(self) -> Preprocessing:
         inside = self.settings.recipe.preprocessing == "inside"
-        return Preprocessing.of(self.data.transform.evaluation_settings(), inside=inside)
+        return Preprocessing.of(evaluation_settings(self.data), inside=inside)
 
     @property
     def _packed_channels(self) -> int | None:
@@ -154,7 +155,7 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         metadata = subject.metadata(self.classes, self._preprocessing)
         outputs = save_bundle(output, self.formats, subject.program, subject.fp32, metadata, options)
         outputs["checkpoint"] = output / "subnet_int8.pth"
-        transform = self.data.transform.evaluation_settings()
+        transform = evaluation_settings(self.data)
         meta = CheckpointMeta(
             str(subject.member), str(subject.spec), classes=self.classes, transform=transform, quant="deploy"
         )

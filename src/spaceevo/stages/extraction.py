@@ -13,6 +13,7 @@ import torch
 
 from spaceevo.artifacts import Front, Plain, fingerprint
 from spaceevo.errors import ExportError
+from spaceevo.lit.matching import evaluation_settings
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.deployable import make_deployable
 from spaceevo.nn.evaluate import calibrate_subnet
@@ -59,7 +60,7 @@ class Extraction:
             space=str(job.member),
             subnet=str(spec),
             classes=job.classes,
-            transform=job.data.transform.evaluation_settings(),
+            transform=evaluation_settings(job.data),
             quant=job.settings.quant if int8 else "off",
             fingerprint=self.fingerprint(int8),
         )

@@ -163,7 +163,7 @@ class SupernetBasedJob(SpaceJob[W]):
             resolution = self.given.spec.resolution
             return self._match(self.given.meta, str(self.settings.checkpoint), self.given.member, resolution)
         if self.settings.weights == "random":
-            return self._match(CheckpointMeta(classes=self.data.classes), "the random supernet", self.member)
+            return self._match(CheckpointMeta(classes=self.data.classes), f"random supernet {self.member}", self.member)
         weights = self._weights(self.settings.int8)
         return self._match(weights.meta, str(weights.path), self.member)
 

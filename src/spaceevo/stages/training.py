@@ -15,7 +15,7 @@ from torch import nn
 from spaceevo.artifacts import Component, Neutral, Plain
 from spaceevo.collectives.launcher import is_first
 from spaceevo.lit.datamodule import ImageFolderDataModule
-from spaceevo.lit.matching import check_shape, check_transform, match_images
+from spaceevo.lit.matching import check_shape, check_transform, evaluation_settings, match_images
 from spaceevo.lit.module import Callback, MultiPassModule, Recipe, Trainer
 from spaceevo.lit.training import Figures, Trainee, Training
 from spaceevo.nn.checkpoint import CheckpointMeta
@@ -128,7 +128,7 @@ class TrainingJob(SuperspaceJob[S]):
         }
         deciding |= {"images": self.data.content_hash}
         deciding |= {key: file_input(path).state(None) for key, path in starts.items()}
-        meta = replace(meta, classes=self.classes, transform=self.data.transform.evaluation_settings())
+        meta = replace(meta, classes=self.classes, transform=evaluation_settings(self.data))
         return Trainee(name, target, deciding, meta)
 
     def outcome(self, figures: Mapping[str, Any], following: str) -> Outcome:
