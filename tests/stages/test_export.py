@@ -1,5 +1,6 @@
 """Job export on a supernet that has seen images but not been trained: what it leaves, and when it works again."""
 
+import json
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_every_file_is_there_and_proven(run_stage: RunStage, root: Path, tmp_pat
     assert all(Path(path).exists() for path in result.outputs.values())
     told = {entry.key: entry.value for entry in onnx.load(folder / "subnet_int8.onnx").metadata_props}
     assert (told["space"], told["quant"], told["resolution"]) == (DIGITS, scheme, "24")
-    assert told["classes"] == "0,1,2,3,4,5,6,7,8,9"
+    assert json.loads(told["classes"]) == list("0123456789")
     assert ("ranges" in told) == (scheme == "published")
     assert not LITERT.float_ops((folder / "subnet_int8.tflite").read_bytes())
     program, metadata = load_program(folder / "program.safetensors")

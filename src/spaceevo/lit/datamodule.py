@@ -105,6 +105,7 @@ class ImageFolderDataModule(LightningDataModule):
         self.root = self.root.expanduser()
         folder, limit = self.decoded_cache, self.decoded_cache_gib
         self.decoded = None if folder is None else DecodedCache(folder, limit, self.transform)
+        self.outputs: tuple[int, ...] = ()  # by label, what `label_as` gives for it; empty where labels are as they are
         self._kept: dict[str, Sequence[Batch]] = {}
         self._training: dict[tuple[int, int], DataLoader[Any]] = {}
 
@@ -129,6 +130,12 @@ class ImageFolderDataModule(LightningDataModule):
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    def label_as(self, outputs: Sequence[int]) -> None:
+        """Label images from now on as a network's outputs: `outputs[label]` for the label of their class here."""
+        self.outputs = tuple(outputs)
+        self._kept.clear()
+        self._training.clear()
 
     @cached_property
     def content_hash(self) -> str:
@@ -258,8 +265,9 @@ class ImageFolderDataModule(LightningDataModule):
 
     def _loader(self, samples: Sequence[Sample], transform: Transform, **batching: Any) -> DataLoader[Any]:
         every = [*self.splits.train, *self.splits.held_out, *self.splits.test]
+        named = [(image, self.outputs[label]) for image, label in samples] if self.outputs else samples
         return DataLoader(
-            Images(samples, transform, self._load(), every),
+            Images(named, transform, self._load(), every),
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch_factor if self.num_workers else None,
             pin_memory=torch.cuda.is_available(),
