@@ -144,7 +144,7 @@ def test_an_unfinished_table_goes_on_at_the_next_row(tmp_path: Path) -> None:
     assert not again.is_current()
     for row in ROWS[2:]:
         again.append(row)
-    again.finish()
+    again.finish(SAMPLED)
     assert [str(row) for row in read_lut_file(file.path)] == [str(LutRow.parse(str(row))) for row in ROWS]
     assert again.is_current()
     assert not again.unfinished.exists()
@@ -155,7 +155,7 @@ def test_a_table_of_other_settings_or_latencies_begins_anew(tmp_path: Path, orig
     file = begun(tmp_path, count=4)
     assert LutFile(file.path, origin, value_input(latencies)).begin(SAMPLED) == 0
     file = begun(tmp_path, count=4)
-    file.finish()
+    file.finish(SAMPLED)
     assert not LutFile(file.path, origin, value_input(latencies)).is_current()
 
 
@@ -174,7 +174,7 @@ def test_rows_that_are_not_of_what_is_sampled_are_not_taken_up(tmp_path: Path, f
 
 def test_an_edited_table_is_not_current(tmp_path: Path) -> None:
     file = begun(tmp_path, count=4)
-    file.finish()
+    file.finish(SAMPLED)
     assert file.is_current()
     file.path.write_text(file.path.read_text().replace("0.25", "0.26", 1))
     assert not file.is_current()
