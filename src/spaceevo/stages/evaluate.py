@@ -86,13 +86,13 @@ class EvaluateJob(SupernetBasedJob[EvaluateSettings]):
         """A row of each subnet, and by how many processes."""
         member, device = self.selection.member, self.workspace.device
         specs = self.selection.subnets(member.largest, member.smallest)
-        supernet = self.source.supernet(self.settings.int8)
+        supernet, channels = self.source.supernet(self.settings.int8), member.superspace.input_channels
         rows: list[dict[str, Any]] = []
         with process_group(device) as (rank, world_size):
             supernet.to(device)
             for spec in specs:
                 calibrate_subnet(supernet, spec, self.data.calibration_images())
-                network = FoldedNetwork(supernet.extract(spec)) if self.settings.recipe.folded else supernet
+                network = FoldedNetwork(supernet.extract(spec), channels) if self.settings.recipe.folded else supernet
                 correct, images = count_correct(network, self.data.test_share(rank, world_size))
                 cost = subnet_cost(member, spec)
                 row = {"name": self.selection.names.get(spec, ""), "top1": 100.0 * correct / images}
