@@ -53,7 +53,7 @@ def to_rgb(image: Image.Image, how: Reading) -> Image.Image:
     if image.has_transparency_data:
         ground = Image.new("RGBA", image.size, how.ground)
         image = Image.alpha_composite(ground, image.convert("RGBA"))
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _align_transparent(image: Image.Image) -> None:

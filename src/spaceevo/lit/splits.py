@@ -23,7 +23,7 @@ WORDS = {
 """Words that say which split a folder or tar is, in any case, alone or with those of `FILLERS` and numbers."""
 FILLERS = {"set", "split", "data", "images"}
 LAYOUT = (
-    "<root>/train/<class>/<image>, and <root>/val/<class>/<image> for the test images, "
+    "<root>/train/<class>/<image>, and the same below <root>/val or <root>/test for the test images, "
     f"or <root>/{TRAIN_TAR} and {VAL_TAR} with members x/<class>/<image>"
 )
 
