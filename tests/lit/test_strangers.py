@@ -116,8 +116,10 @@ def test_usual_names_are_understood(folders: tuple[str, ...], told: str, tmp_pat
         (("train/a", "val/a"), rf"{ROOT}/train holds fewer than two classes \(a\); allowed: a folder for each class"),
         (
             both("seg_train", "seg_test"),
-            rf"{ROOT}: seg_test, seg_train hold the same folders\. If these are splits, .+",
+            rf"{ROOT}: seg_test, seg_train look like splits\. If they are, .+",
         ),
+        (("seg_train/seg_train/a", "seg_test/seg_test/a"), rf"{ROOT}: seg_test, seg_train look like splits\. If .+"),
+        (("front/a", "front/b", "side/a", "side/b"), rf"{ROOT}: front, side look like splits\. If they are, .+"),
         (("train", "val"), f"{ROOT}/train holds no class folders; expected .+"),
         ((*both("train"), "val"), f"{ROOT}/val holds no class folders; expected .+"),
         (("café", unicodedata.normalize("NFD", "café")), f"{ROOT} holds two classes café, spelled in two forms .+"),

@@ -23,7 +23,7 @@ WORDS = {
 """Words that say which split a folder or tar is, in any case, alone or with those of `FILLERS` and numbers."""
 FILLERS = {"set", "split", "data", "images"}
 LAYOUT = (
-    "<root>/train/<class>/<image>, and <root>/val/<class>/<image> for the test images, "
+    "<root>/train/<class>/<image>, and the same below <root>/val or <root>/test for the test images, "
     f"or <root>/{TRAIN_TAR} and {VAL_TAR} with members x/<class>/<image>"
 )
 
@@ -138,8 +138,12 @@ def _find(root: Path, passed_over: Counter[str]) -> dict[str, Path]:
 
 def split_of(name: str) -> str | None:
     """Tell which split a folder or a tar of this name is; None if it is none."""
-    words = re.findall(r"[^\W\d_]+", name.lower().removesuffix(".tar").removeprefix("ilsvrc2012_img_"))
-    return WORDS.get(words[0].removesuffix("set")) if words and FILLERS.issuperset(words[1:]) else None
+    first, *others = [*_words(name.lower().removesuffix(".tar").removeprefix("ilsvrc2012_img_")), ""]
+    return WORDS.get(first.removesuffix("set")) if FILLERS.issuperset(filter(None, others)) else None
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+", name.lower())
 
 
 def _by_split(root: Path, paths: Sequence[Path]) -> dict[str, Path]:
@@ -163,12 +167,14 @@ def _check_level(root: Path, folders: Sequence[Path]) -> None:
         deep = any(split_of(entry.name) == TRAIN and Folder(Path(entry.path)).folders for entry in folder.folders)
         if deep or (len(folders) == 1 and len(folder.folders) > 1):
             raise DataError(f"data.root {shown(root)} is a level too high; set data.root={shown(path)}")
+    named = [path for path, folder in inside.items() if not folder.images and WORDS.keys() & _words(path.name)]
     names = [{entry.name for entry in folder.folders} for folder in inside.values()]
     alike = len(names[0]) > 1 and all(each == names[0] for each in names)
-    if len(names) > 1 and alike and not any(folder.images for folder in inside.values()):
+    alike = len(names) > 1 and alike and not any(folder.images for folder in inside.values())
+    if named or alike:
         raise DataError(
-            f"{shown(root)}: {choices((shown(path.name) for path in folders), limit=3)} hold the same folders. "
-            "If these are splits, name them train, val and test; if they are classes, put them into a folder train"
+            f"{shown(root)}: {choices((shown(path.name) for path in named or folders), limit=3)} look like splits. "
+            "If they are, name them train, val and test; if they are classes, put them into a folder train"
         )
 
 

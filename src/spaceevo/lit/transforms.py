@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any, Literal
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -30,6 +30,8 @@ def load_image(path: Source, how: Reading = CAREFUL) -> Image.Image:
     try:
         with Image.open(path.read() if isinstance(path, TarImage) else path) as image:
             return to_rgb(image, how)
+    except UnidentifiedImageError as error:
+        raise cannot_be_read([path], "its content is no image that Pillow knows") from error
     except Exception as error:  # decoders raise what they like: OSError, SyntaxError, ValueError, struct.error, …
         raise cannot_be_read([path], str(error) or type(error).__name__) from error
 
