@@ -38,6 +38,14 @@ assert not heavy, heavy
         ("space=012_010,000_000", "space='012_010','000_000'"),
         ("space='012_010'", "space='012_010'"),
         ("space=digits-012_010-align1", "space=digits-012_010-align1"),
+        ("space=122222", "space='122222'"),
+        ("+space=012_010", "+space='012_010'"),
+        ("subnet=1#2", "subnet='1#2'"),
+        ("subnet=[d1#2,max]", "subnet=['d1#2',max]"),
+        ("recipe.lr_by_stage.fp32.stage1=0.01", "++recipe.lr_by_stage.fp32.stage1=0.01"),
+        ("+recipe.lr_by_stage.fp32.stage1=0.01", "+recipe.lr_by_stage.fp32.stage1=0.01"),
+        ("logger=null", "~logger"),
+        ("model=null", "model=null"),
         ("+stage=cost", "+stage=cost"),
     ],
 )
@@ -77,3 +85,56 @@ def test_a_rank_that_is_no_number_is_one_line(
     assert caught.value.code == 1
     allowed = "allowed: a whole number from 0 on; unset it, or use torchrun"
     assert capsys.readouterr().err == f"error: environment variable RANK = 'abc'; {allowed}\n"
+
+
+def ended(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command says at its end, which must be one line."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+    monkeypatch.setattr(sys, "argv", ["spaceevo", *words])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    line = capsys.readouterr().err
+    assert line.startswith("error: ")
+    assert line.count("\n") == 1
+    assert len(line) < 500
+    return line
+
+
+@pytest.mark.parametrize(
+    ("left", "told"),
+    [
+        ({"RANK": "1"}, "RANK = 1, and WORLD_SIZE is not set"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK = 2, and WORLD_SIZE is 2"),
+        ({"LOCAL_RANK": "1"}, "LOCAL_RANK = 1, and WORLD_SIZE is not set"),
+        ({"WORLD_SIZE": "0"}, "RANK = 0, and WORLD_SIZE is 0"),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "WORLD_SIZE = 2, and MASTER_ADDR is not set"),
+    ],
+)
+def test_what_an_earlier_launch_left_is_refused(
+    left: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    assert told in ended(COST, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("platform=null", "platform = null; allowed: adb"),
+        ("+stage=nothing", "nothing"),
+        ("max_epoch=3", "max_epoch"),
+        ("space=[012_010,000_000]", 'space = ["012_010", "000_000"]; allowed: a text'),
+        (f"+superspace.input_channels={'9' * 5000}", "input_channels = "),
+        ("paths.checkpoints=null", "paths.checkpoints = None"),
+        ("stage.job=foo", "stage.job = foo"),
+    ],
+)
+def test_what_no_job_takes_is_one_line(
+    word: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert told in ended((*COST, word), monkeypatch, capsys)

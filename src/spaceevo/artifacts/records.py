@@ -47,9 +47,9 @@ class Layout:
         folder = member if member.endswith("-align1") else f"{member}-align0"
         return self.root / "supernet_training" / folder / self.file(int8)
 
-    def finetuned(self, member: str, subnet: str, data: str, int8: bool) -> Path:
-        """Return the file of one subnet's weights, finetuned on other data."""
-        return self.root / "finetune" / data / f"{member}-{fingerprint(subnet)}" / self.file(int8)
+    def finetuned(self, member: str, subnet: str, data: str, images: str, int8: bool) -> Path:
+        """Return the file of one subnet's weights, finetuned on other data; `images` is a hash of their content."""
+        return self.root / "finetune" / data / f"{member}-{fingerprint([subnet, images])}" / self.file(int8)
 
     def released_supernet(self, name: str, int8: bool) -> Path:
         """Return the file of a published supernet's weights, as they were released."""

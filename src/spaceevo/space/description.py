@@ -232,7 +232,7 @@ def _integers(value: object, where: str, field: str, faults: _Faults) -> tuple[i
         numbers = value
     whole = [n for n in numbers if type(n) is int and 0 < n <= MOST[field]]
     if not whole or numbers != sorted(set(whole)):
-        allowed = f"ascending whole numbers from 1 to {MOST[field]}: a list, or {{min, max, step}}"
+        allowed = f"ascending positive whole numbers, at most {MOST[field]}: a list, or {{min, max, step}}"
         faults.add(where, field, value, allowed)
         return (8,)
     return tuple(whole)
