@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from spaceevo.artifacts import Layout
 from spaceevo.artifacts.values import Name
 from spaceevo.errors import ConfigError, choices
-from spaceevo.nn.loading import read_checkpoint
+from spaceevo.nn.checkpoint import CheckpointMeta
+from spaceevo.nn.loading import Checkpoint, read_checkpoint
 from spaceevo.quant.prepare import prepare
 from spaceevo.space.spec import halved
 from spaceevo.space.superspace import Superspace
@@ -41,7 +43,7 @@ class _Reached(Exception):
 class Teacher(nn.Module):
     """Wraps a classifier so that intermediate outputs can be read by stage name."""
 
-    def __init__(self, model: nn.Module, taps: Mapping[str, str]) -> None:
+    def __init__(self, model: nn.Module, taps: Mapping[str, str], channels: int = 3) -> None:
         super().__init__()
         modules = dict(model.named_modules())
         for stage, name in taps.items():
@@ -50,9 +52,11 @@ class Teacher(nn.Module):
                 raise ConfigError(f"teacher tap {stage}: the model has no module '{name}'; allowed: {near}")
         self.model = model
         self.taps = dict(taps)
+        self.image_channels = channels
+        self.meta = CheckpointMeta()  # what the file of its weights says of it
 
     def forward(self, images: Tensor) -> Tensor:
-        """Turn images `(N, 3, H, W)` into logits `(N, classes)`."""
+        """Turn images `(N, C, H, W)` into logits `(N, classes)`."""
         y: Tensor = self.model(images)
         return y
 
@@ -111,34 +115,62 @@ class Teacher(nn.Module):
 
     def channels(self, *stages: str) -> tuple[int, ...]:
         """Count the channels of these stages' outputs."""
-        return tuple(shape[1] for shape in self.shapes(torch.zeros(1, 3, 64, 64), *stages).values())
+        probe = torch.zeros(1, self.image_channels, 64, 64)
+        return tuple(shape[1] for shape in self.shapes(probe, *stages).values())
 
 
-def make_teacher(config: TeacherConfig, num_classes: int, *, pretrained: bool = False) -> Teacher:
-    """Build a teacher; `pretrained` asks the library for its weights and, offline, says that it has none."""
+def make_teacher(config: TeacherConfig, num_classes: int, *, pretrained: bool = False, channels: int = 3) -> Teacher:
+    """Build a teacher; `pretrained` asks the library for its weights and, offline, says that it has none.
+
+    The library hears of the images' `channels`, as `in_chans`, where they are not 3.
+    """
+    model = partial(config.model, num_classes=num_classes, **({} if channels == 3 else {"in_chans": channels}))
     if pretrained:
         try:
-            return Teacher(config.model(num_classes=num_classes, pretrained=True), config.taps)
+            return Teacher(model(pretrained=True), config.taps, channels)
         except Exception as error:  # the library raises whatever its download client does
             reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
             fault = "no checkpoint, and the library's weights cannot be fetched (%s); RANDOM weights teach nothing"
             log.warning(f"teacher %s: {fault}", config.name, reason)
-    return Teacher(config.model(num_classes=num_classes), config.taps)
+    return Teacher(model(), config.taps, channels)
 
 
-def load_teacher(config: TeacherConfig, layout: Layout, num_classes: int, int8: bool, command: str) -> Teacher:
-    """Build the teacher with its trained weights, in eval mode; INT8 quantisers on if `int8`; `command` trains it."""
+def load_teacher(
+    config: TeacherConfig, layout: Layout, num_classes: int, int8: bool, command: str, channels: int = 3
+) -> Teacher:
+    """Build the teacher with its trained weights, in eval mode, to read its taps; `command` trains it.
+
+    Its quantisers are on if `int8`. It keeps the classes it was trained on, which need not be the images'.
+    """
     path = layout.teacher(config.name, int8)
     optional = config.weights == "pretrained" and not path.exists()
     if optional and int8 and not layout.teacher(config.name, int8=False).exists():
         log.warning("teacher %s: no INT8 checkpoint at %s; its fp32 weights teach", config.name, path)
     if optional:
-        return make_teacher(config, num_classes, pretrained=True).eval()
-    teacher = make_teacher(config, num_classes)
+        return make_teacher(config, num_classes, pretrained=True, channels=channels).eval()
+    weights = read_checkpoint(path, f"teacher {config.name}", command)
+    teacher = make_teacher(config, num_classes, channels=channels)
+    known = _classes_of(weights, teacher.model, num_classes)
+    if known != num_classes:
+        teacher = make_teacher(config, known, channels=channels)
+        told = "teacher %s knows %d classes, the images have %d: only its features are read"
+        log.warning(told, config.name, known, num_classes)
     if int8:
         prepare(teacher.model)
-    read_checkpoint(path, f"teacher {config.name}", command).load_into(teacher, int8=int8)
+    weights.load_into(teacher, int8=int8)
+    teacher.meta = weights.meta
     return teacher.eval()
+
+
+def _classes_of(weights: Checkpoint, model: nn.Module, num_classes: int) -> int:
+    """Number of classes of weights, told by the tensors that have one for each of `num_classes` in a model."""
+    if weights.released is not None:
+        return weights.released.classes or num_classes
+    read = {name.replace(".parametrizations.weight.original", ".weight"): v for name, v in weights.state.items()}
+    own = {f"model.{name}": value for name, value in model.state_dict().items()}
+    pairs = [(value, read[name]) for name, value in own.items() if name in read and value.shape != read[name].shape]
+    counts = {len(there) for here, there in pairs if len(here) == num_classes and here.shape[1:] == there.shape[1:]}
+    return counts.pop() if len(counts) == 1 else num_classes
 
 
 def teacher_taps(superspace: Superspace, stage: str) -> tuple[str, str]:

@@ -27,7 +27,7 @@ def test_training_from_the_teacher_to_a_finetuned_subnet(tiny: RunJob, tmp_path:
                 assert len(read_checkpoint(Path(path), job).state) > 5
     member = parse_space(SPACE)
     (trained,) = result.outputs.values()
-    supernet: Supernet = trained_supernet(member, "deploy", Path(trained), int8=True, command="")
+    supernet: Supernet = trained_supernet(member, "deploy", read_checkpoint(Path(trained), "supernet"), int8=True)
     subnet = tmp_path / "subnet.pth"
     meta = CheckpointMeta(SPACE, str(member.smallest), classes=tuple("0123456789"), quant="deploy")
     save_checkpoint(subnet, supernet.extract(member.smallest), meta)

@@ -1,4 +1,5 @@
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -259,6 +260,34 @@ def test_digits_stay_as_they_are(digits_root: Path) -> None:
     before = digits_root.stat().st_mtime_ns
     digits.write_digits(digits_root)
     assert digits_root.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("other", ["train", "0/1.png", "x.tar", "notes.txt"])
+def test_digits_are_written_to_their_own_place_and_to_no_folder_of_the_users(other: str, tmp_path: Path) -> None:
+    place = tmp_path / "digits"
+    for root in (tmp_path / "misspelt", tmp_path / "empty", tmp_path / "filled"):
+        if root.name != "misspelt":
+            root.mkdir()
+        if root.name == "filled":
+            (root / other).parent.mkdir(exist_ok=True)
+            (root / other).write_bytes(b"mine")
+        before = sorted(tmp_path.rglob("*"))
+        data = module(root, prepare=partial(digits.write_digits, place=place))
+        with pytest.raises(DataError, match=rf"{root} (is not a folder|holds) .+"):
+            data.setup()
+        assert sorted(tmp_path.rglob("*")) == before
+    place.mkdir()
+    (place / other).parent.mkdir(exist_ok=True)
+    (place / other).write_bytes(b"mine")
+    with pytest.raises(DataError, match=f"{place} holds "):
+        module(place, prepare=partial(digits.write_digits, place=place)).setup()
+    assert (place / other).read_bytes() == b"mine"
+
+
+def test_the_shipped_place_is_the_shipped_root() -> None:
+    for name in ("digits", "torchvision"):
+        config: Any = OmegaConf.load(CONF / f"{name}.yaml")
+        assert config.root == (config.prepare.place if name == "digits" else config.place)
 
 
 def test_killed_writer_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

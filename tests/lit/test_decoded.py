@@ -20,6 +20,7 @@ from PIL import Image
 from spaceevo.errors import ConfigError, DataError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.decoded import HEADER, LEDGER, DecodedCache
+from spaceevo.lit.pixels import Reading
 from spaceevo.lit.tars import TRAIN_TAR, VAL_TAR
 from spaceevo.lit.torchvision_data import TorchvisionDataModule
 from spaceevo.lit.transforms import ImageTransform
@@ -185,3 +186,34 @@ def test_bad_settings_are_named(tmp_path: Path) -> None:
         DecodedCache(tmp_path / "file", 1)
     with pytest.raises(ConfigError, match=r"torchvision reads cifar10; .*set data\.decoded_cache=null$"):
         TorchvisionDataModule(dataset="cifar10", root=tmp_path, transform=TRANSFORM, decoded_cache=tmp_path / "cache")
+
+
+def test_a_source_redrawn_with_its_size_and_time_is_decoded_again(photos: Path, tmp_path: Path) -> None:
+    cache, source = DecodedCache(tmp_path / "cache", 1), photos / "train/a/0.bmp"
+    for colour in ("red", "blue"):
+        Image.new("RGB", (SIDE, SIDE), colour).save(source)
+        os.utime(source, ns=(10**18, 10**18))
+        assert cache.load(str(source)).tobytes() == Image.new("RGB", (SIDE, SIDE), colour).tobytes()
+
+
+def test_a_damaged_file_is_never_served(photos: Path, tmp_path: Path) -> None:
+    cache, source = DecodedCache(tmp_path / "cache", 1), str(photos / "train/a/0.jpg")
+    whole = cache.load(source).tobytes()
+    (kept,) = files(cache.folder)
+    content = kept.read_bytes()
+    for place in [*range(HEADER.size + 3), *range(HEADER.size, len(content), 97), len(content) - 1]:
+        kept.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        assert cache.load(source).tobytes() == whole
+        assert kept.read_bytes() == content
+    swapped = content[: HEADER.size] + content[: -HEADER.size : -1] + content[2 * HEADER.size - 1 :]
+    kept.write_bytes(swapped)
+    assert len(swapped) == len(content)
+    assert cache.load(source).tobytes() == whole
+
+
+def test_images_read_in_two_ways_are_kept_apart(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.new("RGBA", (4, 4)).save(path)
+    for _ in range(2):
+        for how, colour in {Reading(): 255, Reading(ground=(9, 9, 9)): 9, Reading(reading="published"): 0}.items():
+            assert np.asarray(DecodedCache(tmp_path / "cache", 1, how).load(str(path))).max() == colour

@@ -56,7 +56,10 @@ def test_outside_only_tells() -> None:
         "resize": 32,
         "crop": 28,
         "interpolation": "bicubic",
+        "reading": {},
         "inside": False,
+        "channels": "grey",
+        "resolution_interpolation": "bicubic",
     }
     gain, shift = outside.factors()
     np.testing.assert_allclose(gain * 255 + shift, [2.0], rtol=1e-6)
@@ -65,3 +68,13 @@ def test_outside_only_tells() -> None:
 def test_channels_must_match() -> None:
     with pytest.raises(ExportError, match=r"mean \(0.5,\) and std \(1, 2\)"):
         Preprocessing((0.5,), (1, 2), 32, 28)
+
+
+def test_all_that_decides_an_image_is_told() -> None:
+    settings = {"size": 28, "resize": 32, "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "interpolation": "nearest"}
+    made = Preprocessing.of({**settings, "channels": 3, "ground": [9, 8, 7], "white": None}, inside=True)
+    told = json.loads(made.text())
+    assert (told["mean"], told["std"], told["resize"], told["crop"]) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6], 32, 28)
+    assert (told["channels"], told["interpolation"], told["resolution_interpolation"]) == ("RGB", "nearest", "bicubic")
+    assert told["reading"] == {"ground": [9, 8, 7], "white": None}
+    assert told["inside"] is True

@@ -143,7 +143,9 @@ def test_faults(run_stage: RunStage, released: Path, folder: Path, tmp_path: Pat
         run_stage("evaluate", *given, f"space={SPACE}", "weights=none")
     with pytest.raises(CheckpointError, match="checkpoint = absent.pth does not exist; set it"):
         run_stage("evaluate", *SETTINGS, f"data.root={folder}", f"space={SPACE}", "checkpoint=absent.pth")
-    with pytest.raises(ConfigError, match=r"has 10 classes, digits-012-010 has 4"):
+    with pytest.raises(
+        ConfigError, match=r"random supernet digits-012-010 has 4 outputs, data.root .* has 10 classes; set data.root"
+    ):
         few = "superspace.stages.logits.widths=[4]"
         run_stage("evaluate", *SETTINGS, f"data.root={folder}", f"space={SPACE}", "weights=random", few)
     run_stage("convert", *given, f"space={SPACE}", "quant=published")

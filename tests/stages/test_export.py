@@ -1,5 +1,6 @@
 """Job export on a supernet that has seen images but not been trained: what it leaves, and when it works again."""
 
+import json
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from spaceevo.__main__ import _quoted
+from spaceevo.__main__ import _override
 from spaceevo.artifacts import Front, FrontSubnet, Layout
 from spaceevo.errors import ConfigError, EncodingError, ExportError, MissingArtifactError
 from spaceevo.export.gate import Figure, Gate
@@ -79,7 +80,7 @@ def test_every_file_is_there_and_proven(run_stage: RunStage, root: Path, tmp_pat
     assert all(Path(path).exists() for path in result.outputs.values())
     told = {entry.key: entry.value for entry in onnx.load(folder / "subnet_int8.onnx").metadata_props}
     assert (told["space"], told["quant"], told["resolution"]) == (DIGITS, scheme, "24")
-    assert told["classes"] == "0,1,2,3,4,5,6,7,8,9"
+    assert json.loads(told["classes"]) == list("0123456789")
     assert ("ranges" in told) == (scheme == "published")
     assert not LITERT.float_ops((folder / "subnet_int8.tflite").read_bytes())
     program, metadata = load_program(folder / "program.safetensors")
@@ -240,7 +241,7 @@ def test_the_next_command_measures_what_was_exported(
     assert "quant=deploy" in words
     assert not any(word.startswith("checkpoint=") for word in words)
     places = [f"paths.checkpoints={int8_world.layout.root}", f"platform.table={int8_world.table}", "platform=vnni"]
-    found = run_stage("benchmark", *places, *map(_quoted, words[4:]), "superspace=digits").figures
+    found = run_stage("benchmark", *places, *map(_override, words[4:]), "superspace=digits").figures
     assert [row["subnet"] for row in found["subnets"]] == [str(MEMBER.smallest)]
     assert found["int8_latency_ms"] > 0
 

@@ -28,7 +28,7 @@ from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.front_files import merge_fronts
 from spaceevo.stages.front_search import most_accurate
 from spaceevo.stages.subnet_search import SubnetSearchJob
-from tests.stages.conftest import Compose, RunStage, World
+from tests.stages.conftest import CLASSES, Compose, RunStage, World
 
 DIGITS = superspace("digits")
 MEMBER = DIGITS.member((2, 2, 2), (0, 0, 0))
@@ -63,7 +63,7 @@ def given(world: World) -> list[str]:
         supernet.activate(spec)
         supernet(torch.randn(20, 3, 32, 32))
     path = world.layout.supernet(str(MEMBER), True)
-    save_checkpoint(path, supernet, CheckpointMeta(space=str(MEMBER), quant="deploy"))
+    save_checkpoint(path, supernet, CheckpointMeta(space=str(MEMBER), classes=CLASSES, quant="deploy"))
     desk = ["trust=true", f"platform._target_={Desk.__module__}.Desk", "platform.name=desk"]
     return [*world.settings, "quant=deploy", f"space={MEMBER}", *desk, *RECIPE]
 

@@ -154,6 +154,8 @@ class StageResult:
     device: str = "cpu"  # where networks ran
     made: str = ""  # when, ISO 8601
     seconds: float = 0.0  # how long it took
+    summary: tuple[str, ...] = ()  # figures shown at its end
+    next_command: str = ""  # what the user would run next
     schema: int = SCHEMA  # version of this record
 
     def save(self, folder: Path) -> None:

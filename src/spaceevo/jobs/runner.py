@@ -1,5 +1,6 @@
 """The one way to run a job: resolve, skip or work, save, report, track."""
 
+import shlex
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -54,22 +55,30 @@ def run(config: DictConfig) -> StageResult:
     outcome = job.work()
     result = _result(job, outcome, states, time.monotonic() - started)
     if is_first():
-        single = {name: value for name, value in result.figures.items() if not isinstance(value, list | dict)}
-        keep(config, result, output, {name: single[name] for name in outcome.summary or single if name in single})
-        if outcome.next_command:
-            console.print(f"Next: {outcome.next_command}")
+        keep(config, result, output)
+        _say_next(result.next_command)
     return result
 
 
-def keep(config: DictConfig, result: StageResult, folder: Path, figures: Mapping[str, object]) -> None:
-    """Save a result in a folder, print some figures of it and where its files lie, and track it."""
+def keep(config: DictConfig, result: StageResult, folder: Path) -> None:
+    """Save a result in a folder, print its summary and where its files lie, and track it."""
     result.save(folder)
-    if figures:
-        console.print(figure_table(f"{result.stage} · {result.seconds:.0f} s", figures))
+    _print_summary(result)
     for name, path in {**result.outputs, "result": str(folder / RESULT_FILE)}.items():
         console.print(f"  {name}: {shown(Path(path))}")
     if is_tracked(config):
         track(config, list(hydra_node(config).overrides.task), result, folder)
+
+
+def _print_summary(result: StageResult) -> None:
+    figures = {name: result.figures[name] for name in result.summary if name in result.figures}
+    if figures:
+        console.print(figure_table(f"{result.stage} · {result.seconds:.0f} s", figures))
+
+
+def _say_next(command: str) -> None:
+    if command:
+        console.print(f"Next: {command}")
 
 
 def _is_skipped(job: Job[Any], previous: StageResult | None, states: Mapping[str, Plain]) -> bool:
@@ -177,14 +186,20 @@ def _previous(job: Job[Any], output: Path) -> StageResult | None:
 
 
 def _say_skipped(job: Job[Any], previous: StageResult) -> None:
+    """Say what stands there: when it was made, its figures, and the next command with images where they lie now."""
     made_by = previous.versions.get("spaceevo", "an unknown version")
     by = "" if made_by == VERSION else f" by spaceevo {made_by}, this is {VERSION}; force=true makes it anew"
     where = shown(job.workspace.output / RESULT_FILE)
     console.print(f"{job.name}: unchanged, skipped ({where}, made {previous.made or 'at an unknown time'}{by})")
+    _print_summary(previous)
+    moved = {override_key(text): text for text in job.workspace.commands.given if text.startswith("data.")}
+    words = shlex.split(previous.next_command)
+    _say_next(shlex.join(moved.get(override_key(word), word) for word in words))
 
 
 def _result(job: Job[Any], outcome: Outcome, states: Mapping[str, Plain], seconds: float) -> StageResult:
     grown = {name: read.state(None) for name, read in job.inputs().items() if read.grows}
+    single = tuple(name for name, value in outcome.figures.items() if not isinstance(value, list | dict))
     return StageResult(
         stage=job.name,
         fingerprint=job.fingerprint,
@@ -197,6 +212,8 @@ def _result(job: Job[Any], outcome: Outcome, states: Mapping[str, Plain], second
         device=outcome.device,
         made=datetime.now(UTC).astimezone().isoformat(timespec="seconds"),
         seconds=round(seconds, 1),
+        summary=single if outcome.summary is None else tuple(name for name in outcome.summary if name in single),
+        next_command=outcome.next_command,
     )
 
 

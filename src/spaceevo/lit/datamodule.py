@@ -88,6 +88,8 @@ class ImageFolderDataModule(LightningDataModule):
     prefetch_factor: Annotated[Count, LOADING] = 2  # batches that each of them loads ahead
     holdout: Count | InnerShare = 0.04  # held-out images: a count, or a share between 0 and 1 (at least one image)
     split_seed: Seed = 2147483647  # decides which images are held out
+    train_images: Count | None = None  # most that are trained on
+    test_images: Count | None = None  # most that are held out, and most that are tested on
     seed: Seed = 0  # decides training order and augmentation
     calibration_batches: Count = 20  # how many `calibration_images` gives
     calibration_batch_size: Count = 64  # images in each, that is, in one pass of a calibration
@@ -103,6 +105,7 @@ class ImageFolderDataModule(LightningDataModule):
         self.root = self.root.expanduser()
         folder, limit = self.decoded_cache, self.decoded_cache_gib
         self.decoded = None if folder is None else DecodedCache(folder, limit, self.transform)
+        self.outputs: tuple[int, ...] = ()  # by label, what `label_as` gives for it; empty where labels are as they are
         self._kept: dict[str, Sequence[Batch]] = {}
         self._training: dict[tuple[int, int], DataLoader[Any]] = {}
 
@@ -110,7 +113,7 @@ class ImageFolderDataModule(LightningDataModule):
     def splits(self) -> Splits:
         """The files of each split, read on first use and then told in one line; see `read_splits` for faults."""
         self.prepare_data()
-        splits = self._read_splits()
+        splits = self._read_splits().at_most(self.train_images, self.test_images)
         if is_first():
             _say_once(str(splits))
         return splits
@@ -127,6 +130,12 @@ class ImageFolderDataModule(LightningDataModule):
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    def label_as(self, outputs: Sequence[int]) -> None:
+        """Label images from now on as a network's outputs: `outputs[label]` for the label of their class here."""
+        self.outputs = tuple(outputs)
+        self._kept.clear()
+        self._training.clear()
 
     @cached_property
     def content_hash(self) -> str:
@@ -256,8 +265,9 @@ class ImageFolderDataModule(LightningDataModule):
 
     def _loader(self, samples: Sequence[Sample], transform: Transform, **batching: Any) -> DataLoader[Any]:
         every = [*self.splits.train, *self.splits.held_out, *self.splits.test]
+        named = [(image, self.outputs[label]) for image, label in samples] if self.outputs else samples
         return DataLoader(
-            Images(samples, transform, self._load(), every),
+            Images(named, transform, self._load(), every),
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch_factor if self.num_workers else None,
             pin_memory=torch.cuda.is_available(),

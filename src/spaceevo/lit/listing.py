@@ -53,7 +53,7 @@ def why_passed_over(name: str) -> str | None:
     if is_hidden(name):
         return "hidden"
     ending = PurePosixPath(name).suffix.lower()
-    return None if ending in image_endings() else f"not images ({shown(ending) or 'no ending'})"
+    return None if ending in image_endings() else f"not images: {shown(ending) or 'no ending'}"
 
 
 class Folder:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,12 @@ class Splits:
     test: Sequence[Sample]
     notes: tuple[str, ...] = ()  # what was taken for what, and what was passed over
 
+    def at_most(self, train: int | None, test: int | None) -> "Splits":
+        """Keep at most so many images of the training split, and of each of the others, spread evenly over it."""
+        held_out = _spread(self.held_out, test)
+        tested = held_out if self.test is self.held_out else _spread(self.test, test)
+        return Splits(self.classes, self.train[:train], held_out, tested, self.notes)
+
     def __str__(self) -> str:
         """Tell them in one line."""
         parts = {"train": self.train, "held out": self.held_out, "test": self.test}
@@ -71,16 +77,20 @@ def read_splits(root: Path, holdout: int | float, split_seed: int) -> Splits:
     train = found.pop(TRAIN)
     _check_classes(train)
     tested = {split: _relabelled(part, train) for split, part in found.items()}
-    order = torch.randperm(len(train.samples), generator=torch.Generator().manual_seed(split_seed)).tolist()
-    samples = [train.samples[index] for index in order]
-    count = 0 if len(tested) == 2 else _held_out_count(holdout, len(samples))
-    held_out = tested[VAL] if len(tested) == 2 else samples[:count]
+    samples, held_out = hold_out(train.samples, 0 if len(tested) == 2 else holdout, split_seed)
+    if len(tested) == 2:
+        held_out = tested[VAL]
     test = tested.get(TEST, tested.get(VAL, held_out))
     for part in (train, *found.values()):
         passed_over += part.passed_over
     roles = f"held out is {found[VAL].source.name}" if len(tested) == 2 else f"held out of {train.source.name}"
     notes = _notes(roles, train, found.get(TEST, found.get(VAL)), passed_over)
-    return Splits(tuple(train.classes), samples[count:], held_out, test, notes)
+    return Splits(tuple(train.classes), samples, held_out, test, notes)
+
+
+def _spread(samples: Sequence[Sample], most: int | None) -> Sequence[Sample]:
+    count = len(samples)
+    return samples if most is None or count <= most else [samples[index * count // most] for index in range(most)]
 
 
 def _notes(roles: str, train: Listing, tested: Listing | None, passed_over: Counter[str]) -> tuple[str, ...]:
@@ -88,9 +98,14 @@ def _notes(roles: str, train: Listing, tested: Listing | None, passed_over: Coun
     notes = [f"{roles}, tested on {shown(tested.source.name) if tested else 'the same'}"]
     if tested and (without := sorted({*train.classes} - {*tested.classes})):
         notes.append(f"no test image of {choices(map(shown, without), limit=3)}")
-    if passed_over:
-        reasons = ", ".join(f"{count} {why}" for why, count in passed_over.most_common(6))
-        notes.append(f"{passed_over.total()} files passed over ({reasons})")
+    counts, endings = Counter[str](), defaultdict[str, list[str]](list)
+    for why, count in passed_over.most_common():
+        kind, _, ending = why.partition(":")
+        counts[kind] += count
+        endings[kind] += [ending.strip()] if ending else []
+    if counts:
+        reasons = [": ".join([f"{counts[kind]} {kind}", *filter(None, [choices(endings[kind], 5)])]) for kind in counts]
+        notes.append(f"{counts.total()} files passed over ({', '.join(reasons)})")
     return tuple(notes)
 
 
@@ -116,7 +131,7 @@ def _find(root: Path, passed_over: Counter[str]) -> dict[str, Path]:
             f"{shown(root)}: {choices(p.name for p in found.values())} are one; training images test nothing"
         )
     passed_over += top.passed_over
-    passed_over["not images (.tar)"] -= sum(path in tars for path in found.values())
+    passed_over["not images: .tar"] -= sum(path in tars for path in found.values())
     passed_over["outside of the splits"] += len(top.images) + sum(path not in found.values() for path in folders)
     return found
 
@@ -141,7 +156,8 @@ def _by_split(root: Path, paths: Sequence[Path]) -> dict[str, Path]:
 def _check_level(root: Path, folders: Sequence[Path]) -> None:
     """Raise a `DataError` where the folders of a root look like splits or data sets, and not like classes."""
     if not folders:
-        raise DataError(f"{shown(root)} holds no class folders; expected {LAYOUT}")
+        held = choices((shown(path.name) for path in sorted(root.iterdir())), limit=3) or "nothing"
+        raise DataError(f"{shown(root)} holds no class folders; expected {LAYOUT}; it holds {held}")
     inside = {path: Folder(path) for path in folders}
     for path, folder in inside.items():
         deep = any(split_of(entry.name) == TRAIN and Folder(Path(entry.path)).folders for entry in folder.folders)
@@ -179,6 +195,14 @@ def _relabelled(part: Listing, train: Listing) -> list[Sample]:
         raise DataError(f"{shown(part.source)} holds no image; add some or remove it")
     labels = [train.classes.index(name) for name in part.classes]
     return [(image, labels[label]) for image, label in part.samples]
+
+
+def hold_out(samples: Sequence[Sample], holdout: int | float, split_seed: int) -> tuple[list[Sample], list[Sample]]:
+    """Return images to train on and held-out ones, in an order that `split_seed` decides; 0 holds none out."""
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(split_seed)).tolist()
+    count = _held_out_count(holdout, len(samples)) if holdout else 0
+    shuffled = [samples[index] for index in order]
+    return shuffled[count:], shuffled[:count]
 
 
 def _held_out_count(holdout: int | float, total: int) -> int:

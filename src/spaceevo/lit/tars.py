@@ -63,7 +63,8 @@ def tar_files(path: Path) -> list[TarImage]:
         DataError: no uncompressed tar file, or a truncated one.
     """
     kept = cache_folder("tars") / f"{fingerprint([str(path.resolve()), file_state(path)])}.npz"
-    with suppress(Exception), np.load(kept) as content:  # absent, of another version or damaged: it is listed anew
+    # a list that is absent, of another version or damaged is made anew
+    with suppress(Exception), kept.open("rb") as stored, np.load(stored) as content:
         names = os.fsdecode(content["names"].tobytes()).split("\0")
         return _images(path, names, content["offsets"], content["sizes"])
     try:

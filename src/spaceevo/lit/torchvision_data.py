@@ -11,11 +11,13 @@ from pydantic.dataclasses import dataclass
 from torchvision import datasets
 
 from spaceevo.artifacts import Neutral
-from spaceevo.errors import ConfigError, DataError, choices
+from spaceevo.artifacts.values import Index, ShareBelow1
+from spaceevo.errors import ConfigError, DataError
 from spaceevo.lit.datamodule import ImageFolderDataModule
+from spaceevo.lit.fashion_mnist import FashionMNIST
 from spaceevo.lit.listing import Source
-from spaceevo.lit.pixels import Reading
-from spaceevo.lit.splits import Splits
+from spaceevo.lit.pixels import Reading, to_rgb
+from spaceevo.lit.splits import Splits, hold_out
 from spaceevo.lit.transforms import Load, load_image
 
 FETCHES = "fetches files, which count by their content"
@@ -66,30 +68,36 @@ SOURCES: dict[str, _Dataset] = {
     "oxford_iiit_pet": _Dataset(datasets.OxfordIIITPet, {"split": "trainval"}, {"split": "test"}),
     "food101": _Dataset(datasets.Food101, {"split": "train"}, {"split": "test"}),
     "stanford_cars": _Dataset(datasets.StanfordCars, {"split": "train"}, {"split": "test"}),
+    "fashion_mnist": _Dataset(FashionMNIST, {"train": True}, {"train": False}),
     "fgvc_aircraft": _Dataset(datasets.FGVCAircraft, {"split": "trainval"}, {"split": "test"}),
 }
 
 
-Dataset = Literal["cifar10", "cifar100", "flowers102", "oxford_iiit_pet", "food101", "stanford_cars", "fgvc_aircraft"]
+Dataset = Literal[
+    "cifar10",
+    "cifar100",
+    "flowers102",
+    "oxford_iiit_pet",
+    "food101",
+    "stanford_cars",
+    "fgvc_aircraft",
+    "fashion_mnist",
+]
 """Names in `SOURCES`."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class TorchvisionDataModule(ImageFolderDataModule):
-    """Loads a dataset of torchvision: its training images (`trainval` where published so) and its test images.
-
-    Nothing is held out: the test images serve as `held_out` too.
-    """
+    """Loads a dataset of torchvision: its training images (`trainval` where published so) and its test images."""
 
     dataset: Dataset
+    holdout: Index | ShareBelow1 = 0  # held-out training images, a count or a share; 0: the test images serve as such
     # whether torchvision may fetch the files that `root` lacks, if that is `place`
     download: Annotated[bool, Neutral(FETCHES)] = True
     place: Annotated[Path, Neutral(FETCHES)] = Path("data/torchvision")  # the one `root` that it fetches to
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.dataset not in SOURCES:
-            raise ConfigError(f"data.dataset = {self.dataset!r}; allowed: {choices(SOURCES)}")
         if self.decoded is not None:
             raise ConfigError(
                 f"data.decoded_cache is {self.decoded.folder}, but torchvision reads {self.dataset}; allowed: a folder "
@@ -122,7 +130,10 @@ class TorchvisionDataModule(ImageFolderDataModule):
             [(f"{part}/{index}", label) for index, label in enumerate(labels_of(dataset))]
             for part, dataset in zip(("train", "test"), self._parts, strict=True)
         )
-        return Splits(_classes(self._parts[0]), train, test, test, ("held out and tested on the same",))
+        classes = _classes(self._parts[0])
+        if not self.holdout:
+            return Splits(classes, train, test, test, ("held out and tested on the same",))
+        return Splits(classes, *hold_out(train, self.holdout, self.split_seed), test, ("held out of train",))
 
     def content_files(self) -> dict[str, Path]:
         """Return every file of the dataset, by its name below `root`."""
@@ -145,8 +156,7 @@ def _load_numbered(path: Source, parts: Mapping[str, Any], how: Reading) -> Imag
         if hasattr(dataset, name):
             file = getattr(dataset, name)[int(index)]
             return load_image(str(file[0] if isinstance(file, tuple) else file), how)
-    image: Image.Image = dataset[int(index)][0]
-    return image
+    return to_rgb(dataset[int(index)][0], how)
 
 
 def labels_of(dataset: Any) -> list[int]:

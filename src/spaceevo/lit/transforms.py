@@ -72,7 +72,7 @@ class ImageTransform(Reading):
         if self.flip:
             steps.append(v2.RandomHorizontalFlip())
         if self.auto_augment:
-            steps.append(PublishedAutoAugment([round(255 * value) for value in self.mean]))
+            steps.append(PublishedAutoAugment([round(255 * value) for value in self.mean * (3 // self.channels)]))
         transform: Transform = v2.Compose([*steps, self._normalise])
         return transform
 

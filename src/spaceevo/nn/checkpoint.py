@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from spaceevo.artifacts import atomic_path
+from spaceevo.artifacts import Plain, atomic_path
 from spaceevo.errors import CheckpointError
 from spaceevo.nn.finite import check_weights
 
@@ -27,6 +27,8 @@ class CheckpointMeta:
     block: str = ""  # name of the candidate block, e.g. `stage1_0`
     teacher: str = ""  # name of the teacher
     classes: tuple[str, ...] = ()  # names of the classes, by label
+    # what images go through in evaluation, as `data.transform` has it
+    transform: Mapping[str, Plain] = field(default_factory=dict)
     quant: str = ""  # scheme that the weights were trained under, `deploy` or `published`; `off` for fp32
     data: str = ""  # name of the images it was finetuned on
     epochs: int | None = None  # finished epochs, of released weights
@@ -62,6 +64,7 @@ class CheckpointMeta:
             return cls(
                 **texts,
                 classes=tuple(record.get("classes") or ()),
+                transform=dict(record.get("transform") or {}),
                 epochs=record.get("epochs"),
                 figures=dict(record.get("figures") or {}),
                 settings={**(record.get("settings") or {}), **settings},

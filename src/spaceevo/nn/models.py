@@ -68,20 +68,29 @@ def random_supernet(member: SpaceMember, quant: str, *, int8: bool, seed: int) -
     return supernet.eval()
 
 
-def trained_supernet(member: SpaceMember, quant: str, path: Path, *, int8: bool, command: str) -> Supernet:
-    """Make a supernet with the weights of a file, ours or a released one, in eval mode; `command` makes the file.
-
-    With `int8`, quantisers are on, and the file must hold INT8 weights of this scheme.
+def read_supernet(member: SpaceMember, path: Path, *, int8: bool, command: str) -> Checkpoint:
+    """Read the weights of a supernet from a file, ours or a released one; `command` makes the file.
 
     Raises:
         MissingArtifactError: the file is not there.
-        CheckpointError: it is broken, holds code, or belongs to another network.
-        ConfigError: its INT8 weights were trained under another scheme, or it holds none.
+        CheckpointError: it is broken, holds code, or belongs to another space.
     """
     weights = read_checkpoint(path, f"{'INT8' if int8 else 'fp32'} supernet {member}", command)
     space = weights.meta.space
     if space not in ("", str(member)):
         raise CheckpointError(f"{path} is of space {space}, not {member}; set space={space}")
+    return weights
+
+
+def trained_supernet(member: SpaceMember, quant: str, weights: Checkpoint, *, int8: bool) -> Supernet:
+    """Make a supernet with weights that were read, in eval mode.
+
+    With `int8`, quantisers are on, and the weights must be INT8 ones of this scheme.
+
+    Raises:
+        CheckpointError: the weights belong to another network.
+        ConfigError: they were trained under another scheme, or not in INT8.
+    """
     if int8:
         weights.require_quant(quant)
     supernet = Supernet(member, quant)

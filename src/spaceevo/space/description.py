@@ -123,7 +123,8 @@ def parse_description(description: object, source: str = "") -> Superspace:
         allowed = "a mapping with name, resolutions, candidates, stages"
         raise ConfigError(f"superspace {source}: description: content = {description!r}; allowed: {allowed}")
     keys = ("name", "resolutions", "candidates", "stages", "input_channels")
-    faults.add_unknown("description", description, keys)
+    own = {key: value for key, value in description.items() if key != "defaults"}  # that one is Hydra's
+    faults.add_unknown("description", own, keys)
     name = description.get("name")
     if not isinstance(name, str) or re.fullmatch(NAME, name) is None:
         faults.add("description", "name", name, NAME_RULE)

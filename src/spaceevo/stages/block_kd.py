@@ -12,6 +12,7 @@ import torch
 from spaceevo.artifacts import Component, Neutral
 from spaceevo.errors import ConfigError, nearest
 from spaceevo.lit.block_kd import BlockKdModule, Student
+from spaceevo.lit.matching import tell_transform
 from spaceevo.lit.module import MultiPassModule
 from spaceevo.lit.training import Figures, Trainee
 from spaceevo.nn.checkpoint import CheckpointMeta
@@ -55,8 +56,16 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
 
     @cached_property
     def _trained_teacher(self) -> Teacher:
-        command = self.workspace.commands("teacher")
-        return load_teacher(self.teacher, self.workspace.layout, self.data.num_classes, self.int8, command)
+        command, channels = self.workspace.commands("teacher"), self.superspace.input_channels
+        layout, classes = self.workspace.layout, self.data.num_classes
+        teacher = load_teacher(self.teacher, layout, classes, self.int8, command, channels)
+        tell_transform(self.data, teacher.meta, f"teacher {self.teacher.name}")
+        return teacher
+
+    @property
+    def resolution(self) -> int:
+        """The largest resolution of the superspace's blocks in pixels."""
+        return max(self.superspace.block_resolutions)
 
     @cached_property
     def blocks(self) -> dict[str, BlockName]:

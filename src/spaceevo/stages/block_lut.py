@@ -11,8 +11,9 @@ from rich.progress import Progress, TaskID
 
 from spaceevo.artifacts import Component, Neutral, file_hash, fingerprint
 from spaceevo.artifacts.values import Amount
-from spaceevo.errors import ConfigError, MissingArtifactError
+from spaceevo.errors import ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
+from spaceevo.lit.matching import check_shape, check_transform, tell_transform
 from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.losses import VarianceOf
 from spaceevo.nn.memory import channels_last
@@ -126,11 +127,12 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
 
         Raises:
             MissingArtifactError: a student has not been distilled.
+            ConfigError: one was, on images that went through something else.
         """
         command = self.workspace.commands("block_kd", f"quant={self.settings.quant}", without=("window",))
+        check_shape(self.data, self.superspace, max(self.superspace.block_resolutions))
         for name, path in self.students.items():
-            if not path.is_file():
-                raise MissingArtifactError(f"block {name}", path, command)
+            check_transform(self.data, read_checkpoint(path, f"block {name}", command).meta, str(path))
         files = self._files()
         for file in files.values() if self.workspace.force else ():
             file.forget()
@@ -176,7 +178,9 @@ class _LutBuilder:
         self.recipe = job.settings.recipe
         self.student: tuple[str, BlockStudent] | None = None
         command = job.workspace.commands("teacher", f"quant={job.settings.quant}", without=PARTS)
-        teacher = load_teacher(job.teacher, job.workspace.layout, job.data.num_classes, job.int8, command)
+        layout, classes, channels = job.workspace.layout, job.data.num_classes, job.superspace.input_channels
+        teacher = load_teacher(job.teacher, layout, classes, job.int8, command, channels)
+        tell_transform(job.data, teacher.meta, f"teacher {job.teacher.name}")
         stages = dict.fromkeys(job.superspace.searched[key.stage].name for key in keys)
         self.taps = {stage: teacher_taps(job.superspace, stage) for stage in stages}
         self.channels = tap_channels(teacher, job.superspace, stages)

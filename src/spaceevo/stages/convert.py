@@ -129,8 +129,7 @@ class ConvertJob(SpaceJob[ConvertSettings]):
 
     def _teacher(self) -> Converted:
         config = self.workspace.make(self.settings.teacher)
-        classifier = self.released.state.get("_fc.weight")
-        classes = 1 if classifier is None else len(classifier)
+        classes = self.released.classes or 1
         teacher = make_teacher(config, classes)
         if self.released.int8:
             prepare(teacher.model)

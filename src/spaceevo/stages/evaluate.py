@@ -51,9 +51,10 @@ class EvaluateJob(SupernetBasedJob[EvaluateSettings]):
         """Evaluate each subnet on the test images.
 
         Raises:
-            ConfigError: the images have more classes than the space, or only networks under `deploy` can be folded.
+            ConfigError: the images do not fit the network, or only networks under `deploy` can be folded.
         """
         self._check()
+        _ = self.classes  # faults of the images are told first
         rows, processes = self._evaluate()
         figures = {
             "top1": rows[0]["top1"],
@@ -72,15 +73,9 @@ class EvaluateJob(SupernetBasedJob[EvaluateSettings]):
         return Outcome(figures, {"subnets": table}, following, str(self.workspace.device))
 
     def _check(self) -> None:
-        folded, quant, member = self.settings.recipe.folded, self.settings.quant, self.member
+        folded, quant = self.settings.recipe.folded, self.settings.quant
         if folded and quant != "deploy":
             raise ConfigError(f"recipe.evaluate.folded=true with quant={quant}; use quant=deploy")
-        classes = member.superspace.num_classes
-        if self.data.num_classes > classes:
-            raise ConfigError(
-                f"data {self.data.root} has {self.data.num_classes} classes, {member} has {classes}; "
-                "evaluate images of the classes it was trained on"
-            )
 
     def _evaluate(self) -> tuple[list[dict[str, Any]], int]:
         """A row of each subnet, and by how many processes."""
@@ -92,7 +87,11 @@ class EvaluateJob(SupernetBasedJob[EvaluateSettings]):
             supernet.to(device)
             for spec in specs:
                 calibrate_subnet(supernet, spec, self.data.calibration_images())
-                network = FoldedNetwork(supernet.extract(spec)) if self.settings.recipe.folded else supernet
+                network = (
+                    FoldedNetwork(supernet.extract(spec), self.superspace.input_channels)
+                    if self.settings.recipe.folded
+                    else supernet
+                )
                 correct, images = count_correct(network, self.data.test_share(rank, world_size))
                 cost = subnet_cost(member, spec)
                 row = {"name": self.subnet_names.get(spec, ""), "top1": 100.0 * correct / images}

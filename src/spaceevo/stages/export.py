@@ -15,9 +15,9 @@ from spaceevo.errors import ConfigError, ExportError
 from spaceevo.export.bundle import PRECISIONS, save_bundle
 from spaceevo.export.gate import Gate, asked_formats, top1
 from spaceevo.export.parity import Tolerance
+from spaceevo.lit.matching import evaluation_settings
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.evaluate import logits_of
-from spaceevo.nn.subnets import Subnet
 from spaceevo.report.latency import draw_operators
 from spaceevo.runtimes.base import FileOptions, Profile
 from spaceevo.runtimes.machine import machine_name
@@ -70,11 +70,6 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         return asked_formats(self.settings.recipe.format or ())
 
     @cached_property
-    def given(self) -> Subnet | None:
-        """The subnet whose own checkpoint was asked for."""
-        return self.given_subnet()
-
-    @cached_property
     def extraction(self) -> Extraction:
         """Takes the subnet out of its supernets."""
         return Extraction(self)
@@ -120,9 +115,8 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
 
     @cached_property
     def _preprocessing(self) -> Preprocessing:
-        transform, inside = self.data.transform, self.settings.recipe.preprocessing == "inside"
-        resizing = (transform.resize, transform.size, transform.interpolation)
-        return Preprocessing(tuple(transform.mean), tuple(transform.std), *resizing, inside=inside)
+        inside = self.settings.recipe.preprocessing == "inside"
+        return Preprocessing.of(evaluation_settings(self.data), inside=inside)
 
     @property
     def _packed_channels(self) -> int | None:
@@ -130,8 +124,9 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         return self.settings.packed_channels if asked is None else asked
 
     def _subject(self) -> Subject:
+        _ = self.classes  # faults of the images are told first
         if self.given is not None:
-            return Subject.given(self.given, self.settings.checkpoint, self.data.classes)
+            return Subject.given(self.given, self.settings.checkpoint)
         spec = self.best_subnet()
         return Subject.extracted(self.extraction, spec, self.settings.recipe.calibration_images)
 
@@ -163,10 +158,13 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
     def _write(self, subject: Subject) -> dict[str, Path]:
         """Write every file; return them by name."""
         output, options = self.workspace.output, FileOptions(self._preprocessing, self._packed_channels)
-        metadata = subject.metadata(self.data.classes, self._preprocessing)
+        metadata = subject.metadata(self.classes, self._preprocessing)
         outputs = save_bundle(output, self.formats, subject.program, subject.fp32, metadata, options)
         outputs["checkpoint"] = output / "subnet_int8.pth"
-        meta = CheckpointMeta(str(subject.member), str(subject.spec), classes=self.data.classes, quant="deploy")
+        transform = evaluation_settings(self.data)
+        meta = CheckpointMeta(
+            str(subject.member), str(subject.spec), classes=self.classes, transform=transform, quant="deploy"
+        )
         save_checkpoint(outputs["checkpoint"], subject.int8, meta)
         return outputs
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from spaceevo.artifacts import Front, Plain, fingerprint
-from spaceevo.errors import ExportError, choices
+from spaceevo.errors import ExportError
+from spaceevo.lit.matching import evaluation_settings
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.deployable import make_deployable
 from spaceevo.nn.evaluate import calibrate_subnet
@@ -54,9 +56,15 @@ class Extraction:
     def save(self, path: Path, supernet: Supernet, spec: SubnetSpec, *, int8: bool) -> Network:
         """Extract a subnet into a checkpoint that needs no supernet; return it."""
         network, job = self.extract(supernet, spec), self.job
-        quant, classes = job.settings.quant if int8 else "off", job.data.classes
-        meta = CheckpointMeta(str(job.member), str(spec), classes=classes, quant=quant)
-        save_checkpoint(path, network, replace(meta, fingerprint=self.fingerprint(int8)))
+        meta = CheckpointMeta(
+            space=str(job.member),
+            subnet=str(spec),
+            classes=job.classes,
+            transform=evaluation_settings(job.data),
+            quant=job.settings.quant if int8 else "off",
+            fingerprint=self.fingerprint(int8),
+        )
+        save_checkpoint(path, network, meta)
         return network
 
     def kept(self, spec: SubnetSpec, *, int8: bool) -> Path | None:
@@ -94,19 +102,14 @@ class Subject:
     ranges: str = ""  # how the ranges were found that a network under `published` lacks
 
     @classmethod
-    def given(cls, subnet: Subnet, path: Path | None, classes: Sequence[str]) -> Subject:
+    def given(cls, subnet: Subnet, path: Path | None) -> Subject:
         """Prepare a subnet that has a checkpoint of its own; its fp32 twin has the same weights in floating point.
 
         Raises:
-            ExportError: it was not trained under `deploy`, or on other classes.
+            ExportError: it was not trained under `deploy`.
         """
         if subnet.quant != "deploy":
             raise ExportError(f"{path} is of quant={subnet.quant}; export needs quant=deploy")
-        if subnet.classes != tuple(classes):
-            raise ExportError(
-                f"{path} knows the classes {choices(subnet.classes)}, the data {choices(classes)}; "
-                "set data=… or data.root=… to what it was finetuned on"
-            )
         fp32 = copy.deepcopy(subnet.network)
         set_quant(fp32, False)
         return cls(subnet.member, subnet.spec, subnet.network, subnet.network, fp32, subnet.quant)
@@ -136,7 +139,7 @@ class Subject:
             "space": str(self.member),
             "subnet": str(self.spec),
             "resolution": str(self.spec.resolution),
-            "classes": ",".join(classes),
+            "classes": json.dumps(list(classes), ensure_ascii=False),
             "preprocessing": preprocessing.text(),
             "quant": self.quant,
         }

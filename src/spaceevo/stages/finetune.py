@@ -11,14 +11,14 @@ from spaceevo.lit.finetune import FinetuneModule
 from spaceevo.lit.module import MultiPassModule
 from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.loading import load_state
-from spaceevo.nn.models import trained_supernet
+from spaceevo.nn.models import read_supernet, trained_supernet
 from spaceevo.nn.subnets import Subnet, read_subnet
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.prepare import float_state, set_quant
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.job import Outcome
 from spaceevo.stages.selection import SpaceJob, existing
-from spaceevo.stages.settings import SpaceSettings
+from spaceevo.stages.settings import OneText, SpaceSettings
 from spaceevo.stages.training import OneNetworkJob, Share, TrainingSettings
 
 
@@ -26,7 +26,7 @@ from spaceevo.stages.training import OneNetworkJob, Share, TrainingSettings
 class FinetuneSettings(TrainingSettings, SpaceSettings):
     """Says which subnet is trained, and how."""
 
-    subnet: str | None  # encoding, `max`, `min` or published name of a found subnet; None takes the chosen one
+    subnet: OneText | None  # encoding, `max`, `min` or published name of a found subnet; None takes the chosen one
     checkpoint: Path | None  # the subnet's own checkpoint; None takes that of the last subnet search
     label_smoothing: Share  # share of the target that all classes have in common
     freeze_body: bool  # whether all but the classifier keeps its weights, norms and quantisers
@@ -66,7 +66,8 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings], SpaceJob[FinetuneSettings]):
         if self.settings.checkpoint is None and self.source == self._supernet_file:
             member, spec = self.member, self.best_subnet()
             command = self.workspace.commands("supernet", f"space={member}", f"quant={quant}", without=("subnet",))
-            supernet = trained_supernet(member, self.scheme.name, self.source, int8=self.int8, command=command)
+            weights = read_supernet(member, self.source, int8=self.int8, command=command)
+            supernet = trained_supernet(member, self.scheme.name, weights, int8=self.int8)
             return Subnet(supernet.extract(spec), member, spec, (), quant, CheckpointMeta())
         command = "" if self.settings.checkpoint else self.workspace.commands("subnet_search")
         start = read_subnet(self.source, self.superspace, command)
@@ -86,6 +87,11 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings], SpaceJob[FinetuneSettings]):
     def _dataset(self) -> str:
         return str(getattr(self.data, "dataset", self.data.root.name))
 
+    @property
+    def resolution(self) -> int:
+        """The subnet's resolution in pixels."""
+        return self.start.spec.resolution
+
     def checkpoint(self, int8: bool) -> Path:
         """Return the file of the finetuned subnet."""
         return self.workspace.layout.finetuned(str(self.finetuned_member), str(self.start.spec), self._dataset, int8)
@@ -97,9 +103,7 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings], SpaceJob[FinetuneSettings]):
     def work(self) -> Outcome:
         """Train, then tell the top-1."""
         spec, classes, quant = str(self.start.spec), self.data.classes, self.settings.quant
-        meta = CheckpointMeta(
-            space=str(self.finetuned_member), subnet=spec, classes=classes, quant=quant, data=self._dataset
-        )
+        meta = CheckpointMeta(space=str(self.finetuned_member), subnet=spec, quant=quant, data=self._dataset)
         found = self.train(
             f"finetune_{self._dataset}", meta, self._make_module, besides=("space", "subnet", "checkpoint")
         )

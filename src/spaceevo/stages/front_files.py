@@ -126,7 +126,9 @@ class FrontFiles:
         if not isinstance(platform, Measures) or self.job.settings.quant != "deploy":
             return rows
         networks = {str(spec): extracted[spec].network for spec in found.shown}
-        programs = {text: to_program(one, (3, one.resolution, one.resolution)) for text, one in networks.items()}
+        channels = self.job.superspace.input_channels
+        shapes = {text: (channels, one.resolution, one.resolution) for text, one in networks.items()}
+        programs = {text: to_program(one, shapes[text]) for text, one in networks.items()}
         measured_ms = platform.measured_ms(programs)
         return [replace(row, measured_ms=measured_ms[row.subnet]) for row in rows]
 

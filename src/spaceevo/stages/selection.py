@@ -18,6 +18,8 @@ from spaceevo.stages.settings import SpaceSettings, SupernetSettings, Superspace
 
 if TYPE_CHECKING:  # jobs that build no network start without torch
     from spaceevo.lit.datamodule import ImageFolderDataModule
+    from spaceevo.nn.checkpoint import CheckpointMeta
+    from spaceevo.nn.loading import Checkpoint
     from spaceevo.nn.subnets import Subnet
     from spaceevo.nn.supernet import Supernet
 
@@ -126,20 +128,30 @@ class SupernetBasedJob(SpaceJob[W]):
 
         Raises:
             MissingArtifactError: it has not been trained; names the command.
-            ConfigError: its INT8 weights were trained under another scheme.
+            ConfigError: its INT8 weights were trained under another scheme, or the images do not fit it.
         """
         from spaceevo.nn.models import random_supernet, trained_supernet
 
-        member, settings = self.member, self.settings
-        scheme = settings.quant if int8 and settings.int8 else "deploy"
+        settings = self.settings
         if settings.weights == "random":
-            return random_supernet(member, scheme, int8=int8, seed=settings.seed)
-        changes = [f"space={member}", f"quant={scheme if int8 else 'off'}"]
-        command = "" if settings.checkpoint else self.workspace.commands("supernet", *changes)
-        return trained_supernet(member, scheme, self.supernet_file(int8), int8=int8, command=command)
+            return random_supernet(self.member, self._scheme(int8), int8=int8, seed=settings.seed)
+        weights = self._weights(int8)
+        self._match(weights.meta, str(weights.path), self.member)
+        return trained_supernet(self.member, self._scheme(int8), weights, int8=int8)
 
-    def given_subnet(self) -> Subnet | None:
-        """Read the subnet whose own checkpoint is `checkpoint`; None without one, or where it is a supernet's."""
+    def _scheme(self, int8: bool) -> str:
+        return self.settings.quant if int8 and self.settings.int8 else "deploy"
+
+    def _weights(self, int8: bool) -> Checkpoint:
+        from spaceevo.nn.models import read_supernet
+
+        changes = [f"space={self.member}", f"quant={self._scheme(int8) if int8 else 'off'}"]
+        command = "" if self.settings.checkpoint else self.workspace.commands("supernet", *changes)
+        return read_supernet(self.member, self.supernet_file(int8), int8=int8, command=command)
+
+    @cached_property
+    def given(self) -> Subnet | None:
+        """The subnet whose own checkpoint is `checkpoint`; None without one, or where it is a supernet's."""
         from spaceevo.nn.loading import read_checkpoint
         from spaceevo.nn.subnets import read_subnet
 
@@ -147,6 +159,32 @@ class SupernetBasedJob(SpaceJob[W]):
         if path is None or not read_checkpoint(existing(path), "subnet or supernet").meta.subnet:
             return None
         return read_subnet(path, self.superspace, "")
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the network's classes, by output; from now on the images are labelled as its outputs.
+
+        Raises:
+            ConfigError: the images do not fit the network.
+        """
+        from spaceevo.nn.checkpoint import CheckpointMeta
+
+        if self.given is not None:
+            resolution = self.given.spec.resolution
+            return self._match(self.given.meta, str(self.settings.checkpoint), self.given.member, resolution)
+        if self.settings.weights == "random":
+            return self._match(CheckpointMeta(classes=self.data.classes), f"random supernet {self.member}", self.member)
+        weights = self._weights(self.settings.int8)
+        return self._match(weights.meta, str(weights.path), self.member)
+
+    def _match(
+        self, meta: CheckpointMeta, what: str, member: SpaceMember, resolution: int | None = None
+    ) -> tuple[str, ...]:
+        from spaceevo.lit.matching import check_shape, match_images
+
+        superspace = member.superspace
+        check_shape(self.data, superspace, resolution or max(superspace.supernet_resolutions))
+        return match_images(self.data, meta, what, superspace.num_classes)
 
 
 def existing(path: Path) -> Path:

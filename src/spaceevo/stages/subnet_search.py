@@ -61,6 +61,7 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
         """Search on every platform; then test, extract and measure."""
         ranks, settings, member = Ranks(), self.settings, self.member
         recipe, output = settings.recipe, self.workspace.output
+        _ = self.classes  # faults of the images are told first
         supernet = self.supernet(settings.int8)
         images = self.data.calibration_images(), self.data.held_out()
         evaluator = SubnetEvaluator(supernet, *images, device=self.workspace.device, stop_z=recipe.stop_z)

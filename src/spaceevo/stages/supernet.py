@@ -33,6 +33,16 @@ class SupernetJob(OneNetworkJob[SupernetSettings], SpaceJob[SupernetSettings]):
 
     name = "supernet"
 
+    @property
+    def resolution(self) -> int:
+        """The largest resolution of the superspace's supernets in pixels."""
+        return max(self.superspace.supernet_resolutions)
+
+    @property
+    def outputs(self) -> int:
+        """The superspace's number of classes."""
+        return self.superspace.num_classes
+
     def checkpoint(self, int8: bool) -> Path:
         """Return the file of the supernet's weights."""
         return self.workspace.layout.supernet(str(self.member), int8)
@@ -46,7 +56,7 @@ class SupernetJob(OneNetworkJob[SupernetSettings], SpaceJob[SupernetSettings]):
         """
         self._check_classes()
         space = str(self.member)
-        meta = CheckpointMeta(space=space, quant=self.settings.quant, classes=self.data.classes)
+        meta = CheckpointMeta(space=space, quant=self.settings.quant)
         found = self.train("supernet", meta, self._make_module)
         figures = {f"supernet_{name}_{self.precision}_top1": found[f"{name}_top1"] for name in ("max", "min")}
         following = ("subnet_search", f"space={space}") if self.int8 else ("supernet", f"space={space}", "quant=deploy")
