@@ -23,7 +23,9 @@ def test_model_counts_and_correction_round_trip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("part", "message"),
-    [('"model": 3', "model must be an object, not 3"), ('"correction": {"slope": 2}', "correction has no slope"),
+    [
+        ('"model": 3', "model must be an object, not 3"),
+        ('"correction": {"slope": 2}', "correction has no slope"),
         ('"correction": {"scale": "1"}', "correction: scale is '1'; allowed: 0…1e[+]09"),
         ('"correction": {"scale": -1}', "correction: scale is -1; allowed"),
         ('"correction": {"ms_per_mparam": true}', "correction: ms_per_mparam is True; allowed"),
