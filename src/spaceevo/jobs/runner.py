@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
 from inspect import isclass
@@ -16,9 +17,9 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from spaceevo.artifacts import RESULT_FILE, Component, Layout, Plain, StageResult
+from spaceevo.artifacts import RESULT_FILE, Component, Layout, Plain, StageResult, checksums, sole_worker, sweep
 from spaceevo.collectives.launcher import is_first
-from spaceevo.errors import CheckpointError, ConfigError, SpaceEvoError
+from spaceevo.errors import CheckpointError, ConfigError, SpaceEvoError, Stopped
 from spaceevo.jobs.experiments import chosen_experiment
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import is_tracked, track
@@ -37,10 +38,21 @@ UNREPEATED = ("stage", "force", "paths.output", "hydra.run.dir", "hydra.sweep.di
 def run(config: DictConfig) -> StageResult:
     """Run the job that a composed config describes, or skip it where nothing that decides its result changed.
 
+    Of several processes that would work in one folder, the second waits for the first.
+
     Raises:
         SpaceEvoError: a setting, an input or the work itself is at fault; nothing half-made is left as whole.
     """
     job = make_job(config)
+    with sole_worker(job.workspace.output / ".lock", console.print) if is_first() else nullcontext():
+        try:
+            return _run(config, job)
+        except Stopped as stopped:
+            stopped.kept.append(f"what {job.name} had finished, in {shown(job.workspace.output)}")
+            raise
+
+
+def _run(config: DictConfig, job: Job[Any]) -> StageResult:
     output = job.workspace.output
     previous = _previous(job, output)
     states = job.states({} if previous is None else previous.inputs)
@@ -55,6 +67,9 @@ def run(config: DictConfig) -> StageResult:
     outcome = job.work()
     result = _result(job, outcome, states, time.monotonic() - started)
     if is_first():
+        sweep(output, depth=2)
+        for folder in {path if path.is_dir() else path.parent for path in outcome.outputs.values()}:
+            sweep(folder)
         keep(config, result, output)
         _say_next(result.next_command)
     return result
@@ -208,6 +223,7 @@ def _result(job: Job[Any], outcome: Outcome, states: Mapping[str, Plain], second
         settings=job.identity,
         inputs={**states, **grown},
         outputs={name: str(path) for name, path in outcome.outputs.items()},
+        checksums=checksums(path for name, path in outcome.outputs.items() if name not in outcome.growing),
         versions=package_versions(),
         device=outcome.device,
         made=datetime.now(UTC).astimezone().isoformat(timespec="seconds"),

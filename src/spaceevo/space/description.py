@@ -84,7 +84,7 @@ def found_space(layout: Layout, within: Superspace, text: str | None, command: s
     path = layout.space_choice(within.name)
     if text is None and not path.exists():
         raise MissingArtifactError("a space (space=…, or the best one found)", path, command)
-    return parse_space(SpaceChoice.read(path).space if text is None else text, within=within)
+    return parse_space(SpaceChoice.read(path, command).space if text is None else text, within=within)
 
 
 NAME, NAME_RULE = r"[A-Za-z]\w{0,99}", "letters, digits and '_', a letter first"
