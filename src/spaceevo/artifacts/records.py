@@ -184,7 +184,7 @@ class StageResult:
             return None
         content = read_sealed_json(path)
         names = content.pop("figures", None) if isinstance(content, dict) else None
-        if not isinstance(names, list) or not all(name in content for name in names):
+        if not isinstance(names, list) or not all(isinstance(name, str) and name in content for name in names):
             raise CheckpointError(f"{path} does not list its figures; delete it and run its stage again")
         figures = {name: content.pop(name) for name in names}
         return parse_record(cls, {**content, "figures": figures}, path)

@@ -20,7 +20,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from spaceevo.artifacts import write_bytes, write_text
+from spaceevo.artifacts import read_yaml, write_bytes, write_text
 from spaceevo.errors import ConfigError, MissingExtraError, TableError, choices
 from spaceevo.latency.kernels import KernelCosts, kernels_of
 from spaceevo.space.placement import PlacedBlock
@@ -57,7 +57,7 @@ def register_package(meta_file: Path, state: Path) -> str:
     """Register a predictor package with nn-Meter, in place of one of the same name; return its name."""
     if not meta_file.is_file():
         raise ConfigError(f"platform.package = {meta_file} does not exist; set it to a package's {META_FILE}")
-    meta = yaml.safe_load(meta_file.read_text(encoding="utf-8"))
+    meta = read_yaml(meta_file)
     if not isinstance(meta, dict) or not {"name", "version", "package_location", "kernel_predictors"} <= meta.keys():
         raise ConfigError(
             f"platform.package = {meta_file} needs name, version, package_location and kernel_predictors; "
@@ -68,7 +68,7 @@ def register_package(meta_file: Path, state: Path) -> str:
 
     with warnings.catch_warnings(action="ignore"):
         settings = Path(registry.__user_config_folder__) / "predictors.yaml"
-        known = yaml.safe_load(settings.read_text(encoding="utf-8"))
+        known = read_yaml(settings)
         settings.write_text(yaml.safe_dump([each for each in known if each["name"] != meta["name"]]), encoding="utf-8")
         registry.register_predictor(str(meta_file))
     return str(meta["name"])

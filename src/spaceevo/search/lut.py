@@ -28,6 +28,7 @@ from spaceevo.space.encoding import parse_substage
 from spaceevo.space.superspace import Superspace
 
 FloatArray = npt.NDArray[np.float32]
+MOST = 1e9  # Of a figure; arrays of 32 bits hold 1e38
 COLUMNS = ("sub-stage", "input shape", "loss", "MFLOPs", "MParams", "latency ms")
 
 
@@ -246,8 +247,8 @@ def _parse_figure(column: str, text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0.0 <= value < math.inf:
-        raise TableError(f"{column} '{text}' must be a number, 0 or greater")
+    if not 0.0 <= value <= MOST:
+        raise TableError(f"{column} '{text[:80]}' must be a number, 0 or greater, and at most {MOST:g}")
     return value
 
 

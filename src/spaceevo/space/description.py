@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-import yaml
-
-from spaceevo.artifacts import Layout, SpaceChoice
+from spaceevo.artifacts import Layout, SpaceChoice, read_yaml
 from spaceevo.errors import ConfigError, EncodingError, MissingArtifactError, choices, nearest
 from spaceevo.space.blocks import block_types
 from spaceevo.space.encoding import parse_indices
@@ -41,10 +39,7 @@ def superspaces() -> list[str]:
 
 @lru_cache(maxsize=32)
 def _load(file: Path, modified_ns: int) -> Superspace:
-    description = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if isinstance(description, dict):
-        description.pop("defaults", None)  # of Hydra: images, teacher and recipe of the superspace
-    return parse_description(description, source=str(file))
+    return parse_description(read_yaml(file), source=str(file))
 
 
 def superspace(name: str) -> Superspace:
