@@ -74,7 +74,7 @@ class ImageFolderDataModule(LightningDataModule):
         split_seed: decides which images are held out.
         seed: decides training order and augmentation.
         calibration_batches: number of batches that `calibration_images` gives.
-        calibration_batch_size: images in each of them, that is, in one forward pass of a calibration.
+        calibration_batch_size: images in each of them; only the product of both decides statistics (`even_groups`).
         cache_mib: largest split that `held_out` and `test` keep in memory, transformed, in MiB.
         decoded_cache: folder that keeps images decoded (`DecodedCache`); None decodes them anew each time.
         decoded_cache_gib: most GiB that it takes.
