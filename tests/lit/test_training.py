@@ -169,6 +169,17 @@ def test_an_explosion_at_the_last_step_is_not_saved(bench: Bench, tensor: str, m
     assert any("rolled back" in line for line in bench.said)
 
 
+def test_a_run_does_not_go_on_from_what_is_no_number(bench: Bench) -> None:
+    with pytest.raises(SystemError):
+        bench.fit("toy.pth", lambda: Toy(kill=3))
+    (last,) = (bench.folder / "run" / "toy").glob("*/last.ckpt")
+    kept = torch.load(last, weights_only=False)
+    kept["state_dict"]["layer.weight"][0, 0] = float("nan")
+    torch.save(kept, last)
+    with pytest.raises(CheckpointError, match=r"last\.ckpt, .* \(delete it to start over\): layer.weight is nan"):
+        bench.fit("toy.pth", Toy)
+
+
 def test_what_cannot_be_measured_is_not_saved(bench: Bench) -> None:
     def measure(module: MultiPassModule) -> dict[str, float]:
         module.network.get_parameter("bias").data[0] = float("nan")

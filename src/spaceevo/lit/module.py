@@ -17,7 +17,7 @@ from spaceevo.artifacts.values import Amount, Count, InnerShare, Positive
 from spaceevo.collectives.averaging import average_, average_gradients, least_
 from spaceevo.errors import ConfigError
 from spaceevo.lit.guard import DivergenceError, Guard, LossWatch
-from spaceevo.nn.finite import not_finite
+from spaceevo.nn.finite import check_weights, not_finite
 from spaceevo.nn.memory import channels_last, images_last
 
 __all__ = ["Callback", "Loss", "MultiPassModule", "OptimizerFactory", "Recipe", "Trainer", "decay_groups"]
@@ -157,7 +157,9 @@ class MultiPassModule(LightningModule):
         checkpoint["spaceevo"] = {"watch": dict(self.watch.means), "rate_factor": self.rate_factor}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take them up again."""
+        """Take them up again; a `CheckpointError` where the weights are no numbers."""
+        where = f"{self.trainer.ckpt_path}, from which the run would go on (delete it to start over)"
+        check_weights(checkpoint["state_dict"], where)
         kept = checkpoint["spaceevo"]
         self.watch.means = dict(kept["watch"])
         self._rate_change = self.rate_factor / kept["rate_factor"]

@@ -56,6 +56,8 @@ def recalibrate(module: nn.Module, batches: Sequence[Tensor], forward: Callable[
             for norm in norms.values():
                 norm.momentum = len(images) / seen
             forward(images)
+        if not seen:  # a process without a share looks on: quantisers that start now start in all processes together
+            forward(next(even_groups(batches)))
     finally:
         for norm, momentum in zip(norms.values(), momenta, strict=True):
             norm.momentum = momentum
