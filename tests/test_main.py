@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spaceevo.__main__ import _quoted, main
+from spaceevo.__main__ import _override, main
 
 TEXT = "d1#2_k3#3#5_w16#24#24_e0#3.0#6.0_r160"
 COST = ("+stage=cost", "superspace=digits", "space=digits-012-010")
@@ -42,7 +42,7 @@ assert not heavy, heavy
     ],
 )
 def test_encodings_may_be_typed_as_they_are_printed(typed: str, passed_on: str) -> None:
-    assert _quoted(typed) == passed_on
+    assert _override(typed) == passed_on
 
 
 @pytest.mark.parametrize("words", [(), COST], ids=["list of stages", "cost"])

@@ -11,18 +11,24 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from spaceevo.errors import SpaceEvoError
-from spaceevo.space.description import conf_folder, superspaces
+from spaceevo.collectives.launcher import check_launch
+from spaceevo.errors import ConfigError, SpaceEvoError, choices
+from spaceevo.jobs.trust import check_folders
+from spaceevo.space.description import conf_files, conf_folder, superspaces
 from spaceevo.space.published import published_models
 
-QUOTED = {
-    "subnet": re.compile(r"""(?<!['"])\bd\d+(#\d+)*_k[^,\]'"\s]+"""),  # Hydra stumbles over #
-    "space": re.compile(r"""(?<![\w'"-])\d+_\d+(?![\w'"-])"""),  # YAML reads a number
-}
-"""Texts in these settings that are quoted, so that they may be typed as they are printed."""
-QUOTES = r"'\g<0>'"
+ENCODED = ("space", "subnet")
+"""Settings of encodings, which may be typed as they are printed."""
+ITEM = re.compile(r"""'[^']*'|"[^"]*"|[^\s,()\[\]]+""")
+MISREAD = re.compile(r"[\d_.]+|d\d+_k.*|.*#.*")
+"""Texts that Hydra stumbles over, as it does over #, or reads as numbers."""
+OPEN = "recipe.lr_by_stage."
+"""What is below it has the names of the superspace's stages, which Hydra's own config does not list."""
+NEEDED = ("data", "teacher", "quant", "platform", "recipe", "trainer", "paths", "superspace")
+"""Groups of which one is taken always; of `logger`, none may be."""
 FULL_ERROR = "HYDRA_FULL_ERROR"
 HYDRAS_NOTE = "Error executing job with overrides"
+MOST_CHARACTERS = 480
 
 
 def _print_stages() -> None:
@@ -46,10 +52,20 @@ def _task(config: DictConfig) -> object:
     return run(config).figures.get(job.main_figure) if job.trains else None
 
 
-def _quoted(argument: str) -> str:
-    """Quote the encodings in `subnet=…` and `space=…`."""
-    key, _, value = argument.partition("=")
-    return f"{key}={QUOTED[key].sub(QUOTES, value)}" if key in QUOTED else argument
+def _override(argument: str) -> str:
+    """Write an override as Hydra needs it: encodings in `subnet=…` and `space=…` quoted, open settings joined."""
+    key, is_set, value = argument.partition("=")
+    if value == "null" and key in NEEDED:
+        raise ConfigError(f"{key} = null; allowed: {choices(sorted(conf_files(key)), limit=20)}")
+    if argument == "logger=null":
+        return "~logger"
+    if key.startswith(OPEN):
+        return f"++{argument}"
+    return f"{key}{is_set}{ITEM.sub(_quoted, value)}" if key.lstrip("+") in ENCODED else argument
+
+
+def _quoted(item: re.Match[str]) -> str:
+    return f"'{item[0]}'" if MISREAD.fullmatch(item[0]) and item[0][0] not in "'\"" else item[0]
 
 
 def _one_line(error: BaseException) -> str:
@@ -58,7 +74,8 @@ def _one_line(error: BaseException) -> str:
     while (cause := causes[-1].__cause__) is not None:
         causes.append(cause)
     ours = next((cause for cause in causes if isinstance(cause, SpaceEvoError)), None)
-    return " ".join((str(ours) if ours else " ".join(str(cause) for cause in causes)).split())
+    line = " ".join((str(ours) if ours else " ".join(str(cause) for cause in causes)).split())
+    return line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 1]}…"
 
 
 @contextmanager
@@ -75,9 +92,12 @@ def _only_our_line() -> Iterator[None]:
 def main() -> None:
     """Run the command line; a user's fault ends in one line and exit code 1."""
     show_all = os.environ.get(FULL_ERROR, "") not in ("", "0")
-    sys.argv[1:] = map(_quoted, sys.argv[1:])
+    sys.set_int_max_str_digits(0)  # a number of thousands of digits is out of range like any other
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing, and the line is ours to write
     try:
+        check_launch()
+        check_folders(sys.argv[1:])
+        sys.argv[1:] = map(_override, sys.argv[1:])
         with nullcontext() if show_all else _only_our_line():
             _print_stages() if len(sys.argv) == 1 else _task()
         sys.stdout.flush()

@@ -1,11 +1,23 @@
 """Faults a user can mend: each message is one line that names the thing, its value, what is allowed and what to do."""
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 
 class SpaceEvoError(Exception):
     """Base of all faults shown to a user as one line without a traceback."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel between processes by what it says, whatever its constructor takes."""
+        return _remade, (type(self), str(self), self.__dict__)
+
+
+def _remade(cls: type[SpaceEvoError], text: str, attributes: dict[str, object]) -> SpaceEvoError:
+    error = cls.__new__(cls)
+    error.args = (text,)
+    error.__dict__ |= attributes
+    return error
 
 
 class ConfigError(SpaceEvoError):
@@ -57,3 +69,10 @@ def choices(values: Iterable[object], limit: int = 12) -> str:
     texts = [str(value) for value in values]
     shown = ", ".join(texts[:limit])
     return f"{shown}, … ({len(texts)} in all)" if len(texts) > limit else shown
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Write the known name that is most like a wrong one, as `batch_size?`; all of them where none is."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1)
+    return f"{near[0]}?" if near else choices(names)

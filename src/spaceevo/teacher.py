@@ -1,7 +1,7 @@
 """Teachers: a classifier of a library, with the layers whose outputs its stages teach."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from spaceevo.artifacts import Layout
+from spaceevo.artifacts.values import Name
 from spaceevo.errors import ConfigError, choices
 from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.loading import Checkpoint, read_checkpoint
 from spaceevo.quant.prepare import prepare
+from spaceevo.space.spec import halved
 from spaceevo.space.superspace import Superspace
 from spaceevo.torchvision_shim import ensure_torchvision
 
@@ -25,7 +27,7 @@ log = logging.getLogger(__name__)
 class TeacherConfig:
     """Describes a teacher as `conf/teacher` does."""
 
-    name: str  # folder of its checkpoints
+    name: Name  # folder of its checkpoints
     # makes the classifier; called with `num_classes`, and with `pretrained` where `weights` is `pretrained`
     model: Callable[..., nn.Module]
     # stage name → module whose output is that stage's; also the stage before the first one that is taught
@@ -86,16 +88,35 @@ class Teacher(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
+        for stage, name in zip(stages, wanted, strict=True):
+            if name not in found:
+                raise ConfigError(f"teacher.taps.{stage} = {name} is never run by the model; set it to another module")
         return tuple(found[name] for name in wanted)
+
+    def shapes(self, images: Tensor, *stages: str) -> dict[str, torch.Size]:
+        """Compute the shapes of these stages' outputs for images `(N, C, H, W)`, in eval mode.
+
+        Raises:
+            ConfigError: one is no map `(N, C, H, W)`.
+        """
+        was_training = self.training
+        self.eval()
+        outputs = self.features(images.to(next(self.parameters()).device), *stages)
+        self.train(was_training)
+        named = dict(zip(stages, outputs, strict=True))
+        for stage, output in named.items():
+            shape = tuple(getattr(output, "shape", ()))
+            if len(shape) != 4:
+                what = f"a tensor of shape {shape}" if shape else f"a {type(output).__name__}"
+                raise ConfigError(
+                    f"teacher.taps.{stage} = {self.tap(stage)} gives {what}; set it to a module of maps (N, C, H, W)"
+                )
+        return {stage: output.shape for stage, output in named.items()}
 
     def channels(self, *stages: str) -> tuple[int, ...]:
         """Count the channels of these stages' outputs."""
-        was_training = self.training
-        self.eval()
-        probe = torch.zeros(1, self.image_channels, 64, 64, device=next(self.parameters()).device)
-        shapes = tuple(feature.shape[1] for feature in self.features(probe, *stages))
-        self.train(was_training)
-        return shapes
+        probe = torch.zeros(1, self.image_channels, 64, 64)
+        return tuple(shape[1] for shape in self.shapes(probe, *stages).values())
 
 
 def make_teacher(config: TeacherConfig, num_classes: int, *, pretrained: bool = False, channels: int = 3) -> Teacher:
@@ -142,9 +163,9 @@ def load_teacher(
 
 
 def _classes_of(weights: Checkpoint, model: nn.Module, num_classes: int) -> int:
-    """Number of classes of weights, told by the tensors that have one for each of `num_classes` in a model."""
-    if weights.released is not None:
-        return weights.released.classes or num_classes
+    """Number of classes of weights; where they do not say, by the tensors that a model has of `num_classes`."""
+    if weights.num_classes:
+        return weights.num_classes
     read = {name.replace(".parametrizations.weight.original", ".weight"): v for name, v in weights.state.items()}
     own = {f"model.{name}": value for name, value in model.state_dict().items()}
     pairs = [(value, read[name]) for name, value in own.items() if name in read and value.shape != read[name].shape]
@@ -156,3 +177,27 @@ def teacher_taps(superspace: Superspace, stage: str) -> tuple[str, str]:
     """Return the stages whose features of the teacher a student reads and reproduces: the one before, and its own."""
     names = [template.name for template in superspace.stages]
     return names[names.index(stage) - 1], stage
+
+
+def tap_channels(teacher: Teacher, superspace: Superspace, stages: Iterable[str]) -> dict[str, int]:
+    """Count the channels of the features that students of these stages read and reproduce, by stage of the teacher.
+
+    Raises:
+        ConfigError: a tap gives no maps, or maps of another size than students make of those before, or of one pixel.
+    """
+    taps = {stage: teacher_taps(superspace, stage) for stage in sorted(stages)}
+    every = sorted({tap for pair in taps.values() for tap in pair})
+    for resolution in superspace.block_resolutions:
+        shapes = teacher.shapes(torch.zeros(1, superspace.input_channels, resolution, resolution), *every)
+        for stage, (source, target) in taps.items():
+            (*_, given), (*_, found) = shapes[source], shapes[target]
+            made = halved(given, superspace.stage_space(stage, 0).stride)
+            if found == made > 1:
+                continue
+            maps = f"maps of {made}×{made}" if made > 1 else "larger maps, since the loss divides by their variance"
+            raise ConfigError(
+                f"teacher.taps.{target} = {teacher.tap(target)} gives maps of {found}×{found} at {resolution} pixels, "
+                f"but students of {stage} make {made}×{made} of the {given}×{given} of teacher.taps.{source}; "
+                f"set it to a module of {maps}"
+            )
+    return {stage: shape[1] for stage, shape in shapes.items()}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import hydra
 import numpy as np
 import pytest
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from PIL import Image
 
 from spaceevo.artifacts import StageResult
@@ -48,6 +51,37 @@ def compose(tmp_path: Path) -> Iterator[Compose]:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
         yield make
+
+
+@cache
+def defaults(job: str, superspace: str = "digits") -> DictConfig:
+    """The composed configuration of a job, made once: `changed` leaves it as it was."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+        given = [f"+stage={job}", f"superspace={superspace}", "paths.root=runs"]
+        config = hydra.compose("config", given, return_hydra_config=True)
+    GlobalHydra.instance().clear()
+    config.paths.output = f"runs/{config.stage.folder}"
+    return config
+
+
+@contextmanager
+def changed(job: str, *overrides: str) -> Iterator[DictConfig]:
+    """Give the configuration of a job with other values, read as on a command line; it composes nothing anew."""
+    config, before = defaults(job), {}
+    parsed = OverridesParser.create().parse_overrides([*overrides])
+    for override in parsed:
+        top = override.key_or_group.partition(".")[0]
+        node = config._get_node(top)
+        is_tree = isinstance(node, DictConfig | ListConfig)
+        before[top] = OmegaConf.to_container(node, resolve=False) if is_tree else node._value()
+    try:
+        for override in parsed:
+            OmegaConf.update(config, override.key_or_group, override.value(), force_add=True)
+        yield config
+    finally:
+        for top, value in before.items():
+            config[top] = value
 
 
 @pytest.fixture

@@ -190,6 +190,7 @@ def test_int8_weights_follow_the_fp32_ones(world: World) -> None:
     assert world.trains("supernet", SPACE, "quant=deploy")
 
 
+@pytest.mark.slow
 def test_a_block_that_joins_leaves_the_others_as_they_are(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert world.trains("teacher")
     assert world.trains("block_kd", "block=[stage1_2]")
@@ -222,6 +223,7 @@ def test_what_changed_is_told(world: World, capsys: pytest.CaptureFixture[str]) 
     assert "supernet: runs again, since max_epochs 1 → 2, dropout 0.0 → 0.3" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_under_the_settings_it_began_with(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,7 @@ import yaml
 
 import spaceevo
 from spaceevo.errors import ConfigError, TableError
-from spaceevo.latency.kernels import Kernel, fit_kernels, kernels_ms, kernels_of
+from spaceevo.latency.kernels import Kernel, fit_kernels, kernels_of
 from spaceevo.latency.nn_meter import blocks_ms, write_package
 from spaceevo.latency.roofline import block_work
 from spaceevo.space.blocks import block_types
@@ -67,8 +67,7 @@ def test_fitted_kernels_give_back_what_is_a_sum_of_kernels() -> None:
         for block in blocks.values()
     ]
     found = fit_kernels(list(blocks.values()), truth)
-    for block, latency in zip(blocks.values(), truth, strict=True):
-        assert kernels_ms(found, *block) == pytest.approx(latency, rel=1e-3)
+    assert list(blocks_ms(found, blocks, "mine").values()) == pytest.approx(truth, rel=1e-3)
 
 
 def test_a_kernel_without_predictor_is_an_error() -> None:
@@ -94,10 +93,12 @@ def test_a_registered_package_gives_our_latencies(tmp_path: Path) -> None:
     assert os.environ["HOME"] == home
     assert not (Path(home) / ".nn_meter").exists()
     assert (tmp_path / "state" / ".nn_meter" / "config" / "predictors.yaml").exists()
-    for key, block in blocks.items():
-        assert platform.blocks_ms([block]) == pytest.approx(kernels_ms(kernels, *block), rel=0.01), key
+    for key, expected in blocks_ms(kernels, blocks, "ours").items():
+        assert platform.blocks_ms([blocks[key]]) == pytest.approx(expected, rel=0.01), key
     member = spaceevo.parse_space("onnxw-012345-000000")
-    expected = sum(kernels_ms(kernels, *block) for block in subnet_blocks(member, member.largest))
+    placed = subnet_blocks(member, member.largest)
+    by_key = blocks_ms(kernels, {block_key(*block): block for block in placed}, "ours")
+    expected = sum(by_key[block_key(*block)] for block in placed)
     assert platform.subnet_ms(member, member.largest) == pytest.approx(expected, rel=0.01)
     assert platform.fixed_ms(member.superspace).keys() == {160, 192, 224}
     state = platform.table_state()

@@ -10,7 +10,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from spaceevo.errors import ConfigError
-from spaceevo.lit.transforms import BrokenImageError, Images, ImageTransform, PublishedAutoAugment, load_image
+from spaceevo.lit.broken import BrokenImageError
+from spaceevo.lit.transforms import Images, ImageTransform, PublishedAutoAugment, load_image
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.1, 0.2, 0.3)
 

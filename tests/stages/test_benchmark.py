@@ -18,7 +18,7 @@ from tests.stages.conftest import Compose, MadeAnew, RunStage
 MEMBER = parse_space("digits-012-000")
 BLOCKS = {spec: subnet_blocks(MEMBER, spec) for spec in (MEMBER.largest, MEMBER.smallest)}
 LISTED = ("superspace=digits", f"space={MEMBER}", "subnet=[max,min]", "recipe.benchmark.repeats=2")
-FAKE = ("platform._target_=tests.platforms.conftest.Fake", "~platform.runtime", "platform.name=fake")
+FAKE = ("trust=true", "platform._target_=tests.platforms.conftest.Fake", "~platform.runtime", "platform.name=fake")
 
 
 @pytest.fixture

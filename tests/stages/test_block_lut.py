@@ -200,6 +200,7 @@ def given(world: World, *more: str) -> list[str]:
     return [*world.settings, folder, "block=stage1", f"recipe.block_lut={RECIPE}", *more]
 
 
+@pytest.mark.slow
 def test_tables_are_kept_and_made_anew_one_by_one(run_stage: RunStage, world: World) -> None:
     """`block` and `window` say which are made, not what is in them; everything else decides."""
     assert run_stage("block_lut", *given(world, "block=stage1_0")).figures["files_made"] == 2

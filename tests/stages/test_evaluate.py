@@ -16,6 +16,7 @@ from spaceevo.errors import CheckpointError, ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.digits import write_digits
 from spaceevo.lit.tars import TRAIN_TAR, VAL_TAR
+from spaceevo.lit.transforms import ImageTransform
 from spaceevo.nn.evaluate import calibrate_subnet, subnet_top1
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import set_quant
@@ -51,7 +52,7 @@ def tars(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def digits(folder: Path) -> ImageFolderDataModule:
     """The images as the stage has them."""
-    transform = {"size": 32, "resize": 32, "mean": [0.31] * 3, "std": [0.35] * 3}
+    transform = ImageTransform(size=32, resize=32, mean=(0.31,) * 3, std=(0.35,) * 3)
     return ImageFolderDataModule(root=folder, transform=transform, **dict[str, Any](BATCHES))
 
 
@@ -143,7 +144,8 @@ def test_faults(run_stage: RunStage, released: Path, folder: Path, tmp_path: Pat
     with pytest.raises(CheckpointError, match="checkpoint = absent.pth does not exist; set it"):
         run_stage("evaluate", *SETTINGS, f"data.root={folder}", f"space={SPACE}", "checkpoint=absent.pth")
     with pytest.raises(
-        ConfigError, match=r"random supernet digits-012-010 has 4 outputs, data.root .* has 10 classes; set data.root"
+        ConfigError,
+        match=r"random supernet digits-012-010 has 4 outputs, too few for the 10 classes of data.root .*; set that",
     ):
         few = "superspace.stages.logits.widths=[4]"
         run_stage("evaluate", *SETTINGS, f"data.root={folder}", f"space={SPACE}", "weights=random", few)

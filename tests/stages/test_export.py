@@ -14,6 +14,8 @@ from torch import nn
 from spaceevo.__main__ import _quoted
 from spaceevo.artifacts import Front, FrontSubnet, Layout
 from spaceevo.errors import ConfigError, EncodingError, ExportError, MissingArtifactError
+from spaceevo.export.gate import Figure, Gate
+from spaceevo.export.parity import Tolerance
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.prepare import float_state, set_quant
@@ -145,6 +147,24 @@ def test_faults_are_told_and_nothing_is_written(
     assert not (tmp_path / "runs/export").exists()
 
 
+@pytest.mark.usefixtures("quick")
+def test_of_random_weights_the_logits_alone_decide(
+    run_stage: RunStage, int8_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tolerance] = []
+    check = Gate.check
+
+    def noting(self: Gate, format: str, tolerance: Tolerance, **settings: bool) -> dict[str, Figure]:
+        seen.append(tolerance)
+        return check(self, format, tolerance, **settings)
+
+    monkeypatch.setattr(Gate, "check", noting)
+    given = [*int8_world.settings, "quant=deploy", f"space={SPACE}", "subnet=min", "recipe.export.repeats=1"]
+    figures = run_stage("export", *given, "weights=random").figures
+    assert figures["onnx_parity"].startswith("agrees on ")
+    assert seen == [Tolerance(0.0, pytest.approx(0.3))]
+
+
 def keep_subnets(world: World, run_stage: RunStage, given: list[str]) -> Front:
     """Search; return the front, whose subnets were kept."""
     recipe = "recipe.subnet_search={tested: 2, front: {population: 2, generations: 1, children: 1}}"
@@ -172,6 +192,7 @@ def untimed(figures: object) -> dict[str, object]:
     return {name: value for name, value in figures.items() if not name.endswith(("_ms", "_speedup"))}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_subnet_that_the_search_kept_is_taken_up(
     run_stage: RunStage, given: list[str], int8_world: World, extracted: list[SubnetSpec]
@@ -258,6 +279,7 @@ def test_files_last_until_something_changes(
     assert not made_anew(compose("export", *given))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_another_chosen_subnet_is_exported(
     run_stage: RunStage, compose: Compose, made_anew: MadeAnew, given: list[str], int8_world: World

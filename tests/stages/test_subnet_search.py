@@ -64,7 +64,7 @@ def given(world: World) -> list[str]:
         supernet(torch.randn(20, 3, 32, 32))
     path = world.layout.supernet(str(MEMBER), True)
     save_checkpoint(path, supernet, CheckpointMeta(space=str(MEMBER), classes=CLASSES, quant="deploy"))
-    desk = [f"platform._target_={Desk.__module__}.Desk", "platform.name=desk"]
+    desk = ["trust=true", f"platform._target_={Desk.__module__}.Desk", "platform.name=desk"]
     return [*world.settings, "quant=deploy", f"space={MEMBER}", *desk, *RECIPE]
 
 
@@ -100,6 +100,7 @@ def test_each_limit_has_its_subnet(
     assert Path(result.outputs["picture"]).stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_every_shown_subnet_is_extracted(
     run_stage: RunStage, compose: Compose, world: World, given: list[str], limits: list[float]
 ) -> None:
@@ -149,6 +150,7 @@ def test_evaluations_last_as_long_as_what_decides_them(
     assert len(logs()) == 3
 
 
+@pytest.mark.slow
 def test_several_platforms_share_the_evaluations(
     run_stage: RunStage, world: World, given: list[str], limits: list[float]
 ) -> None:

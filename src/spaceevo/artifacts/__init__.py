@@ -12,9 +12,12 @@ from spaceevo.artifacts.files import write_json as write_json
 from spaceevo.artifacts.files import write_text as write_text
 from spaceevo.artifacts.identity import Component as Component
 from spaceevo.artifacts.identity import Neutral as Neutral
+from spaceevo.artifacts.identity import constructors as constructors
+from spaceevo.artifacts.identity import declared_types as declared_types
 from spaceevo.artifacts.identity import differences as differences
 from spaceevo.artifacts.identity import identity as identity
 from spaceevo.artifacts.identity import leaves as leaves
+from spaceevo.artifacts.identity import takes_more as takes_more
 from spaceevo.artifacts.records import FRONT_FILE as FRONT_FILE
 from spaceevo.artifacts.records import RESULT_FILE as RESULT_FILE
 from spaceevo.artifacts.records import Front as Front

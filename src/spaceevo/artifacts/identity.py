@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Generic, NamedTuple, TypeVar, get_type_hints
+from typing import Generic, NamedTuple, TypeVar, Unpack, get_args, get_origin, get_type_hints
 
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -27,14 +28,10 @@ class Neutral:
 
 
 class Component(Generic[T]):
-    """Describes an object that is made when it is needed: `_target_` names its class, the rest are its arguments.
-
-    Args:
-        node: the description, as Hydra's `instantiate` takes it.
-    """
+    """Describes an object that is made when it is needed: `_target_` names its class, the rest are its arguments."""
 
     def __init__(self, node: Mapping[str, Plain]) -> None:
-        self.node = node
+        self.node = node  # as Hydra's `instantiate` takes it
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Component) and self.node == other.node
@@ -91,15 +88,39 @@ def _plain(value: object) -> Plain:
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
+def constructors(target: Callable[..., object]) -> list[Callable[..., object]]:
+    """List what takes a target's arguments: itself or, of a class, each constructor to which they are handed on."""
+    if not inspect.isclass(target) or is_dataclass(target):
+        return [target]
+    found: list[Callable[..., object]] = []
+    for cls in target.__mro__:
+        if "__init__" in vars(cls):
+            found.append(vars(cls)["__init__"])
+            if not takes_more(found[-1]):
+                break
+    return found
+
+
+def takes_more(function: Callable[..., object]) -> bool:
+    """Tell whether a function takes arguments that it does not name."""
+    return any(it.kind is it.VAR_KEYWORD for it in inspect.signature(function).parameters.values())
+
+
+@cache
+def declared_types(target: Callable[..., object]) -> dict[str, object]:
+    """Return the types of a dataclass's fields, or of a class's or function's arguments, with their marks."""
+    found: dict[str, object] = {}
+    for declared in reversed(constructors(target)):
+        with suppress(TypeError, NameError):  # a builtin, or annotations that only a type checker can read
+            found |= get_type_hints(declared, include_extras=True)
+    unpacked = [get_args(of)[0] for of in found.values() if get_origin(of) is Unpack]
+    return found | {name: of for each in unpacked for name, of in get_type_hints(each, include_extras=True).items()}
+
+
 @cache
 def neutral_reasons(target: Callable[..., object]) -> dict[str, str]:
     """Return the neutral settings of a dataclass, or the neutral arguments of a class or function, with the reasons."""
-    declared = target if is_dataclass(target) or not inspect.isclass(target) else target.__init__
-    try:
-        hints = get_type_hints(declared, include_extras=True)
-    except (TypeError, NameError):  # a builtin, or annotations of a library that only its type checker can read
-        return {}
-    marks = ((name, mark) for name, hint in hints.items() for mark in getattr(hint, "__metadata__", ()))
+    marks = ((name, mark) for name, of in declared_types(target).items() for mark in getattr(of, "__metadata__", ()))
     return {name: mark.reason for name, mark in marks if isinstance(mark, Neutral)}
 
 

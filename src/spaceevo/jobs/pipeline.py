@@ -9,32 +9,12 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from spaceevo.artifacts import Neutral
+from spaceevo.artifacts.values import Name
 from spaceevo.errors import ConfigError
 from spaceevo.jobs.runner import run
 from spaceevo.stages.job import Job, Outcome
+from spaceevo.stages.settings import Quant
 from spaceevo.terminal import console, print_rows
-
-SUMMARY = (
-    "teacher_top1",
-    "teacher_int8_top1",
-    "space",
-    "score",
-    "latency_constraint_ms",
-    "supernet_max_fp32_top1",
-    "supernet_min_fp32_top1",
-    "supernet_max_int8_top1",
-    "supernet_min_int8_top1",
-    "chosen_subnet",
-    "chosen_predicted_latency_ms",
-    "int8_top1",
-    "onnx_int8_top1",
-    "onnx_agreement",
-    "onnx_float_layers",
-    "fp32_latency_ms",
-    "int8_latency_ms",
-    "onnx_fp32_file_kb",
-    "onnx_int8_file_kb",
-)
 
 
 @dataclass(frozen=True)
@@ -42,8 +22,9 @@ class Step:
     """Names one job of the pipeline."""
 
     title: str  # shown above what it prints
-    stage: str  # the job, as `+stage=` names it
-    quant: str  # scheme of quantisation, or `off`
+    stage: Name  # the job, as `+stage=` names it
+    quant: Quant  # scheme of quantisation, or `off`
+    shows: tuple[str, ...] = ()  # its figures that are shown at the end
 
 
 @dataclass(frozen=True)
@@ -77,7 +58,7 @@ class PipelineJob(Job[PipelineSettings]):
         pareto = [{**row, "top1": f"{row['top1']:.2f}"} for row in figures.get("pareto_subnets", [])]
         columns = {"top1": "top-1 %", "latency_ms": "predicted ms", "subnet": "subnet"}
         print_rows(pareto, columns, "Pareto subnets (INT8)")
-        return Outcome(figures, summary=SUMMARY)
+        return Outcome(figures, summary=tuple(name for step in steps for name in step.shows))
 
 
 def _compose(overrides: list[str]) -> DictConfig:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
+from inspect import isclass
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, get_args
@@ -12,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from spaceevo.artifacts import RESULT_FILE, Component, Layout, Plain, StageResult
 from spaceevo.collectives.launcher import is_first
@@ -20,6 +21,7 @@ from spaceevo.errors import CheckpointError, ConfigError, SpaceEvoError
 from spaceevo.jobs.experiments import chosen_experiment
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import is_tracked, track
+from spaceevo.jobs.trust import require_allowed, require_own
 from spaceevo.space.description import conf_folder
 from spaceevo.stages.job import Commands, Job, Outcome, Workspace, override_key
 from spaceevo.terminal import console, figure_table
@@ -84,7 +86,7 @@ def _is_skipped(job: Job[Any], previous: StageResult | None, states: Mapping[str
         return skipped
     from spaceevo.collectives.sharing import first_decides  # jobs that build no network start without torch
 
-    return first_decides(f"skip {job.name}", skipped)
+    return first_decides(skipped)
 
 
 def make_job(config: DictConfig) -> Job[Any]:
@@ -92,12 +94,22 @@ def make_job(config: DictConfig) -> Job[Any]:
     cls = job_type(config)
     # a job's class is generic over the dataclass of its settings: `class CostJob(Job[CostSettings])`
     settings_type, *_ = next(get_args(base) for base in getattr(cls, "__orig_bases__", ()))
-    return cls(read_settings(settings_type, config), _workspace(config))
+    job = cls(read_settings(settings_type, config), _workspace(config))
+    job.check()
+    return job
 
 
 def job_type(config: DictConfig) -> JobType:
     """Return the class of the job that a composed config describes."""
-    found: JobType = resolve_name(str(config.stage.job))
+    require_allowed(config)
+    try:
+        found = resolve_name(str(config.stage.job))
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if not (isclass(found) and issubclass(found, Job)):
+        raise ConfigError(
+            f"stage.job = {config.stage.job}; allowed: the full name of a class of jobs; take +stage=<job>"
+        )
     return found
 
 
@@ -109,6 +121,8 @@ def hydra_node(config: DictConfig) -> DictConfig:
 
 def _workspace(config: DictConfig) -> Workspace:
     def make(component: Component[Any]) -> Any:
+        if not config.trust:
+            require_own(component.node)
         try:
             return instantiate(dict(component.node))
         except InstantiationException as error:
@@ -119,10 +133,10 @@ def _workspace(config: DictConfig) -> Workspace:
     if not isinstance(config.force, bool):
         raise ConfigError(f"force = {config.force}; allowed: true, false")
     return Workspace(
-        layout=Layout(Path(config.paths.checkpoints)),
-        output=Path(config.paths.output),
-        lut=Path(config.paths.lut),
-        exported=Path(config.paths.exported),
+        layout=Layout(_folder(config, "checkpoints")),
+        output=_folder(config, "output"),
+        lut=_folder(config, "lut"),
+        exported=_folder(config, "exported"),
         commands=commands(config),
         make=make,
         is_sweep=hydra_node(config).mode is RunMode.MULTIRUN,
@@ -131,19 +145,25 @@ def _workspace(config: DictConfig) -> Workspace:
     )
 
 
+def _folder(config: DictConfig, name: str) -> Path:
+    text = OmegaConf.select(config, f"paths.{name}")
+    if not (isinstance(text, str) and text) or config.paths.root is None:
+        raise ConfigError(f"paths.root = {config.paths.root}, paths.{name} = {text}; allowed: paths of folders")
+    return Path(text)
+
+
 def commands(config: DictConfig) -> Commands:
     """Return what writes following commands: it repeats this command line's options and overrides."""
     node = hydra_node(config)
     sources = [source for source in node.runtime.config_sources if source.provider == "command-line"]
     options = tuple(word for source in sources for word in ("--config-dir", str(source.path)))
-    given = [text for text in node.overrides.task if override_key(text) not in UNREPEATED]
-    folders = [*(Path(source.path) for source in sources), conf_folder()]
-    chosen, beside = chosen_experiment(given, folders)
-    if chosen is None:
+    given = {text: override_key(text) for text in node.overrides.task if override_key(text) not in UNREPEATED}
+    name = next((text.partition("=")[2] for text, key in given.items() if key == "experiment"), "")
+    chosen, beside = chosen_experiment(name, [*(Path(source.path) for source in sources), conf_folder()])
+    if not chosen.pop("stage"):
         return Commands(options, tuple(given))
-    given = [text for text in given if override_key(text) != "experiment"]
-    words = {(each.job, each.quant): f"experiment={each.name}" for each in beside}
-    return Commands(options, tuple(given), chosen.words, words)
+    kept = tuple(text for text, key in given.items() if key != "experiment")
+    return Commands(options, kept, tuple(f"{key}={value}" for key, value in chosen.items()), beside)
 
 
 def _previous(job: Job[Any], output: Path) -> StageResult | None:

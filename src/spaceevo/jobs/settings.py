@@ -8,24 +8,29 @@ import inspect
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
+from functools import cache
 from pkgutil import resolve_name
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import ErrorDetails
 
-from spaceevo.artifacts import Plain
-from spaceevo.errors import ConfigError, choices
+from spaceevo.artifacts import Component, Plain, constructors, declared_types, takes_more
+from spaceevo.artifacts.values import NAME
+from spaceevo.errors import ConfigError, nearest
+from spaceevo.jobs.foreign import ARGUMENTS, HYDRAS
 
 S = TypeVar("S")
 OURS = "spaceevo."
 ALLOWED = "; allowed: "
-HYDRAS_KEYS = ("_target_", "_partial_", "_recursive_", "_convert_", "_args_")
+MOST_CHARACTERS = 400  # of all faults together; the number of others is told
 INTERPOLATION = re.compile(r"\$\{([\w.]+)\}")
+COMPONENT = "a component, that is a mapping with _target_"
 ALLOWED_WORDS = {
     "greater_than_equal": "{ge:g} or more",
     "greater_than": "above {gt:g}",
@@ -33,16 +38,25 @@ ALLOWED_WORDS = {
     "less_than": "below {lt:g}",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
+    "int_parsing_size": "a whole number of fewer digits",
     "float_type": "a number",
     "finite_number": "a finite number",
     "bool_type": "true, false",
-    "string_type": "a text",
+    "string_type": "a text (quote one that looks like a number)",
+    "string_pattern_mismatch": "a text of the form {pattern}",
     "none_required": "null",
     "dict_type": "a mapping",
     "list_type": "a list",
     "tuple_type": "a list",
+    "too_short": "at least {min_length} of them",
+    "callable_type": COMPONENT,
+    "is_instance_of": COMPONENT,
+    "dataclass_type": COMPONENT,
 }
 """Pydantic's type of a fault → what is allowed; other faults are told in pydantic's words."""
+
+Path = tuple[str, ...]
+Fault = tuple[Path, str]  # Where a fault lies in the settings, and what follows its name in the message
 
 
 def read_settings(cls: type[S], config: DictConfig) -> S:
@@ -51,58 +65,69 @@ def read_settings(cls: type[S], config: DictConfig) -> S:
     Raises:
         ConfigError: settings are missing, unknown or wrong; names them all, each with its value and what is allowed.
     """
-    node = config.stage.settings
-    names = {key: _origin(text, key, config) for key, text in _plain(node, resolve=False).items()}
-    plain = _plain(node, resolve=True)
-    faults = list(_unknown_fields(cls, plain, ()))
+    plain = _plain(config)
+    faults = [*_unknown_fields(cls, plain, ()), *_component_faults(plain, (), get_type_hints(cls))]
     settings: S | None = None
     try:
-        settings = TypeAdapter(cls).validate_json(json.dumps(plain), strict=True)
+        settings = _checks(cls).validate_json(json.dumps(plain), strict=True)
     except ValidationError as error:
-        faults += [_told(detail, plain) for detail in error.errors()]
-    faults += list(_component_faults(plain, ()))
+        faults = [*(_told(detail, plain) for detail in error.errors()), *faults]
     if faults or settings is None:
-        raise ConfigError(" | ".join(_joined((_named(path, names) + text for path, text in faults))))
+        deepest = [(path, text) for path, text in faults if not any(_is_above(path, other) for other, _ in faults)]
+        named = (_users_name(("stage", "settings", *path), config) + text for path, text in deepest)
+        raise ConfigError(_line([*_joined(named)]))
     return settings
 
 
-def _plain(node: DictConfig, *, resolve: bool) -> dict[str, Plain]:
-    content = OmegaConf.to_container(node, resolve=resolve)
-    assert isinstance(content, dict)
-    return {str(key): value for key, value in content.items()}
+@cache
+def _checks(cls: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(cls)
 
 
-Fault = tuple[tuple[str, ...], str]  # Where a fault lies in the settings, and what follows its name in the message
+def _plain(config: DictConfig) -> dict[str, Plain]:
+    try:
+        plain = OmegaConf.to_container(config.stage.settings, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{str(error).splitlines()[0]} (needed by {error.full_key})") from error
+    checked: dict[str, Plain] = json.loads(json.dumps(plain))  # keys are texts from here on
+    return checked
 
 
-def _origin(value: Plain, key: str, config: DictConfig) -> str:
-    """The name under which a user sets this: what the interpolation points at, `${recipe.teacher.${precision}}` too."""
-    if not (isinstance(value, str) and value.startswith("${")):
-        return key
-    name = INTERPOLATION.sub(lambda inner: str(OmegaConf.select(config, inner[1])), value[2:-1])
-    match = re.fullmatch(r"(?:oc\.select:)?([\w.]+)(?:,\w+)?", name)
-    return match[1] if match else key
+def _is_above(path: Path, other: Path) -> bool:
+    return len(path) < len(other) and other[: len(path)] == path
 
 
-def _named(path: tuple[str, ...], names: Mapping[Any, str]) -> str:
-    first, *rest = path
-    return ".".join([names.get(first, first), *rest])
+def _line(faults: list[str]) -> str:
+    """All faults, or the first ones and how many more there are."""
+    shown = [text for n, text in enumerate(faults) if n == 0 or len(" | ".join(faults[: n + 1])) <= MOST_CHARACTERS]
+    return " | ".join([*shown, *([f"and {left} more"] if (left := len(faults) - len(shown)) else [])])
 
 
-def _unknown_fields(cls: type, plain: Mapping[str, Plain], path: tuple[str, ...]) -> Iterator[Fault]:
+def _users_name(path: Path, config: DictConfig) -> str:
+    """The name under which a user sets this: what interpolations on the way to it point at, and so on."""
+    node: object = config
+    for depth, key in enumerate(path):
+        if not isinstance(node, DictConfig) or key not in list(node) or OmegaConf.is_missing(node, key):
+            break
+        if OmegaConf.is_interpolation(node, key):
+            texts: Plain = OmegaConf.to_container(node, resolve=False)
+            name = INTERPOLATION.sub(lambda inner: str(OmegaConf.select(config, inner[1])), texts[key][2:-1])
+            if (target := re.fullmatch(r"(?:oc\.select:)?([\w.]+)(?:,\w+)?", name)) is None:
+                break
+            return _users_name((*target[1].split("."), *path[depth + 1 :]), config)
+        node = node[key]
+    return ".".join(path).removeprefix("stage.settings.")
+
+
+def _unknown_fields(cls: type, plain: Mapping[str, Plain], path: Path) -> Iterator[Fault]:
     """Keys that no field of a dataclass, or of one nested in it, has."""
     hints = get_type_hints(cls)
     known = {field.name for field in fields(cls)}
     for key, value in plain.items():
         if key not in known:
-            yield (*path, key), f" is not a setting{ALLOWED}{_nearest(key, known)}"
+            yield (*path, key), f" is not a setting{ALLOWED}{nearest(key, known)}"
         elif is_dataclass(hints[key]) and isinstance(hints[key], type) and isinstance(value, Mapping):
             yield from _unknown_fields(hints[key], value, (*path, key))
-
-
-def _nearest(key: str, known: set[str]) -> str:
-    near = get_close_matches(key, known, n=1)
-    return f"{near[0]}?" if near else choices(sorted(known))
 
 
 def _joined(faults: Iterable[str]) -> Iterator[str]:
@@ -122,7 +147,7 @@ def _told(detail: ErrorDetails, plain: Plain) -> Fault:
     return _path(detail["loc"], plain), f" = {_shown(detail['input'])}{ALLOWED}{_allowed(detail)}"
 
 
-def _path(parts: Iterable[int | str], plain: Plain) -> tuple[str, ...]:
+def _path(parts: Iterable[int | str], plain: Plain) -> Path:
     """The names down to a value; between them pydantic has the types of a union that it tried."""
     names: list[str] = []
     for part in parts:
@@ -134,10 +159,13 @@ def _path(parts: Iterable[int | str], plain: Plain) -> tuple[str, ...]:
 
 def _allowed(detail: ErrorDetails) -> str:
     """What a value should have been, in words of its own."""
+    told = detail.get("ctx", {})
     if detail["type"] == "literal_error":
-        return str(detail["ctx"]["expected"]).replace("'", "").replace(" or ", ", ")
+        return str(told["expected"]).replace("'", "").replace(" or ", ", ")
+    if told.get("pattern") == NAME:
+        return "a name of letters, digits and . _ @ + -"
     if words := ALLOWED_WORDS.get(detail["type"]):
-        return words.format(**detail.get("ctx", {}))
+        return words.format(**told)
     return detail["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
 
 
@@ -146,54 +174,61 @@ def _shown(value: Plain) -> str:
     return text.strip('"') if len(text) <= 80 else f"{text[:77]}…"
 
 
-def _component_faults(node: Mapping[str, Plain], path: tuple[str, ...]) -> Iterator[Fault]:
-    """Faults in the arguments of components, wherever they stand."""
-    if isinstance(node.get("_target_"), str):
-        yield from _argument_faults(node, path)
-        return
+def _component_faults(node: Mapping[str, Plain], path: Path, hints: Mapping[str, object]) -> Iterator[Fault]:
+    """Faults in the arguments of components, wherever they stand; `hints` are the types of what `node` holds."""
     for key, value in node.items():
-        if isinstance(value, Mapping):
-            yield from _component_faults(value, (*path, str(key)))
+        if not isinstance(value, Mapping):
+            continue
+        if isinstance(value.get("_target_"), str):
+            yield from _argument_faults(value, (*path, str(key)), _wanted(hints.get(key)))
+        else:
+            yield from _component_faults(value, (*path, str(key)), {})
 
 
-def _argument_faults(node: Mapping[str, Plain], path: tuple[str, ...]) -> Iterator[Fault]:
+def _wanted(hint: object) -> object:
+    """What a component is to make, `Platform` of `Component[Platform]`."""
+    found = [_wanted(of) for of in get_args(hint)] if get_origin(hint) is not Component else [get_args(hint)[0]]
+    return next((of for of in found if inspect.isclass(of) and of is not Any), None)
+
+
+def _argument_faults(node: Mapping[str, Plain], path: Path, wanted: object = None) -> Iterator[Fault]:
     target = str(node["_target_"])
     try:
         made = resolve_name(target)
     except (ImportError, AttributeError, ValueError):
+        made = None
+    if not callable(made):
         yield (*path, "_target_"), f" = {target}{ALLOWED}the full name of a class or function that can be imported"
         return
-    parameters = inspect.signature(made).parameters if callable(made) else {}
-    takes_more = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    hints = _hints(made) if target.startswith(OURS) else {}
+    if inspect.isclass(wanted) and inspect.isclass(made) and not issubclass(made, wanted):
+        yield (*path, "_target_"), f" = {target}{ALLOWED}a {wanted.__name__}"
+        return
+    known = {name for each in constructors(made) for name in inspect.signature(each).parameters} - {"self"}
+    hints = {**(declared_types(made) if target.startswith(OURS) else ARGUMENTS), **HYDRAS}
     for key, value in node.items():
-        if key in HYDRAS_KEYS:
-            continue
-        if key not in parameters and not takes_more:
-            yield (*path, key), f" is not a setting{ALLOWED}{_nearest(key, set(parameters))}"
+        if key not in known | HYDRAS.keys() and not takes_more(constructors(made)[-1]):
+            yield (*path, key), f" is not a setting{ALLOWED}{nearest(key, known)}"
         elif isinstance(value, Mapping) and "_target_" in value:
             yield from _argument_faults(value, (*path, key))
         elif key in hints:
             yield from _value_faults(hints[key], value, (*path, key))
 
 
-def _hints(made: Any) -> dict[str, Any]:
-    declared = made.__init__ if inspect.isclass(made) and not is_dataclass(made) else made
-    try:
-        return get_type_hints(declared, include_extras=True)
-    except (TypeError, NameError):
-        return {}
+@cache
+def _adapter(hint: Any) -> TypeAdapter[Any] | None:
+    """What checks values of a type; None of a class that checks its own arguments."""
+    for config in (None, ConfigDict(arbitrary_types_allowed=True)):  # dataclasses take none
+        with suppress(PydanticUserError, PydanticUndefinedAnnotation, TypeError):
+            return TypeAdapter(hint, config=config)
+    return None
 
 
-def _value_faults(hint: Any, value: Plain, path: tuple[str, ...]) -> Iterator[Fault]:
+def _value_faults(hint: Any, value: Plain, path: Path) -> Iterator[Fault]:
+    adapter = _adapter(hint)
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
-    except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation, TypeError):
-        return  # the type is of a class that checks its own arguments
-    try:
-        adapter.validate_json(json.dumps(value), strict=True)
+        if adapter is not None:
+            adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         for detail in error.errors():
-            if detail["type"] not in ("is_instance_of", "callable_type"):
-                inner, text = _told(detail, value)
-                yield (*path, *inner), text
+            inner, text = _told(detail, value)
+            yield (*path, *inner), text

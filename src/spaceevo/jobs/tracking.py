@@ -17,7 +17,8 @@ def is_tracked(config: DictConfig) -> bool:
     Raises:
         MissingExtraError: they should, and the package is not installed.
     """
-    tracked = bool(config.logger) and str(config.logger._target_).endswith("WandbLogger")
+    logger = config.get("logger")
+    tracked = bool(logger) and str(logger._target_).endswith("WandbLogger")
     if tracked and find_spec("wandb") is None:
         raise MissingExtraError("wandb", "wandb")
     return tracked

@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Protocol
+from unittest.mock import patch
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from spaceevo.artifacts import atomic_path, write_text
+from spaceevo.artifacts import write_bytes, write_text
 from spaceevo.errors import ConfigError, MissingExtraError, TableError, choices
 from spaceevo.latency.kernels import KernelCosts, kernels_of
 from spaceevo.space.placement import PlacedBlock
@@ -34,26 +35,18 @@ class KernelPredictor(Protocol):
 
     def predict(self, features: list[tuple[float, ...]], /) -> Sequence[float] | NDArray[np.float64]:
         """Predict the latency in ms of kernels with these features."""
-        ...
 
 
 def import_nn_meter(state: Path) -> ModuleType:
     """Import nn-Meter, keeping its settings and data in `state`; raises `MissingExtraError` where it is absent."""
-    home = os.environ.get("HOME")
     state.mkdir(parents=True, exist_ok=True)
-    os.environ["HOME"] = str(state)
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with patch.dict(os.environ, HOME=str(state)), warnings.catch_warnings(action="ignore"):
             import nn_meter
             from nn_meter.predictor.utils import load_config_file
             from nn_meter.utils.nn_meter_cli import registry  # noqa: F401  (finds the folder when imported, too)
     except ImportError as error:
         raise MissingExtraError("nn-meter", "nn-meter") from error
-    finally:
-        if home is None:
-            del os.environ["HOME"]
-        else:
-            os.environ["HOME"] = home
     logging.getLogger("nn-Meter").setLevel(logging.ERROR)
     load_config_file("predictors.yaml")  # writes the settings that registering needs
     module: ModuleType = nn_meter
@@ -127,8 +120,7 @@ def write_package(folder: Path, name: str, predictors: Mapping[str, KernelCosts]
     """Write kernel predictors as a package that `nn-meter register --predictor` takes; return its `meta.yaml`."""
     folder = folder.resolve()
     for kernel, predictor in predictors.items():
-        with atomic_path(folder / f"{kernel}.pkl") as temporary:
-            temporary.write_bytes(pickle.dumps(predictor))
+        write_bytes(folder / f"{kernel}.pkl", pickle.dumps(predictor))
     write_text(folder / "fusion_rules.json", json.dumps({}))
     meta = {
         "name": name,

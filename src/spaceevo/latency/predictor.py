@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from spaceevo.artifacts.values import Amount, Pixels
 from spaceevo.errors import TableError, choices
 from spaceevo.latency.roofline import Roofline
 from spaceevo.latency.table import LatencyTable
@@ -17,7 +18,7 @@ from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
 from spaceevo.space.spec import BlockChoice, BlockSpec, halved
 from spaceevo.space.superspace import SpaceMember
 
-FixedLatency = float | Mapping[int, float] | None
+FixedLatency = Amount | Mapping[Pixels, Amount] | None
 """ms that stand for the stages which are not searched: one number, or one for each resolution in pixels."""
 _Place = tuple[int, bool, int, BlockChoice, int]
 """A block's place in a space: its stage, whether it is the first there, its input's channels, its choice, input hw."""

@@ -143,8 +143,6 @@ class Correction:
 
     def block_ms(self, alone_ms: float, spec: BlockSpec, hw: int) -> float:
         """Compute the latency in ms that a block adds to a network."""
-        if not self.ms_per_mparam:
-            return self.scale * alone_ms
         return self.scale * alone_ms + self.ms_per_mparam * block_macs_and_params(spec, hw)[1] / 1e6
 
 

@@ -45,7 +45,7 @@ class LatencyTable:
             if not isinstance(parts.get(part, {}), dict):
                 raise TableError(f"latency table {path}: {part} must be an object, not {parts[part]!r}; {REMEDY}")
         for key, value in parts["blocks"].items():
-            if not _is_latency(value):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
                 raise TableError(f"latency table {path}: {key} is {value!r}; it must be a positive number of ms")
         try:
             return cls(
@@ -66,7 +66,3 @@ class LatencyTable:
         if self.counts:
             parts["counts"] = dict(sorted(self.counts.items()))
         write_json(path, {**parts, "blocks": self.entries})
-
-
-def _is_latency(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0

@@ -4,9 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Gt
 from pydantic.dataclasses import dataclass
 
+from spaceevo.artifacts.values import Index, Positive, PositiveShare
 from spaceevo.errors import SpaceEvoError
 
 MEMORY = 0.98  # Decay of the running mean a loss is compared with
@@ -19,18 +20,17 @@ class Guard:
     # `stop` ends the run with the last finished epoch kept; `rollback` returns to it and goes on with smaller rates
     action: Literal["stop", "rollback"] = "stop"
     # a loss this many times its running mean has exploded; None looks at non-finite losses only
-    explodes_at: Annotated[float, Gt(1)] | None = None
-    rate_factor: Annotated[float, Gt(0), Le(1)] = 0.5  # of the learning rates after each rollback
-    attempts: Annotated[int, Ge(0)] = 3  # rollbacks before the run stops after all
+    explodes_at: Annotated[Positive, Gt(1)] | None = None
+    rate_factor: PositiveShare = 0.5  # of the learning rates after each rollback
+    attempts: Index = 3  # rollbacks before the run stops after all
 
 
 class DivergenceError(SpaceEvoError):
-    """Tells that a loss is no longer a number, or many times what it was."""
+    """Tells that a loss, a weight or a statistic is no longer a number, or a loss many times what it was."""
 
-    def __init__(self, name: str, loss: float, mean: float | None, step: int) -> None:
-        was = "" if mean is None or not math.isfinite(loss) else f" (its mean was {mean:.4g})"
+    def __init__(self, fault: str, step: int) -> None:
         super().__init__(
-            f"{name} loss is {loss:.4g}{was} at step {step}; set recipe.guard.action=rollback and run "
+            f"{fault} at step {step}; set recipe.guard.action=rollback and run "
             "the same command again: it resumes at the last finished epoch with a smaller learning rate; or start anew "
             "with a lower recipe.<stage>.<precision>.optimizer.lr, or without trainer.precision=16-mixed"
         )
@@ -49,5 +49,6 @@ class LossWatch:
         for name, loss in losses.items():
             mean = self.means.get(name)
             if not math.isfinite(loss) or (limit and mean and loss > limit * abs(mean)):
-                raise DivergenceError(name, loss, mean, step)
+                was = "" if mean is None or not math.isfinite(loss) else f" (its mean was {mean:.4g})"
+                raise DivergenceError(f"{name} loss is {loss:.4g}{was}", step)
             self.means[name] = loss if mean is None else MEMORY * mean + (1 - MEMORY) * loss

@@ -7,16 +7,17 @@ from random import Random
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Ge, Gt, Lt
 from pydantic.dataclasses import dataclass
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from spaceevo.artifacts import Neutral, fingerprint
-from spaceevo.collectives.averaging import average_, average_gradients
+from spaceevo.artifacts.values import Amount, Count, InnerShare, Positive
+from spaceevo.collectives.averaging import average_, average_gradients, least_
 from spaceevo.errors import ConfigError
-from spaceevo.lit.guard import Guard, LossWatch
+from spaceevo.lit.guard import DivergenceError, Guard, LossWatch
+from spaceevo.nn.finite import not_finite
 from spaceevo.nn.memory import channels_last, images_last
 
 __all__ = ["Callback", "Loss", "MultiPassModule", "OptimizerFactory", "Recipe", "Trainer", "decay_groups"]
@@ -29,19 +30,19 @@ Loss = tuple[str, Tensor]
 class Recipe:
     """Says how networks are trained."""
 
-    epochs: Annotated[int, Ge(1)]  # passes over the training images
+    epochs: Count  # passes over the training images
     optimizer: OptimizerFactory  # makes the optimiser from parameter groups
-    warmup_epochs: Annotated[float, Ge(0)] = 0.0  # linear warm-up, at most `epochs`
+    warmup_epochs: Amount = 0.0  # linear warm-up, at most `epochs`
     schedule: Literal["cosine", "linear"] = "cosine"  # how the rate falls to 0 after the warm-up
-    clip_value: Annotated[float, Gt(0)] | None = 1.0  # bound of each gradient's absolute value
-    clip_norm: Annotated[float, Gt(0)] | None = None  # bound of the norm of all gradients together
+    clip_value: Positive | None = 1.0  # bound of each gradient's absolute value
+    clip_norm: Positive | None = None  # bound of the norm of all gradients together
     decay_all: bool = False  # whether weight decay acts on norms, biases and quantiser scalars too
     # images of a step, all processes together, that the optimiser's rate is meant for: the rate is multiplied by
     # `max(1, images of a step // lr_batch_size)`, as published; None takes it as it is
-    lr_batch_size: Annotated[int, Ge(1)] | None = None
-    schedule_every: Annotated[int, Ge(1)] = 1  # steps between two changes of the rate
+    lr_batch_size: Count | None = None
+    schedule_every: Count = 1  # steps between two changes of the rate
     # decay of an exponential mean of the weights, which then is what is saved; None keeps none
-    ema_decay: Annotated[float, Gt(0), Lt(1)] | None = None
+    ema_decay: InnerShare | None = None
     guard: Annotated[Guard, Neutral("acts where a loss diverges; until then training is the same")] = Guard()
 
     def __post_init__(self) -> None:
@@ -119,6 +120,12 @@ class MultiPassModule(LightningModule):
         wrapper = self.trainer.strategy.model
         if isinstance(wrapper, DistributedDataParallel):
             wrapper.require_backward_grad_sync = False
+
+    def on_train_epoch_end(self) -> None:
+        """Let no epoch be kept whose weights or statistics are no numbers; the last step may have made them so."""
+        fault = not_finite(self.network.state_dict())
+        if not least_(torch.tensor(not fault, dtype=torch.int32, device=self.device)):
+            raise DivergenceError(fault or "a weight of another process is nan or infinite", self.global_step)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """List what the optimiser is given; groups without `lr` take the recipe's."""

@@ -5,20 +5,43 @@ import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal, TypedDict, Unpack
 
+from annotated_types import Ge, Le
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pydantic import StringConstraints
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import Logger
 
 from spaceevo.artifacts import Neutral
+from spaceevo.artifacts.values import MOST, Count, Index, Name, PositiveShare, Share
 from spaceevo.errors import ConfigError, choices
 from spaceevo.terminal import console
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 PLACE = Neutral("says where the same arithmetic runs")
 SHOWN = Neutral("says what is shown and logged")
+UNUSED = Neutral("nothing is validated while training")
+Devices = Annotated[str, StringConstraints(pattern=r"^(auto|-?\d+(,\d+)*)$")]
+
+
+class TrainerSettings(TypedDict, total=False):
+    """Says what of Lightning's own settings takes which values, where Lightning looks late or not at all."""
+
+    accelerator: Annotated[Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"], PLACE]
+    strategy: Annotated[Name, PLACE]
+    devices: Annotated[int, Ge(-1), Le(MOST)] | Devices | list[Index]
+    num_nodes: Count
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16", 32, 16]
+    deterministic: bool | Literal["warn"]
+    limit_train_batches: Count | PositiveShare | None
+    reload_dataloaders_every_n_epochs: Index
+    use_distributed_sampler: bool
+    enable_model_summary: Annotated[bool, SHOWN]
+    log_every_n_steps: Annotated[Index, SHOWN]
+    num_sanity_val_steps: Annotated[int, Ge(-1), Le(MOST), UNUSED]
+    limit_val_batches: Annotated[Index | Share, UNUSED]
 
 
 def make_trainer(
@@ -27,18 +50,11 @@ def make_trainer(
     epochs: int,
     callbacks: Sequence[Callback] = (),
     logger: Logger | None = None,
-    accelerator: Annotated[str, PLACE] = "auto",
-    strategy: Annotated[str, PLACE] = "auto",
-    devices: int | str | list[int] = 1,
-    enable_model_summary: Annotated[bool, SHOWN] = False,
-    log_every_n_steps: Annotated[int, SHOWN] = 10,
-    num_sanity_val_steps: Annotated[int, Neutral("nothing is validated while training")] = 0,
-    limit_val_batches: Annotated[int | float, Neutral("nothing is validated while training")] = 0,
-    **settings: Any,
+    **settings: Unpack[TrainerSettings],
 ) -> Trainer:
     """Make a trainer that leaves what it writes in `folder`; further settings are Lightning's own.
 
-    `logger` takes the losses; `precision` is one of `PRECISIONS`. Those named here cannot change a result.
+    `logger` takes the losses; `precision` is one of `PRECISIONS`.
 
     Raises:
         ConfigError: Lightning does not know a setting, refuses it, or would silently replace it.
@@ -52,13 +68,6 @@ def make_trainer(
             callbacks=[*callbacks, *bars],
             logger=logger or False,
             enable_progress_bar=bool(bars),
-            accelerator=accelerator,
-            strategy=strategy,
-            devices=devices,
-            enable_model_summary=enable_model_summary,
-            log_every_n_steps=log_every_n_steps,
-            num_sanity_val_steps=num_sanity_val_steps,
-            limit_val_batches=limit_val_batches,
             **settings,
         )
     except (MisconfigurationException, ValueError, TypeError) as error:  # more processes than devices, a misspelt word

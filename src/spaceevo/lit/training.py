@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+from torch import nn
 
 from spaceevo.artifacts import Plain, differences, fingerprint, read_json, write_json
-from spaceevo.errors import CheckpointError
+from spaceevo.errors import CheckpointError, DataError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.guard import DivergenceError
 from spaceevo.lit.module import Callback, MultiPassModule, Trainer
@@ -116,21 +117,17 @@ class Training:
         for trainee in trainees:
             if not trainee.target.exists():
                 continue
-            meta = self._kept(trainee)
-            if meta is not None and meta.fingerprint == trainee.fingerprint:
+            try:
+                meta = read_checkpoint(trainee.target, trainee.name).meta
+            except CheckpointError as error:
+                self.say(f"{error}; it is trained again")
+                continue
+            if meta.fingerprint == trainee.fingerprint:
                 found[trainee.name] = dict(meta.figures)
                 made = datetime.fromtimestamp(trainee.target.stat().st_mtime).isoformat(" ", "seconds")
                 by = "" if meta.version == VERSION else f" by spaceevo {meta.version}"
                 self.say(f"{trainee.name}: unchanged, skipped ({trainee.target}, made {made}{by})")
         return found
-
-    def _kept(self, trainee: Trainee) -> CheckpointMeta | None:
-        """What an earlier checkpoint says of itself; one that cannot be read is made again, and that is told."""
-        try:
-            return read_checkpoint(trainee.target, trainee.name).meta
-        except CheckpointError as error:
-            self.say(f"{error}; it is trained again")
-            return None
 
     def _train(
         self, label: str, state: _State, make_module: Callable[[], MultiPassModule]
@@ -142,6 +139,7 @@ class Training:
             guard = module.recipe.guard
             module.rate_factor = guard.rate_factor**state.rollbacks
             trainer = self.make_trainer(self.output / label, module.recipe.epochs, _callbacks(module, state))
+            _check_batches(module, self.data, trainer.world_size)
             if state.resume is not None:
                 self.say(f"{label}: resumes from {state.resume}")
             try:
@@ -156,6 +154,17 @@ class Training:
             if trainer.interrupted:
                 raise KeyboardInterrupt
             return module, trainer
+
+
+def _check_batches(module: MultiPassModule, data: ImageFolderDataModule, processes: int) -> None:
+    """Raise a `DataError` where batch norm would have to train on one image at a time."""
+    images = len(data.splits.train)
+    trained = (m for m in module.network.modules() if isinstance(m, nn.BatchNorm2d) and m.weight.requires_grad)
+    if min(data.batch_size, -(-images // processes)) < 2 and any(trained):
+        raise DataError(
+            f"a training batch has 1 image ({images} images, batch_size = {data.batch_size}, processes: {processes}), "
+            "and batch norm needs 2 at least; set data.batch_size, data.holdout, or add images"
+        )
 
 
 def _callbacks(module: MultiPassModule, state: _State) -> list[Callback]:
@@ -176,11 +185,8 @@ class _State:
             f"{t.name}.{key}": value for t in trainees for key, value in {**t.identity, **t.meta.to_plain()}.items()
         }
         self.folder = parent / fingerprint([trainee.fingerprint for trainee in trainees])
+        self._rollbacks_file = self.folder / ROLLBACKS_FILE
         self.rollbacks = int(read_json(self._rollbacks_file)) if self._rollbacks_file.exists() else 0
-
-    @property
-    def _rollbacks_file(self) -> Path:
-        return self.folder / ROLLBACKS_FILE
 
     @property
     def resume(self) -> str | None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from spaceevo.artifacts import Plain, atomic_path
 from spaceevo.errors import CheckpointError
+from spaceevo.nn.finite import check_weights
 
 SCHEMA = 1  # Version of the record; files of version 0.1.0 of the package have none and count as 0
 TEXTS = ("space", "subnet", "block", "teacher", "quant", "data", "fingerprint", "version")
@@ -74,7 +75,8 @@ class CheckpointMeta:
 
 
 def save_checkpoint(path: Path, module: nn.Module, meta: CheckpointMeta) -> None:
-    """Write a module's weights and what they are, atomically."""
+    """Write a module's weights and what they are, atomically; a CheckpointError where some are no numbers."""
+    check_weights(module.state_dict(), f"{path} is not written")
     state = {key: value.detach().cpu() for key, value in module.state_dict().items()}
     with atomic_path(path) as temporary:
         torch.save({"state_dict": state, "meta": meta.to_plain()}, temporary)

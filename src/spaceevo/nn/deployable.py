@@ -12,7 +12,7 @@ from spaceevo.nn.supernet import Network, resize
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.program import Executor
-from spaceevo.quant.quantizer import DEPLOY, ActivationQuantizer
+from spaceevo.quant.quantizer import DEPLOY, LEVELS, ActivationQuantizer
 
 
 class FoldedNetwork(nn.Module):
@@ -50,7 +50,7 @@ class _LearnedRanges:
         if not isinstance(quantizer, ActivationQuantizer) or not quantizer.initialized:
             return
         low = quantizer.offset.item()
-        high = low + quantizer.config.high * abs(quantizer.scale.item())
+        high = low + LEVELS * abs(quantizer.scale.item())
         known = self.ranges.get(tensor, (0.0, 0.0))  # integer runtimes need 0 on the grid
         self.ranges[tensor] = (min(low, known[0]), max(high, known[1]))
 
@@ -108,5 +108,5 @@ def make_deployable(network: Network, images: Tensor) -> tuple[Network, list[str
 
 def _set_range(quantizer: ActivationQuantizer, low: float, high: float) -> None:
     low = low if quantizer.config.learns_offset else 0.0
-    quantizer.set_scale(quantizer.scale.new_tensor((high - low) / quantizer.config.high))
+    quantizer.set_scale(quantizer.scale.new_tensor((high - low) / LEVELS))
     quantizer.offset.fill_(low)

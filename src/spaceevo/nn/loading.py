@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from spaceevo.errors import CheckpointError, ConfigError, MissingArtifactError, choices
 from spaceevo.nn.checkpoint import CheckpointMeta
+from spaceevo.nn.finite import check_weights
 from spaceevo.nn.foreign import read_foreign
 from spaceevo.nn.released import Loaded, Released, State, load_parsed, parse_released
 from spaceevo.quant.prepare import float_state, set_quant
@@ -23,6 +24,12 @@ class Checkpoint:
     meta: CheckpointMeta
     state: State
     released: Released | None = None
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of the network's classes, as far as the file says."""
+        told = self.released.classes if self.released else self.meta.settings.get("num_classes")
+        return told if isinstance(told, int) else len(self.meta.classes) or None
 
     def require_quant(self, quant: str) -> None:
         """Check that the weights were trained in INT8 under this scheme."""
@@ -54,12 +61,15 @@ def read_checkpoint(path: Path, what: str, command: str = "") -> Checkpoint:
 
     Raises:
         MissingArtifactError: the file is not there.
-        CheckpointError: it is truncated, holds code, or has no known format; or it is not there, without a `command`.
+        CheckpointError: it is truncated, holds code, nan or infinity, or has no known format; or it is not there and
+            there is no `command`.
     """
     if not path.is_file() and command:
         raise MissingArtifactError(what, path, command)
     try:
-        return _read(path)
+        checkpoint = _read(path)
+        check_weights(checkpoint.state, str(path))
+        return checkpoint
     except CheckpointError as error:
         raise CheckpointError(f"{what}: {error}" + (f"; make it again with: {command}" if command else "")) from None
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from spaceevo.nn.activation import tensor_quant
 from spaceevo.nn.block import Block, LayerWriter
+from spaceevo.nn.finite import check_weights
 from spaceevo.nn.stage import Stage
 from spaceevo.quant.program import TensorQuant
 from spaceevo.quant.quantizer import ActivationQuantizer, Quantizer, Scheme, quant_scheme
@@ -72,11 +73,13 @@ class Network(nn.Module):
         return y
 
     def input_quant(self) -> TensorQuant:
-        """Give scale and zero point of the resized images."""
+        """Give scale and zero point of the resized images; a `CheckpointError` names a tensor that is no number."""
+        check_weights(self.state_dict(), "the network cannot be written")
         return tensor_quant(self.image_quantizer)
 
     def lower(self, writer: LayerWriter, images: str) -> str:
-        """Write the network's layers in order; return the logits' tensor."""
+        """Write the network's layers in order; return the logits' tensor; raises as `input_quant`."""
+        check_weights(self.state_dict(), "the network cannot be written")
         x = images
         for name, stage in self.active_stages.items():
             x = stage.lower(writer, name, x)

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spaceevo.artifacts import Neutral, fingerprint
+from spaceevo.artifacts.values import Channels, Name
 from spaceevo.errors import ConfigError, TableError, choices
 from spaceevo.latency.fastest import fastest_subnet
 from spaceevo.latency.predictor import BlockLatency, FixedLatency
@@ -44,16 +45,14 @@ class Platform:
     """
 
     unknown_choices: tuple[str, ...] = ("error", "fitted")
-    fitted_choices: tuple[str, ...] = ("fitted",)
-    """Those of `unknown_choices` under which the table's fitted model may predict blocks."""
 
     def __init__(
         self,
-        name: str,
+        name: Name,
         table: Annotated[str, WHERE],
         fixed_latency_ms: FixedLatency = None,
-        unknown_blocks: str = "error",
-        packed_channels: int | None = None,
+        unknown_blocks: Literal["error", "fitted", "auto", "measure"] = "error",
+        packed_channels: Channels | None = None,
     ) -> None:
         if unknown_blocks not in self.unknown_choices:
             allowed = choices(self.unknown_choices)
@@ -62,16 +61,13 @@ class Platform:
         self.packed_channels = packed_channels
         self.path = Path(table).expanduser()
         self.unknown_blocks = unknown_blocks
-        is_fitted = unknown_blocks in self.fitted_choices
+        is_fitted = unknown_blocks in ("auto", "fitted")
         self.predictor = BlockLatency(self.known_table(), str(self.path), fixed_latency_ms, interpolate=is_fitted)
         self._warned = False
+        # a published table does not say whose latencies it has
+        self.measured_for = str(self.predictor.table.provenance.get("platform", name))
         if self.measured_for != name:
             log.warning(f"latency table {self.path} is of platform {self.measured_for}, not {name}")
-
-    @property
-    def measured_for(self) -> str:
-        """Name the platform whose latencies the table says it has; a published table says nothing."""
-        return str(self.predictor.table.provenance.get("platform", self.name))
 
     def known_table(self) -> LatencyTable:
         """Read the table as it is now; raises `TableError` where it is missing or malformed."""

@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
+from spaceevo.artifacts.values import Name
 from spaceevo.errors import ConfigError
 from spaceevo.latency.nn_meter import blocks_ms, load_predictors, register_package
 from spaceevo.latency.predictor import FixedLatency
@@ -26,9 +27,9 @@ class NnMeter(Platform):
 
     def __init__(
         self,
-        name: str,
+        name: Name,
         state: str,
-        predictor: str | None = None,
+        predictor: Name | None = None,
         package: str | None = None,
         fixed_latency_ms: FixedLatency = None,
     ) -> None:

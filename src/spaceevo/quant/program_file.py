@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from spaceevo.artifacts import atomic_path
+from spaceevo.artifacts import write_bytes
 from spaceevo.errors import CheckpointError
 from spaceevo.quant.program import ConvWeights, Op, Program, TensorQuant
 
@@ -35,8 +35,7 @@ def save_program(path: Path, program: Program, metadata: Mapping[str, str] | Non
         if op.weights is not None:
             arrays |= {f"{op.output}.{field}": getattr(op.weights, field) for field in ("weight", "scale", "bias")}
     header = {FORMAT: json.dumps(description), "metadata": json.dumps(dict(metadata or {}))}
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, header))
+    write_bytes(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, header))
 
 
 def load_program(path: Path) -> tuple[Program, dict[str, str]]:

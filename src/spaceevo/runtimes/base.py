@@ -83,22 +83,14 @@ class Runtime(ABC):
     """Writes networks as files of one format, and executes them.
 
     Every method but `require` may raise `MissingExtraError` where the runtime's package is optional and not installed.
-
-    Attributes:
-        name: the runtime's name in settings.
-        format: name of its file format, which is the files' suffix too.
-        package: distribution that contains the runtime.
-        module: what is imported of it.
-        extra: our extra that installs it; empty where it is always installed.
-        other_ways: names of further ways to load a file, which the parity gate checks besides the usual one.
     """
 
-    name: str
-    format: str
-    package: str
-    module: str
-    extra: str = ""
-    other_ways: tuple[str, ...] = ()
+    name: str  # in settings
+    format: str  # name of its file format, which is the files' suffix too
+    package: str  # distribution that contains it
+    module: str  # what is imported of it
+    extra: str = ""  # our extra that installs it; empty where it is always installed
+    other_ways: tuple[str, ...] = ()  # further ways to load a file, which the parity gate checks besides the usual one
 
     def require(self) -> None:
         """Check that the runtime is there; raises `MissingExtraError` where it is not installed."""

@@ -11,7 +11,7 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -49,8 +49,11 @@ class LutRow:
         fields = line.split(",")
         if len(fields) != len(COLUMNS):
             raise TableError(f"{len(fields)} columns instead of {len(COLUMNS)} ({', '.join(COLUMNS)}) in '{line}'")
-        for block in fields[0].split("_"):
-            _check_block(block)
+        try:
+            for block in fields[0].split("_"):
+                _check_block(block)
+        except EncodingError as error:
+            raise TableError(str(error)) from None
         cin, hw = _parse_shape(fields[1])
         loss, mflops, mparams, latency_ms = map(_parse_figure, COLUMNS[2:], fields[2:])
         if loss == 0.0:
@@ -111,16 +114,12 @@ def read_lut_file(path: Path) -> list[LutRow]:
     return rows
 
 
+@dataclass(frozen=True)
 class BlockLut:
     """Holds the look-up tables of a whole superspace, as arrays per stage, block type, window and resolution."""
 
-    def __init__(self, superspace: Superspace, samples: dict[LutKey, tuple[LutSamples, ...]]) -> None:
-        self.superspace = superspace
-        self._samples = samples
-
-    def samples(self, key: LutKey) -> tuple[LutSamples, ...]:
-        """Return the sub-stages of one choice, an entry per block resolution of the superspace."""
-        return self._samples[key]
+    superspace: Superspace
+    samples: Mapping[LutKey, tuple[LutSamples, ...]]  # sub-stages of a choice, an entry per block resolution
 
     @classmethod
     def load(cls, folder: Path | str, superspace: Superspace, cache_dir: Path | None = None) -> BlockLut:
@@ -211,13 +210,7 @@ def _default_dir(folder: Path) -> Path:
     return cache_folder("lut")
 
 
-@lru_cache(maxsize=4096)
-def _check_block(text: str) -> None:
-    """Check one block of a sub-stage; tables repeat few blocks, so remembering them halves the reading time."""
-    try:
-        parse_substage(text)
-    except EncodingError as error:
-        raise TableError(str(error)) from None
+_check_block = lru_cache(maxsize=4096)(parse_substage)  # tables repeat few blocks: this halves the reading time
 
 
 @lru_cache(maxsize=4096)

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from spaceevo.artifacts import Layout, SpaceChoice
-from spaceevo.errors import ConfigError, EncodingError, MissingArtifactError, choices
+from spaceevo.errors import ConfigError, EncodingError, MissingArtifactError, choices, nearest
 from spaceevo.space.blocks import block_types
 from spaceevo.space.encoding import parse_indices
 from spaceevo.space.spec import ACTIVATIONS
@@ -41,7 +41,10 @@ def superspaces() -> list[str]:
 
 @lru_cache(maxsize=32)
 def _load(file: Path, modified_ns: int) -> Superspace:
-    return parse_description(yaml.safe_load(file.read_text(encoding="utf-8")), source=str(file))
+    description = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if isinstance(description, dict):
+        description.pop("defaults", None)  # of Hydra: images, teacher and recipe of the superspace
+    return parse_description(description, source=str(file))
 
 
 def superspace(name: str) -> Superspace:
@@ -89,11 +92,29 @@ def found_space(layout: Layout, within: Superspace, text: str | None, command: s
     return parse_space(SpaceChoice.read(path).space if text is None else text, within=within)
 
 
+NAME, NAME_RULE = r"[A-Za-z]\w{0,99}", "letters, digits and '_', a letter first"
+SHOWN_CHARACTERS, SHOWN_FAULTS = 60, 5
+MOST = {"widths": 2**14, "depths": 100, "kernels": 99, "block": 2**13, "supernet": 2**13, "expands": 100}
+"""Greatest numbers that a list may hold; what exceeds them no memory holds, or no image has."""
+
+
 class _Faults(list[str]):
     """Collects every fault of a description, so that a user mends them in one go."""
 
     def add(self, where: str, field: str, value: object, allowed: str) -> None:
-        self.append(f"{where}: {field} = {value!r}; allowed: {allowed}")
+        text = repr(value)
+        short = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
+        self.append(f"{where}: {field} = {short}; allowed: {allowed}")
+
+    def add_unknown(self, where: str, given: Mapping[str, object], known: tuple[str, ...]) -> None:
+        """Name the keys that nothing reads, each with the known one most like it."""
+        for key in sorted(map(str, given.keys() - set(known))):
+            self.append(f"{where}: {key} is not a setting; allowed: {nearest(key, known)}")
+
+    def line(self) -> str:
+        """The first ones, and the number of the others."""
+        left = len(self) - SHOWN_FAULTS
+        return " | ".join([*self[:SHOWN_FAULTS], *([f"and {left} more"] if left > 0 else [])])
 
 
 def parse_description(description: object, source: str = "") -> Superspace:
@@ -106,25 +127,31 @@ def parse_description(description: object, source: str = "") -> Superspace:
     if not isinstance(description, Mapping):
         allowed = "a mapping with name, resolutions, candidates, stages"
         raise ConfigError(f"superspace {source}: description: content = {description!r}; allowed: {allowed}")
+    keys = ("name", "resolutions", "candidates", "stages", "input_channels")
+    faults.add_unknown("description", description, keys)
     name = description.get("name")
-    if not isinstance(name, str) or re.fullmatch(r"[A-Za-z]\w*", name) is None:
-        faults.add("description", "name", name, "letters, digits and '_', a letter first")
+    if not isinstance(name, str) or re.fullmatch(NAME, name) is None:
+        faults.add("description", "name", name, NAME_RULE)
     given = description.get("resolutions")
     resolutions = given if isinstance(given, Mapping) else {}
+    faults.add_unknown("resolutions", resolutions, ("block", "supernet"))
+    channels = description.get("input_channels", 3)
+    if type(channels) is not int or not 1 <= channels <= 1000:
+        faults.add("description", "input_channels", channels, "a whole number from 1 to 1000")
     result = Superspace(
         name=str(name),
         stages=_stages(description.get("stages"), faults),
         candidates=_candidates(description.get("candidates"), faults),
         block_resolutions=_integers(resolutions.get("block"), "resolutions", "block", faults),
         supernet_resolutions=_integers(resolutions.get("supernet"), "resolutions", "supernet", faults),
-        input_channels=int(description.get("input_channels", 3)),
+        input_channels=channels if type(channels) is int else 3,
     )
     if not faults and not result.searched:
         faults.add("stages", "searched stages", 0, "at least one stage without a fixed block")
     if not faults and ((last := result.stages[-1]).block is None or last.block.type != "Logits"):
         faults.add(last.name, "block", last.block, "the last stage is of type Logits")
     if faults:
-        raise ConfigError(f"superspace {source}: {' | '.join(faults)}")
+        raise ConfigError(f"superspace {source}: {faults.line()}")
     return result
 
 
@@ -137,8 +164,7 @@ def _candidates(value: object, faults: _Faults) -> tuple[Candidate, ...]:
 
 def _candidate(item: object, where: str, faults: _Faults) -> Candidate:
     fields: Mapping[str, object] = item if isinstance(item, Mapping) else {}
-    for field in fields.keys() - {"type", "kernels", "expands", "act"}:
-        faults.add(where, "field", field, "type, kernels, expands, act")
+    faults.add_unknown(where, fields, ("type", "kernels", "expands", "act"))
     types = block_types()
     kind = str(fields.get("type"))
     if kind not in types:
@@ -160,8 +186,8 @@ def _candidate(item: object, where: str, faults: _Faults) -> Candidate:
 
 def _ratios(value: object, where: str, faults: _Faults) -> tuple[float | None, ...]:
     ratios = value if isinstance(value, list) else []
-    if not ratios or not all(type(ratio) in (int, float) and ratio > 0 for ratio in ratios):
-        faults.add(where, "expands", value, "a list of positive ratios")
+    if not ratios or not all(type(ratio) in (int, float) and 0 < ratio <= MOST["expands"] for ratio in ratios):
+        faults.add(where, "expands", value, f"a list of positive ratios, at most {MOST['expands']}")
         return (1.0,)
     return tuple(ratios)
 
@@ -170,20 +196,22 @@ def _stages(value: object, faults: _Faults) -> tuple[StageTemplate, ...]:
     if not isinstance(value, Mapping) or not value:
         faults.add("stages", "stages", value, "a mapping of stage names to stages")
         return ()
+    for name in value:
+        if re.fullmatch(NAME, str(name)) is None:
+            faults.add("stages", "name of a stage", name, NAME_RULE)
     return tuple(_stage(str(name), item, faults) for name, item in value.items())
 
 
 def _stage(name: str, item: object, faults: _Faults) -> StageTemplate:
     fields: Mapping[str, object] = item if isinstance(item, Mapping) else {}
-    for field in fields.keys() - {"stride", "widths", "window", "depths", "block"}:
-        faults.add(name, "field", field, "stride, widths, window, depths, block")
+    faults.add_unknown(name, fields, ("stride", "widths", "window", "depths", "block"))
     widths = _integers(fields.get("widths"), name, "widths", faults)
     depths = _integers(fields.get("depths", [1]), name, "depths", faults)
     stride, window = fields.get("stride", 1), fields.get("window", len(widths))
-    if not isinstance(stride, int) or stride not in (1, 2):
+    if type(stride) is not int or stride not in (1, 2):
         faults.add(name, "stride", stride, "1, 2")
         stride = 1
-    if not isinstance(window, int) or not 1 <= window <= len(widths):
+    if type(window) is not int or not 1 <= window <= len(widths):
         faults.add(name, "window", window, f"1…{len(widths)}, the number of widths")
         window = len(widths)
     block = _candidate(fields["block"], name, faults) if "block" in fields else None
@@ -196,13 +224,14 @@ def _integers(value: object, where: str, field: str, faults: _Faults) -> tuple[i
     """A list of ascending positive integers, written out or as `{min: 16, max: 32, step: 8}` (both ends included)."""
     numbers: list[object] = []
     if isinstance(value, Mapping) and value.keys() <= {"min", "max", "step"} and {"min", "max"} <= value.keys():
-        ends = [value["min"], value["max"], value.get("step", 1)]
-        if all(isinstance(end, int) for end in ends) and ends[2] > 0:
-            numbers = [*range(ends[0], ends[1] + 1, ends[2])]
+        low, high, step = value["min"], value["max"], value.get("step", 1)
+        if all(type(end) is int for end in (low, high, step)) and step > 0 and high <= MOST[field]:
+            numbers = [*range(low, high + 1, step)]
     elif isinstance(value, list):
         numbers = value
-    whole = [n for n in numbers if type(n) is int and n > 0]
+    whole = [n for n in numbers if type(n) is int and 0 < n <= MOST[field]]
     if not whole or numbers != sorted(set(whole)):
-        faults.add(where, field, value, "ascending positive whole numbers: a list, or {min, max, step}")
+        allowed = f"ascending whole numbers from 1 to {MOST[field]}: a list, or {{min, max, step}}"
+        faults.add(where, field, value, allowed)
         return (8,)
     return tuple(whole)

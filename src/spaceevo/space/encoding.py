@@ -30,7 +30,9 @@ class SubnetSpec:
         if len(parts) != len(_FIELDS) or any(not p.startswith(f) for p, (f, _) in zip(parts, _FIELDS, strict=False)):
             raise EncodingError(f"subnet '{text}' is not of the form {_SUBNET_FORM}")
         depths, kernels, widths = (_numbers(text, parts[i], _FIELDS[i][1]) for i in range(3))
-        expands = _ratios(text, parts[3])
+        ratio = r"0|(?=.*[1-9])[0-9]+(\.[0-9]+)?"
+        ratios = _items(text, parts[3], "expand ratios", ratio, "a positive number, or 0 for none")
+        expands = [None if item == "0" else float(item) for item in ratios]
         resolutions = _numbers(text, parts[4], "resolution")
         if len(resolutions) != 1:
             raise EncodingError(f"subnet '{text}': resolution must be one number, not '{parts[4][1:]}'")
@@ -65,11 +67,6 @@ def _items(text: str, part: str, name: str, pattern: str, wanted: str) -> list[s
 
 def _numbers(text: str, part: str, name: str) -> list[int]:
     return [int(item) for item in _items(text, part, name, "[1-9][0-9]*", "a positive whole number")]
-
-
-def _ratios(text: str, part: str) -> list[float | None]:
-    items = _items(text, part, "expand ratios", r"0|(?=.*[1-9])[0-9]+(\.[0-9]+)?", "a positive number, or 0 for none")
-    return [None if item == "0" else float(item) for item in items]
 
 
 def format_substage(blocks: Iterable[BlockChoice]) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated
 import torch
 
 from spaceevo.artifacts import Component, Neutral
+from spaceevo.errors import ConfigError, nearest
 from spaceevo.lit.block_kd import BlockKdModule, Student
 from spaceevo.lit.matching import tell_transform
 from spaceevo.lit.module import MultiPassModule
@@ -22,7 +23,7 @@ from spaceevo.space.selection import BlockName, parse_blocks
 from spaceevo.stages.job import Made, Outcome
 from spaceevo.stages.settings import Count, Positive
 from spaceevo.stages.training import TrainingJob, TrainingSettings
-from spaceevo.teacher import Teacher, TeacherConfig, load_teacher, teacher_taps
+from spaceevo.teacher import Teacher, TeacherConfig, load_teacher, tap_channels, teacher_taps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,15 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
     name = "block_kd"
     main_figure = "mean_max_nsr"
     teacher = Made[TeacherConfig]()
+
+    def check(self) -> None:
+        """Tell also names of blocks and stages that the superspace does not have."""
+        super().check()
+        stages = {name for name, _ in self.blocks.values()} | {stage.name for stage in self.superspace.searched}
+        for name in self.settings.lr_by_stage.keys() - stages:
+            raise ConfigError(
+                f"recipe.lr_by_stage: {name} is no stage that is distilled; allowed: {nearest(name, stages)}"
+            )
 
     @cached_property
     def _trained_teacher(self) -> Teacher:
@@ -67,8 +77,7 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
     @cached_property
     def channels(self) -> dict[str, int]:
         """Channels of the teacher's features, by stage."""
-        stages = sorted({tap for stage, _ in self.blocks.values() for tap in teacher_taps(self.superspace, stage)})
-        return dict(zip(stages, self._trained_teacher.channels(*stages), strict=True))
+        return tap_channels(self._trained_teacher, self.superspace, {stage for stage, _ in self.blocks.values()})
 
     def _block_file(self, name: str, *, int8: bool) -> Path:
         return self.workspace.layout.block(self.superspace.name, *self.blocks[name], int8=int8)

@@ -7,11 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Ge
-from pydantic import FiniteFloat
 from rich.progress import Progress, TaskID
 
 from spaceevo.artifacts import Component, Neutral, file_hash, fingerprint
+from spaceevo.artifacts.values import Amount
 from spaceevo.errors import ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.matching import check_shape, check_transform, tell_transform
@@ -30,8 +29,8 @@ from spaceevo.stages.features import TeacherFeatures, TensorStore
 from spaceevo.stages.job import Input, Made, Outcome, file_input, images_input, platform_input
 from spaceevo.stages.lut_files import LutFile, first_batches, sample_rows, substage_loss
 from spaceevo.stages.selection import SuperspaceJob
-from spaceevo.stages.settings import Count, Numbers, Quant, Seed, SuperspaceSettings, Texts
-from spaceevo.teacher import TeacherConfig, load_teacher, teacher_taps
+from spaceevo.stages.settings import Count, NetworkSettings, Numbers, Texts
+from spaceevo.teacher import TeacherConfig, load_teacher, tap_channels, teacher_taps
 from spaceevo.terminal import progress
 
 PARTS = ("block", "window")  # Settings that say which of the tables are made, not what is in them
@@ -46,23 +45,19 @@ class BlockLutRecipe:
     evaluation_batches: Count  # batches of images for its loss
     evaluation_batch_size: Count  # images in each of the latter
     # MiB of the teacher's features kept in memory
-    cache_mib: Annotated[FiniteFloat, Ge(0), Neutral("says where features lie, not which")]
+    cache_mib: Annotated[Amount, Neutral("says where features lie, not which")]
     variance_of: VarianceOf  # whose variance the loss is relative to
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockLutSettings(SuperspaceSettings):
+class BlockLutSettings(NetworkSettings):
     """Says which tables are made, and from what."""
 
-    data: Component[ImageFolderDataModule]  # the images
     teacher: Component[TeacherConfig]
-    quant: Quant  # scheme of the INT8 students, or `off`
     platform: Component[Platform]  # where latencies come from
-    seed: Seed  # decides what is sampled
     block: Texts  # candidate blocks, e.g. `stage1_0`; `stage1` for all of a stage, or `all`
     window: Numbers  # width windows; None for all
     recipe: BlockLutRecipe  # how much is tried
-    threads: Count | None  # threads of torch; None leaves them to it
 
 
 class BlockLutJob(SuperspaceJob[BlockLutSettings]):
@@ -77,10 +72,15 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
     teacher = Made[TeacherConfig]()
     platform = Made[Platform]()
 
+    def check(self) -> None:
+        """Tell also names of blocks and windows that the superspace does not have."""
+        super().check()
+        _ = self.blocks
+
     @property
     def int8(self) -> bool:
         """Whether students are quantised."""
-        return self.settings.quant != "off"
+        return self.settings.int8
 
     @cached_property
     def blocks(self) -> dict[LutKey, str]:
@@ -183,8 +183,7 @@ class _LutBuilder:
         tell_transform(job.data, teacher.meta, f"teacher {job.teacher.name}")
         stages = dict.fromkeys(job.superspace.searched[key.stage].name for key in keys)
         self.taps = {stage: teacher_taps(job.superspace, stage) for stage in stages}
-        every = sorted({name for pair in self.taps.values() for name in pair})
-        self.channels = dict(zip(every, teacher.channels(*every), strict=True))
+        self.channels = tap_channels(teacher, job.superspace, stages)
         calibration = job.data.calibration_images()[: self.recipe.calibration_batches]
         size, count = self.recipe.evaluation_batch_size, self.recipe.evaluation_batches
         evaluation = first_batches(job.data.held_out(), size, count)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from spaceevo.artifacts import write_csv
+from spaceevo.collectives.averaging import process_group
 from spaceevo.collectives.launcher import is_first
-from spaceevo.collectives.processes import process_group
 from spaceevo.errors import ConfigError
 from spaceevo.nn.deployable import FoldedNetwork
 from spaceevo.nn.evaluate import calibrate_subnet, count_correct

@@ -4,12 +4,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-from annotated_types import Gt, Lt
 
 from spaceevo.artifacts import Component, fingerprint
+from spaceevo.artifacts.values import InnerShare
 from spaceevo.errors import ConfigError
 from spaceevo.latency.roofline import Roofline
 from spaceevo.latency.stage_tables import StageRows, solve_blocks
@@ -33,7 +32,7 @@ PERCENTS = (1, 5, 10)
 class FitLatencyRecipe:
     """Says how the fit is checked."""
 
-    held_out: Annotated[float, Gt(0), Lt(1)]  # share of the rows that the check leaves out
+    held_out: InnerShare  # share of the rows that the check leaves out
 
 
 @dataclass(frozen=True, kw_only=True)

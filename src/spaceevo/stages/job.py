@@ -118,7 +118,7 @@ class Workspace:
         """The GPU of this process where there is one and it is wanted, else the CPU."""
         import torch  # jobs that build no network start without it
 
-        from spaceevo.collectives.processes import own_device
+        from spaceevo.collectives.averaging import own_device
 
         return torch.device("cpu") if self.accelerator == "cpu" else own_device()
 
@@ -168,6 +168,9 @@ class Job(ABC, Generic[S]):
     def __init__(self, settings: S, workspace: Workspace) -> None:
         self.settings = settings
         self.workspace = workspace
+
+    def check(self) -> None:
+        """Raise where settings do not fit together, before anything is looked at; jobs add what they can tell."""
 
     def inputs(self) -> Mapping[str, Input]:
         """Return what the job reads besides its settings; a change makes its result out of date."""

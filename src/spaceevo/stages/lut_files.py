@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from spaceevo.artifacts import Plain, file_hash, write_json, write_text
+from spaceevo.errors import CheckpointError
 from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.evaluate import equal_batches
 from spaceevo.nn.losses import VarianceOf, noise_to_signal
@@ -76,6 +77,10 @@ def substage_loss(
         total += noise_to_signal(student(source), output, variance_of, variance)
     for quantizer in untrained:
         quantizer.forget()
+    if total.isnan():
+        raise CheckpointError(
+            f"the NSR of {format_substage(blocks)} in {student.space.name} is nan; train the block at a lower rate"
+        )
     return float(total) / len(features.evaluation)
 
 

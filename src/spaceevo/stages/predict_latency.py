@@ -3,9 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Annotated, Any
-
-from annotated_types import Ge
+from typing import Any
 
 from spaceevo.artifacts import Component, write_csv
 from spaceevo.platforms.base import Platform
@@ -14,7 +12,7 @@ from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_subnet
 from spaceevo.stages.job import Input, Made, Outcome, platform_input
 from spaceevo.stages.selection import SpaceJob
-from spaceevo.stages.settings import Seed, SubnetSettings
+from spaceevo.stages.settings import Index, Seed, SubnetSettings
 from spaceevo.terminal import print_rows
 
 COLUMNS = {"name": "", "latency_ms": "predicted ms", "subnet": "subnet"}
@@ -27,7 +25,7 @@ Row = dict[str, Any]
 class PredictLatencyRecipe:
     """Says how many random subnets are predicted: None is 1000 where no subnet is listed, else none."""
 
-    random_subnets: Annotated[int, Ge(0)] | None
+    random_subnets: Index | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,10 @@ class SuperspaceJob(Job[Q]):
         description = self.settings.superspace
         return parse_description(description, source=str(description.get("name")))
 
+    def check(self) -> None:
+        """Tell faults of the superspace's description."""
+        _ = self.superspace
+
 
 class SpaceJob(SuperspaceJob[P]):
     """Works on a space, or on subnets of it."""
@@ -46,6 +50,12 @@ class SpaceJob(SuperspaceJob[P]):
         """The space asked for, or the best of the last space search; `MissingArtifactError` where neither is there."""
         command = self.workspace.commands("space_search")
         return found_space(self.workspace.layout, self.superspace, self.settings.space, command)
+
+    def check(self) -> None:
+        """Tell also what is wrong with a space or subnet that is asked for."""
+        super().check()
+        if self.settings.space is not None:
+            _ = self.member, self.subnets()
 
     def inputs(self) -> Mapping[str, Input]:
         """Return the file that chose the space, where none is asked for; jobs add what else they read."""

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any, Literal
-
-from annotated_types import Ge
-from pydantic import FiniteFloat
+from typing import Any, Literal
 
 from spaceevo.artifacts import Component, Plain, SpaceChoice, read_json, write_csv, write_json
+from spaceevo.artifacts.values import Amount, PositiveShare
 from spaceevo.errors import ConfigError
 from spaceevo.platforms.base import Platform
 from spaceevo.report.spaces import SampledSpace, draw_distributions, draw_history
@@ -23,7 +21,7 @@ from spaceevo.space.description import parse_space
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.job import Input, Made, Outcome, file_input, platform_input
 from spaceevo.stages.selection import SuperspaceJob
-from spaceevo.stages.settings import Count, LatencyConstraint, Positive, Seed, SuperspaceSettings, Texts, limits_for
+from spaceevo.stages.settings import Count, LatencyConstraint, Seed, SuperspaceSettings, Texts, limits_for
 from spaceevo.terminal import progress
 
 AUTO_POINT = 0.35  # `latency_constraint=auto` lies this far from the fastest to the slowest subnet
@@ -54,8 +52,8 @@ class AgeingRecipe(LocalRecipe):
 class SensitivityRecipe:
     """Says under which constants of the Q-T score the best spaces are ranked again."""
 
-    t: tuple[Positive, ...]  # probabilities from which on more does not count
-    a: tuple[Annotated[FiniteFloat, Ge(0)], ...]  # weights of the probability
+    t: tuple[PositiveShare, ...]  # probabilities from which on more does not count
+    a: tuple[Amount, ...]  # weights of the probability
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,8 @@ class SpaceSearchRecipe:
     ageing: AgeingRecipe
     prove: bool  # whether to prove that no space scores higher
     samples: Count  # subnets sampled of every space
-    t: Positive  # probability from which on more does not count
-    a: Annotated[FiniteFloat, Ge(0)]  # weight of the probability
+    t: PositiveShare  # probability from which on more does not count
+    a: Amount  # weight of the probability
     sensitivity: SensitivityRecipe  # other `t` and `a` to rank the best under
 
 

@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from annotated_types import Ge, Lt
 from torch import nn
 
 from spaceevo.artifacts import Component, Neutral, Plain
+from spaceevo.artifacts.values import ShareBelow1
 from spaceevo.collectives.launcher import is_first
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.matching import check_shape, check_transform, evaluation_settings, match_images
@@ -27,7 +27,7 @@ from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, NetworkSettings
 from spaceevo.terminal import console
 
-Share = Annotated[float, Ge(0), Lt(1)]
+Share = ShareBelow1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +182,9 @@ class OneNetworkJob(TrainingJob[S]):
         fp32 = self.starts().get("fp32")
         if fp32 is None or not fp32.is_file():
             return self.data.classes
-        meta = read_checkpoint(fp32, self.name, self.workspace.commands(self.name, "quant=off")).meta
-        return match_images(self.data, meta, str(fp32), self.outputs, in_part=False)
+        weights = read_checkpoint(fp32, self.name, self.workspace.commands(self.name, "quant=off"))
+        outputs = weights.num_classes or self.outputs
+        return match_images(self.data, weights.meta, str(fp32), outputs, in_part=False)
 
     def starts(self) -> dict[str, Path]:
         """Return the fp32 checkpoint of an INT8 network."""

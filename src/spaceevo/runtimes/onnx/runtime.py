@@ -19,8 +19,7 @@ from spaceevo.quant.program import Program
 from spaceevo.runtimes.base import PLAIN_FILE, FileOptions, OperatorTime, Profile, Runtime, Session, Shape
 from spaceevo.runtimes.machine import has_vnni
 from spaceevo.runtimes.onnx.float_writer import to_float_onnx
-from spaceevo.runtimes.onnx.open_ends import open_end, open_start
-from spaceevo.runtimes.onnx.writer import to_onnx
+from spaceevo.runtimes.onnx.writer import open_end, open_start, to_onnx
 from spaceevo.runtimes.preprocessing import INSIDE_NAME
 from spaceevo.runtimes.random_program import random_block_program
 from spaceevo.space.placement import PlacedBlock
