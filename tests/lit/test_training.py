@@ -184,7 +184,11 @@ def test_batch_norm_on_one_image_is_told_before_training(bench: Bench, batch_siz
     class Normed(Toy):
         def __init__(self) -> None:
             super().__init__()
-            self.layer = nn.Sequential(nn.Linear(3, 10), nn.BatchNorm2d(10))
+            self.norm = nn.BatchNorm2d(10)
+
+        @property
+        def network(self) -> nn.Module:
+            return nn.Sequential(self.layer, self.norm)
 
         def passes(self, images: Tensor, labels: Tensor, rng: Random) -> Iterator[tuple[str, Tensor]]:
             raise AssertionError("it trains")

@@ -36,9 +36,9 @@ def network(grown: Make) -> Network:
     return grown(MEMBER).extract(MEMBER.smallest)
 
 
-def name_of(supernet: Supernet, leaf: str) -> str:
+def name_of(network: Network, leaf: str) -> str:
     """The first tensor of this name."""
-    return next(name for name in supernet.state_dict() if name.endswith(leaf))
+    return next(name for name in network.state_dict() if name.endswith(leaf))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

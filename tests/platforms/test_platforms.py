@@ -1,6 +1,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -179,8 +180,9 @@ def test_a_table_alone_predicts_and_says_what_it_lacks(tmp_path: Path) -> None:
         platform.subnet_ms(MEMBER, MEMBER.largest)
     with pytest.raises(TableError, match=r"platform\.fixed_latency_ms"):
         platform.fixed_ms(MEMBER.superspace)
+    guess: Any = "guess"
     with pytest.raises(ConfigError, match=r"platform\.unknown_blocks = 'guess'; allowed on vnni: error, fitted"):
-        Platform("vnni", str(tmp_path / "t.json"), unknown_blocks="guess")
+        Platform("vnni", str(tmp_path / "t.json"), unknown_blocks=guess)
     fitted = Platform("vnni", str(tmp_path / "t.json"), unknown_blocks="fitted")
     assert fitted.subnet_ms(MEMBER, MEMBER.largest) > 0
     assert fitted.predictor.interpolated

@@ -1,7 +1,9 @@
 """The one way to run a job: resolve, skip or work, save, report, track."""
 
+import shlex
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
 from inspect import isclass
@@ -15,9 +17,9 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from spaceevo.artifacts import RESULT_FILE, Component, Layout, Plain, StageResult
+from spaceevo.artifacts import RESULT_FILE, Component, Layout, Plain, StageResult, checksums, sole_worker, sweep
 from spaceevo.collectives.launcher import is_first
-from spaceevo.errors import CheckpointError, ConfigError, SpaceEvoError
+from spaceevo.errors import CheckpointError, ConfigError, SpaceEvoError, Stopped
 from spaceevo.jobs.experiments import chosen_experiment
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import is_tracked, track
@@ -36,10 +38,21 @@ UNREPEATED = ("stage", "force", "paths.output", "hydra.run.dir", "hydra.sweep.di
 def run(config: DictConfig) -> StageResult:
     """Run the job that a composed config describes, or skip it where nothing that decides its result changed.
 
+    Of several processes that would work in one folder, the second waits for the first.
+
     Raises:
         SpaceEvoError: a setting, an input or the work itself is at fault; nothing half-made is left as whole.
     """
     job = make_job(config)
+    with sole_worker(job.workspace.output / ".lock", console.print) if is_first() else nullcontext():
+        try:
+            return _run(config, job)
+        except Stopped as stopped:
+            stopped.kept.append(f"what {job.name} had finished, in {shown(job.workspace.output)}")
+            raise
+
+
+def _run(config: DictConfig, job: Job[Any]) -> StageResult:
     output = job.workspace.output
     previous = _previous(job, output)
     states = job.states({} if previous is None else previous.inputs)
@@ -54,22 +67,33 @@ def run(config: DictConfig) -> StageResult:
     outcome = job.work()
     result = _result(job, outcome, states, time.monotonic() - started)
     if is_first():
-        single = {name: value for name, value in result.figures.items() if not isinstance(value, list | dict)}
-        keep(config, result, output, {name: single[name] for name in outcome.summary or single if name in single})
-        if outcome.next_command:
-            console.print(f"Next: {outcome.next_command}")
+        sweep(output, depth=2)
+        for folder in {path if path.is_dir() else path.parent for path in outcome.outputs.values()}:
+            sweep(folder)
+        keep(config, result, output)
+        _say_next(result.next_command)
     return result
 
 
-def keep(config: DictConfig, result: StageResult, folder: Path, figures: Mapping[str, object]) -> None:
-    """Save a result in a folder, print some figures of it and where its files lie, and track it."""
+def keep(config: DictConfig, result: StageResult, folder: Path) -> None:
+    """Save a result in a folder, print its summary and where its files lie, and track it."""
     result.save(folder)
-    if figures:
-        console.print(figure_table(f"{result.stage} · {result.seconds:.0f} s", figures))
+    _print_summary(result)
     for name, path in {**result.outputs, "result": str(folder / RESULT_FILE)}.items():
         console.print(f"  {name}: {shown(Path(path))}")
     if is_tracked(config):
         track(config, list(hydra_node(config).overrides.task), result, folder)
+
+
+def _print_summary(result: StageResult) -> None:
+    figures = {name: result.figures[name] for name in result.summary if name in result.figures}
+    if figures:
+        console.print(figure_table(f"{result.stage} · {result.seconds:.0f} s", figures))
+
+
+def _say_next(command: str) -> None:
+    if command:
+        console.print(f"Next: {command}")
 
 
 def _is_skipped(job: Job[Any], previous: StageResult | None, states: Mapping[str, Plain]) -> bool:
@@ -177,14 +201,20 @@ def _previous(job: Job[Any], output: Path) -> StageResult | None:
 
 
 def _say_skipped(job: Job[Any], previous: StageResult) -> None:
+    """Say what stands there: when it was made, its figures, and the next command with images where they lie now."""
     made_by = previous.versions.get("spaceevo", "an unknown version")
     by = "" if made_by == VERSION else f" by spaceevo {made_by}, this is {VERSION}; force=true makes it anew"
     where = shown(job.workspace.output / RESULT_FILE)
     console.print(f"{job.name}: unchanged, skipped ({where}, made {previous.made or 'at an unknown time'}{by})")
+    _print_summary(previous)
+    moved = {override_key(text): text for text in job.workspace.commands.given if text.startswith("data.")}
+    words = shlex.split(previous.next_command)
+    _say_next(shlex.join(moved.get(override_key(word), word) for word in words))
 
 
 def _result(job: Job[Any], outcome: Outcome, states: Mapping[str, Plain], seconds: float) -> StageResult:
     grown = {name: read.state(None) for name, read in job.inputs().items() if read.grows}
+    single = tuple(name for name, value in outcome.figures.items() if not isinstance(value, list | dict))
     return StageResult(
         stage=job.name,
         fingerprint=job.fingerprint,
@@ -193,10 +223,13 @@ def _result(job: Job[Any], outcome: Outcome, states: Mapping[str, Plain], second
         settings=job.identity,
         inputs={**states, **grown},
         outputs={name: str(path) for name, path in outcome.outputs.items()},
+        checksums=checksums(path for name, path in outcome.outputs.items() if name not in outcome.growing),
         versions=package_versions(),
         device=outcome.device,
         made=datetime.now(UTC).astimezone().isoformat(timespec="seconds"),
         seconds=round(seconds, 1),
+        summary=single if outcome.summary is None else tuple(name for name in outcome.summary if name in single),
+        next_command=outcome.next_command,
     )
 
 

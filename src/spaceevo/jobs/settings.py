@@ -67,9 +67,10 @@ def read_settings(cls: type[S], config: DictConfig) -> S:
     """
     plain = _plain(config)
     faults = [*_unknown_fields(cls, plain, ()), *_component_faults(plain, (), get_type_hints(cls))]
+    of: Any = cls
     settings: S | None = None
     try:
-        settings = _checks(cls).validate_json(json.dumps(plain), strict=True)
+        settings = _checks(of).validate_json(json.dumps(plain), strict=True)
     except ValidationError as error:
         faults = [*(_told(detail, plain) for detail in error.errors()), *faults]
     if faults or settings is None:
@@ -89,7 +90,8 @@ def _plain(config: DictConfig) -> dict[str, Plain]:
         plain = OmegaConf.to_container(config.stage.settings, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{str(error).splitlines()[0]} (needed by {error.full_key})") from error
-    checked: dict[str, Plain] = json.loads(json.dumps(plain))  # keys are texts from here on
+    # Keys are texts from here on; numbers of so many digits are none that JSON's readers take
+    checked: dict[str, Plain] = json.loads(json.dumps(plain), parse_int=lambda it: int(it) if len(it) < 99 else it)
     return checked
 
 

@@ -32,6 +32,9 @@ def track(config: DictConfig, overrides: Sequence[str], result: StageResult, fol
     from spaceevo.torchvision_shim import ensure_torchvision  # it imports torch, which jobs without a network lack
 
     ensure_torchvision()  # Lightning's loggers are imported now
+    from spaceevo.lit.trainer import end_open_run
+
+    end_open_run()
     logger = instantiate(config.logger, save_dir=str(folder), name=config.logger.name or result.stage)
     logger.log_hyperparams({"seed": result.seed, "overrides": list(overrides)})
     for name, value in result.figures.items():

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -59,6 +60,7 @@ def make_trainer(
     Raises:
         ConfigError: Lightning does not know a setting, refuses it, or would silently replace it.
     """
+    end_open_run()
     _check_names(settings)
     bars = [RichProgressBar(leave=False)] if console.is_terminal else []
     try:
@@ -74,6 +76,13 @@ def make_trainer(
         raise ConfigError(f"trainer: {' '.join(str(error).split())}; set trainer.*") from error
     _check(trainer, str(settings.get("precision")))
     return trainer
+
+
+def end_open_run() -> None:
+    """End the W&B run that a network or job left open in this process: the next one would be written into it."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish()
 
 
 def _check_names(settings: Mapping[str, object]) -> None:

@@ -13,17 +13,18 @@ import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import nn
 
-from spaceevo.artifacts import Plain, differences, fingerprint, read_json, write_json
-from spaceevo.errors import CheckpointError, DataError
+from spaceevo.artifacts import Plain, differences, fingerprint, read_sealed_json, write_sealed_json
+from spaceevo.errors import CheckpointError, DataError, Stopped
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.guard import DivergenceError
+from spaceevo.lit.kept import RESUME_FILE, KeptCheckpoints, resume_from
 from spaceevo.lit.module import Callback, MultiPassModule, Trainer
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.loading import read_checkpoint
 from spaceevo.version import VERSION
 
 Figures = dict[str, float]
-IDENTITY_FILE, ROLLBACKS_FILE, RESUME_FILE = "identity.json", "rollbacks.json", "last.ckpt"
+IDENTITY_FILE, ROLLBACKS_FILE = "identity.json", "rollbacks.json"
 
 
 @dataclass(frozen=True)
@@ -140,10 +141,14 @@ class Training:
             module.rate_factor = guard.rate_factor**state.rollbacks
             trainer = self.make_trainer(self.output / label, module.recipe.epochs, _callbacks(module, state))
             _check_batches(module, self.data, trainer.world_size)
-            if state.resume is not None:
-                self.say(f"{label}: resumes from {state.resume}")
+            trainer.strategy.checkpoint_io = KeptCheckpoints()
             try:
-                trainer.fit(module, self.data, ckpt_path=state.resume)
+                resume = resume_from(state.folder, lambda line: self.say(f"{label}: {line}"))
+                trainer.fit(module, self.data, ckpt_path=resume)
+            except Stopped as stopped:
+                kept = resume_from(state.folder)
+                stopped.kept.append(f"{label}, its last finished epoch in {kept}" if kept else f"nothing of {label}")
+                raise
             except DivergenceError as error:
                 if guard.action == "stop" or state.rollbacks >= guard.attempts:
                     raise
@@ -151,8 +156,6 @@ class Training:
                 rate = guard.rate_factor**state.rollbacks
                 self.say(f"{label}: {error}; rolled back, rates now times {rate:.4g}")
                 continue
-            if trainer.interrupted:
-                raise KeyboardInterrupt
             return module, trainer
 
 
@@ -185,14 +188,11 @@ class _State:
             f"{t.name}.{key}": value for t in trainees for key, value in {**t.identity, **t.meta.to_plain()}.items()
         }
         self.folder = parent / fingerprint([trainee.fingerprint for trainee in trainees])
-        self._rollbacks_file = self.folder / ROLLBACKS_FILE
-        self.rollbacks = int(read_json(self._rollbacks_file)) if self._rollbacks_file.exists() else 0
+        self.rollbacks = int(_record(self._rollbacks_file).get("rollbacks", 0))
 
     @property
-    def resume(self) -> str | None:
-        """The checkpoint to go on from; None where there is none."""
-        path = self.folder / RESUME_FILE
-        return str(path) if path.exists() else None
+    def _rollbacks_file(self) -> Path:
+        return self.folder / ROLLBACKS_FILE
 
     def begin(self) -> list[str]:
         """Keep what the run began with; say which unfinished run cannot be gone on with, and why."""
@@ -200,19 +200,28 @@ class _State:
         for file in self.parent.glob(f"*/{RESUME_FILE}"):
             began = file.with_name(IDENTITY_FILE)
             if file.parent != self.folder and began.exists():
-                changed = differences(read_json(began), self.identity)
+                changed = differences(_record(began), self.identity)
                 lines.append(f"starts over, since an unfinished run began with other settings or inputs: {changed}")
         if not (self.folder / IDENTITY_FILE).exists():
-            write_json(self.folder / IDENTITY_FILE, self.identity)
+            write_sealed_json(self.folder / IDENTITY_FILE, self.identity)
         return lines
 
     def roll_back(self, *, writes: bool) -> None:
         """Count one more return to the last finished epoch."""
         self.rollbacks += 1
         if writes:
-            write_json(self._rollbacks_file, self.rollbacks)
+            write_sealed_json(self._rollbacks_file, {"rollbacks": self.rollbacks})
 
     def remove(self) -> None:
         """Forget this run and unfinished ones with other settings: it has ended well."""
         for file in self.parent.glob(f"*/{IDENTITY_FILE}"):
             shutil.rmtree(file.parent, ignore_errors=True)
+
+
+def _record(path: Path) -> Mapping[str, Plain]:
+    """What an unfinished run says of itself; nothing where it says nothing, or the file is damaged."""
+    try:
+        found = read_sealed_json(path) if path.exists() else {}
+    except CheckpointError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from spaceevo.artifacts import Plain, atomic_path
+from spaceevo.artifacts import Plain, atomic_path, seal
 from spaceevo.errors import CheckpointError
 from spaceevo.nn.finite import check_weights
 
@@ -80,3 +80,4 @@ def save_checkpoint(path: Path, module: nn.Module, meta: CheckpointMeta) -> None
     state = {key: value.detach().cpu() for key, value in module.state_dict().items()}
     with atomic_path(path) as temporary:
         torch.save({"state_dict": state, "meta": meta.to_plain()}, temporary)
+        seal(temporary)

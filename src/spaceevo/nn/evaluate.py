@@ -20,8 +20,8 @@ Batch = tuple[Tensor, Tensor]
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Tell where a network computes; a folded one has no parameters, only buffers."""
-    return next(chain(network.parameters(), network.buffers())).device
+    """Tell where a network computes; a folded one has no parameters, only buffers, and one without weights neither."""
+    return next(chain(network.parameters(), network.buffers()), torch.empty(0)).device
 
 
 def equal_batches(batches: Iterable[Batch], size: int) -> Iterator[Batch]:

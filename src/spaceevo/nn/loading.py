@@ -8,6 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from spaceevo.artifacts import is_as_sealed, require_undamaged
 from spaceevo.errors import CheckpointError, ConfigError, MissingArtifactError, choices
 from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.finite import check_weights
@@ -78,10 +79,13 @@ def _read(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist")
     if path.suffix == ".safetensors":
+        require_undamaged(path, "python -m spaceevo +stage=export")
         try:
             return Checkpoint(path, CheckpointMeta(quant="off"), load_file(path))
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path} is not a readable safetensors file ({error}); export it again") from None
+    if is_as_sealed(path) is False:
+        raise CheckpointError(f"checkpoint {path} is damaged: it is not as it was written; make or fetch it again")
     content = read_foreign(path)
     if not {"state_dict", "meta"} <= content.keys():
         released = parse_released(content, path)

@@ -6,6 +6,7 @@ block-distillation loss (NSR), MFLOPs (multiply-accumulates / 1e6), MParams and 
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -135,7 +136,7 @@ class BlockLut:
         folder = Path(folder)
         paths = _existing_files(folder, superspace)
         cache = (cache_dir or _default_dir(folder)) / f"{superspace.name}-{fingerprint(str(folder.resolve()))}.npz"
-        contents = [(path.name, file_hash(path)) for path in paths.values()]
+        contents = [(path.name, _checked_hash(path, superspace)) for path in paths.values()]
         sizes = [_input_sizes(superspace, stage.name) for stage in superspace.searched]
         key = fingerprint([contents, superspace.block_resolutions, sizes])
         splits = _read_cache(cache, key)
@@ -147,8 +148,28 @@ class BlockLut:
         return cls(superspace, dict(zip(paths, groups, strict=True)))
 
 
+def lut_record(path: Path) -> Path:
+    """Return the file that says what a look-up table was made from, and its hash."""
+    return path.parent / ".made" / path.name
+
+
+def _checked_hash(path: Path, superspace: Superspace) -> str:
+    """Hash a table; a `TableError` where it is not as block_lut made it."""
+    record, found = lut_record(path), file_hash(path)
+    if record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("table", found) != found:
+        raise TableError(
+            f"{path} is damaged, or was edited: it is not as it was made; make it again with: {_command(superspace)}, "
+            f"or delete {record} to use it as it is"
+        )
+    return found
+
+
+def _command(superspace: Superspace) -> str:
+    return f"python -m spaceevo +stage=block_lut superspace={superspace.name}"
+
+
 def _existing_files(folder: Path, superspace: Superspace) -> dict[LutKey, Path]:
-    command = f"python -m spaceevo +stage=block_lut superspace={superspace.name}"
+    command = _command(superspace)
     if not folder.is_dir():
         raise MissingArtifactError(f"block look-up table of {superspace.name}", folder, command)
     paths = {key: folder / lut_file_name(superspace, key) for key in lut_keys(superspace)}

@@ -89,7 +89,7 @@ def found_space(layout: Layout, within: Superspace, text: str | None, command: s
     path = layout.space_choice(within.name)
     if text is None and not path.exists():
         raise MissingArtifactError("a space (space=…, or the best one found)", path, command)
-    return parse_space(SpaceChoice.read(path).space if text is None else text, within=within)
+    return parse_space(SpaceChoice.read(path, command).space if text is None else text, within=within)
 
 
 NAME, NAME_RULE = r"[A-Za-z]\w{0,99}", "letters, digits and '_', a letter first"
@@ -128,7 +128,8 @@ def parse_description(description: object, source: str = "") -> Superspace:
         allowed = "a mapping with name, resolutions, candidates, stages"
         raise ConfigError(f"superspace {source}: description: content = {description!r}; allowed: {allowed}")
     keys = ("name", "resolutions", "candidates", "stages", "input_channels")
-    faults.add_unknown("description", description, keys)
+    own = {key: value for key, value in description.items() if key != "defaults"}  # that one is Hydra's
+    faults.add_unknown("description", own, keys)
     name = description.get("name")
     if not isinstance(name, str) or re.fullmatch(NAME, name) is None:
         faults.add("description", "name", name, NAME_RULE)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from spaceevo.artifacts import Component, write_csv
+from spaceevo.artifacts import Component, require_undamaged, write_csv
 from spaceevo.export.bundle import PRECISIONS, file_name
 from spaceevo.latency.accuracy import PredictionError
 from spaceevo.nn.block import Block
@@ -143,6 +143,7 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
         found: dict[str, bytes] = {}
         for precision in PRECISIONS:
             path = self.workspace.exported / file_name(self.runtime.format, precision)
+            require_undamaged(path, self.workspace.commands("export"))
             file = path.read_bytes() if path.exists() else b""
             texts = self.runtime.metadata(file) if file else {}
             if texts.get("space") == str(self.member):

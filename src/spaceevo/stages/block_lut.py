@@ -9,7 +9,7 @@ from typing import Annotated
 
 from rich.progress import Progress, TaskID
 
-from spaceevo.artifacts import Component, Neutral, file_hash, fingerprint
+from spaceevo.artifacts import Component, Neutral, file_hash, fingerprint, sole_worker
 from spaceevo.artifacts.values import Amount
 from spaceevo.errors import ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
@@ -31,7 +31,7 @@ from spaceevo.stages.lut_files import LutFile, first_batches, sample_rows, subst
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, NetworkSettings, Numbers, Texts
 from spaceevo.teacher import TeacherConfig, load_teacher, tap_channels, teacher_taps
-from spaceevo.terminal import progress
+from spaceevo.terminal import console, progress
 
 PARTS = ("block", "window")  # Settings that say which of the tables are made, not what is in them
 
@@ -142,7 +142,7 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
         rows = len(files) * self.settings.recipe.samples
         figures = {"files": len(files), "rows": rows, "files_made": len(due)}
         following = self.workspace.commands("space_search", without=PARTS)
-        return Outcome(figures, {"lut": self.workspace.lut}, following, str(self.workspace.device))
+        return Outcome(figures, {"lut": self.workspace.lut}, following, str(self.workspace.device), growing=("lut",))
 
     def _files(self) -> dict[LutKey, LutFile]:
         """The tables asked for, each with what decides it."""
@@ -164,8 +164,9 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
                 task = bar.add_task("block LUT", total=len(due) * self.settings.recipe.samples)
                 for key, file in due.items():
                     bar.update(task, description=f"block LUT {file.path.name}")
-                    builder.fill(key, file, bar, task)
-                    file.finish()
+                    with sole_worker(file.unfinished.with_suffix(".lock"), console.print):
+                        if not file.is_current():  # another process may have made it meanwhile
+                            builder.fill(key, file, bar, task)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -219,6 +220,7 @@ class _LutBuilder:
             substage = format_substage(one.blocks)
             file.append(LutRow(substage, one.cin, one.hw, loss, cost.mmacs, cost.mparams, latency_ms))
             bar.update(task, advance=1)
+        file.finish(sampled)
 
     def _load(self, stage: str, key: LutKey) -> BlockStudent:
         """A candidate block's student; the windows of a block share it."""

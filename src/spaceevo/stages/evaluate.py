@@ -81,17 +81,13 @@ class EvaluateJob(SupernetBasedJob[EvaluateSettings]):
         """A row of each subnet, and by how many processes."""
         member, device = self.member, self.workspace.device
         specs = self.subnets(member.largest, member.smallest)
-        supernet = self.supernet(self.settings.int8)
+        supernet, channels = self.supernet(self.settings.int8), member.superspace.input_channels
         rows: list[dict[str, Any]] = []
         with process_group(device) as (rank, world_size):
             supernet.to(device)
             for spec in specs:
                 calibrate_subnet(supernet, spec, self.data.calibration_images())
-                network = (
-                    FoldedNetwork(supernet.extract(spec), self.superspace.input_channels)
-                    if self.settings.recipe.folded
-                    else supernet
-                )
+                network = FoldedNetwork(supernet.extract(spec), channels) if self.settings.recipe.folded else supernet
                 correct, images = count_correct(network, self.data.test_share(rank, world_size))
                 cost = subnet_cost(member, spec)
                 row = {"name": self.subnet_names.get(spec, ""), "top1": 100.0 * correct / images}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from spaceevo.artifacts import Front, Plain, fingerprint
+from spaceevo.artifacts import Plain, fingerprint
 from spaceevo.errors import ExportError
 from spaceevo.lit.matching import evaluation_settings
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
@@ -69,11 +69,11 @@ class Extraction:
 
     def kept(self, spec: SubnetSpec, *, int8: bool) -> Path | None:
         """Find the checkpoint of a subnet that the last search kept; None where it was of other weights or images."""
-        file = self.job.front_file
-        for row in Front.read(file).front if file.exists() else ():
+        command = self.job.workspace.commands("subnet_search", f"space={self.job.member}")
+        for row in self.job.front().front if self.job.front_file.exists() else ():
             path = Path((row.int8_file if int8 else row.fp32_file) or "")
             if row.subnet == str(spec) and path.is_file():
-                recorded = read_checkpoint(path, "subnet").meta.fingerprint
+                recorded = read_checkpoint(path, "subnet", command).meta.fingerprint
                 return path if recorded == self.fingerprint(int8) else None
         return None
 

@@ -18,7 +18,7 @@ from spaceevo.quant.prepare import float_state, set_quant
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.job import Outcome
 from spaceevo.stages.selection import SpaceJob, existing
-from spaceevo.stages.settings import SpaceSettings
+from spaceevo.stages.settings import OneText, SpaceSettings
 from spaceevo.stages.training import OneNetworkJob, Share, TrainingSettings
 
 
@@ -26,7 +26,7 @@ from spaceevo.stages.training import OneNetworkJob, Share, TrainingSettings
 class FinetuneSettings(TrainingSettings, SpaceSettings):
     """Says which subnet is trained, and how."""
 
-    subnet: str | None  # encoding, `max`, `min` or published name of a found subnet; None takes the chosen one
+    subnet: OneText | None  # encoding, `max`, `min` or published name of a found subnet; None takes the chosen one
     checkpoint: Path | None  # the subnet's own checkpoint; None takes that of the last subnet search
     label_smoothing: Share  # share of the target that all classes have in common
     freeze_body: bool  # whether all but the classifier keeps its weights, norms and quantisers

@@ -65,6 +65,7 @@ class FrontFiles:
         """Test, extract and measure the subnets of all fronts; write and print everything."""
         workspace, settings = self.job.workspace, self.job.settings
         file = workspace.shared(self.job.front_file)
+        file.unlink(missing_ok=True)  # it names files that are about to be others; written last, it names whole ones
         specs = list(dict.fromkeys(spec for found in fronts for spec in found.shown))
         extracted = self._test_and_extract(supernet, specs, file.parent / "subnets")
         rows = [row for found in fronts for row in self._rows(found, extracted, platforms[found.platform])]
@@ -72,9 +73,9 @@ class FrontFiles:
         chosen = {found.platform: {f"{ms:g}": str(spec) for ms, spec in found.chosen.items()} for found in fronts}
         first = str(next(iter(fronts[0].chosen.values())))
         space = str(self.job.member)
-        Front(space, first, tuple(rows), limits[fronts[0].platform], limits, chosen).write(file)
         evaluated = {f.platform: [(f.latency_ms(s), e.top1) for s, e in f.evaluations.items()] for f in fronts}
         outputs = _write_tables([asdict(row) for row in rows], limits, workspace.output, evaluated)
+        Front(space, first, tuple(rows), limits[fronts[0].platform], limits, chosen).write(file)
         outputs |= {"chosen": file, "subnets": file.parent / "subnets"}
         changes = (f"space={space}", f"quant={settings.quant if settings.int8 else 'deploy'}")
         dropped = ("subnet", "latency_constraint")  # export takes the chosen one

@@ -132,10 +132,11 @@ class Outcome:
     """Holds what a job found."""
 
     figures: dict[str, Any]  # unit in the name; rows of a table as a list
-    outputs: Mapping[str, Path] = field(default_factory=dict)  # files made, by name
+    outputs: Mapping[str, Path] = field(default_factory=dict)  # files and folders made, by name
     next_command: str = ""  # what the user would run next
     device: str = "cpu"  # where networks ran
     summary: tuple[str, ...] | None = None  # figures to show at the end; None shows all that are no tables
+    growing: tuple[str, ...] = ()  # names of outputs that later jobs add to
 
 
 class Made(Generic[T]):
@@ -202,5 +203,6 @@ class Job(ABC, Generic[S]):
         """Say what differs from the settings, inputs and files of an earlier result; nothing if it is current."""
         found = [differences(result.settings, self.identity), differences(result.inputs, states)]
         found += [f"{path} is gone" for path in result.outputs.values() if not Path(path).exists()][:1]
+        found += [f"{path} is not as it was made" for path in result.changed_files()][:1]
         told = "; ".join(filter(None, found))
         return told or ("" if result.fingerprint == self.fingerprint else "an earlier version recorded less")

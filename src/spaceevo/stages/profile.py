@@ -119,7 +119,8 @@ class ProfileJob(SuperspaceJob[ProfileSettings]):
             "dispersion": timed[NETWORKS].dispersion,
             **platform.provenance,
         }
-        return Outcome(figures, outputs, self.workspace.commands("space_search", "latency_constraint=<ms>"))
+        following = self.workspace.commands("space_search", "latency_constraint=<ms>")
+        return Outcome(figures, outputs, following, growing=("table",))
 
     def _measure(self, platform: MeasuringPlatform, sample: Sample) -> ProfileTimings:
         """Time everything, or what an interrupted run of the same settings on the same machine had not timed."""

@@ -93,10 +93,10 @@ class SpaceJob(SuperspaceJob[P]):
 
     def front(self) -> Front:
         """Read the front of the last subnet search of the space; `MissingArtifactError` where there is none."""
+        command = self.workspace.commands("subnet_search", f"space={self.member}")
         if not self.front_file.exists():
-            command = self.workspace.commands("subnet_search", f"space={self.member}")
             raise MissingArtifactError("a subnet (subnet=…, or a found one)", self.front_file, command)
-        return Front.read(self.front_file)
+        return Front.read(self.front_file, command)
 
     def best_subnet(self) -> SubnetSpec:
         """Return the first subnet asked for, or what the last subnet search chose."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import MinLen
+from pydantic import BeforeValidator
 
 from spaceevo.artifacts import Component
 from spaceevo.artifacts.values import Count as Count
@@ -17,6 +18,13 @@ from spaceevo.errors import ConfigError, choices
 
 Quant = Literal["off", "deploy", "published"]
 
+
+def _only(value: object) -> object:
+    """Take a list of one text for the text, as the published commands have spaces."""
+    return value[0] if isinstance(value, list) and len(value) == 1 else value
+
+
+OneText = Annotated[str, BeforeValidator(_only)]
 Texts = str | tuple[str, ...] | None  # One text, several, or none
 Numbers = Index | tuple[Index, ...] | None  # One whole number, several, or none
 # Latency limits in ms, or `auto`, what the job finds by itself
@@ -50,7 +58,7 @@ class SuperspaceSettings:
 class SpaceSettings(SuperspaceSettings):
     """Says also which space of it."""
 
-    space: str | None  # encoding of the space; None takes the best of the last space search
+    space: OneText | None  # encoding of the space; None takes the best of the last space search
 
 
 @dataclass(frozen=True, kw_only=True)
