@@ -1,7 +1,7 @@
 """Images and trained networks: classes by name, images as in training, or one line that says what does not fit."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -181,5 +181,12 @@ def test_images_are_as_large_and_colourful_as_the_network_needs(folder: Make) ->
     with pytest.raises(ConfigError, match="data.transform.size is 24; allowed: at least 32, the largest resolution"):
         check_shape(data, digits, 32)
     grey = folder("a", channels=1, mean=(0.5,), std=(0.5,), size=24, resize=24)
-    with pytest.raises(ConfigError, match="data.transform.channels is 1; allowed: 3, which superspace digits says"):
+    with pytest.raises(
+        ConfigError,
+        match="data.transform.channels is 1; allowed: 3, since superspace digits has input_channels: 3; set",
+    ):
         check_shape(grey, digits, 24)
+    with pytest.raises(
+        ConfigError, match="superspace digits: input_channels = 4; allowed, since images have them: 1, 3"
+    ):
+        check_shape(grey, replace(digits, input_channels=4), 24)

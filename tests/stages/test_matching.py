@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spaceevo.errors import ConfigError
+from spaceevo.errors import CheckpointError, ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.loading import read_checkpoint
@@ -185,3 +185,12 @@ def test_a_teacher_of_other_images_is_told_of(
     run_stage("block_lut", *world.settings, *given)
     told = "teacher resnet10 was trained with data.transform.mean=[0.31,0.31,0.31], not [0.5,0.5,0.5]"
     assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("job", ["evaluate", "subnet_search"])
+def test_one_subnet_is_no_supernet(run_stage: RunStage, int8_world: World, subnet: Path, job: str) -> None:
+    given = [*int8_world.settings, "quant=deploy", *JOBS[job], f"checkpoint={subnet}"]
+    with pytest.raises(
+        CheckpointError, match=r"subnet.pth is of one subnet, d1.*; \+stage=export tells its top-1; set"
+    ):
+        run_stage(job, *given)

@@ -106,11 +106,14 @@ def check_shape(data: ImageFolderDataModule, superspace: Superspace, resolution:
         ConfigError: they have or are.
     """
     transform, channels = data.transform, superspace.input_channels
-    if transform.channels != channels:
-        remedy = f"set data.transform.channels={channels} and as many numbers in data.transform.mean and std"
+    if channels not in (1, 3):
         raise ConfigError(
-            f"data.transform.channels is {transform.channels}; allowed: {channels}, which superspace {superspace.name} "
-            f"says (input_channels); {remedy}"
+            f"superspace {superspace.name}: input_channels = {channels}; allowed, since images have them: 1, 3"
+        )
+    if transform.channels != channels:
+        raise ConfigError(
+            f"data.transform.channels is {transform.channels}; allowed: {channels}, since superspace {superspace.name} "
+            f"has input_channels: {channels}; set it, and as many numbers in data.transform.mean and std"
         )
     if transform.size < resolution:
         raise ConfigError(
