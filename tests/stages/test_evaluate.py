@@ -177,7 +177,8 @@ def test_faults(run_stage: RunStage, released: Path, folder: Path, tmp_path: Pat
     with pytest.raises(CheckpointError, match="checkpoint = absent.pth does not exist; set it"):
         run_stage("evaluate", *SETTINGS, f"data.root={folder}", f"space={SPACE}", "checkpoint=absent.pth")
     with pytest.raises(
-        ConfigError, match=r"random supernet digits-012-010 has 4 outputs, data.root .* has 10 classes; set data.root"
+        ConfigError,
+        match=r"random supernet digits-012-010 has 4 outputs, too few for the 10 classes of data.root .*; set that",
     ):
         few = "superspace.stages.logits.widths=[4]"
         run_stage("evaluate", *SETTINGS, f"data.root={folder}", f"space={SPACE}", "weights=random", few)

@@ -70,12 +70,12 @@ class ImageTransform(Reading):
         It draws from torch's global generator, like all of torchvision.
         """
         mode = v2.InterpolationMode(self.interpolation)
-        steps = [*self._grey, v2.RandomResizedCrop(self.size, self.crop_scale, self.crop_ratio, mode)]
+        steps: list[Any] = [v2.RandomResizedCrop(self.size, self.crop_scale, self.crop_ratio, mode)]
         if self.flip:
             steps.append(v2.RandomHorizontalFlip())
         if self.auto_augment:
             steps.append(PublishedAutoAugment([round(255 * value) for value in self.mean * (3 // self.channels)]))
-        transform: Transform = v2.Compose([*steps, self._normalise])
+        transform: Transform = v2.Compose([*steps, *self._grey, self._normalise])
         return transform
 
     def evaluate(self) -> Transform:

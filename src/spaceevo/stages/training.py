@@ -182,8 +182,9 @@ class OneNetworkJob(TrainingJob[S]):
         fp32 = self.starts().get("fp32")
         if fp32 is None or not fp32.is_file():
             return self.data.classes
-        meta = read_checkpoint(fp32, self.name, self.workspace.commands(self.name, "quant=off")).meta
-        return match_images(self.data, meta, str(fp32), self.outputs, in_part=False)
+        weights = read_checkpoint(fp32, self.name, self.workspace.commands(self.name, "quant=off"))
+        outputs = weights.num_classes or self.outputs
+        return match_images(self.data, weights.meta, str(fp32), outputs, in_part=False)
 
     def starts(self) -> dict[str, Path]:
         """Return the fp32 checkpoint of an INT8 network."""
