@@ -58,6 +58,7 @@ def read_splits(root: Path, holdout: int | float, split_seed: int) -> Splits:
         DataError: the folder is missing, lacks images, can be understood in two ways, or a part has other classes.
         ConfigError: `holdout` leaves no image to train on.
     """
+    root = root.absolute() if root.name in ("", "..") else root  # messages name it
     try:
         if not root.is_dir():
             raise DataError(f"data.root {shown(root)} is not a folder; expected {LAYOUT}; set data.root")
