@@ -88,6 +88,11 @@ def both(*parts: str) -> tuple[str, ...]:
             "4 train, 2 held out, 3 test, held out of train, tested on test, no test image of b",
         ),
         (
+            (*both("train", "val"), "test"),
+            "4 train, 2 held out, 6 test, held out of train, tested on val, "
+            "1 files passed over (1 without classes: test)",
+        ),
+        (
             (*both("train"), "masks", "lists/x"),
             "4 train, 2 held out, 2 test, held out of train, tested on the same, "
             "2 files passed over (2 outside of the splits)",
