@@ -53,8 +53,8 @@ class ExportError(SpaceEvoError):
 class MissingArtifactError(SpaceEvoError):
     """A file that an earlier stage makes is not there."""
 
-    def __init__(self, what: str, path: Path, command: str) -> None:
-        super().__init__(f"{what} is missing: {path} does not exist; make it with: {command}")
+    def __init__(self, what: str, path: Path, command: str, other: str = "") -> None:
+        super().__init__(f"{what} is missing: {path} does not exist; {other}make it with: {command}")
         self.path = path
         self.command = command
 

@@ -186,8 +186,11 @@ def test_given_spaces_are_scored_and_no_choice_is_made(tables: Path, tmp_path: P
     assert {row["space"] for row in result.figures["spaces"]} == {"digits-012-101", "digits-000-000"}
     assert result.figures["evaluations"] == 2
     assert not (tmp_path / "checkpoints").exists()
+    found = SpaceChoice("digits-000-000", (1.0,), 1.0, 1.0, 1.0)
+    file = tmp_path / "checkpoints/block_kd/search/digits/best.json"
+    found.write(file)
     run(tables, tmp_path, "space=digits-012-101")
-    assert SpaceChoice.read(tmp_path / "checkpoints/block_kd/search/digits/best.json").space == "digits-012-101"
+    assert SpaceChoice.read(file) == found
 
 
 @pytest.mark.parametrize(

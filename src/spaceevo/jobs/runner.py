@@ -157,7 +157,7 @@ def _workspace(config: DictConfig) -> Workspace:
     if not isinstance(config.force, bool):
         raise ConfigError(f"force = {config.force}; allowed: true, false")
     return Workspace(
-        layout=Layout(_folder(config, "checkpoints")),
+        layout=Layout(_folder(config, "checkpoints"), str(config.quant.name)),
         output=_folder(config, "output"),
         lut=_folder(config, "lut"),
         exported=_folder(config, "exported"),

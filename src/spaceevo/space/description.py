@@ -97,7 +97,10 @@ class _Faults(list[str]):
     """Collects every fault of a description, so that a user mends them in one go."""
 
     def add(self, where: str, field: str, value: object, allowed: str) -> None:
-        text = repr(value)
+        try:
+            text = repr(value)
+        except ValueError as error:  # Python writes no numbers of thousands of digits
+            text = f"({error})"
         short = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
         self.append(f"{where}: {field} = {short}; allowed: {allowed}")
 

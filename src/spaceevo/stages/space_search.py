@@ -76,7 +76,7 @@ class SpaceSearchSettings(SuperspaceSettings):
 
     platform: Component[Platform]  # whose latency the stages have that the tables lack
     seed: Seed  # decides what is sampled
-    space: Texts  # spaces to score instead of searching; a list is compared, and none of it is chosen
+    space: Texts  # spaces to score and compare instead of searching; none of them is chosen
     latency_constraint: LatencyConstraint  # latency limits in ms
     recipe: SpaceSearchRecipe  # how
 
@@ -185,7 +185,7 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
         }
         tables = spaces.tables(recipe.sensitivity.t, recipe.sensitivity.a)
         outputs = spaces.write(self.workspace.output, tables)
-        if not isinstance(self.settings.space, tuple):  # several given spaces are compared; no choice is made
+        if not given:  # given spaces are compared; no choice is made
             outputs["best"] = self.workspace.shared(self.workspace.layout.space_choice(self.superspace.name))
             quality = spaces.score(best)
             choice = SpaceChoice(str(best), constraints_ms, quality.score, quality.probability, quality.loss)
