@@ -190,3 +190,12 @@ def test_images_are_as_large_and_colourful_as_the_network_needs(folder: Make) ->
         ConfigError, match="superspace digits: input_channels = 4; allowed, since images have them: 1, 3"
     ):
         check_shape(grey, replace(digits, input_channels=4), 24)
+
+
+def test_a_line_is_short_however_much_differs(folder: Make) -> None:
+    other = {"size": 6, "resize": 9, "mean": (0.1,), "std": (0.123456789,), "channels": 1, "interpolation": "nearest"}
+    data = folder("a", "b", **other, reading="published", ground=(0, 0, 0))
+    meta = CheckpointMeta(classes=("a", "b"), transform=evaluation_settings(folder("a", "b")))
+    with pytest.raises(ConfigError) as caught:
+        match_images(data, meta, "/home/somebody/runs/" * 5 + NETWORK, 2)
+    assert len(str(caught.value)) < 500

@@ -1,5 +1,6 @@
 """Every job that reads a trained network and images: labels by class name, images as in training, else one line."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,10 @@ from spaceevo.errors import CheckpointError, ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.loading import read_checkpoint
-from spaceevo.nn.supernet import Supernet
+from spaceevo.nn.supernet import Network, Supernet
+from spaceevo.quant.quantizer import DEPLOY
+from spaceevo.runtimes.preprocessing import Preprocessing
+from spaceevo.stages.extraction import Subject
 from tests.stages.conftest import CLASSES, MEMBER, SPACE, RunStage, World
 
 QUICK = "recipe.subnet_search={tested: 1, front: {population: 2, generations: 1, children: 1}}"
@@ -194,3 +198,11 @@ def test_one_subnet_is_no_supernet(run_stage: RunStage, int8_world: World, subne
         CheckpointError, match=r"subnet.pth is of one subnet, d1.*; \+stage=export tells its top-1; set"
     ):
         run_stage(job, *given)
+
+
+def test_a_class_keeps_its_commas_in_a_file() -> None:
+    network = Network.fixed(MEMBER, MEMBER.smallest, DEPLOY)
+    subject = Subject(MEMBER, MEMBER.smallest, network, network, network, "deploy")
+    names = ["tench, Tinca tinca", "épée"]
+    told = subject.metadata(names, Preprocessing((0.5,), (0.5,), 32, 32))
+    assert json.loads(told["classes"]) == names

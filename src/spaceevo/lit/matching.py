@@ -15,6 +15,7 @@ from spaceevo.terminal import console
 
 TRAINING = frozenset({"crop_scale", "crop_ratio", "flip", "auto_augment"})
 """Settings of `data.transform` that no image of evaluation goes through."""
+TOLD = 4  # Settings that differ, of which a line tells
 
 
 def evaluation_settings(data: ImageFolderDataModule) -> dict[str, Plain]:
@@ -123,9 +124,10 @@ def check_shape(data: ImageFolderDataModule, superspace: Superspace, resolution:
 
 
 def _differing(data: ImageFolderDataModule, meta: CheckpointMeta) -> dict[str, tuple[Plain, Plain]]:
-    """Settings that differ, here and there; those of which one side does not know are left out."""
+    """The first settings that differ, here and there; those of which one side does not know are left out."""
     here = evaluation_settings(data)
-    return {name: (here[name], there) for name, there in meta.transform.items() if here.get(name, there) != there}
+    pairs = {name: (here[name], there) for name, there in meta.transform.items() if here.get(name, there) != there}
+    return dict(list(pairs.items())[:TOLD])
 
 
 def _text(value: Plain) -> str:
