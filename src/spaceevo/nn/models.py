@@ -86,4 +86,5 @@ def trained_supernet(member: SpaceMember, quant: str, path: Path, *, int8: bool,
         weights.require_quant(quant)
     supernet = Supernet(member, quant)
     weights.load_into(supernet, int8=int8)
+    supernet.origin = str(path)
     return supernet.eval()
