@@ -12,7 +12,7 @@ from pydantic import FiniteFloat
 from spaceevo.artifacts import write_csv
 from spaceevo.errors import ConfigError, ExportError
 from spaceevo.export.bundle import PRECISIONS, Bundle
-from spaceevo.export.gate import Gate, asked_formats, top1
+from spaceevo.export.gate import PIXELS, Gate, asked_formats, top1
 from spaceevo.export.parity import Tolerance
 from spaceevo.nn.evaluate import logits_of
 from spaceevo.nn.subnets import Subnet, save_subnet
@@ -134,10 +134,14 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         return Subject.extracted(self.extraction, spec, self.settings.recipe.calibration_images)
 
     @property
+    def _is_untrained(self) -> bool:
+        return self.given is None and self.settings.weights == "random"
+
+    @property
     def _tolerance(self) -> Tolerance:
         """How far files may be off; of random weights, whose top-1 means nothing, the logits alone decide."""
         recipe = self.settings.recipe
-        if self.given is None and self.settings.weights == "random":
+        if self._is_untrained:
             return Tolerance(0.0, UNTRAINED * recipe.max_mean_difference)
         return Tolerance(recipe.min_agreement, recipe.max_mean_difference)
 
@@ -152,7 +156,7 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         for format in self.formats:
             figures |= gate.check(format, tolerance, allow_float=recipe.allow_float)
             if self._preprocessing.inside:
-                gate.check_pixels(format, self._preprocessing)
+                gate.check_pixels(format, self._preprocessing, tolerance if self._is_untrained else PIXELS)
         figures |= gate.figures()
         figures["agreement"] = min(figures[f"{format}_agreement"] for format in self.formats)
         figures["fp32_top1"] = top1(*logits_of(to_plain(subject.fp32), batches))
