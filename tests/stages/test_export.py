@@ -160,7 +160,8 @@ def test_of_random_weights_the_logits_alone_decide(
 
     monkeypatch.setattr(Gate, "check", noting)
     given = [*int8_world.settings, "quant=deploy", f"space={SPACE}", "subnet=min", "recipe.export.repeats=1"]
-    figures = run_stage("export", *given, "weights=random").figures
+    inside = "recipe.export.preprocessing=inside"
+    figures = run_stage("export", *given, "weights=random", inside).figures
     assert figures["onnx_parity"].startswith("agrees on ")
     assert [tolerance.min_agreement for tolerance in seen] == [0.0]
     assert seen[0].max_mean_difference == pytest.approx(0.3)

@@ -40,6 +40,7 @@ def read_subnet(path: Path, superspace: Superspace, command: str) -> Subnet:
     spec = SubnetSpec.parse(meta.subnet)
     network = Network.fixed(member, spec, quant_scheme(meta.quant) if meta.int8 else DEPLOY)
     checkpoint.load_into(network, int8=meta.int8)
+    network.origin = str(path)
     return Subnet(network.eval(), member, spec, meta.classes, meta.quant, meta)
 
 

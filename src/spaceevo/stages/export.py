@@ -13,7 +13,7 @@ from spaceevo.artifacts import write_csv
 from spaceevo.artifacts.values import Amount
 from spaceevo.errors import ConfigError, ExportError
 from spaceevo.export.bundle import PRECISIONS, save_bundle
-from spaceevo.export.gate import Gate, asked_formats, top1
+from spaceevo.export.gate import PIXELS, Gate, asked_formats, top1
 from spaceevo.export.parity import Tolerance
 from spaceevo.lit.matching import evaluation_settings
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
@@ -131,10 +131,14 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         return Subject.extracted(self.extraction, spec, self.settings.recipe.calibration_images)
 
     @property
+    def _is_untrained(self) -> bool:
+        return self.given is None and self.settings.weights == "random"
+
+    @property
     def _tolerance(self) -> Tolerance:
         """How far files may be off; of random weights, whose top-1 means nothing, the logits alone decide."""
         recipe = self.settings.recipe
-        if self.given is None and self.settings.weights == "random":
+        if self._is_untrained:
             return Tolerance(0.0, UNTRAINED * recipe.max_mean_difference)
         return Tolerance(recipe.min_agreement, recipe.max_mean_difference)
 
@@ -149,7 +153,7 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         for format in self.formats:
             figures |= gate.check(format, tolerance, allow_float=recipe.allow_float)
             if self._preprocessing.inside:
-                gate.check_pixels(format, self._preprocessing)
+                gate.check_pixels(format, self._preprocessing, tolerance if self._is_untrained else PIXELS)
         figures |= gate.figures()
         figures["agreement"] = min(figures[f"{format}_agreement"] for format in self.formats)
         figures["fp32_top1"] = top1(*logits_of(to_plain(subject.fp32), batches))
