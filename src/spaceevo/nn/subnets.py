@@ -66,7 +66,8 @@ def read_subnet(path: Path, superspace: Superspace, command: str) -> Subnet:
     checkpoint = read_checkpoint(path, "subnet", command)
     meta = checkpoint.meta
     if missing := [name for name in ("space", "subnet", "classes", "quant") if not getattr(meta, name)]:
-        raise CheckpointError(f"{path} is not a subnet's checkpoint: it lacks {choices(missing)}; make one: {command}")
+        remedy = f"; make one: {command}" if command else ""
+        raise CheckpointError(f"{path} is not a subnet's checkpoint: it lacks {choices(missing)}{remedy}")
     head = f"stages.{superspace.stages[-1].name}."
     # A classifier may be wider than the data had classes.
     biases = (len(v) for k, v in checkpoint.state.items() if k.startswith(head) and k.endswith(".bias"))

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from spaceevo.artifacts import FRONT_FILE, Front, FrontSubnet, write_csv
+from spaceevo.artifacts import FRONT_FILE, Front, FrontSubnet, sole_worker, write_csv
 from spaceevo.nn.evaluate import top1
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
@@ -67,8 +67,14 @@ class FrontFiles:
 
     def write(self, supernet: Supernet, fronts: Sequence[Found], platforms: Mapping[str, object]) -> Outcome:
         """Test, extract and measure the subnets of all fronts; write and print everything."""
-        selection, settings = self._source.selection, self._source.settings
-        file = self.workspace.shared(selection.front_file)
+        file = self.workspace.shared(self._source.selection.front_file)
+        with sole_worker(file.with_name(".front.lock"), console.print):  # searches elsewhere leave theirs here too
+            return self._write(file, supernet, fronts, platforms)
+
+    def _write(
+        self, file: Path, supernet: Supernet, fronts: Sequence[Found], platforms: Mapping[str, object]
+    ) -> Outcome:
+        settings = self._source.settings
         file.unlink(missing_ok=True)  # it names files that are about to be others; written last, it names whole ones
         specs = list(dict.fromkeys(spec for found in fronts for spec in found.shown))
         extracted = self._test_and_extract(supernet, specs, file.parent / "subnets")
@@ -76,7 +82,7 @@ class FrontFiles:
         limits = {found.platform: tuple(found.chosen) for found in fronts}
         chosen = {found.platform: {f"{ms:g}": str(spec) for ms, spec in found.chosen.items()} for found in fronts}
         first = str(next(iter(fronts[0].chosen.values())))
-        space = str(selection.member)
+        space = str(self._source.selection.member)
         evaluated = {f.platform: [(f.latency_ms(s), e.top1) for s, e in f.evaluations.items()] for f in fronts}
         outputs = _write_tables([asdict(row) for row in rows], limits, self.workspace.output, evaluated)
         Front(space, first, tuple(rows), limits[fronts[0].platform], limits, chosen).write(file)
