@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 
-from spaceevo.artifacts import SpaceChoice, StageResult
+from spaceevo.artifacts import SpaceChoice, StageResult, read_sealed_json
 from spaceevo.errors import ConfigError, ConstraintError, EncodingError, TableError
 from spaceevo.jobs import runner
 from spaceevo.search.quality import Quality, QualityScorer
@@ -167,7 +167,7 @@ def test_a_search_goes_on_only_on_the_tables_it_began_with(tables: Path, tmp_pat
     lut = shutil.copytree(tables, tmp_path / "lut")
     run(lut, tmp_path)
     saved = tmp_path / "found/search.json"
-    state = json.loads(saved.read_text())
+    state = read_sealed_json(saved)
     state["state"]["history"] = state["state"]["history"][:2]  # as if no more had been to do
 
     def again() -> int:
