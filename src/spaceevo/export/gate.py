@@ -12,7 +12,7 @@ from spaceevo.nn.calibrate import IMAGES_A_PASS
 from spaceevo.nn.evaluate import Batch, logits_of
 from spaceevo.nn.supernet import Network, resize
 from spaceevo.quant.program import Executor, Program
-from spaceevo.runtimes.base import FileOptions
+from spaceevo.runtimes.base import FileOptions, Shape
 from spaceevo.runtimes.preprocessing import Preprocessing
 from spaceevo.runtimes.registry import formats, runtime_for
 
@@ -177,6 +177,26 @@ class Gate:
         }
         found = {pair: first_divergence(self.program, *integers) for pair, integers in pairs.items()}
         return ", ".join(f"{pair} {_told(at)}" for pair, at in found.items())
+
+
+def check_float(
+    network: Network, formats: Sequence[str], batches: Sequence[Batch], shape: Shape, tolerance: Tolerance
+) -> dict[str, Figure]:
+    """Compare fp32 files of a network, whose images are `(C, H, W)`, with it; return figures of their parity.
+
+    Raises:
+        ExportError: one differs by more than the tolerance.
+    """
+    images = torch.cat([resize(images, network.resolution) for images, _ in batches])
+    logits, _ = logits_of(network, batches)
+    figures: dict[str, Figure] = {}
+    for format in formats:
+        runtime = runtime_for(format)
+        found = compare(logits, runtime.load(runtime.write_float(network, shape)).logits(images))
+        tolerance.check(f"the fp32 {format} file", found, "not looked for in fp32")
+        figures[f"{format}_fp32_agreement"] = found.agreement
+        figures[f"{format}_fp32_mean_difference_std"] = found.mean_difference
+    return figures
 
 
 def top1(logits: Tensor, labels: Tensor) -> float:
