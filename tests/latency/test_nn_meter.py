@@ -89,9 +89,7 @@ def test_what_the_user_registered_is_taken_over_as_it_stands_now(tmp_path: Path)
         if theirs is not None:
             users.write_text(yaml.safe_dump(theirs))
         take_over(users, ours)
-        return [
-            {key: each[key] for key in each if key != "taken_from"} for each in yaml.safe_load(ours.read_text())
-        ]
+        return [{key: each[key] for key in each if key != "taken_from"} for each in yaml.safe_load(ours.read_text())]
 
     ours.write_text(yaml.safe_dump([shipped, other]))
     assert listed(None) == [shipped, other]  # the user never used nn-Meter
@@ -107,7 +105,7 @@ def test_what_the_user_registered_is_taken_over_as_it_stands_now(tmp_path: Path)
 def test_settings_of_nn_meter_that_cannot_be_read_are_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "users.yaml").write_text(text)
     (tmp_path / "ours.yaml").write_text("[]")
-    with pytest.raises(ConfigError, match=r"nn-Meter's settings .*users.yaml are no list of predictors.*mend or remove"):
+    with pytest.raises(ConfigError, match=r"settings .*users.yaml are no list of predictors.*mend or remove"):
         take_over(tmp_path / "users.yaml", tmp_path / "ours.yaml")
 
 

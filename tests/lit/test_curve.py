@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from tests.lit.test_training import digits, make_data  # noqa: F401  (a fixture)
 from torch import Tensor, nn
 
 from spaceevo.errors import CheckpointError
@@ -20,7 +21,6 @@ from spaceevo.lit.module import Callback, MultiPassModule, Recipe, Trainer
 from spaceevo.lit.training import Trainee, Training
 from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.loading import read_checkpoint
-from tests.lit.test_training import digits, make_data  # noqa: F401  (a fixture)
 
 RECIPE = Recipe(3, lambda groups: torch.optim.SGD(groups, lr=0.1))
 

@@ -68,8 +68,9 @@ def take_over(users: Path, ours: Path) -> None:
         theirs = [{**each, "taken_from": str(users)} for each in listed or () if "download" not in each]
         names = {each["name"] for each in theirs}
     except (yaml.YAMLError, OSError, TypeError, KeyError, ValueError) as error:
+        fault = " ".join(str(error).split())[:200]
         raise ConfigError(
-            f"nn-Meter's settings {users} are no list of predictors: {' '.join(str(error).split())[:200]}; mend or remove it"
+            f"nn-Meter's settings {users} are no list of predictors: {fault}; mend or remove it"
         ) from error
     known = yaml.safe_load(ours.read_text(encoding="utf-8"))
     kept = [each for each in known if "taken_from" not in each and each["name"] not in names]
