@@ -18,6 +18,7 @@ __all__ = ["compose", "run_stage", "shared_world", "world"]
 
 LUT = "recipe.block_lut={samples: 2, calibration_batches: 1, evaluation_batches: 1, evaluation_batch_size: 4}"
 FRONT = "recipe.subnet_search.front={population: 3, generations: 1, children: 2}"
+JOBS = ("cost", "block_lut", "space_search", "subnet_search", "teacher")
 Start = Callable[[], object]
 OF_THE_RUN = ("made", "seconds", "checksum", "files_made")
 

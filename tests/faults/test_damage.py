@@ -29,7 +29,7 @@ def flipped(path: Path, count: int = FLIPS) -> Iterable[int]:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("job", ["cost", "space_search", "subnet_search"])
+@pytest.mark.parametrize("job", ["cost", "subnet_search"])
 def test_every_file_of_a_result_is_checked_when_the_job_is_skipped(
     start: Callable[..., Start], job: str, tmp_path: Path
 ) -> None:

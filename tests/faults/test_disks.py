@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,22 @@ from spaceevo.errors import fault_line
 from tests.faults.conftest import Start, left
 from tests.faults.layer import EVENTS, faults
 
+FULL, READ_ONLY = (errno.ENOSPC, ("open", "os.mkdir")), (errno.EROFS, EVENTS)
 
-@pytest.mark.parametrize(("number", "events"), [(errno.ENOSPC, ("open", "os.mkdir")), (errno.EROFS, EVENTS)])
-@pytest.mark.parametrize("job", ["cost", "block_lut", "space_search"])
+
+@pytest.mark.parametrize(
+    ("job", "number", "events"),
+    [
+        ("cost", *FULL),
+        ("block_lut", *READ_ONLY),
+        *(
+            pytest.param(job, *disk, marks=pytest.mark.slow)
+            for job, disk in product(
+                ["cost", "block_lut", "space_search", "subnet_search", "teacher"], (FULL, READ_ONLY)
+            )
+        ),
+    ],
+)
 def test_a_job_on_a_full_or_read_only_disk_says_where_and_goes_on_later(
     tmp_path: Path, start: Callable[..., Start], job: str, number: int, events: tuple[str, ...]
 ) -> None:

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import left
+from tests.faults.conftest import JOBS, left
 from tests.stages.conftest import World
 
-JOBS = ["cost", "block_lut", "space_search", "subnet_search", "teacher"]
 Launch = Callable[..., subprocess.Popen[str]]
 pytestmark = pytest.mark.slow
 

@@ -187,7 +187,7 @@ def test_other_images_of_the_same_name_are_another_file(
 
 def test_each_job_of_a_sweep_has_a_file_of_its_own(start: Callable[[str], Path], finetune: Finetune) -> None:
     given = [f"checkpoint={start('deploy')}", "hydra.mode=MULTIRUN"]
-    found = [finetune(*given, f"stage.folder={job}", f"seed={job}").trainee.target for job in (0, 1)]
+    found = [finetune(*given, f"stage.folder=job{job}", f"seed={job}").trainee.target for job in (0, 1)]
     assert found[0] != found[1]
     assert all(path.name == "lsq.pth" for path in found)
 

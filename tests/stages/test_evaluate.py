@@ -156,6 +156,18 @@ def test_weights_that_are_no_numbers_are_named_with_their_file(run_stage: RunSta
             run_stage(stage, *int8_world.settings, "quant=deploy", f"space={MEMBER}", asked)
 
 
+def test_overflow_is_named_with_the_weights_file(run_stage: RunStage, int8_world: World) -> None:
+    """Weights may be finite and overflow all the same."""
+    path = int8_world.layout.supernet(str(MEMBER), False)
+    content = torch.load(path)
+    for name, value in content["state_dict"].items():
+        if ".stage3." in name and name.endswith("norm.weight"):
+            value *= 1e38
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=rf"{path}: recalibrated batch norm: stages\.stage3\..* nan or infinite"):
+        run_stage("evaluate", *int8_world.settings, f"space={MEMBER}", "subnet=max")
+
+
 def test_a_released_supernet_is_found_under_its_name(run_stage: RunStage, folder: Path, tmp_path: Path) -> None:
     """In the published folder: `supernet_training/<published name>/`."""
     place = tmp_path / "released" / "supernet_training" / "spaceevo@vnni"

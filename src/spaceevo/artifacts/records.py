@@ -105,7 +105,10 @@ class Record:
         try:
             return parse_record(cls, read_sealed_json(path), path)
         except CheckpointError as error:
-            raise CheckpointError(f"{error}; with: {command}" if command else str(error)) from error
+            if not command:
+                raise
+            told = str(error).removesuffix("; make it again")
+            raise CheckpointError(f"{told}; make it again with: {command}") from error
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ def track(config: DictConfig, overrides: Sequence[str], result: StageResult, fol
     from spaceevo.lit.trainer import end_open_run
 
     end_open_run()
-    logger = instantiate(config.logger, save_dir=str(folder), name=config.logger.name or result.stage)
+    own = f"{result.stage}/{folder.name}" if folder.name.isdecimal() else result.stage  # jobs of a sweep are numbered
+    logger = instantiate(config.logger, save_dir=str(folder), name=config.logger.name or own)
     logger.log_hyperparams({"seed": result.seed, "overrides": list(overrides)})
     for name, value in result.figures.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):

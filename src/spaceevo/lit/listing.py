@@ -157,7 +157,7 @@ def read_tar(path: Path) -> Listing:
     """
     passed_over: Counter[str] = Counter()
     files, images = tar_files(path), []
-    nowhere = [file for file in files if file.is_missing and is_meant(file.name)]
+    nowhere = [file for file in files if file.is_missing and is_meant(file.name.rpartition("/")[2])]
     if nowhere:
         raise cannot_be_read(nowhere[:NAMED], "it is a link to what the tar does not hold")
     for file in files:

@@ -46,6 +46,10 @@ class Recipe:
     guard: Annotated[Guard, Neutral("acts where a loss diverges; until then training is the same")] = Guard()
 
     def __post_init__(self) -> None:
+        try:
+            self.optimizer([nn.Parameter(torch.zeros(1))])
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"optimizer: {error}; set recipe.<stage>.<precision>.optimizer") from error
         if self.warmup_epochs > self.epochs:
             raise ConfigError(f"recipe: warmup_epochs = {self.warmup_epochs}; allowed: 0…epochs ({self.epochs})")
 

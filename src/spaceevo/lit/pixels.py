@@ -1,5 +1,6 @@
 """How an image, whatever its file holds, becomes RGB pixels of 8 bits."""
 
+import math
 from contextlib import suppress
 from dataclasses import fields
 from typing import Annotated, Literal
@@ -9,6 +10,8 @@ from annotated_types import Ge, Gt, Le
 from PIL import Image, ImageOps
 from pydantic.dataclasses import dataclass
 
+MOST_PIXELS = 2**26  # 200 MB as RGB
+MOST_RATIO = 256  # Of its sides: the shorter one is enlarged to some hundred pixels, and the other with it
 BITS, SAMPLE_FORMAT, UNSIGNED = 258, 339, 1  # TIFF tags, and a value of the second
 Byte = Annotated[int, Ge(0), Le(255)]
 
@@ -40,8 +43,12 @@ def to_rgb(image: Image.Image, how: Reading) -> Image.Image:
     frames the first is taken; CMYK and palettes are converted as Pillow does, colour profiles are not applied.
 
     Raises:
-        ValueError: its values have no known range, or lie outside it; Pillow raises other errors of broken files.
+        ValueError: it is too large, or its values have no known range, or lie outside it.
+        Exception: whatever Pillow raises of broken files.
     """
+    if math.prod(image.size) > MOST_PIXELS or max(image.size) > MOST_RATIO * min(image.size):
+        size = f"{image.width} × {image.height}"
+        raise ValueError(f"it has {size} pixels; allowed: {MOST_PIXELS} in all, and sides up to {MOST_RATIO} to 1")
     if how.reading == "published":
         return image.convert("RGB")
     _align_transparent(image)

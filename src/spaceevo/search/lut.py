@@ -6,7 +6,6 @@ block-distillation loss (NSR), MFLOPs (multiply-accumulates / 1e6), MParams and 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -22,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from spaceevo.artifacts import atomic_path, cache_folder, file_hash, fingerprint, write_text
+from spaceevo.artifacts import atomic_path, cache_folder, file_hash, fingerprint, read_json, write_text
 from spaceevo.errors import EncodingError, MissingArtifactError, TableError, choices
 from spaceevo.space.encoding import parse_substage
 from spaceevo.space.superspace import Superspace
@@ -156,7 +155,8 @@ def lut_record(path: Path) -> Path:
 def _checked_hash(path: Path, superspace: Superspace) -> str:
     """Hash a table; a `TableError` where it is not as block_lut made it."""
     record, found = lut_record(path), file_hash(path)
-    if record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("table", found) != found:
+    made = read_json(record) if record.is_file() else {}
+    if not isinstance(made, dict) or made.get("table", found) != found:
         raise TableError(
             f"{path} is damaged, or was edited: it is not as it was made; make it again with: {_command(superspace)}, "
             f"or delete {record} to use it as it is"

@@ -118,7 +118,7 @@ class FitLatencyJob(SuperspaceJob[FitLatencySettings]):
         }
         changes = (f"platform={self.platform_name}", "latency_constraint=<ms>")
         following = self.workspace.commands("space_search", *changes, without=("source", "exact"))
-        return Outcome(figures, {"table": self.table_file}, following, growing=("table",))
+        return Outcome(figures, {"table": self.table_file}, following)
 
     def _table(self, rows: StageRows, exact_ms: dict[str, float]) -> LatencyTable:
         """All blocks of the rows, the exact ones as they are, and the fixed stages' where they are known."""

@@ -125,6 +125,13 @@ class SupernetBasedJob(SpaceJob[W]):
 
     data: Made[ImageFolderDataModule] = Made()
 
+    def check(self) -> None:
+        """Tell also that random weights lie in no file."""
+        super().check()
+        if self.settings.weights == "random" and self.settings.checkpoint is not None:
+            given = f"weights = random with checkpoint = {self.settings.checkpoint}"
+            raise ConfigError(f"{given}; leave one of them out: random weights lie in no file")
+
     def supernet_file(self, int8: bool) -> Path:
         """Return the supernet's checkpoint: the one asked for, else the one trained here, else a released one."""
         given = self.settings.checkpoint

@@ -52,6 +52,11 @@ class TrainingJob(SuperspaceJob[S]):
     is_parallel = True
     data = Made[ImageFolderDataModule]()
 
+    def check(self) -> None:
+        """Tell also what the optimiser refuses."""
+        super().check()
+        _ = self.recipe
+
     @property
     def int8(self) -> bool:
         """Whether INT8 networks are trained."""
