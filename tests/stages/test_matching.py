@@ -202,7 +202,7 @@ def test_one_subnet_is_no_supernet(run_stage: RunStage, int8_world: World, subne
 
 def test_a_class_keeps_its_commas_in_a_file() -> None:
     network = Network.fixed(MEMBER, MEMBER.smallest, DEPLOY)
-    subject = Subject(MEMBER, MEMBER.smallest, network, network, network, "deploy")
+    subject = Subject(MEMBER, MEMBER.smallest, network, "deploy", None)
     names = ["tench, Tinca tinca", "épée"]
     told = subject.metadata(names, Preprocessing((0.5,), (0.5,), 32, 32))
     assert json.loads(told["classes"]) == names

@@ -43,6 +43,8 @@ class Recipe:
     schedule_every: Count = 1  # steps between two changes of the rate
     # decay of an exponential mean of the weights, which then is what is saved; None keeps none
     ema_decay: InnerShare | None = None
+    # epochs between two looks at how good the networks are; None looks at the end alone
+    validate_every: Annotated[Count | None, Neutral("looks on, and changes nothing")] = None
     guard: Annotated[Guard, Neutral("acts where a loss diverges; until then training is the same")] = Guard()
 
     def __post_init__(self) -> None:
@@ -107,8 +109,13 @@ class MultiPassModule(LightningModule):
         self.watch.check(named, self.global_step)
         self.log_dict({f"train/{name}_loss": value for name, value in named.items()})
         self.log("loss", sum(named.values()) / len(named), prog_bar=True, logger=False)
+        self.log_dict({f"train/{name}": rate for name, rate in self._rates(optimizer).items()})
         optimizer.step()  # type: ignore[union-attr]
         self.lr_schedulers().step()  # type: ignore[union-attr]
+
+    def _rates(self, optimizer: Any) -> dict[str, float]:
+        """The learning rates of this step: the recipe's, and by name those of groups that have their own."""
+        return {group.get("rate_name", "lr"): float(group["lr"]) for group in optimizer.param_groups}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip gradients here, where under `16-mixed` their scale has been taken off again."""
