@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from spaceevo import errors
+from spaceevo.lit.broken import BrokenImageError
 from spaceevo.lit.guard import DivergenceError
-from spaceevo.lit.transforms import BrokenImageError
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_missing_package_names_the_extra() -> None:
         errors.ConfigError("seed = x"),
         errors.MissingArtifactError("teacher", Path("a/b.pth"), "spaceevo +stage=teacher"),
         errors.MissingExtraError("tensorflow", "tflite"),
-        DivergenceError("max", float("nan"), None, 3),
+        DivergenceError("max loss is nan", 3),
         BrokenImageError("image a.png cannot be read"),
     ],
     ids=lambda error: type(error).__name__,

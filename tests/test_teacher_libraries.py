@@ -1,13 +1,19 @@
 """Any classifier of timm or torchvision teaches, once its taps are named."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from torch import nn
 
-from spaceevo.errors import ConfigError
+from spaceevo.artifacts import Layout
+from spaceevo.errors import CheckpointError, ConfigError
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.quant.prepare import prepare, quantizers, set_quant
-from spaceevo.teacher import Teacher, make_teacher
+from spaceevo.teacher import Teacher, TeacherConfig, load_teacher, make_teacher
+from tests.nn.published_teacher import TeacherBlock, reference_teacher, teacher_state
 
 TEACHERS = {
     "torchvision": (
@@ -50,3 +56,73 @@ def test_features_at_the_taps(library: str) -> None:
 def test_a_tap_that_is_no_module_is_named() -> None:
     with pytest.raises(ConfigError, match=r"teacher tap stage0: the model has no module 'features.99'; allowed: "):
         teacher("torchvision", {"stage0": "features.99"})
+
+
+def resnet() -> TeacherConfig:
+    """A small teacher."""
+    block = {"_target_": "hydra.utils.get_class", "path": "timm.models.resnet.BasicBlock"}
+    model = {"_target_": "timm.models.resnet.ResNet", "_partial_": True, "block": block}
+    model |= {"layers": [1, 1, 1, 1], "channels": [8, 16, 16, 10]}
+    taps = {"stage0": "act1", "stage1": "layer1", "stage2": "layer4"}
+    made: TeacherConfig = instantiate(
+        {"_target_": "spaceevo.teacher.TeacherConfig", "name": "small", "model": model, "taps": taps}
+    )
+    return made
+
+
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("classes", [7, 12, 10])
+def test_a_teacher_of_other_classes_serves_by_its_taps(
+    tmp_path: Path, classes: int, int8: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, layout, x = resnet(), Layout(tmp_path), torch.randn(2, 3, 32, 32)
+    made = make_teacher(config, classes).eval()
+    if int8:
+        prepare(made.model)
+        set_quant(made, True)
+        made(x)
+    save_checkpoint(layout.teacher("small", int8), made, CheckpointMeta(teacher="small"))
+    read = load_teacher(config, layout, 10, int8, "train it")
+    for stage in config.taps:
+        assert torch.equal(*read.features(x, stage), *made.features(x, stage))
+    told = [f"teacher small knows {classes} classes, the images have 10: only its features are read"]
+    assert [record.getMessage() for record in caplog.records] == (told if classes != 10 else [])
+
+
+def test_another_network_is_no_teacher_of_other_classes(tmp_path: Path) -> None:
+    config, layout = resnet(), Layout(tmp_path)
+    save_checkpoint(layout.teacher("small", False), nn.Linear(3, 12), CheckpointMeta())
+    with pytest.raises(CheckpointError, match="belongs to another network"):
+        load_teacher(config, layout, 10, False, "train it")
+
+
+def test_a_teacher_of_grey_images() -> None:
+    teacher = make_teacher(resnet(), 10, channels=1).eval()
+    assert teacher(torch.randn(2, 1, 32, 32)).shape == (2, 10)
+    assert teacher.channels("stage1", "stage2") == (8, 10)
+
+
+def test_a_released_teacher_of_a_thousand_classes_serves_twenty(tmp_path: Path) -> None:
+    layout, block = Layout(tmp_path), TeacherBlock(3, 1, 1, 32, 16)
+    state = teacher_state(32, [block], 1280, 1000)
+    path = layout.teacher("lite", True)
+    path.parent.mkdir(parents=True)
+    torch.save({"model": state, "epoch": 0}, path)
+    model = {"_target_": f"{__name__}.short_efficientnet", "_partial_": True}
+    config = instantiate(
+        {"_target_": "spaceevo.teacher.TeacherConfig", "name": "lite", "model": model, "taps": {"stage0": "blocks.0"}}
+    )
+    teacher, x = load_teacher(config, layout, 20, True, "train it"), torch.randn(1, 3, 32, 32)
+    assert teacher(x).shape == (1, 1000)
+    expected = reference_teacher(state, [block], x)
+    assert ((teacher(x) - expected).norm() / expected.norm()).item() < 1e-3
+
+
+def short_efficientnet(num_classes: int) -> nn.Module:
+    """Make the first block of an EfficientNet, and its head."""
+    import timm
+
+    model: nn.Module = timm.create_model("tf_efficientnet_b0", num_classes=num_classes)
+    model.blocks = model.get_submodule("blocks")[:1]  # type: ignore[index]
+    model.conv_head = nn.Conv2d(16, 1280, 1, bias=False)
+    return model

@@ -21,8 +21,8 @@ from torch import Tensor
 
 import spaceevo
 from spaceevo.artifacts import Layout
+from spaceevo.nn.deployable import FoldedNetwork
 from spaceevo.nn.evaluate import calibrate_subnet
-from spaceevo.nn.folded import FoldedNetwork
 from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.supernet import Supernet, resize
 from spaceevo.quant.program import execute

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from spaceevo.errors import MissingExtraError
-from spaceevo.quant.program import LEVELS, ConvWeights, Op, Program, TensorQuant
-from spaceevo.quant.quantizer import RELU6_SCALE
+from spaceevo.quant.program import ConvWeights, Op, Program, TensorQuant
+from spaceevo.quant.quantizer import LEVELS, RELU6_SCALE
 from spaceevo.runtimes.litert.layers import pads_as_same
 
 WEIGHT_LEVELS = 127

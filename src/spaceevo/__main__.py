@@ -2,17 +2,21 @@
 
 import os
 import re
+import shlex
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from types import FrameType
 
 import hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from spaceevo.collectives.launcher import check_launch
-from spaceevo.errors import ConfigError, SpaceEvoError, choices
+from spaceevo.collectives.launcher import check_launch, is_first
+from spaceevo.errors import ConfigError, SpaceEvoError, Stopped, choices, fault_line, shortened
+from spaceevo.jobs.trust import check_folders
 from spaceevo.space.description import conf_files, conf_folder, superspaces
 from spaceevo.space.published import published_models
 
@@ -27,7 +31,6 @@ NEEDED = ("data", "teacher", "quant", "platform", "recipe", "trainer", "paths", 
 """Groups of which one is taken always; of `logger`, none may be."""
 FULL_ERROR = "HYDRA_FULL_ERROR"
 HYDRAS_NOTE = "Error executing job with overrides"
-MOST_CHARACTERS = 480
 
 
 def _print_stages() -> None:
@@ -67,14 +70,34 @@ def _quoted(item: re.Match[str]) -> str:
     return f"'{item[0]}'" if MISREAD.fullmatch(item[0]) and item[0][0] not in "'\"" else item[0]
 
 
-def _one_line(error: BaseException) -> str:
-    """The fault itself; of a library's error that wraps it, what it wraps."""
-    causes = [error]
+def _one_line(error: Exception) -> str | None:
+    """What a user can mend, of a library's error that wraps it too; None of a fault of the program."""
+    causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__) is not None:
         causes.append(cause)
-    ours = next((cause for cause in causes if isinstance(cause, SpaceEvoError)), None)
-    line = " ".join((str(ours) if ours else " ".join(str(cause) for cause in causes)).split())
-    return line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 1]}…"
+    ours = [cause for cause in causes if isinstance(cause, SpaceEvoError)]
+    if not ours and isinstance(error, HydraException | OmegaConfBaseException):
+        return shortened(" ".join(" ".join(map(str, causes)).split()))
+    return next(filter(None, map(fault_line, ours or causes)), None)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turn SIGTERM and SIGINT into `Stopped`, in this process; those that it forks end as they would without."""
+    own = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == own:
+            raise Stopped(number)
+        signal.signal(number, before[signal.Signals(number)])
+        signal.raise_signal(number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -89,27 +112,36 @@ def _only_our_line() -> Iterator[None]:
 
 
 def main() -> None:
-    """Run the command line; a user's fault ends in one line and exit code 1."""
+    """Run the command line.
+
+    A user's fault ends in one line and exit code 1, SIGTERM and SIGINT in one and 143 or 130.
+    """
     show_all = os.environ.get(FULL_ERROR, "") not in ("", "0")
     sys.set_int_max_str_digits(0)  # a number of thousands of digits is out of range like any other
+    typed = sys.argv[1:]
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing, and the line is ours to write
     try:
         check_launch()
-        sys.argv[1:] = map(_override, sys.argv[1:])
-        with nullcontext() if show_all else _only_our_line():
+        check_folders(typed)
+        sys.argv[1:] = map(_override, typed)
+        with _stoppable(), nullcontext() if show_all else _only_our_line():
             _print_stages() if len(sys.argv) == 1 else _task()
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has read enough; what is left in the buffer would raise again at the exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (SpaceEvoError, HydraException, OmegaConfBaseException) as error:
-        if show_all:
+    except Exception as error:
+        line = None if show_all else _one_line(error)
+        if line is None:
             raise
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
+    except Stopped as stopped:
+        name, kept = signal.Signals(stopped.signal_number).name, "; ".join(stopped.kept) or "nothing was begun"
+        again = shlex.join(["python", "-m", "spaceevo", *typed])
+        if is_first():
+            print(f"stopped by {name}; kept: {kept}; goes on with: {again}", file=sys.stderr)
+        sys.exit(128 + stopped.signal_number)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Faults a user can mend: each message is one line that names the thing, its value, what is allowed and what to do."""
 
+import errno
+import shutil
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -51,8 +53,8 @@ class ExportError(SpaceEvoError):
 class MissingArtifactError(SpaceEvoError):
     """A file that an earlier stage makes is not there."""
 
-    def __init__(self, what: str, path: Path, command: str) -> None:
-        super().__init__(f"{what} is missing: {path} does not exist; make it with: {command}")
+    def __init__(self, what: str, path: Path, command: str, other: str = "") -> None:
+        super().__init__(f"{what} is missing: {path} does not exist; {other}make it with: {command}")
         self.path = path
         self.command = command
 
@@ -62,6 +64,52 @@ class MissingExtraError(SpaceEvoError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"package '{package}' is not installed; install it with: pip install 'spaceevo[{extra}]'")
+
+
+class Stopped(BaseException):
+    """A signal asks the program to end."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+        self.kept: list[str] = []  # what the same command goes on from, in words
+
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "bad_alloc", "unable to mmap")
+OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+def fault_line(error: BaseException) -> str | None:
+    """Say in one line what a user can mend of a fault, of the project's own or of the machine's; None of any other."""
+    text = " ".join(str(error).split())
+    if isinstance(error, SpaceEvoError):
+        return shortened(text)
+    if isinstance(error, MemoryError) or any(word in text for word in OUT_OF_MEMORY):
+        told = shortened(text, 200) or "no more can be had"
+        return f"memory is full ({told}); free some, or set smaller batches; the same command goes on"
+    if isinstance(error, OSError):
+        return shortened(_system_fault(error))
+    is_known = isinstance(error, RuntimeError) and text.startswith("DataLoader worker")
+    return f"{shortened(text, 300)}; set data.num_workers=0 to see why; the same command goes on" if is_known else None
+
+
+def _system_fault(error: OSError) -> str:
+    path, reason = error.filename, error.strerror or " ".join(str(error).split()) or type(error).__name__
+    told = reason if path is None else f"{path}: {reason}"
+    if error.errno in OUT_OF_SPACE:
+        existing = next((folder for folder in Path(path or ".").absolute().parents if folder.exists()), Path.cwd())
+        left = shutil.disk_usage(existing).free
+        return f"{told} ({left} bytes are left in {existing}); make room; the same command goes on"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{told}; change who may write there, or set paths.root to another folder"
+    return f"{told}; mend it; the same command goes on"
+
+
+def shortened(text: str, limit: int = 480) -> str:
+    """Cut the middle out of a text that is too long for a line; what is at fault and what to do stand at its ends."""
+    if len(text) <= limit:
+        return text
+    return f"{text[: 2 * limit // 3]} … {text[-(limit // 3 - 3) :]}"
 
 
 def choices(values: Iterable[object], limit: int = 12) -> str:

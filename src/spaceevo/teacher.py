@@ -1,8 +1,9 @@
 """Teachers: a classifier of a library, with the layers whose outputs its stages teach."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from spaceevo.artifacts import Layout
 from spaceevo.artifacts.values import Name
 from spaceevo.errors import ConfigError, choices
-from spaceevo.nn.loading import read_checkpoint
+from spaceevo.nn.checkpoint import CheckpointMeta
+from spaceevo.nn.loading import Checkpoint, read_checkpoint
 from spaceevo.quant.prepare import prepare
+from spaceevo.space.spec import halved
 from spaceevo.space.superspace import Superspace
 from spaceevo.torchvision_shim import ensure_torchvision
 
@@ -40,7 +43,7 @@ class _Reached(Exception):
 class Teacher(nn.Module):
     """Wraps a classifier so that intermediate outputs can be read by stage name."""
 
-    def __init__(self, model: nn.Module, taps: Mapping[str, str]) -> None:
+    def __init__(self, model: nn.Module, taps: Mapping[str, str], channels: int = 3) -> None:
         super().__init__()
         modules = dict(model.named_modules())
         for stage, name in taps.items():
@@ -49,9 +52,11 @@ class Teacher(nn.Module):
                 raise ConfigError(f"teacher tap {stage}: the model has no module '{name}'; allowed: {near}")
         self.model = model
         self.taps = dict(taps)
+        self.image_channels = channels
+        self.meta = CheckpointMeta()  # what the file of its weights says of it
 
     def forward(self, images: Tensor) -> Tensor:
-        """Turn images `(N, 3, H, W)` into logits `(N, classes)`."""
+        """Turn images `(N, C, H, W)` into logits `(N, classes)`."""
         y: Tensor = self.model(images)
         return y
 
@@ -83,46 +88,116 @@ class Teacher(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
+        for stage, name in zip(stages, wanted, strict=True):
+            if name not in found:
+                raise ConfigError(f"teacher.taps.{stage} = {name} is never run by the model; set it to another module")
         return tuple(found[name] for name in wanted)
+
+    def shapes(self, images: Tensor, *stages: str) -> dict[str, torch.Size]:
+        """Compute the shapes of these stages' outputs for images `(N, C, H, W)`, in eval mode.
+
+        Raises:
+            ConfigError: one is no map `(N, C, H, W)`.
+        """
+        was_training = self.training
+        self.eval()
+        outputs = self.features(images.to(next(self.parameters()).device), *stages)
+        self.train(was_training)
+        named = dict(zip(stages, outputs, strict=True))
+        for stage, output in named.items():
+            shape = tuple(getattr(output, "shape", ()))
+            if len(shape) != 4:
+                what = f"a tensor of shape {shape}" if shape else f"a {type(output).__name__}"
+                raise ConfigError(
+                    f"teacher.taps.{stage} = {self.tap(stage)} gives {what}; set it to a module of maps (N, C, H, W)"
+                )
+        return {stage: output.shape for stage, output in named.items()}
 
     def channels(self, *stages: str) -> tuple[int, ...]:
         """Count the channels of these stages' outputs."""
-        was_training = self.training
-        self.eval()
-        probe = torch.zeros(1, 3, 64, 64, device=next(self.parameters()).device)
-        shapes = tuple(feature.shape[1] for feature in self.features(probe, *stages))
-        self.train(was_training)
-        return shapes
+        probe = torch.zeros(1, self.image_channels, 64, 64)
+        return tuple(shape[1] for shape in self.shapes(probe, *stages).values())
 
 
-def make_teacher(config: TeacherConfig, num_classes: int, *, pretrained: bool = False) -> Teacher:
-    """Build a teacher; `pretrained` asks the library for its weights and, offline, says that it has none."""
+def make_teacher(config: TeacherConfig, num_classes: int, *, pretrained: bool = False, channels: int = 3) -> Teacher:
+    """Build a teacher; `pretrained` asks the library for its weights and, offline, says that it has none.
+
+    The library hears of the images' `channels`, as `in_chans`, where they are not 3.
+    """
+    model = partial(config.model, num_classes=num_classes, **({} if channels == 3 else {"in_chans": channels}))
     if pretrained:
         try:
-            return Teacher(config.model(num_classes=num_classes, pretrained=True), config.taps)
+            return Teacher(model(pretrained=True), config.taps, channels)
         except Exception as error:  # the library raises whatever its download client does
             reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
             fault = "no checkpoint, and the library's weights cannot be fetched (%s); RANDOM weights teach nothing"
             log.warning(f"teacher %s: {fault}", config.name, reason)
-    return Teacher(config.model(num_classes=num_classes), config.taps)
+    return Teacher(model(), config.taps, channels)
 
 
-def load_teacher(config: TeacherConfig, layout: Layout, num_classes: int, int8: bool, command: str) -> Teacher:
-    """Build the teacher with its trained weights, in eval mode; INT8 quantisers on if `int8`; `command` trains it."""
+def load_teacher(
+    config: TeacherConfig, layout: Layout, num_classes: int, int8: bool, command: str, channels: int = 3
+) -> Teacher:
+    """Build the teacher with its trained weights, in eval mode, to read its taps; `command` trains it.
+
+    Its quantisers are on if `int8`. It keeps the classes it was trained on, which need not be the images'.
+    """
     path = layout.teacher(config.name, int8)
     optional = config.weights == "pretrained" and not path.exists()
     if optional and int8 and not layout.teacher(config.name, int8=False).exists():
         log.warning("teacher %s: no INT8 checkpoint at %s; its fp32 weights teach", config.name, path)
     if optional:
-        return make_teacher(config, num_classes, pretrained=True).eval()
-    teacher = make_teacher(config, num_classes)
+        return make_teacher(config, num_classes, pretrained=True, channels=channels).eval()
+    weights = read_checkpoint(path, f"teacher {config.name}", command)
+    teacher = make_teacher(config, num_classes, channels=channels)
+    known = _classes_of(weights, teacher.model, num_classes)
+    if known != num_classes:
+        teacher = make_teacher(config, known, channels=channels)
+        told = "teacher %s knows %d classes, the images have %d: only its features are read"
+        log.warning(told, config.name, known, num_classes)
     if int8:
         prepare(teacher.model)
-    read_checkpoint(path, f"teacher {config.name}", command).load_into(teacher, int8=int8)
+    weights.load_into(teacher, int8=int8)
+    teacher.meta = weights.meta
     return teacher.eval()
+
+
+def _classes_of(weights: Checkpoint, model: nn.Module, num_classes: int) -> int:
+    """Number of classes of weights; where they do not say, by the tensors that a model has of `num_classes`."""
+    if weights.num_classes:
+        return weights.num_classes
+    read = {name.replace(".parametrizations.weight.original", ".weight"): v for name, v in weights.state.items()}
+    own = {f"model.{name}": value for name, value in model.state_dict().items()}
+    pairs = [(value, read[name]) for name, value in own.items() if name in read and value.shape != read[name].shape]
+    counts = {len(there) for here, there in pairs if len(here) == num_classes and here.shape[1:] == there.shape[1:]}
+    return counts.pop() if len(counts) == 1 else num_classes
 
 
 def teacher_taps(superspace: Superspace, stage: str) -> tuple[str, str]:
     """Return the stages whose features of the teacher a student reads and reproduces: the one before, and its own."""
     names = [template.name for template in superspace.stages]
     return names[names.index(stage) - 1], stage
+
+
+def tap_channels(teacher: Teacher, superspace: Superspace, stages: Iterable[str]) -> dict[str, int]:
+    """Count the channels of the features that students of these stages read and reproduce, by stage of the teacher.
+
+    Raises:
+        ConfigError: a tap gives no maps, or maps of another size than students make of those before, or of one pixel.
+    """
+    taps = {stage: teacher_taps(superspace, stage) for stage in sorted(stages)}
+    every = sorted({tap for pair in taps.values() for tap in pair})
+    for resolution in superspace.block_resolutions:
+        shapes = teacher.shapes(torch.zeros(1, superspace.input_channels, resolution, resolution), *every)
+        for stage, (source, target) in taps.items():
+            (*_, given), (*_, found) = shapes[source], shapes[target]
+            made = halved(given, superspace.stage_space(stage, 0).stride)
+            if found == made > 1:
+                continue
+            maps = f"maps of {made}×{made}" if made > 1 else "larger maps, since the loss divides by their variance"
+            raise ConfigError(
+                f"teacher.taps.{target} = {teacher.tap(target)} gives maps of {found}×{found} at {resolution} pixels, "
+                f"but students of {stage} make {made}×{made} of the {given}×{given} of teacher.taps.{source}; "
+                f"set it to a module of {maps}"
+            )
+    return {stage: shape[1] for stage, shape in shapes.items()}

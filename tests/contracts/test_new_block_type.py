@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from spaceevo.errors import ConfigError, TableError
-from spaceevo.latency.kernels import Kernel, fit_kernels, kernels_ms, kernels_of
+from spaceevo.latency.kernels import Kernel, fit_kernels, kernels_of
+from spaceevo.latency.nn_meter import blocks_ms
 from spaceevo.latency.roofline import Roofline, block_work
 from spaceevo.nn.block import zero_last_norms
 from spaceevo.nn.calibrate import recalibrate
@@ -171,9 +172,9 @@ def test_latency_keys_kernels_and_roofline(member: SpaceMember) -> None:
     latency = [0.01 + block_work(*block)["dense_mmacs"] for block in blocks]
     assert block_work(SPEC, 9)["joined"] == 8 * 81 / 1e6
     model, kernels = Roofline.fit(blocks, latency), fit_kernels(blocks, latency)
-    for block, measured in zip(blocks, latency, strict=True):
-        assert model.block_ms(*block) == pytest.approx(measured, rel=0.05)
-        assert kernels_ms(kernels, *block) == pytest.approx(measured, rel=0.05)
+    assert [model.block_ms(*block) for block in blocks] == pytest.approx(latency, rel=0.05)
+    by_key = {block_key(*block): block for block in blocks}
+    assert list(blocks_ms(kernels, by_key, "mine").values()) == pytest.approx(latency, rel=0.05)
 
 
 @pytest.mark.parametrize("spec", [SPEC, STRIDED])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.models import trained_supernet
-from spaceevo.nn.subnets import save_subnet
 from spaceevo.nn.supernet import Supernet
 from spaceevo.space.description import parse_space
 from tests.jobs.conftest import RunJob
@@ -22,16 +22,16 @@ def test_training_from_the_teacher_to_a_finetuned_subnet(tiny: RunJob, tmp_path:
         for quant in ("off", "deploy"):
             result = tiny(job, *overrides, f"quant={quant}")
             assert result.device == "cpu"
+            int8 = "lsq.pth" if job == "teacher" else "lsq_deploy.pth"
             for path in result.outputs.values():
-                assert Path(path).name == ("lsq.pth" if quant == "deploy" else "checkpoint.pth")
+                assert Path(path).name == (int8 if quant == "deploy" else "checkpoint.pth")
                 assert len(read_checkpoint(Path(path), job).state) > 5
     member = parse_space(SPACE)
     (trained,) = result.outputs.values()
-    supernet: Supernet = trained_supernet(member, "deploy", Path(trained), int8=True, command="")
+    supernet: Supernet = trained_supernet(member, "deploy", read_checkpoint(Path(trained), "supernet"), int8=True)
     subnet = tmp_path / "subnet.pth"
-    save_subnet(
-        subnet, supernet.extract(member.smallest), member, member.smallest, tuple(map(str, range(10))), "deploy"
-    )
+    meta = CheckpointMeta(SPACE, str(member.smallest), classes=tuple("0123456789"), quant="deploy")
+    save_checkpoint(subnet, supernet.extract(member.smallest), meta)
     result = tiny("finetune", f"checkpoint={subnet}")
     assert result.figures["classes"] == 4
     assert 0 <= result.figures["finetune_int8_top1"] <= 100

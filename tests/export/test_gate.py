@@ -44,6 +44,8 @@ def test_true_files_pass(network: Network, program: Program, batches: list[tuple
     gate = Gate(network, program, batches)
     figures: dict[str, Any] = dict(gate.check(format, Tolerance(98, 0.1)))
     assert figures[f"{format}_folded_agreement"] == 100
+    assert figures[f"{format}_parity"] == "agrees on 64 of 64"
+    assert figures[f"{format}_near_ties"] == 0
     assert figures[f"{format}_folded_mean_difference_std"] < 0.005
     assert figures[f"{format}_bit_equal"] > 98
     assert figures[f"{format}_float_layers"] == 0
@@ -58,6 +60,14 @@ def test_a_wrong_program_is_refused_and_the_layer_named(
     gate = Gate(network, wrong, batches)
     with pytest.raises(ExportError, match=r"not the trained network: .*at stage2.0.depthwise.*no file was written"):
         gate.check("onnx", Tolerance(100, 0.001))
+
+
+def test_what_must_fail_fails_with_the_first_images(network: Network, wrong: Program, images: Tensor) -> None:
+    gate = Gate(network, wrong, [(images, images.flatten(1).sum(1).long() % 10)] * 4)
+    assert len(gate.first) == 64
+    with pytest.raises(ExportError, match=r"file, by its first images, is not .* agrees on \d+ of 64, 0 may differ"):
+        gate.check("onnx", Tolerance(100, 0.001))
+    assert not {"trained", "exact", "folded"} & vars(gate).keys()  # none was computed for all images
 
 
 def test_first_divergence_names_the_tensor(program: Program, wrong: Program, images: Tensor) -> None:

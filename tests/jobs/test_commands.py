@@ -149,4 +149,5 @@ def test_the_published_recipes_lead_to_each_other(compose: Compose) -> None:
         "data.batch_size=32",
         "data.holdout=50000",
         "data.transform.auto_augment=false",
+        "data.transform.reading=published",
     ]

@@ -30,6 +30,7 @@ NEUTRAL = {
     "data.eval_batch_size": "networks in eval mode treat each image by itself",
     "data.num_workers": LOADING,
     "data.prefetch_factor": LOADING,
+    "data.prepare.place": "the images count by their content, wherever they lie",
     "data.root": "the images count by their content, wherever they lie",
     "trainer.accelerator": PLACE,
     "trainer.enable_model_summary": SHOWN,

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from spaceevo.artifacts import StageResult
+from spaceevo.artifacts import StageResult, read_sealed_json
 from spaceevo.errors import ConfigError
 from spaceevo.lit.module import Trainer
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.loading import read_checkpoint
-from spaceevo.nn.subnets import save_subnet
 from spaceevo.nn.supernet import Supernet
 from spaceevo.space.description import parse_space
 from tests.jobs.conftest import CLASSES, RunJob
@@ -81,7 +81,8 @@ def job(request: pytest.FixtureRequest, world: World) -> Iterator[tuple[str, ...
         assert world.trains("teacher")
     if request.param == "finetune":
         network = Supernet(member).extract(member.smallest)
-        save_subnet(world.folder / "subnet.pth", network, member, member.smallest, tuple("0123456789"), "off")
+        meta = CheckpointMeta(str(member), str(member.smallest), classes=tuple("0123456789"), quant="off")
+        save_checkpoint(world.folder / "subnet.pth", network, meta)
     yield words[request.param]
 
 
@@ -189,6 +190,7 @@ def test_int8_weights_follow_the_fp32_ones(world: World) -> None:
     assert world.trains("supernet", SPACE, "quant=deploy")
 
 
+@pytest.mark.slow
 def test_a_block_that_joins_leaves_the_others_as_they_are(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert world.trains("teacher")
     assert world.trains("block_kd", "block=[stage1_2]")
@@ -202,7 +204,7 @@ def test_a_block_that_joins_leaves_the_others_as_they_are(world: World, capsys: 
 def test_a_result_of_another_version_is_told(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert world.trains("supernet", SPACE)
     file = world.folder / "runs/supernet_fp32/result.json"
-    record = json.loads(file.read_text())
+    record = read_sealed_json(file)
     assert record["device"] == "cpu"
     assert record["inputs"].keys() == {"images"}
     assert record["settings"]["max_epochs"] == 1
@@ -221,6 +223,7 @@ def test_what_changed_is_told(world: World, capsys: pytest.CaptureFixture[str]) 
     assert "supernet: runs again, since max_epochs 1 → 2, dropout 0.0 → 0.3" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_under_the_settings_it_began_with(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,6 +22,7 @@ from spaceevo.lit.digits import write_digits
 from spaceevo.lit.guard import LossWatch
 from spaceevo.lit.module import Callback, MultiPassModule, Recipe, Trainer
 from spaceevo.lit.supernet import SupernetModule
+from spaceevo.lit.transforms import ImageTransform
 from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import Supernet
@@ -76,7 +77,7 @@ def main(kind: str, folder: Path, images: int) -> None:
     """Train, then write the losses and a hash of the weights."""
     data = ImageFolderDataModule(
         root=folder / "digits",
-        transform={"size": 32, "resize": 32, "flip": False},
+        transform=ImageTransform(size=32, resize=32, flip=False),
         batch_size=images,
         holdout=100,
         calibration_batches=4,

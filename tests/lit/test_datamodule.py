@@ -1,4 +1,5 @@
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from spaceevo import torchvision_shim
 from spaceevo.errors import ConfigError, DataError
 from spaceevo.lit import digits
 from spaceevo.lit.datamodule import EpochSampler, ImageFolderDataModule
-from spaceevo.lit.transforms import Sample
+from spaceevo.lit.listing import Sample
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 
@@ -203,10 +204,13 @@ def test_folder_of_classes_is_train_and_held_out_is_the_test(tree: Path) -> None
     [
         (None, r"data\.root .+images is not a folder; expected <root>/train/<class>/<image>.*; set data\.root"),
         ({}, r"\S+/images holds no class folders; expected .+"),
-        ({"val/a": 1}, r"\S+/images/train holds no class folders; expected .+"),
+        ({"val/a": 1}, r"\S+/images holds val and no train; expected .+"),
         ({"train/a": 2, "train/b": 0}, r"\S+/train holds no image of class b; allowed: .+; add some .+"),
-        ({"train/a": 2, "val/b": 1}, r"classes of \S+/val are not those of \S+/train; only in one: a, b"),
-        ({"train/a": 2, "val/a": 0}, r"\S+/val holds no image of class a; .+"),
+        (
+            {"train/a": 2, "train/b": 2, "val/b": 1, "val/c": 1},
+            r"classes of \S+/val are not those of \S+/train; only in the first: c; rename or remove them",
+        ),
+        ({"train/a": 2, "train/b": 1, "val/a": 0}, r"\S+/val holds no image; .+"),
     ],
 )
 def test_faulty_folder_is_named_in_one_line(counts: Mapping[str, int] | None, message: str, tmp_path: Path) -> None:
@@ -220,7 +224,7 @@ def test_faulty_folder_is_named_in_one_line(counts: Mapping[str, int] | None, me
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_broken_image_is_named_in_one_line(num_workers: int, tmp_path: Path) -> None:
-    root = write_tree(tmp_path, {"train/a": 3})
+    root = write_tree(tmp_path, {"train/a": 3, "train/b": 1})
     broken = root / "train" / "a" / "01.png"
     broken.write_bytes(broken.read_bytes()[:60])
     data = module(root, holdout=1, num_workers=num_workers)
@@ -256,6 +260,34 @@ def test_digits_stay_as_they_are(digits_root: Path) -> None:
     before = digits_root.stat().st_mtime_ns
     digits.write_digits(digits_root)
     assert digits_root.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("other", ["train", "0/1.png", "x.tar", "notes.txt"])
+def test_digits_are_written_to_their_own_place_and_to_no_folder_of_the_users(other: str, tmp_path: Path) -> None:
+    place = tmp_path / "digits"
+    for root in (tmp_path / "misspelt", tmp_path / "empty", tmp_path / "filled"):
+        if root.name != "misspelt":
+            root.mkdir()
+        if root.name == "filled":
+            (root / other).parent.mkdir(exist_ok=True)
+            (root / other).write_bytes(b"mine")
+        before = sorted(tmp_path.rglob("*"))
+        data = module(root, prepare=partial(digits.write_digits, place=place))
+        with pytest.raises(DataError, match=rf"{root} (is not a folder|holds).+"):
+            data.setup()
+        assert sorted(tmp_path.rglob("*")) == before
+    place.mkdir()
+    (place / other).parent.mkdir(exist_ok=True)
+    (place / other).write_bytes(b"mine")
+    with pytest.raises(DataError, match=f"{place} holds "):
+        module(place, prepare=partial(digits.write_digits, place=place)).setup()
+    assert (place / other).read_bytes() == b"mine"
+
+
+def test_the_shipped_place_is_the_shipped_root() -> None:
+    for name in ("digits", "torchvision"):
+        config: Any = OmegaConf.load(CONF / f"{name}.yaml")
+        assert config.root == (config.prepare.place if name == "digits" else config.place)
 
 
 def test_killed_writer_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,8 +330,8 @@ def test_digits_config_makes_ready_images(digits_root: Path) -> None:
 
 
 def test_prepare_writes_absent_images(tmp_path: Path) -> None:
-    data = module(tmp_path / "new", prepare=lambda root: write_tree(root, {"train/a": 6}))
-    assert data.classes == ("a",)
+    data = module(tmp_path / "new", prepare=lambda root: write_tree(root, {"train/a": 4, "train/b": 4}))
+    assert data.classes == ("a", "b")
 
 
 def test_imagefolder_config_overrides(tree: Path) -> None:

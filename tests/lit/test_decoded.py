@@ -20,13 +20,14 @@ from PIL import Image
 from spaceevo.errors import ConfigError, DataError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.decoded import HEADER, LEDGER, DecodedCache
+from spaceevo.lit.pixels import Reading
 from spaceevo.lit.tars import TRAIN_TAR, VAL_TAR
 from spaceevo.lit.torchvision_data import TorchvisionDataModule
-from spaceevo.lit.transforms import load_image
+from spaceevo.lit.transforms import ImageTransform
 
 SIDE = 20
 FILE_BYTES = HEADER.size + SIDE * SIDE * 3
-TRANSFORM = {"size": 12, "resize": 14, "auto_augment": True}
+TRANSFORM = ImageTransform(size=12, resize=14, auto_augment=True)
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_batches_are_the_same_bits(photos: Path, tmp_path: Path, workers: int, m
     assert same(epochs(photos, cache, num_workers=workers), plain)
     assert len(files(cache)) == 20
     assert booked(cache) == sum(file.stat().st_size for file in files(cache)) == 20 * FILE_BYTES
-    monkeypatch.setattr("spaceevo.lit.transforms.pil_loader", lambda path: pytest.fail(f"decoded {path} again"))
+    monkeypatch.setattr(Image, "open", lambda path: pytest.fail(f"decoded {path} again"))
     assert same(epochs(photos, cache), plain)
 
 
@@ -100,38 +101,38 @@ def test_beyond_the_limit_images_are_decoded_anew(photos: Path, tmp_path: Path) 
 
 def test_a_changed_source_is_decoded_again(photos: Path, tmp_path: Path) -> None:
     cache, source = DecodedCache(tmp_path / "cache", 1), photos / "train/a/0.jpg"
-    before = cache.load(str(source), load_image)
+    before = cache.load(str(source))
     Image.new("RGB", (30, 10), "red").save(source)
-    assert cache.load(str(source), load_image).size == (30, 10)
-    assert DecodedCache(cache.folder, 1).load(str(source), load_image).size == (30, 10)
+    assert cache.load(str(source)).size == (30, 10)
+    assert DecodedCache(cache.folder, 1).load(str(source)).size == (30, 10)
     assert before.size == (SIDE, SIDE)
     assert len(files(cache.folder)) == 1
     assert booked(cache.folder) == HEADER.size + 30 * 10 * 3
     source.write_bytes(b"torn")
     with pytest.raises(DataError, match="cannot be read"):
-        cache.load(str(source), load_image)
+        cache.load(str(source))
     source.unlink()
     with pytest.raises(DataError, match="cannot be read"):
-        cache.load(str(source), load_image)
+        cache.load(str(source))
 
 
 def test_a_torn_file_is_not_taken(photos: Path, tmp_path: Path) -> None:
     cache, source = DecodedCache(tmp_path / "cache", 1), str(photos / "train/a/0.jpg")
-    whole = cache.load(source, load_image)
+    whole = cache.load(source)
     (kept,) = files(cache.folder)
     for length in (0, HEADER.size - 1, FILE_BYTES - 1):
         os.truncate(kept, length)
-        assert cache.load(source, load_image).tobytes() == whole.tobytes()
+        assert cache.load(source).tobytes() == whole.tobytes()
         assert kept.stat().st_size == FILE_BYTES
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_no_torn_image(photos: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     program = f"""
 import os, signal
 from pathlib import Path
 from spaceevo.lit.decoded import DecodedCache
-from spaceevo.lit.transforms import load_image
 write = Path.write_bytes
 def killed(path, content):
     if len(list(Path({str(cache)!r}).glob("??/*.rgb"))) == 3:
@@ -141,7 +142,7 @@ def killed(path, content):
 Path.write_bytes = killed
 cache = DecodedCache({str(cache)!r}, 1)
 for number in range(8):
-    cache.load(f"{photos}/train/a/{{number}}.jpg", load_image)
+    cache.load(f"{photos}/train/a/{{number}}.jpg")
 """
     done = subprocess.run([sys.executable, "-c", program], timeout=120, check=False)
     assert done.returncode == -signal.SIGKILL
@@ -172,7 +173,7 @@ def test_a_cache_that_cannot_be_written_only_warns(
     cache, source = DecodedCache(tmp_path / "cache", 1), str(photos / "train/a/0.jpg")
     shutil.rmtree(cache.folder)
     cache.folder.write_text("in the way")
-    assert cache.load(source, load_image).tobytes() == cache.load(source, load_image).tobytes()
+    assert cache.load(source).tobytes() == cache.load(source).tobytes()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "is not filled any further" in caplog.text
 
@@ -184,4 +185,35 @@ def test_bad_settings_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^data\.decoded_cache .*file is no folder that can be made"):
         DecodedCache(tmp_path / "file", 1)
     with pytest.raises(ConfigError, match=r"torchvision reads cifar10; .*set data\.decoded_cache=null$"):
-        TorchvisionDataModule(dataset="cifar10", root=tmp_path, transform={}, decoded_cache=tmp_path / "cache")
+        TorchvisionDataModule(dataset="cifar10", root=tmp_path, transform=TRANSFORM, decoded_cache=tmp_path / "cache")
+
+
+def test_a_source_redrawn_with_its_size_and_time_is_decoded_again(photos: Path, tmp_path: Path) -> None:
+    cache, source = DecodedCache(tmp_path / "cache", 1), photos / "train/a/0.bmp"
+    for colour in ("red", "blue"):
+        Image.new("RGB", (SIDE, SIDE), colour).save(source)
+        os.utime(source, ns=(10**18, 10**18))
+        assert cache.load(str(source)).tobytes() == Image.new("RGB", (SIDE, SIDE), colour).tobytes()
+
+
+def test_a_damaged_file_is_never_served(photos: Path, tmp_path: Path) -> None:
+    cache, source = DecodedCache(tmp_path / "cache", 1), str(photos / "train/a/0.jpg")
+    whole = cache.load(source).tobytes()
+    (kept,) = files(cache.folder)
+    content = kept.read_bytes()
+    for place in [*range(HEADER.size + 3), *range(HEADER.size, len(content), 97), len(content) - 1]:
+        kept.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        assert cache.load(source).tobytes() == whole
+        assert kept.read_bytes() == content
+    swapped = content[: HEADER.size] + content[: -HEADER.size : -1] + content[2 * HEADER.size - 1 :]
+    kept.write_bytes(swapped)
+    assert len(swapped) == len(content)
+    assert cache.load(source).tobytes() == whole
+
+
+def test_images_read_in_two_ways_are_kept_apart(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.new("RGBA", (4, 4)).save(path)
+    for _ in range(2):
+        for how, colour in {Reading(): 255, Reading(ground=(9, 9, 9)): 9, Reading(reading="published"): 0}.items():
+            assert np.asarray(DecodedCache(tmp_path / "cache", 1, how).load(str(path))).max() == colour

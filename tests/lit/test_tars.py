@@ -1,6 +1,7 @@
 """Images in tar files are those of the folder they were made of."""
 
 import io
+import os
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,9 +14,11 @@ from PIL import Image
 
 from spaceevo.errors import DataError
 from spaceevo.lit import tars
+from spaceevo.lit.broken import BrokenImageError
 from spaceevo.lit.datamodule import ImageFolderDataModule
-from spaceevo.lit.tars import TRAIN_TAR, VAL_TAR, TarImage, read_tar
-from spaceevo.lit.transforms import BrokenImageError, Sample, load_image
+from spaceevo.lit.listing import Listing, Sample, read_tar
+from spaceevo.lit.tars import TRAIN_TAR, VAL_TAR, TarImage
+from spaceevo.lit.transforms import load_image
 
 Pack = Callable[[str, str], Path]
 
@@ -42,7 +45,6 @@ def packed(folder: Path, tmp_path: Path) -> Path:
             add(tar, f"{part}/a/notes.txt", b"no image")
             for path in sorted((folder / part).rglob("*.png")):
                 tar.add(path, path.relative_to(folder))
-            add(tar, f"{part}/a/deep/00.png", b"three slashes")
     return root
 
 
@@ -139,14 +141,21 @@ def test_faults_are_one_line(packed: Path) -> None:
         data(packed).setup()
     with tarfile.open(packed / TRAIN_TAR, "w") as tar:
         add(tar, "n01440764.tar", b"")
-    with pytest.raises(DataError, match=r"holds no member of the form x/<class>/<image>; it holds n01440764\.tar$"):
+    with pytest.raises(
+        DataError,
+        match=r"holds no member of the form x/<class>/<image>; it holds n01440764\.tar\. Is it ImageNet's own\? .+",
+    ):
         data(packed).setup()
 
 
-def test_a_class_missing_in_val_is_named(packed: Path) -> None:
+def test_a_class_that_only_val_has_is_named(packed: Path) -> None:
     with tarfile.open(packed / VAL_TAR, "w") as tar:
         add(tar, "val/a/0.png", b"")
-    with pytest.raises(DataError, match=rf"classes of \S+{VAL_TAR} are not those of \S+{TRAIN_TAR}; only in one: b$"):
+    assert data(packed).classes == ("a", "b")
+    with tarfile.open(packed / VAL_TAR, "a") as tar:
+        add(tar, "val/c/0.png", b"")
+    match = rf"classes of \S+{VAL_TAR} are not those of \S+{TRAIN_TAR}; only in the first: c; rename"
+    with pytest.raises(DataError, match=match):
         data(packed).setup()
 
 
@@ -161,3 +170,97 @@ def test_processes_share_the_test_images(folder: Path, world_size: int) -> None:
         for (images, labels), (expected, expected_labels) in zip(share, whole[rank::world_size], strict=True):
             assert torch.equal(images, expected)
             assert torch.equal(labels, expected_labels)
+
+
+Member = tuple[str, str | bytes]  # Its name, and what it links to or holds
+
+
+def pack_members(path: Path, members: Sequence[Member], *, hard: bool = False) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            if isinstance(content, bytes):
+                add(tar, name, content)
+            else:
+                info.type, info.linkname = tarfile.LNKTYPE if hard else tarfile.SYMTYPE, content
+                tar.addfile(info)
+
+
+@pytest.fixture
+def picture() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(file, "PNG")
+    return file.getvalue()
+
+
+def pixels_of(listing: Listing) -> list[tuple[str, str]]:
+    """Classes and names of images, each of which can be read."""
+    assert all(load_image(image).size == (8, 8) for image, _ in listing.samples)
+    return [(listing.classes[label], name) for name, label in named(listing.samples)]
+
+
+@pytest.mark.parametrize("prefix", ["./", "", "./train/", "/abs/"])
+def test_members_may_begin_anywhere(prefix: str, picture: bytes, tmp_path: Path) -> None:
+    names = [f"{prefix}{name}" for name in ("a/0.png", "b/1.PNG", "b/2.gif")]
+    hidden = [f"{prefix}{name}" for name in ("a/._0.png", "__MACOSX/a/0.png", "a/.DS_Store")]
+    pack_members(tmp_path / "x.tar", [(name, picture) for name in (*names, *hidden, f"{prefix}a/list.csv")])
+    listing = read_tar(tmp_path / "x.tar")
+    start = prefix.removeprefix("./").removeprefix("/")
+    assert pixels_of(listing) == [("a", f"{start}a/0.png"), ("b", f"{start}b/1.PNG"), ("b", f"{start}b/2.gif")]
+    assert listing.passed_over == {"hidden": 3, "not images: .csv": 1}
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_links_in_a_tar_are_what_they_lead_to(hard: bool, picture: bytes, tmp_path: Path) -> None:
+    folder = "x/a" if hard else "../a"
+    members: list[Member] = [("x/b/0.png", f"{folder}/0.png"), ("x/a/0.png", picture), ("x/b/1.png", f"{folder}/0.png")]
+    if not hard:
+        members += [("x/c", "a"), ("x/c2", "./c"), ("x/a/again", ".."), ("x/b/2.png", "../c2/0.png")]
+    pack_members(tmp_path / "x.tar", members, hard=hard)
+    found = pixels_of(read_tar(tmp_path / "x.tar"))
+    expected = [("b", "x/b/0.png"), ("a", "x/a/0.png"), ("b", "x/b/1.png")]
+    if not hard:
+        expected += [("c", "x/c/0.png"), ("c2", "x/c2/0.png"), ("b", "x/b/2.png")]
+    assert found == expected
+
+
+@pytest.mark.parametrize("target", ["nowhere.png", "1.png", "/etc/passwd"])
+def test_a_link_to_nothing_is_named(target: str, picture: bytes, tmp_path: Path) -> None:
+    pack_members(tmp_path / "x.tar", [("x/a/0.png", picture), ("x/b/1.png", target)])
+    with pytest.raises(BrokenImageError, match=r"^image \S+/x\.tar/x/b/1\.png cannot be read \(it is a link to what "):
+        read_tar(tmp_path / "x.tar")
+
+
+@pytest.mark.parametrize("name", ["two\nlines.png", os.fsdecode(b"latin\xe9.png")])
+def test_names_of_any_bytes_are_kept(
+    name: str, picture: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(tars, "KEPT_FROM", 1)
+    pack_members(tmp_path / "x.tar", [(f"x/a/{name}", picture), ("x/b/0.png", picture)])
+    whole = read_tar(tmp_path / "x.tar")
+    assert read_tar(tmp_path / "x.tar") == whole
+    (kept,) = (tmp_path / "cache" / "tars").iterdir()
+    for damaged in (b"", kept.read_bytes()[:-30], kept.read_bytes().replace(b"x/a/", b"x/c/")):
+        kept.write_bytes(damaged)
+        assert read_tar(tmp_path / "x.tar") == whole
+    assert pixels_of(whole) == [("a", f"x/a/{name}"), ("b", "x/b/0.png")]
+
+
+def test_compressed_and_flat_tars_are_told_apart(picture: bytes, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / TRAIN_TAR, "w:gz") as tar:
+        add(tar, "x/a/0.png", picture)
+    with pytest.raises(DataError, match=r"is truncated or no uncompressed tar file"):
+        data(tmp_path).setup()
+    pack_members(tmp_path / TRAIN_TAR, [("ILSVRC2012_val_00000001.JPEG", picture)])
+    with pytest.raises(DataError, match=r"it holds ILSVRC2012_val_00000001\.JPEG\. Is it ImageNet's own\? .+_devkit"):
+        data(tmp_path).setup()
+
+
+def test_tars_of_other_names_are_splits_too(picture: bytes, tmp_path: Path) -> None:
+    members: list[Member] = [(f"x/{label}/{n}.png", picture) for label in "ab" for n in range(5)]
+    for name in ("train.tar", "Test.tar", "._val.tar"):
+        pack_members(tmp_path / name, members)
+    splits = data(tmp_path).splits
+    told = "data: 2 classes, 5 train, 5 held out, 10 test, held out of train.tar, tested on Test.tar"
+    assert str(splits) == f"{told}, 1 files passed over (1 hidden)"

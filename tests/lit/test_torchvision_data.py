@@ -1,7 +1,9 @@
 """Datasets of torchvision, each from a few generated files of its own format; nothing is downloaded."""
 
+import gzip
 import json
 import pickle
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from PIL import Image
 from scipy.io import savemat
 
 import spaceevo.lit  # noqa: F401  before torchvision
-from spaceevo.errors import ConfigError, DataError
+from spaceevo.errors import DataError
 from spaceevo.lit.torchvision_data import SOURCES, TorchvisionDataModule
 from spaceevo.lit.transforms import ImageTransform
 
@@ -104,15 +106,28 @@ def fgvc_aircraft(root: Path) -> None:
     (folder / "variants.txt").write_text("cat\ndog\nemu\n")
 
 
+def packed(path: Path, content: np.ndarray) -> None:
+    header = struct.pack(f">4B{content.ndim}I", 0, 0, 8, content.ndim, *content.shape)
+    path.write_bytes(gzip.compress(header + content.tobytes()))
+
+
+def fashion_mnist(root: Path) -> None:
+    for part, labels in {"train": [0, 1, 2, 0, 1, 2], "t10k": [2, 0, 1]}.items():
+        images = np.repeat(np.array(labels, np.uint8) * 20 + 10, SIZE * SIZE).reshape(-1, SIZE, SIZE)
+        packed(root / f"{part}-images-idx3-ubyte.gz", images)
+        packed(root / f"{part}-labels-idx1-ubyte.gz", np.array(labels, np.uint8))
+
+
 WRITERS: dict[str, Callable[[Path], None]] = {
     write.__name__: write
-    for write in (cifar10, cifar100, flowers102, oxford_iiit_pet, food101, stanford_cars, fgvc_aircraft)
+    for write in (cifar10, cifar100, flowers102, oxford_iiit_pet, food101, stanford_cars, fgvc_aircraft, fashion_mnist)
 }
 
 
-def module(dataset: Any, root: Path, download: bool = False) -> TorchvisionDataModule:
+def module(dataset: Any, root: Path, **settings: Any) -> TorchvisionDataModule:
     transform = ImageTransform(size=SIZE, resize=SIZE, mean=(0, 0, 0), std=(1, 1, 1), crop_scale=(1.0, 1.0), flip=False)
-    return TorchvisionDataModule(dataset=dataset, root=root, download=download, transform=transform, batch_size=2)
+    settings = {"download": False, **settings}
+    return TorchvisionDataModule(dataset=dataset, root=root, transform=transform, batch_size=2, **settings)
 
 
 def test_every_dataset_has_a_format_here() -> None:
@@ -124,7 +139,7 @@ def test_images_come_with_their_labels(dataset: str, tmp_path: Path) -> None:
     WRITERS[dataset](tmp_path)
     data = module(dataset, tmp_path)
     data.setup()
-    assert data.num_classes == (102 if dataset == "flowers102" else 3)
+    assert data.num_classes == {"flowers102": 102, "fashion_mnist": 10}.get(dataset, 3)
     for batches in (data.test(), data.train_dataloader()):
         images, labels = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
         assert images.shape[1:] == (3, SIZE, SIZE)
@@ -150,9 +165,35 @@ def test_a_failed_download_says_where_the_files_go(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", fail)
     with pytest.raises(DataError, match=r"cannot be fetched \(no network\); put its files there as .*CIFAR10 lays"):
-        module("cifar10", tmp_path, download=True).setup()
+        module("cifar10", tmp_path, download=True, place=tmp_path).setup()
+
+
+def test_nothing_is_fetched_to_a_folder_of_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch = "torchvision.datasets.cifar.download_and_extract_archive"
+    monkeypatch.setattr(fetch, lambda *_, **__: pytest.fail("fetched"))
+    for root in (tmp_path, tmp_path / "misspelt"):
+        with pytest.raises(DataError, match=rf"cifar10 in data\.root {root} is not there .* data\.place={root}$"):
+            module("cifar10", root, download=True).setup()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_may_be_held_out_and_be_fewer(tmp_path: Path) -> None:
+    fashion_mnist(tmp_path)
+    splits = module("fashion_mnist", tmp_path, holdout=2).splits
+    assert (len(splits.train), len(splits.held_out), [label for _, label in splits.test]) == (4, 2, [2, 0, 1])
+    assert {name for name, _ in (*splits.train, *splits.held_out)} == {f"train/{number}" for number in range(6)}
+    fewer = module("fashion_mnist", tmp_path, holdout=2, train_images=3, test_images=1).splits
+    assert (fewer.train, fewer.held_out, fewer.test) == (splits.train[:3], splits.held_out[:1], splits.test[:1])
+
+
+def test_a_damaged_packed_file_is_told(tmp_path: Path) -> None:
+    fashion_mnist(tmp_path)
+    file = tmp_path / "train-labels-idx1-ubyte.gz"
+    file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes())[:-1]))
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\.gz holds 5 bytes, \[6\] are told"):
+        module("fashion_mnist", tmp_path).setup()
 
 
 def test_an_unknown_dataset_names_the_allowed(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'mnist'; allowed: cifar10, cifar100"):
+    with pytest.raises(ValueError, match="'cifar10', 'cifar100'.* input_value='mnist'"):
         module("mnist", tmp_path)

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spaceevo.nn.calibrate import recalibrate
-from spaceevo.nn.evaluate import calibrate_subnet, logits_of, subnet_top1, top1
+from spaceevo.errors import SpaceEvoError
+from spaceevo.nn.calibrate import even_groups, recalibrate
+from spaceevo.nn.evaluate import calibrate_subnet, count_correct, logits_of, subnet_top1, top1
 from spaceevo.nn.layers import ConvLayer, ElasticConv
 from spaceevo.nn.supernet import Supernet
 from spaceevo.space.description import parse_space
@@ -44,23 +45,76 @@ class Watch:
 
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize("name", MEMBERS)
-def test_statistics_are_the_mean_over_batches(grown: Make, images: Images, name: str, int8: bool) -> None:
+def test_statistics_are_the_mean_over_all_images(grown: Make, images: Images, name: str, int8: bool) -> None:
     supernet = grown(parse_space(name), int8=int8)
     spec = supernet.sample(Random(5))
     supernet.activate(spec)
     watch = Watch(supernet)
-    batches = [images(size, spec.resolution) for size in (8, 8, 3)]
-    recalibrate(supernet, batches, supernet)
+    recalibrate(supernet, [images(size, spec.resolution) for size in (60, 60, 9)], supernet)
     assert len(watch.seen) > 8
     for layer_name, outputs in watch.seen.items():
         layer = watch.layers[layer_name]
-        assert len(outputs) == 3
-        mean = torch.stack([output.mean((0, 2, 3)) for output in outputs]).mean(0)
+        assert [len(output) for output in outputs] == [64, 65]
         flat = [output.transpose(0, 1).flatten(1) for output in outputs]
-        variance = torch.stack([values.var(1, unbiased=True) for values in flat]).mean(0)
+        mean = sum(len(o) * x.mean(1) for o, x in zip(outputs, flat, strict=True)) / 129
+        variance = sum(len(o) * x.var(1, unbiased=True) for o, x in zip(outputs, flat, strict=True)) / 129
         channels = layer.active.cout
         found = [layer.get_buffer(f"norm.running_{name}")[:channels].double() for name in ("mean", "var")]
         torch.testing.assert_close(found, [mean, variance], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("images", "groups"), [(1, [1]), (66, [66]), (100, [50, 50]), (192, [64] * 3)])
+def test_groups_are_even_and_the_same_however_images_come(images: int, groups: list[int]) -> None:
+    given = torch.arange(images)
+    for size in (1, 2, 7, 64, images):
+        found = list(even_groups(torch.split(given, size)))
+        assert [len(group) for group in found] == groups
+        assert torch.equal(torch.cat(found), given)
+    whole = list(torch.split(given, 64))
+    if groups == [64] * 3:
+        assert [part.data_ptr() for part in even_groups(whole)] == [part.data_ptr() for part in whole]  # not copied
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_how_images_are_cut_changes_nothing(grown: Make, images: Images, int8: bool) -> None:
+    """Both those of the calibration and those that are evaluated: top-1 and logits, in batches of 1, 2, 7, 64, all."""
+    supernet = grown(parse_space(MEMBERS[0]), int8=int8)
+    spec = supernet.sample(Random(4))
+    shown, labels = images(66, spec.resolution), torch.arange(66) % 10
+    found: list[tuple[Tensor, float, tuple[int, int]]] = []
+    for size in (66, 1, 2, 7, 64):
+        batches = list(zip(torch.split(shown, size), torch.split(labels, size), strict=True))
+        calibrate_subnet(supernet, spec, torch.split(shown, size))
+        found.append((logits_of(supernet, batches)[0], top1(supernet, batches), count_correct(supernet, batches)))
+    for logits, share, counts in found[1:]:
+        torch.testing.assert_close(logits, found[0][0], rtol=0, atol=1e-5)
+        assert (share, counts) == found[0][1:]
+
+
+@pytest.mark.parametrize(("rank", "mine"), [(0, 64), (1, 65), (2, 0)])
+def test_processes_share_groups_and_one_without_looks_on(
+    grown: Make, images: Images, monkeypatch: pytest.MonkeyPatch, rank: int, mine: int
+) -> None:
+    supernet = grown(parse_space(MEMBERS[0]), int8=False)
+    supernet.activate_min()
+    weights: list[float] = []
+    monkeypatch.setattr("spaceevo.nn.calibrate.world", lambda: (rank, 3))
+    monkeypatch.setattr("spaceevo.nn.calibrate.average_", lambda _, weight: weights.append(weight))
+    seen: list[int] = []
+    recalibrate(supernet, [images(129, 24)], lambda x: seen.append(len(supernet(x))))
+    assert weights == [mine]
+    assert seen == [mine or 64]
+
+
+@pytest.mark.parametrize(("value", "fault"), [(float("nan"), "images of a calibration are nan"), (1e30, "running_var")])
+def test_statistics_that_are_no_numbers_are_told(grown: Make, images: Images, value: float, fault: str) -> None:
+    """Infinite variance in one channel would only make it silent."""
+    supernet = grown(parse_space(MEMBERS[0]), int8=False)
+    supernet.activate_min()
+    shown = images(8, 24)
+    shown[3, 1, 2, 2] = value
+    with pytest.raises(SpaceEvoError, match=fault):
+        recalibrate(supernet, [shown], supernet)
 
 
 def test_what_is_not_in_force_stays(grown: Make, images: Images) -> None:

@@ -3,8 +3,8 @@
 import torch
 
 from spaceevo.nn.calibrate import recalibrate
+from spaceevo.nn.deployable import FoldedNetwork
 from spaceevo.nn.evaluate import count_correct, top1
-from spaceevo.nn.folded import FoldedNetwork
 from spaceevo.nn.layers import ConvLayer
 from spaceevo.quant.program import execute
 from spaceevo.space.superspace import Superspace

@@ -1,13 +1,15 @@
 """Checkpoints with foreign objects are read, those with code are refused, and nothing of either is executed."""
 
 import argparse
+import contextlib
 import enum
-import io
 import os
 import pathlib
-import pickle
+import random
 import subprocess
+import tracemalloc
 import types
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import torch
 from torch import nn
 
 from spaceevo.errors import CheckpointError
-from spaceevo.nn.foreign import _Unpickler, read_foreign
+from spaceevo.nn.foreign import read_foreign
 
 WEIGHTS = {"w": torch.arange(6.0).reshape(2, 3), "p": nn.Parameter(torch.ones(2)), "half": torch.ones(3).half()}
 forms = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "plain"])
@@ -118,14 +120,103 @@ def test_code_is_refused(
     assert not trace.exists()
 
 
-def test_what_a_pickle_sets_on_torchs_functions_stays_with_it() -> None:
-    """The opcode BUILD sets attributes on whatever stands before it, here x = 1."""
-    function = torch._utils._rebuild_tensor_v2
-    text = b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x01\x00\x00\x00xK\x01sb."
-    assert pickle.loads(text) is function
-    assert vars(function).pop("x") == 1
-    assert _Unpickler(io.BytesIO(text)).load().x == 1
-    assert "x" not in vars(function)
+def tensor(found: object) -> torch.Tensor:
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
+def pickled(body: bytes, path: Path) -> Path:
+    """Write a checkpoint whose pickle is this, beside a storage of 16 bytes."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", body)
+        archive.writestr("archive/data/0", bytes(16))
+        archive.writestr("archive/version", "3\n")
+    return path
+
+
+STORAGE = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ"
+OTHERS = {
+    "a class's attribute": b"\x80\x02ctorch.storage\nUntypedStorage\nN}X\x01\0\0\0xK\x01s\x86b.",
+    "a function's attribute": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x01\0\0\0xK\x01sb.",
+    "a class of torch's called": b"\x80\x02ctorch.storage\nUntypedStorage\nJ\xff\xff\xff\x7f\x85R.",
+    "a class of torch's made": b"\x80\x02ctorch.storage\nUntypedStorage\nJ\xff\xff\xff\x7f\x85\x81.",
+    "a registered extension": b"\x80\x02\x82\x01.",
+    "a memo at a far index": b"\x80\x02}r\xff\xff\xff\xffh\x07.",
+    "a text longer than the file": b"\x80\x04\x8d" + (2**40).to_bytes(8, "little") + b"x.",
+    "bytes longer than the file": b"\x80\x05\x96" + (2**33).to_bytes(8, "little") + b"x.",
+    "a frame longer than the file": b"\x80\x04\x95" + (2**40).to_bytes(8, "little") + b"N.",
+    "a number of 10,000 digits": b"\x80\x02}X\x05\0\0\0epochI" + b"9" * 10_000 + b"\ns.",
+    "a number of a megabyte": b"\x80\x02}N\x8b" + (2**20).to_bytes(4, "little") + b"\x7f" * 2**20 + b"s.",
+    "a key that takes for ever": b"\x80\x02}N\x85" + b"2\x86" * 200 + b"Ns.",
+    "a tensor beyond its storage": b"\x80\x02}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n("
+    + STORAGE + b"K\x03K\x02\x85K\x01\x85\x89NtRs.",
+    "a tensor that repeats its storage": b"\x80\x02}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n("
+    + STORAGE + b"K\0J\xff\xff\xff\x7f\x85K\0\x85\x89NtRs.",
+    "a tensor of negative sizes": b"\x80\x02}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n("
+    + STORAGE + b"K\0J\xff\xff\xff\xff\x85K\x01\x85\x89NtRs.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", OTHERS.values(), ids=OTHERS)
+def test_a_crafted_pickle_is_refused_in_a_line_and_leaves_nothing(tmp_path: Path, body: bytes) -> None:
+    classes = torch.UntypedStorage, torch._utils._rebuild_tensor_v2, torch.Tensor
+    before = [dict(vars(each)) for each in classes]
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match="is truncated or no checkpoint") as caught:
+        read_foreign(pickled(body, tmp_path / "a.pth"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30e6
+    assert len(str(caught.value)) < 500
+    assert [dict(vars(each)) for each in classes] == before
+
+
+def test_a_crafted_pickle_that_fits_is_read(tmp_path: Path) -> None:
+    """The other half of the test above: it fails by what is crafted, not by how the file is written."""
+    body = b"\x80\x02}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n(" + STORAGE
+    body += b"K\0K\x04\x85K\x01\x85\x89NtRs."
+    assert torch.equal(tensor(read_foreign(pickled(body, tmp_path / "a.pth"))["w"]), torch.zeros(4))
+
+
+@forms
+def test_views_and_shared_storages_stay_what_they_are(tmp_path: Path, zipped: bool) -> None:
+    whole = torch.arange(12.0)
+    state = {
+        "whole": whole,
+        "part": whole[2:8].view(2, 3).T,
+        "none": whole[:0],
+        "one": torch.tensor(3),
+        "odd": whole[::5],
+    }
+    state |= {"bool": torch.tensor([True, False]), "half": torch.ones(3, dtype=torch.bfloat16)}
+    torch.save(state, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    found = read_foreign(tmp_path / "a.pth")
+    for name, value in state.items():
+        assert torch.equal(tensor(found[name]), value)
+        assert tensor(found[name]).dtype == value.dtype
+
+
+@pytest.mark.parametrize("value", ["1", "0"])
+def test_torchs_own_switch_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    torch.save({"state_dict": WEIGHTS, "args": Settings()}, tmp_path / "a.pth")
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", value)
+    state = read_foreign(tmp_path / "a.pth")["state_dict"]
+    assert isinstance(state, dict)
+    assert state.keys() == WEIGHTS.keys()
+
+
+@forms
+def test_a_flipped_bit_is_found_or_harmless(tmp_path: Path, zipped: bool) -> None:
+    """Of a zip archive every bit of the content has a sum; the older stream has none."""
+    path = tmp_path / "a.pth"
+    torch.save({"w": torch.arange(64.0)}, path, _use_new_zipfile_serialization=zipped)
+    whole, rng = path.read_bytes(), random.Random(0)
+    for _ in range(60):
+        position = rng.randrange(len(whole))
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << rng.randrange(8)]) + whole[position + 1 :])
+        with contextlib.suppress(CheckpointError):
+            found = read_foreign(path)
+            assert not zipped or torch.equal(tensor(found.get("w", torch.arange(64.0))), torch.arange(64.0))
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")

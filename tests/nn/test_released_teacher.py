@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 import spaceevo
@@ -11,6 +12,7 @@ from spaceevo.torchvision_shim import ensure_torchvision
 from tests.nn.published_teacher import b5_blocks, reference_teacher, teacher_state
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_published_teacher(tmp_path: Path) -> None:
     """Random weights under the package's names: timm's EfficientNet-B5 computes what the description says."""

@@ -7,6 +7,7 @@ import pytest
 import spaceevo
 from spaceevo.errors import ConfigError
 from spaceevo.platforms.phone import AndroidPhone, Phone
+from spaceevo.runtimes.timing import Timing
 
 FAKE = """#!/bin/sh
 echo "$@" >> {log}
@@ -42,9 +43,8 @@ def write_adb(folder: Path, monkeypatch: pytest.MonkeyPatch, devices: str, bench
 def test_a_model_is_pushed_and_the_least_of_the_runs_counts(tmp_path: Path, fake_adb: Path) -> None:
     phone = Phone(None, "/data/tmp", "/data/benchmark_model", taskset="80")
     assert phone.serial == "one"
-    assert phone.property("ro.product.model") == "Pixel 4"
-    least, mean = phone.time_ms(b"x" * 2000, runs=50)
-    assert (least, mean) == (2.0, 2.2)
+    assert phone.shell("getprop", "ro.product.model") == "Pixel 4\n"
+    assert phone.time(b"x" * 2000, runs=50) == Timing(2.0, 1.1)
     assert (tmp_path / "pushed.tflite").read_bytes() == b"x" * 2000
     push, run = fake_adb.read_text().splitlines()[-2:]
     assert push.startswith("-s one push ")
@@ -82,10 +82,10 @@ def test_a_phone_without_the_program_says_what_it_said(tmp_path: Path, monkeypat
     write_adb(tmp_path, monkeypatch, "one\\tdevice", "echo 'inaccessible or not found'; exit 127")
     phone = Phone(None, "/data", "/data/benchmark_model")
     with pytest.raises(ConfigError, match=r"benchmark_model .* failed: inaccessible or not found"):
-        phone.time_ms(b"x", runs=1)
+        phone.time(b"x", runs=1)
     write_adb(tmp_path, monkeypatch, "one\\tdevice", "echo 'Failed to load graph'")
     with pytest.raises(ConfigError, match=r"printed no timings: Failed to load graph"):
-        phone.time_ms(b"x", runs=1)
+        phone.time(b"x", runs=1)
 
 
 def test_the_platform_measures_on_the_phone_and_keeps_it(tmp_path: Path, fake_adb: Path) -> None:

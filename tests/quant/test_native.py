@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,6 +101,87 @@ def test_without_a_compiler_the_plain_form_serves(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path))
     assert native.kernels() is None
     native.kernels.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def built() -> bytes:
+    """The library, compiled once."""
+    return native._compiled()
+
+
+@pytest.fixture
+def cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, built: bytes) -> Path:
+    """The library in a folder of the test's own; not loaded, for a loaded file must not change."""
+    monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path))
+    monkeypatch.setattr(native, "_compiled", lambda: built)
+    with native._private_folder() as folder:
+        return native._library(folder)
+
+
+def computes_right() -> bool:
+    native.kernels.cache_clear()
+    kernels, x, grid = native.kernels(), torch.randn(3, 70), Grid(0, 255, True)
+    native.kernels.cache_clear()
+    scale, offset = torch.tensor(0.02), torch.tensor(-1.5)
+    assert kernels is not None
+    return torch.equal(kernels.forward(x, lsq._c_grid(scale, offset, grid), True), quantize(x, scale, offset, grid))
+
+
+@compiled
+def test_the_library_is_kept_where_nobody_else_writes(cached: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert cached.parent.stat().st_mode & 0o777 == 0o700
+    made = cached.stat().st_mtime_ns
+    cached.parent.chmod(0o777)
+    assert computes_right()
+    assert cached.parent.stat().st_mode & 0o777 == 0o700
+    assert cached.stat().st_mtime_ns == made
+    assert not caplog.messages
+
+
+@compiled
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_a_damaged_library_is_made_anew(cached: Path, caplog: pytest.LogCaptureFixture, damage: str) -> None:
+    whole = cached.read_bytes()
+    half = len(whole) // 2
+    flipped = whole[:half] + bytes([whole[half] ^ 4]) + whole[half + 1 :]
+    cached.write_bytes({"truncated": whole[:half], "flipped": flipped, "empty": b""}[damage])
+    assert computes_right()
+    assert [path.read_bytes() for path in cached.parent.glob("*.so")] == [whole]
+    assert caplog.messages == [f"{cached} is damaged, or not yours: it is compiled anew"]
+
+
+EVIL = """
+#include <stdio.h>
+__attribute__((constructor)) static void run(void) { fclose(fopen("TRACE", "w")); }
+void lsq_forward(void) {}
+void lsq_backward(void) {}
+"""
+
+
+@compiled
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others")
+@pytest.mark.parametrize("whose", ["file", "folder", "link"])
+def test_what_others_left_is_not_loaded(
+    cached: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, whose: str
+) -> None:
+    trace, source, evil = tmp_path / "trace", tmp_path / "evil.c", tmp_path / "evil.so"
+    source.write_text(EVIL.replace("TRACE", str(trace)))
+    subprocess.run(["cc", "-shared", "-fPIC", str(source), "-o", str(evil)], check=True)
+    content = evil.read_bytes()
+    planted = cached.with_name(native._named(cached.name.split(".")[0], content))
+    cached.unlink()
+    planted.write_bytes(content)
+    os.chown(planted, 12345, 12345)
+    if whose == "folder":
+        os.chown(planted.parent, 12345, 12345)
+    elif whose == "link":
+        planted.parent.rename(tmp_path / "elsewhere")
+        planted.parent.symlink_to(tmp_path / "elsewhere")
+    assert computes_right()
+    assert not trace.exists()
+    assert len(caplog.messages) == 1
+    computes_right()
+    assert not trace.exists()
 
 
 @compiled

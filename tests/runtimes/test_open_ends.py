@@ -3,9 +3,8 @@ import pytest
 import torch
 
 from spaceevo.quant.program import execute
-from spaceevo.runtimes.onnx.open_ends import open_end, open_start
 from spaceevo.runtimes.onnx.runtime import OnnxRuntime, OnnxSession
-from spaceevo.runtimes.onnx.writer import to_onnx
+from spaceevo.runtimes.onnx.writer import open_end, open_start, to_onnx
 from spaceevo.runtimes.random_program import random_block_program
 from spaceevo.space.spec import BlockSpec
 

@@ -114,10 +114,15 @@ class FakeClock:
         self.now_s += seconds
         self.naps += 1
 
+    def grant(self, monkeypatch: pytest.MonkeyPatch, patience: float, slack_s: float) -> None:
+        monkeypatch.setattr(module, "PATIENCE", patience)
+        monkeypatch.setattr(module, "SLACK_S", slack_s)
+
 
 def test_timings_wait_for_a_still_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock(monkeypatch, [False])
-    stillness = Stillness(patience=1.0, slack_s=10.0)
+    clock.grant(monkeypatch, patience=1.0, slack_s=10.0)
+    stillness = Stillness()
     stillness.wait()
     assert clock.naps == 0
     clock.busy = [True] * 7 + [False]
@@ -128,7 +133,8 @@ def test_timings_wait_for_a_still_moment(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_waiting_ends_when_out_of_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock(monkeypatch, [False])
-    stillness = Stillness(patience=2.0, slack_s=0.5)
+    clock.grant(monkeypatch, patience=2.0, slack_s=0.5)
+    stillness = Stillness()
     clock.busy = [True] * 1000
     stillness.wait()
     assert clock.now_s == pytest.approx(0.5, abs=0.06)

@@ -9,8 +9,16 @@ import pytest
 
 from spaceevo.errors import ConfigError, ConstraintError
 from spaceevo.search.evolution import evolve
-from spaceevo.search.front import FrontEvolution, Staircase, crowding, evenly, front, ranks, survival_order
-from spaceevo.search.prediction import predict_scores
+from spaceevo.search.front import (
+    FrontEvolution,
+    Staircase,
+    crowding,
+    evenly,
+    front,
+    predict_scores,
+    ranks,
+    survival_order,
+)
 from spaceevo.search.problems import SubnetProblem
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.description import parse_space

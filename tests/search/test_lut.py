@@ -92,7 +92,7 @@ def test_empty_and_binary_files_are_faults(tmp_path: Path) -> None:
 
 def test_tables_are_split_by_resolution(folder: Path, space: Superspace) -> None:
     lut = BlockLut.load(folder, space)
-    small, large = lut.samples(LutKey(stage=2, block=1, window=1))
+    small, large = lut.samples[LutKey(stage=2, block=1, window=1)]
     assert small.loss.tolist() == [3.0, 3.0, 3.0]
     assert small.latency_ms.tolist() == [1.0, 3.0, 5.0]
     assert large.latency_ms.tolist() == [2.0, 4.0, 6.0]
@@ -128,7 +128,7 @@ def test_resolution_without_rows_is_a_fault(folder: Path, space: Superspace) -> 
 
 def assert_same(first: BlockLut, second: BlockLut, space: Superspace) -> None:
     for key in lut_keys(space):
-        for one, other in zip(first.samples(key), second.samples(key), strict=True):
+        for one, other in zip(first.samples[key], second.samples[key], strict=True):
             np.testing.assert_array_equal(one, other)
 
 
@@ -145,7 +145,7 @@ def test_changed_table_makes_the_cache_stale(folder: Path, space: Superspace) ->
     path.write_text(path.read_text().replace("1.0000,1.0000,0.1000", "1.2500,1.0000,0.1000"))
     assert path.stat().st_size == before.st_size
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as tools that keep times leave it
-    assert BlockLut.load(folder, space).samples(LutKey(0, 0, 0))[0].loss.tolist() == [1.25] * 3
+    assert BlockLut.load(folder, space).samples[LutKey(0, 0, 0)][0].loss.tolist() == [1.25] * 3
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", "cut", "foreign"])
@@ -187,13 +187,13 @@ def test_cache_goes_where_it_may(
 
 def test_unwritable_cache_is_no_fault(folder: Path, space: Superspace, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert len(BlockLut.load(folder, space, cache_dir=tmp_path / "file" / "cache").samples(LutKey(0, 0, 0))) > 0
+    assert len(BlockLut.load(folder, space, cache_dir=tmp_path / "file" / "cache").samples[LutKey(0, 0, 0)]) > 0
 
 
 def test_shared_input_size_serves_both_resolutions(tmp_path: Path, space: Superspace) -> None:
     near = replace(space, block_resolutions=(31, 32))
     assert {near.input_hw("stage1", r) for r in near.block_resolutions} == {16}
-    first, second = BlockLut.load(write_tables(tmp_path / "lut", near), near).samples(LutKey(0, 0, 0))
+    first, second = BlockLut.load(write_tables(tmp_path / "lut", near), near).samples[LutKey(0, 0, 0)]
     np.testing.assert_array_equal(first, second)
     assert len(first.loss) == 6
 
@@ -206,7 +206,7 @@ def test_published_tables_load_and_round_trip(
     tables, space = REFERENCE / "block_lut" / name, superspace(name)
     lut = BlockLut.load(tables, space, cache_dir=tmp_path_factory.getbasetemp() / "lut-cache")
     for key in lut_keys(space):
-        assert sum(len(samples.loss) for samples in lut.samples(key)) == 1000
+        assert sum(len(samples.loss) for samples in lut.samples[key]) == 1000
     path = tables / "stage6_3_2.csv"
     write_lut_file(tmp_path / "copy.csv", read_lut_file(path))
     assert (tmp_path / "copy.csv").read_bytes() == path.read_bytes()

@@ -33,7 +33,7 @@ def test_neighbours_are_all_other_options_of_one_stage(spaces: SpaceProblem) -> 
         neighbours = spaces.neighbours(item, position)
         assert len(set(neighbours)) == len(neighbours) == len(spaces.superspace.candidates) * stage.windows - 1
         for other in neighbours:
-            changed = [n for n in range(spaces.positions) if option(other, n) != option(item, n)]
+            changed = [n for n in range(len(spaces.superspace.searched)) if option(other, n) != option(item, n)]
             assert changed == [position]
             assert spaces.decode(str(other)) == other
 

@@ -37,6 +37,7 @@ MadeAnew = Callable[[DictConfig], bool]
 DIGITS = superspace("digits")
 MEMBER = DIGITS.member((0, 1, 2), (0, 0, 0))
 SPACE = str(MEMBER)
+CLASSES = ("a", "b", "c")
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ def shared_world(tmp_path_factory: pytest.TempPathFactory) -> World:
     world = World(tmp_path_factory.mktemp("world"))
     rng = np.random.default_rng(0)
     for part, count in (("train", 8), ("val", 3)):
-        for name in "abc":
+        for name in CLASSES:
             (world.images / part / name).mkdir(parents=True)
             for number in range(count):
                 pixels = rng.integers(0, 255, (8, 8), np.uint8)
@@ -157,14 +158,18 @@ def shared_world(tmp_path_factory: pytest.TempPathFactory) -> World:
     torch.manual_seed(0)
     with hydra.initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
         teacher = instantiate(hydra.compose("config", ["superspace=digits"]).teacher)
-    save_checkpoint(world.layout.teacher(teacher.name, False), make_teacher(teacher, 3), CheckpointMeta())
+    save_checkpoint(
+        world.layout.teacher(teacher.name, False), make_teacher(teacher, 3), CheckpointMeta(classes=CLASSES)
+    )
     channels = {"stage1": (64, 32), "stage2": (32, 64), "stage3": (64, 96)}
     for stage, pair in channels.items():
         for index in range(len(DIGITS.candidates)):
             student = BlockStudent(DIGITS.stage_space(stage, index), pair, DEPLOY)
             save_checkpoint(world.layout.block("digits", stage, index, False), student, CheckpointMeta())
     supernet = Supernet(MEMBER)
-    save_checkpoint(world.layout.supernet(SPACE, False), supernet, CheckpointMeta(space=SPACE, quant="off"))
+    save_checkpoint(
+        world.layout.supernet(SPACE, False), supernet, CheckpointMeta(space=SPACE, classes=CLASSES, quant="off")
+    )
     return world
 
 
@@ -183,13 +188,17 @@ def int8_world(world: World) -> World:
     for norm in (module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)):
         nn.init.uniform_(norm.weight, 0.5, 1.5)
         nn.init.normal_(norm.bias, std=0.3)
-    save_checkpoint(world.layout.supernet(SPACE, False), supernet, CheckpointMeta(space=SPACE, quant="off"))
+    save_checkpoint(
+        world.layout.supernet(SPACE, False), supernet, CheckpointMeta(space=SPACE, classes=CLASSES, quant="off")
+    )
     set_quant(supernet, True)
     with torch.no_grad():
         for spec in (MEMBER.largest, MEMBER.smallest):
             supernet.activate(spec)
             supernet(torch.randn(16, 3, 24, 24))
-    save_checkpoint(world.layout.supernet(SPACE, True), supernet, CheckpointMeta(space=SPACE, quant="deploy"))
+    save_checkpoint(
+        world.layout.supernet(SPACE, True), supernet, CheckpointMeta(space=SPACE, classes=CLASSES, quant="deploy")
+    )
     return world
 
 

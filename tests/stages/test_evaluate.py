@@ -16,11 +16,12 @@ from spaceevo.errors import CheckpointError, ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.digits import write_digits
 from spaceevo.lit.tars import TRAIN_TAR, VAL_TAR
+from spaceevo.lit.transforms import ImageTransform
 from spaceevo.nn.evaluate import calibrate_subnet, subnet_top1
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import set_quant
 from tests.nn.published import published
-from tests.stages.conftest import RunStage
+from tests.stages.conftest import MEMBER, RunStage, World
 
 SPACE = "digits-012-010"
 BATCHES = {"eval_batch_size": 32, "holdout": 5, "calibration_batches": 4, "calibration_batch_size": 30}
@@ -51,7 +52,7 @@ def tars(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def digits(folder: Path) -> ImageFolderDataModule:
     """The images as the stage has them."""
-    transform = {"size": 32, "resize": 32, "mean": [0.31] * 3, "std": [0.35] * 3}
+    transform = ImageTransform(size=32, resize=32, mean=(0.31,) * 3, std=(0.35,) * 3)
     return ImageFolderDataModule(root=folder, transform=transform, **dict[str, Any](BATCHES))
 
 
@@ -122,6 +123,51 @@ def test_random_weights_are_those_of_the_seed(run_stage: RunStage, folder: Path)
     assert first == third != second
 
 
+def test_folded_evaluation_is_that_of_the_deployed_network(run_stage: RunStage, int8_world: World) -> None:
+    given = [*int8_world.settings, "quant=deploy", f"space={MEMBER}"]
+    plain, folded = (run_stage("evaluate", *given, f"recipe.evaluate.folded={on}").figures for on in (False, True))
+    assert (plain["folded"], folded["folded"]) == (False, True)
+    assert [row["subnet"] for row in folded["subnets"]] == [str(MEMBER.largest), str(MEMBER.smallest)]
+    assert folded["top1"] == pytest.approx(plain["top1"], abs=100 / folded["images"])
+
+
+def test_how_images_are_cut_changes_no_figure(run_stage: RunStage, int8_world: World) -> None:
+    """Whatever the batches of evaluation and of calibration, as long as the images are the same."""
+    given = [*int8_world.settings, "quant=deploy", f"space={MEMBER}", "subnet=[max,min]"]
+    found = []
+    for cut, calibration in ((256, "1 8"), (1, "8 1"), (7, "2 4")):
+        batches, size = calibration.split()
+        cuts = [f"data.eval_batch_size={cut}", f"data.calibration_batches={batches}"]
+        found.append(run_stage("evaluate", *given, *cuts, f"data.calibration_batch_size={size}").figures["subnets"])
+    assert all(rows == found[0] for rows in found[1:])
+
+
+def test_weights_that_are_no_numbers_are_named_with_their_file(run_stage: RunStage, int8_world: World) -> None:
+    path = int8_world.layout.supernet(str(MEMBER), True)
+    content = torch.load(path)
+    name = next(key for key in content["state_dict"] if key.endswith("running_var"))
+    content["state_dict"][name][1] = float("nan")
+    torch.save(content, path)
+    for stage in ("evaluate", "export", "subnet_search"):
+        asked = "latency_constraint=5" if stage == "subnet_search" else "subnet=min"
+        with pytest.raises(
+            CheckpointError, match=f"{path}: {name} is nan or infinite in 1 of .*; make it again with: "
+        ):
+            run_stage(stage, *int8_world.settings, "quant=deploy", f"space={MEMBER}", asked)
+
+
+def test_overflow_is_named_with_the_weights_file(run_stage: RunStage, int8_world: World) -> None:
+    """Weights may be finite and overflow all the same."""
+    path = int8_world.layout.supernet(str(MEMBER), False)
+    content = torch.load(path)
+    for name, value in content["state_dict"].items():
+        if ".stage3." in name and name.endswith("norm.weight"):
+            value *= 1e38
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=rf"{path}: recalibrated batch norm: stages\.stage3\..* nan or infinite"):
+        run_stage("evaluate", *int8_world.settings, f"space={MEMBER}", "subnet=max")
+
+
 def test_a_released_supernet_is_found_under_its_name(run_stage: RunStage, folder: Path, tmp_path: Path) -> None:
     """In the published folder: `supernet_training/<published name>/`."""
     place = tmp_path / "released" / "supernet_training" / "spaceevo@vnni"
@@ -142,7 +188,10 @@ def test_faults(run_stage: RunStage, released: Path, folder: Path, tmp_path: Pat
         run_stage("evaluate", *given, f"space={SPACE}", "weights=none")
     with pytest.raises(CheckpointError, match="checkpoint = absent.pth does not exist; set it"):
         run_stage("evaluate", *SETTINGS, f"data.root={folder}", f"space={SPACE}", "checkpoint=absent.pth")
-    with pytest.raises(ConfigError, match=r"has 10 classes, digits-012-010 has 4"):
+    with pytest.raises(
+        ConfigError,
+        match=r"random supernet digits-012-010 has 4 outputs, too few for the 10 classes of data.root .*; set that",
+    ):
         few = "superspace.stages.logits.widths=[4]"
         run_stage("evaluate", *SETTINGS, f"data.root={folder}", f"space={SPACE}", "weights=random", few)
     run_stage("convert", *given, f"space={SPACE}", "quant=published")

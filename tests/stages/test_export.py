@@ -1,5 +1,6 @@
 """Job export on a supernet that has seen images but not been trained: what it leaves, and when it works again."""
 
+import json
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch import nn
 from spaceevo.__main__ import _override
 from spaceevo.artifacts import Front, FrontSubnet, Layout
 from spaceevo.errors import ConfigError, EncodingError, ExportError, MissingArtifactError
+from spaceevo.export.gate import Figure, Gate
+from spaceevo.export.parity import Tolerance
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.prepare import float_state, set_quant
@@ -43,7 +46,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for norm in (module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)):
             nn.init.uniform_(norm.weight, 0.5, 1.5)
             nn.init.normal_(norm.bias, std=0.3)
-        layout = Layout(folder / scheme / "checkpoints")
+        layout = Layout(folder / scheme / "checkpoints", scheme)
         fp32 = Supernet(parse_space(DIGITS))
         fp32.load_state_dict(float_state(supernet.state_dict()), strict=False)
         save_checkpoint(layout.supernet(DIGITS, False), fp32, CheckpointMeta(space=DIGITS, quant="off"))
@@ -77,7 +80,7 @@ def test_every_file_is_there_and_proven(run_stage: RunStage, root: Path, tmp_pat
     assert all(Path(path).exists() for path in result.outputs.values())
     told = {entry.key: entry.value for entry in onnx.load(folder / "subnet_int8.onnx").metadata_props}
     assert (told["space"], told["quant"], told["resolution"]) == (DIGITS, scheme, "24")
-    assert told["classes"] == "0,1,2,3,4,5,6,7,8,9"
+    assert json.loads(told["classes"]) == list("0123456789")
     assert ("ranges" in told) == (scheme == "published")
     assert not LITERT.float_ops((folder / "subnet_int8.tflite").read_bytes())
     program, metadata = load_program(folder / "program.safetensors")
@@ -137,11 +140,31 @@ def test_faults_are_told_and_nothing_is_written(
         export("+platform.packed_channels=0")
     with pytest.raises(EncodingError, match="width 80 is not allowed"):
         export("subnet='d1#1#1#1#1_k3#3#3#3#3_w8#8#80#32#40_e0#0#2.0#2.0#0.5_r24'")
-    with pytest.raises(MissingArtifactError, match=r"lsq.pth does not exist; make it with: .*quant=deploy"):
+    with pytest.raises(MissingArtifactError, match=r"lsq_deploy.pth does not exist; .*make it with: .*quant=deploy"):
         export(f"paths.checkpoints={tmp_path / 'none'}")
     with pytest.raises(ExportError, match="is not the trained network: .*no file was written"):
         export("recipe.export.max_mean_difference=0")
-    assert not (tmp_path / "runs/export").exists()
+    assert [path.name for path in (tmp_path / "runs/export").iterdir()] == [".lock"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_of_random_weights_the_logits_alone_decide(
+    run_stage: RunStage, int8_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tolerance] = []
+    check = Gate.check
+
+    def noting(self: Gate, format: str, tolerance: Tolerance, **settings: bool) -> dict[str, Figure]:
+        seen.append(tolerance)
+        return check(self, format, tolerance, **settings)
+
+    monkeypatch.setattr(Gate, "check", noting)
+    given = [*int8_world.settings, "quant=deploy", f"space={SPACE}", "subnet=min", "recipe.export.repeats=1"]
+    inside = "recipe.export.preprocessing=inside"
+    figures = run_stage("export", *given, "weights=random", inside).figures
+    assert figures["onnx_parity"].startswith("agrees on ")
+    assert [tolerance.min_agreement for tolerance in seen] == [0.0]
+    assert seen[0].max_mean_difference == pytest.approx(0.3)
 
 
 def keep_subnets(world: World, run_stage: RunStage, given: list[str]) -> Front:
@@ -171,6 +194,7 @@ def untimed(figures: object) -> dict[str, object]:
     return {name: value for name, value in figures.items() if not name.endswith(("_ms", "_speedup"))}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_subnet_that_the_search_kept_is_taken_up(
     run_stage: RunStage, given: list[str], int8_world: World, extracted: list[SubnetSpec]
@@ -257,6 +281,7 @@ def test_files_last_until_something_changes(
     assert not made_anew(compose("export", *given))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_another_chosen_subnet_is_exported(
     run_stage: RunStage, compose: Compose, made_anew: MadeAnew, given: list[str], int8_world: World

@@ -9,20 +9,19 @@ from spaceevo.errors import ConfigError, EncodingError
 from spaceevo.jobs.runner import make_job
 from spaceevo.space.published import published_model, published_models
 from spaceevo.stages.cost import CostJob
-from spaceevo.stages.selection import Selection
 from tests.stages.conftest import Compose
 
-Select = Callable[..., Selection]
+Select = Callable[..., CostJob]
 
 
 @pytest.fixture
 def select(compose: Compose) -> Select:
-    """What a job works on under these overrides."""
+    """A job that works on what these overrides say."""
 
-    def make(*overrides: str) -> Selection:
+    def make(*overrides: str) -> CostJob:
         job = make_job(compose("cost", *overrides))
         assert isinstance(job, CostJob)
-        return job.selection
+        return job
 
     return make
 

@@ -30,7 +30,7 @@ class Desk(Platform):
         return np.array([subnet_cost(member, spec).mmacs for spec in specs])
 
 
-DESK = (f"platform._target_={__name__}.Desk", "platform.name=desk")
+DESK = ("trust=true", f"platform._target_={__name__}.Desk", "platform.name=desk")
 DIGITS = ("superspace=digits", "space=digits-012-010", *DESK)
 
 

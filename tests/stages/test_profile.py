@@ -1,6 +1,7 @@
 """Job profile on a bench without clocks: what is sampled, timed, taken up again, and when it works again."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -15,7 +16,7 @@ from spaceevo.runtimes.timing import Timing
 from spaceevo.space.description import superspace
 from spaceevo.space.placement import PlacedBlock, subnet_blocks
 from spaceevo.space.superspace import SpaceMember
-from spaceevo.stages.profile import check_families
+from spaceevo.stages.profile import ProfileRecipe, Sample
 from spaceevo.stages.profile_timings import Collections, ProfileTimings, sample_blocks, sample_networks
 from tests.platforms.conftest import Desk, Fake
 from tests.stages.conftest import Compose, MadeAnew, RunStage
@@ -69,10 +70,10 @@ def smallest_blocks(member: SpaceMember) -> list[PlacedBlock]:
 
 
 def test_too_few_blocks_are_said() -> None:
-    networks = sample_networks(DIGITS, Random(0), 20).values()
-    check_families(sample_blocks(DIGITS, Random(0), 60), networks)
+    recipe = ProfileRecipe(blocks=60, networks=10, unseen=10, passes=1, cpu_seconds=None, repeats=1)
+    assert len(Sample.of(DIGITS, 0, recipe).networks) == 10
     with pytest.raises(ConfigError, match=r"recipe\.profile\.blocks = 2 leaves out .*; set it higher"):
-        check_families(sample_blocks(DIGITS, Random(0), 2), networks)
+        Sample.of(DIGITS, 0, replace(recipe, blocks=2))
 
 
 def test_unseen_networks_are_of_other_spaces() -> None:
@@ -93,10 +94,10 @@ def test_a_killed_profile_goes_on_and_measures_nothing_twice(tmp_path: Path) -> 
     resumed = ProfileTimings(second, file, "same", passes=3)
     resumed.measure(collections, repeats=2)
     assert len(first.timed) + len(second.timed) == 2 * 70 + 3 * 5  # blocks take part in every second pass
-    assert resumed.latency_ms("networks").keys() == networks.keys()
-    assert resumed.cpu_seconds("blocks") > 0
-    assert resumed.dispersion("blocks") == 1.0
-    assert ProfileTimings(second, file, "same", passes=3).latency_ms("blocks") == resumed.latency_ms("blocks")
+    assert resumed.collections["networks"].latency_ms.keys() == networks.keys()
+    assert resumed.collections["blocks"].cpu_seconds > 0
+    assert resumed.collections["blocks"].dispersion == 1.0
+    assert ProfileTimings(second, file, "same", passes=3).collections == resumed.collections
     other = Fake(tmp_path)
     ProfileTimings(other, file, "other settings", passes=3).measure(collections, repeats=2)
     assert len(other.timed) == 2 * 70 + 3 * 5
@@ -115,7 +116,7 @@ def test_no_pass_is_begun_beyond_the_budget(tmp_path: Path, budget_s: float | No
 @pytest.fixture
 def given(tmp_path: Path) -> list[str]:
     """Settings of a small profile of a platform that is watched."""
-    platform = [f"platform._target_={__name__}.Watched", "~platform.runtime", "platform.name=fake"]
+    platform = ["trust=true", f"platform._target_={__name__}.Watched", "~platform.runtime", "platform.name=fake"]
     return ["superspace=digits", *platform, f"platform.table={tmp_path / 'fake.json'}", f"recipe.profile={SMALL}"]
 
 
@@ -165,6 +166,7 @@ def test_timings_are_taken_up_under_the_same_fingerprint_alone(
     assert read_json(output / "timings.json")["collections"].keys() == {"blocks", "networks", "unseen networks"}
 
 
+@pytest.mark.slow
 def test_a_new_profile_makes_what_rests_on_it_anew(
     run_stage: RunStage,
     compose: Compose,

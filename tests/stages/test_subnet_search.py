@@ -28,7 +28,7 @@ from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.front_files import merge_fronts
 from spaceevo.stages.front_search import most_accurate
 from spaceevo.stages.subnet_search import SubnetSearchJob
-from tests.stages.conftest import Compose, RunStage, World
+from tests.stages.conftest import CLASSES, Compose, RunStage, World
 
 DIGITS = superspace("digits")
 MEMBER = DIGITS.member((2, 2, 2), (0, 0, 0))
@@ -63,8 +63,8 @@ def given(world: World) -> list[str]:
         supernet.activate(spec)
         supernet(torch.randn(20, 3, 32, 32))
     path = world.layout.supernet(str(MEMBER), True)
-    save_checkpoint(path, supernet, CheckpointMeta(space=str(MEMBER), quant="deploy"))
-    desk = [f"platform._target_={Desk.__module__}.Desk", "platform.name=desk"]
+    save_checkpoint(path, supernet, CheckpointMeta(space=str(MEMBER), classes=CLASSES, quant="deploy"))
+    desk = ["trust=true", f"platform._target_={Desk.__module__}.Desk", "platform.name=desk"]
     return [*world.settings, "quant=deploy", f"space={MEMBER}", *desk, *RECIPE]
 
 
@@ -100,6 +100,7 @@ def test_each_limit_has_its_subnet(
     assert Path(result.outputs["picture"]).stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_every_shown_subnet_is_extracted(
     run_stage: RunStage, compose: Compose, world: World, given: list[str], limits: list[float]
 ) -> None:
@@ -149,6 +150,7 @@ def test_evaluations_last_as_long_as_what_decides_them(
     assert len(logs()) == 3
 
 
+@pytest.mark.slow
 def test_several_platforms_share_the_evaluations(
     run_stage: RunStage, world: World, given: list[str], limits: list[float]
 ) -> None:

@@ -1,11 +1,13 @@
 """What jobs leave behind: files, where they lie, what they say, and what decides them."""
 
 from spaceevo.artifacts.files import Plain as Plain
+from spaceevo.artifacts.files import append_line as append_line
 from spaceevo.artifacts.files import atomic_path as atomic_path
 from spaceevo.artifacts.files import cache_folder as cache_folder
 from spaceevo.artifacts.files import file_hash as file_hash
 from spaceevo.artifacts.files import fingerprint as fingerprint
 from spaceevo.artifacts.files import read_json as read_json
+from spaceevo.artifacts.files import sweep as sweep
 from spaceevo.artifacts.files import write_bytes as write_bytes
 from spaceevo.artifacts.files import write_csv as write_csv
 from spaceevo.artifacts.files import write_json as write_json
@@ -19,6 +21,9 @@ from spaceevo.artifacts.identity import differences as differences
 from spaceevo.artifacts.identity import identity as identity
 from spaceevo.artifacts.identity import leaves as leaves
 from spaceevo.artifacts.identity import takes_more as takes_more
+from spaceevo.artifacts.locks import sole_worker as sole_worker
+from spaceevo.artifacts.parsing import parse_json as parse_json
+from spaceevo.artifacts.parsing import read_yaml as read_yaml
 from spaceevo.artifacts.records import FRONT_FILE as FRONT_FILE
 from spaceevo.artifacts.records import RESULT_FILE as RESULT_FILE
 from spaceevo.artifacts.records import Front as Front
@@ -26,4 +31,11 @@ from spaceevo.artifacts.records import FrontSubnet as FrontSubnet
 from spaceevo.artifacts.records import Layout as Layout
 from spaceevo.artifacts.records import SpaceChoice as SpaceChoice
 from spaceevo.artifacts.records import StageResult as StageResult
+from spaceevo.artifacts.records import checksums as checksums
 from spaceevo.artifacts.records import parse_record as parse_record
+from spaceevo.artifacts.records import require_undamaged as require_undamaged
+from spaceevo.artifacts.seals import is_as_sealed as is_as_sealed
+from spaceevo.artifacts.seals import is_whole as is_whole
+from spaceevo.artifacts.seals import read_sealed_json as read_sealed_json
+from spaceevo.artifacts.seals import seal as seal
+from spaceevo.artifacts.seals import write_sealed_json as write_sealed_json

@@ -35,14 +35,10 @@ class Makes:
 
 
 class Component(Generic[T]):
-    """Describes an object that is made when it is needed: `_target_` names its class, the rest are its arguments.
-
-    Args:
-        node: the description, as Hydra's `instantiate` takes it.
-    """
+    """Describes an object that is made when it is needed: `_target_` names its class, the rest are its arguments."""
 
     def __init__(self, node: Mapping[str, Plain]) -> None:
-        self.node = node
+        self.node = node  # as Hydra's `instantiate` takes it
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Component) and self.node == other.node

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from spaceevo.artifacts.files import Plain, fingerprint, read_json, write_json
+from spaceevo.artifacts.files import Plain, file_hash, fingerprint
+from spaceevo.artifacts.seals import read_sealed_json, write_sealed_json
 from spaceevo.errors import CheckpointError
 
 RESULT_FILE = "result.json"
@@ -20,18 +21,27 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Layout:
-    """Names the files and folders below one checkpoint folder (published layout)."""
+    """Names the files and folders below one checkpoint folder (published layout).
+
+    Weights lie in `checkpoint.pth` (fp32), `lsq.pth` (INT8 under `published`, which released files are) and
+    `lsq_deploy.pth` (INT8 under `deploy`), so that networks of one scheme do not replace those of another.
+    """
 
     root: Path
+    quant: str = "deploy"  # scheme of the INT8 networks; `off` where a job works on fp32 ones alone
+
+    def file(self, int8: bool) -> str:
+        """Return the name of a weights file."""
+        return self.released_file(int8) if self.quant == "published" or not int8 else "lsq_deploy.pth"
 
     @staticmethod
-    def file(int8: bool) -> str:
-        """Return the name of a weights file: `checkpoint.pth` holds fp32 weights, `lsq.pth` INT8 ones."""
+    def released_file(int8: bool) -> str:
+        """Return the name of a weights file as it was published."""
         return "lsq.pth" if int8 else "checkpoint.pth"
 
     def teacher(self, name: str, int8: bool) -> Path:
-        """Return the file of a teacher's weights."""
-        return self.root / "block_kd" / "teacher_checkpoint" / name / self.file(int8)
+        """Return the file of a teacher's weights; INT8 ones are the same for every scheme of the students."""
+        return self.root / "block_kd" / "teacher_checkpoint" / name / self.released_file(int8)
 
     def block(self, superspace: str, stage: str, block_index: int, int8: bool) -> Path:
         """Return the file of the weights of one candidate block of one stage."""
@@ -52,11 +62,12 @@ class Layout:
 
     def released_supernet(self, name: str, int8: bool) -> Path:
         """Return the file of a published supernet's weights, as they were released."""
-        return self.root / "supernet_training" / name / self.file(int8)
+        return self.root / "supernet_training" / name / self.released_file(int8)
 
     def subnet_search(self, member: str) -> Path:
-        """Return the folder of the last subnet search in a space."""
-        return self.root / "search_subnet" / member
+        """Return the folder of the last subnet search in a space, of fp32 subnets or of those of a scheme."""
+        suffix = {"off": "-fp32", "published": "-published"}.get(self.quant, "")
+        return self.root / "search_subnet" / f"{member}{suffix}"
 
 
 def parse_record(cls: type[R], content: Plain, source: Path) -> R:
@@ -86,12 +97,18 @@ class Record:
 
     def write(self, path: Path) -> None:
         """Write the record, atomically."""
-        write_json(path, asdict(self))
+        write_sealed_json(path, asdict(self))
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read the record; a broken file is a `CheckpointError`."""
-        return parse_record(cls, read_json(path), path)
+    def read(cls, path: Path, command: str = "") -> Self:
+        """Read the record; a broken file is a `CheckpointError`, which names the `command` that makes it."""
+        try:
+            return parse_record(cls, read_sealed_json(path), path)
+        except CheckpointError as error:
+            if not command:
+                raise
+            told = str(error).removesuffix("; make it again")
+            raise CheckpointError(f"{told}; make it again with: {command}") from error
 
 
 @dataclass(frozen=True)
@@ -150,6 +167,8 @@ class StageResult:
     # state of everything read besides settings: hashes of files, of images, of latency tables
     inputs: Mapping[str, Any] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)  # paths of the files made, by name
+    # path → hash of every file of `outputs`, in its folders too; not of those that later jobs add to
+    checksums: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)  # of the packages that decide a result
     device: str = "cpu"  # where networks ran
     made: str = ""  # when, ISO 8601
@@ -158,11 +177,17 @@ class StageResult:
     next_command: str = ""  # what the user would run next
     schema: int = SCHEMA  # version of this record
 
+    def changed_files(self) -> Iterator[str]:
+        """Yield the files that are no longer as they were made; those that are gone are not among them."""
+        for path, known in self.checksums.items():
+            if Path(path).is_file() and file_hash(Path(path)) != known:
+                yield path
+
     def save(self, folder: Path) -> None:
         """Write `result.json` into `folder`, figures at the top level."""
         record = asdict(self)
         figures = record.pop("figures")
-        write_json(folder / RESULT_FILE, {**record, "figures": sorted(figures), **figures})
+        write_sealed_json(folder / RESULT_FILE, {**record, "figures": sorted(figures), **figures})
 
     @classmethod
     def load(cls, folder: Path) -> StageResult | None:
@@ -170,9 +195,27 @@ class StageResult:
         path = folder / RESULT_FILE
         if not path.exists():
             return None
-        content = read_json(path)
+        content = read_sealed_json(path)
         names = content.pop("figures", None) if isinstance(content, dict) else None
-        if not isinstance(names, list) or not all(name in content for name in names):
+        if not isinstance(names, list) or not all(isinstance(name, str) and name in content for name in names):
             raise CheckpointError(f"{path} does not list its figures; delete it and run its stage again")
         figures = {name: content.pop(name) for name in names}
         return parse_record(cls, {**content, "figures": figures}, path)
+
+
+def checksums(paths: Iterable[Path]) -> dict[str, str]:
+    """Hash files and what is in folders, hidden files left out; return the hashes by path."""
+    files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("[!.]*")))]
+    return {str(file): file_hash(file) for file in files if file.is_file()}
+
+
+def require_undamaged(path: Path, command: str) -> None:
+    """Check a file against the record of the job that made it, which lies beside it; without one it passes.
+
+    Raises:
+        CheckpointError: it is not as it was made; names the command that makes it.
+    """
+    made = StageResult.load(path.parent) if path.is_file() else None
+    known = {Path(recorded).name: checksum for recorded, checksum in made.checksums.items()} if made is not None else {}
+    if path.name in known and known[path.name] != file_hash(path):
+        raise CheckpointError(f"{path} is damaged: it is not as it was made; make it again with: {command}")

@@ -1,11 +1,16 @@
-"""Sums and averages over the processes of a distributed run; a process alone keeps what it has."""
+"""Who this process is among those of one run, and sums and averages over all of them; one alone keeps what it has."""
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from spaceevo.collectives.launcher import launched
+from spaceevo.errors import ConfigError
 
 Item = TypeVar("Item")
 BUCKET_ELEMENTS = 2**23  # Gradients that travel in one message
@@ -16,6 +21,38 @@ def world() -> tuple[int, int]:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
+
+
+def own_device() -> torch.device:
+    """Choose this process's GPU, by its number on this machine; the CPU where there is no GPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    started = launched("LOCAL_WORLD_SIZE", 1)
+    gpus = torch.cuda.device_count()
+    if started > gpus:
+        raise ConfigError(
+            f"torchrun started {started} processes on a machine with {gpus} GPUs; allowed: one a GPU; "
+            f"set --nproc-per-node {gpus}, or CUDA_VISIBLE_DEVICES= for processes without a GPU"
+        )
+    return torch.device("cuda", launched("LOCAL_RANK", 0))
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[tuple[int, int]]:
+    """Join the processes that torchrun started, NCCL on GPUs, else gloo; without torchrun there is one.
+
+    Gives this process's rank and the number of processes.
+    """
+    if "WORLD_SIZE" not in os.environ:
+        yield 0, 1
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield world()
+    finally:
+        dist.destroy_process_group()
 
 
 def share(items: Sequence[Item]) -> Sequence[Item]:

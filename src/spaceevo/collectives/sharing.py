@@ -1,21 +1,30 @@
 """Processes that work for one: the first leads, the others serve it; torchrun starts them, on one machine or on many.
 
-They meet in torchrun's key-value store, not in a process group: each evaluates subnets of its own, so nothing may be
-averaged between them. Only text crosses the store; what it says is up to those who share their work.
+They exchange texts over a process group of their own, which is not torch's default one: each evaluates subnets of its
+own, so nothing may be averaged between them. torchrun's key-value store, which anyone who reaches its port can write
+to, is used by torch to find the processes and carries nothing of ours; and texts are plain, never pickles.
 """
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
+from itertools import count
+from queue import Empty, SimpleQueue
+from typing import Any
 
+import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from spaceevo.collectives.launcher import launched
 
 Work = Callable[[str], str]  # Turns the text of an item into the text of its result
 PATIENCE = timedelta(days=7)
+_groups = count()  # Names the groups of this process; all processes make theirs in the same order
 
 
 class Ranks:
@@ -24,10 +33,11 @@ class Ranks:
     def __init__(self) -> None:
         self.size = launched("WORLD_SIZE", 1)
         self.rank = launched("RANK", 0)
-        self.batches = 0
         if self.size > 1:
-            self.store, _, _ = next(rendezvous("env://", self.rank, self.size))
-            self.store.set_timeout(PATIENCE)
+            store, _, _ = next(rendezvous("env://", self.rank, self.size))
+            store = PrefixStore(f"spaceevo {next(_groups)}", store)
+            # torch's stubs do not know what it sends and receives
+            self.group: Any = dist.ProcessGroupGloo(store, self.rank, self.size, PATIENCE)
 
     @contextmanager
     def leading(self, work: Work) -> Iterator[None]:
@@ -37,59 +47,82 @@ class Ranks:
             SystemExit: with code 0, in the processes that serve.
         """
         if self.rank > 0:
-            while (items := self._await_batch()) is not None:
-                for _ in self._take(work, items):
-                    pass
-            self.store.set(f"left {self.rank}", "")
+            while (item := self.receive(0)) is not None:
+                self.send(0, work(item))
             raise SystemExit(0)
         try:
             yield
         finally:
-            if self.size > 1:
-                self._announce(None)
-                self.store.wait([f"left {rank}" for rank in range(1, self.size)], PATIENCE)
+            for rank in range(1, self.size):
+                self.send(rank, None)
 
     def map(self, work: Work, items: Sequence[str]) -> Iterator[str]:
         """Give the result of `work` on each item, in order, as soon as it is there; whoever is free takes the next."""
         if self.size == 1:
             yield from map(work, items)
             return
-        self._announce(items)
-        given = 0
-        for _ in self._take(work, items):
-            while given < len(items) and self.store.check([self._key(given)]):
-                yield self._result(given)
-                given += 1
-        yield from map(self._result, range(given, len(items)))
+        left: SimpleQueue[int] = SimpleQueue()
+        results = [Future[str]() for _ in items]
+        for number in range(len(items)):
+            left.put(number)
 
-    def _take(self, work: Work, items: Sequence[str]) -> Iterator[int]:
-        """Work on items that nobody else has taken."""
-        while (number := self.store.add(f"taken {self.batches}", 1) - 1) < len(items):
-            self.store.set(self._key(number), work(items[number]))
-            yield number
+        def take(do: Work) -> None:
+            for number in _drained(left):
+                try:
+                    results[number].set_result(do(items[number]))
+                except BaseException as error:
+                    results[number].set_exception(error)
 
-    def _announce(self, items: Sequence[str] | None) -> None:
-        self.batches += 1
-        self.store.set(f"batch {self.batches}", json.dumps(items))
+        with ThreadPoolExecutor(self.size - 1) as others:
+            for rank in range(1, self.size):
+                others.submit(take, partial(self._have_done, rank))
+            given = 0
+            try:
+                for number in _drained(left):
+                    results[number].set_result(work(items[number]))
+                    while given < len(items) and results[given].done():
+                        yield results[given].result()
+                        given += 1
+                yield from (result.result() for result in results[given:])
+            finally:
+                list(_drained(left))  # nothing more is begun after a fault
 
-    def _await_batch(self) -> list[str] | None:
-        self.batches += 1
-        items: list[str] | None = json.loads(self.store.get(f"batch {self.batches}"))
-        return items
+    def _have_done(self, rank: int, item: str) -> str:
+        self.send(rank, item)
+        return str(self.receive(rank))
 
-    def _key(self, number: int) -> str:
-        return f"result {self.batches} {number}"
+    def send(self, rank: int, text: str | None) -> None:
+        """Send a text, or that there are no more, to a process."""
+        data = torch.frombuffer(bytearray(json.dumps(text).encode()), dtype=torch.uint8)
+        self.group.send([torch.tensor([len(data)])], rank, 0).wait()
+        self.group.send([data], rank, 1).wait()
 
-    def _result(self, number: int) -> str:
-        result: bytes = self.store.get(self._key(number))
-        return result.decode()
+    def receive(self, rank: int) -> str | None:
+        """Wait for what a process sends."""
+        size = torch.zeros(1, dtype=torch.int64)
+        self.group.recv([size], rank, 0).wait()
+        data = torch.empty(int(size), dtype=torch.uint8)
+        self.group.recv([data], rank, 1).wait()
+        text: str | None = json.loads(bytes(data.tolist()))
+        return text
 
 
-def first_decides(question: str, own_answer: bool) -> bool:
-    """Return the first process's answer to a question (asked once), in all processes; a process alone keeps its own."""
+def _drained(queue: SimpleQueue[int]) -> Iterator[int]:
+    """Take from a queue, which others take from too, until it is empty."""
+    while True:
+        try:
+            yield queue.get_nowait()
+        except Empty:
+            return
+
+
+def first_decides(own_answer: bool) -> bool:
+    """Return the first process's answer to a question, in all processes; a process alone keeps its own."""
     ranks = Ranks() if dist.is_torchelastic_launched() else None
     if ranks is None or ranks.size == 1:
         return own_answer
-    if ranks.rank == 0:
-        ranks.store.set(question, str(own_answer))
-    return bool(ranks.store.get(question) == str(True).encode())
+    if ranks.rank > 0:
+        return ranks.receive(0) == str(True)
+    for rank in range(1, ranks.size):
+        ranks.send(rank, str(own_answer))
+    return own_answer

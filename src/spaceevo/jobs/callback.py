@@ -9,7 +9,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from spaceevo.collectives.launcher import is_first
-from spaceevo.errors import SpaceEvoError
+from spaceevo.errors import SpaceEvoError, fault_line
+from spaceevo.jobs.trust import require_allowed
 
 
 class JobCallback(Callback):
@@ -17,6 +18,13 @@ class JobCallback(Callback):
 
     def __init__(self) -> None:
         self._sweep_started_s = 0.0
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Check what may be made, and where files may lie, before Hydra makes the first folder."""
+        try:
+            require_allowed(config)
+        except SpaceEvoError as error:
+            raise SystemExit(f"error: {error}") from None
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Run the job; Hydra would turn an exception here into a warning, so its own job is failed by hand."""
@@ -34,6 +42,7 @@ class JobCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Remember when the sweep began: jobs of earlier ones lie in the same folder."""
+        self.on_run_start(config)
         self._sweep_started_s = time.time()
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -49,5 +58,5 @@ class JobCallback(Callback):
             job.merge_sweep(folder, job_folders(folder, self._sweep_started_s))
             if job.sweep_figures:
                 compare_jobs(config, job.name, self._sweep_started_s, job.sweep_figures)
-        except SpaceEvoError as error:
-            raise SystemExit(f"error: {error}") from None
+        except (SpaceEvoError, OSError, MemoryError) as error:
+            raise SystemExit(f"error: {fault_line(error)}") from None

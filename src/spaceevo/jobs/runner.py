@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
 from inspect import isclass
@@ -16,12 +17,13 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from spaceevo.artifacts import RESULT_FILE, Component, Layout, Plain, StageResult
+from spaceevo.artifacts import RESULT_FILE, Component, Layout, Plain, StageResult, checksums, sole_worker, sweep
 from spaceevo.collectives.launcher import is_first
-from spaceevo.errors import CheckpointError, ConfigError, SpaceEvoError
+from spaceevo.errors import CheckpointError, ConfigError, SpaceEvoError, Stopped
 from spaceevo.jobs.experiments import chosen_experiment
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import is_tracked, track
+from spaceevo.jobs.trust import require_allowed, require_own
 from spaceevo.space.description import conf_folder
 from spaceevo.stages.job import Commands, Job, Outcome, Workspace, override_key
 from spaceevo.terminal import console, figure_table
@@ -36,10 +38,21 @@ UNREPEATED = ("stage", "force", "paths.output", "hydra.run.dir", "hydra.sweep.di
 def run(config: DictConfig) -> StageResult:
     """Run the job that a composed config describes, or skip it where nothing that decides its result changed.
 
+    Of several processes that would work in one folder, the second waits for the first.
+
     Raises:
         SpaceEvoError: a setting, an input or the work itself is at fault; nothing half-made is left as whole.
     """
     job = make_job(config)
+    with sole_worker(job.workspace.output / ".lock", console.print) if is_first() else nullcontext():
+        try:
+            return _run(config, job)
+        except Stopped as stopped:
+            stopped.kept.append(f"what {job.name} had finished, in {shown(job.workspace.output)}")
+            raise
+
+
+def _run(config: DictConfig, job: Job[Any]) -> StageResult:
     output = job.workspace.output
     previous = _previous(job, output)
     states = job.states({} if previous is None else previous.inputs)
@@ -54,19 +67,22 @@ def run(config: DictConfig) -> StageResult:
     outcome = job.work()
     result = _result(job, outcome, states, time.monotonic() - started)
     if is_first():
-        keep(config, result, output)
+        sweep(output, depth=2)
+        for folder in {path if path.is_dir() else path.parent for path in outcome.outputs.values()}:
+            sweep(folder)
+        keep(config, result, output, job.workspace.run_name, keeps_run=job.keeps_run)
         _say_next(result.next_command)
     return result
 
 
-def keep(config: DictConfig, result: StageResult, folder: Path) -> None:
-    """Save a result in a folder, print its summary and where its files lie, and track it."""
+def keep(config: DictConfig, result: StageResult, folder: Path, run_name: str, *, keeps_run: bool = False) -> None:
+    """Save a result in a folder, print its summary and where its files lie, and track it; the last two as `track`'s."""
     result.save(folder)
     _print_summary(result)
     for name, path in {**result.outputs, "result": str(folder / RESULT_FILE)}.items():
         console.print(f"  {name}: {shown(Path(path))}")
     if is_tracked(config):
-        track(config, list(hydra_node(config).overrides.task), result, folder)
+        track(config, list(hydra_node(config).overrides.task), result, folder, run_name, keeps_run=keeps_run)
 
 
 def _print_summary(result: StageResult) -> None:
@@ -94,7 +110,7 @@ def _is_skipped(job: Job[Any], previous: StageResult | None, states: Mapping[str
         return skipped
     from spaceevo.collectives.sharing import first_decides  # jobs that build no network start without torch
 
-    return first_decides(f"skip {job.name}", skipped)
+    return first_decides(skipped)
 
 
 def make_job(config: DictConfig) -> Job[Any]:
@@ -109,6 +125,7 @@ def make_job(config: DictConfig) -> Job[Any]:
 
 def job_type(config: DictConfig) -> JobType:
     """Return the class of the job that a composed config describes."""
+    require_allowed(config)
     try:
         found = resolve_name(str(config.stage.job))
     except (ImportError, AttributeError, ValueError):
@@ -128,6 +145,8 @@ def hydra_node(config: DictConfig) -> DictConfig:
 
 def _workspace(config: DictConfig) -> Workspace:
     def make(component: Component[Any]) -> Any:
+        if not config.trust:
+            require_own(component.node)
         try:
             return instantiate(dict(component.node))
         except InstantiationException as error:
@@ -138,7 +157,7 @@ def _workspace(config: DictConfig) -> Workspace:
     if not isinstance(config.force, bool):
         raise ConfigError(f"force = {config.force}; allowed: true, false")
     return Workspace(
-        layout=Layout(_folder(config, "checkpoints")),
+        layout=Layout(_folder(config, "checkpoints"), str(config.quant.name)),
         output=_folder(config, "output"),
         lut=_folder(config, "lut"),
         exported=_folder(config, "exported"),
@@ -204,6 +223,7 @@ def _result(job: Job[Any], outcome: Outcome, states: Mapping[str, Plain], second
         settings=job.identity,
         inputs={**states, **grown},
         outputs={name: str(path) for name, path in outcome.outputs.items()},
+        checksums=checksums(path for name, path in outcome.outputs.items() if name not in outcome.growing),
         versions=package_versions(),
         device=outcome.device,
         made=datetime.now(UTC).astimezone().isoformat(timespec="seconds"),

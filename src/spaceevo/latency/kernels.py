@@ -6,6 +6,7 @@ MParams]`, se, hswish, swish and pooling `[hw, c]`, resnet-se `[hw, c, squeeze]`
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -107,12 +108,12 @@ def _work(name: str, features: Array) -> Array:
     return np.column_stack(columns)
 
 
+@dataclass(frozen=True)
 class KernelCosts:
     """Predicts one kernel as nn-Meter asks for it, by costs in ms per kind of work in the order of this module."""
 
-    def __init__(self, name: str, costs: Sequence[float]) -> None:
-        self.name = name
-        self.costs = list(costs)
+    name: str
+    costs: Sequence[float]
 
     def predict(self, features: Sequence[Sequence[float]]) -> Array:
         """Predict the latency in ms of kernels with these features `(N, features)`."""
@@ -131,8 +132,3 @@ def fit_kernels(blocks: Sequence[PlacedBlock], latency_ms: Sequence[float]) -> d
     for (name, _), cost in fit_costs(works, latency_ms).items():
         by_kernel[name].append(cost)
     return {name: KernelCosts(name, found) for name, found in by_kernel.items()}
-
-
-def kernels_ms(predictors: Mapping[str, KernelCosts], spec: BlockSpec, hw: int) -> float:
-    """Predict the latency in ms of a block as the sum of its kernels."""
-    return float(sum(predictors[name].predict([features])[0] for name, features in kernels_of(spec, hw)))

@@ -6,6 +6,7 @@ determine, and a prior, smooth in the blocks' sizes, decides the rest: a rooflin
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -39,20 +40,13 @@ class StageRows:
     def of(cls, rows: Iterable[tuple[Sequence[PlacedBlock], float]]) -> StageRows:
         """Index the blocks of rows of (blocks, ms)."""
         blocks: dict[str, PlacedBlock] = {}
-        index: dict[str, int] = {}
-        columns: list[int] = []
-        starts = [0]
+        counts: list[Counter[str]] = []
         latency_ms: list[float] = []
         for placed, row_ms in rows:
-            for block in placed:
-                key = block_key(*block)
-                blocks.setdefault(key, block)
-                columns.append(index.setdefault(key, len(index)))
-            starts.append(len(columns))
+            blocks |= {block_key(*block): block for block in placed}
+            counts.append(Counter(block_key(*block) for block in placed))
             latency_ms.append(row_ms)
-        matrix = sparse.csr_matrix((np.ones(len(columns)), columns, starts), shape=(len(latency_ms), len(blocks)))
-        matrix.sum_duplicates()
-        return cls(tuple(blocks.values()), matrix, np.array(latency_ms))
+        return cls(tuple(blocks.values()), DictVectorizer(sort=False).fit_transform(counts), np.array(latency_ms))
 
     @property
     def keys(self) -> list[str]:
@@ -97,8 +91,7 @@ def _roofline_prior(rows: StageRows) -> Array:
 
 def _boosted_prior(rows: StageRows, roofline: Array, solution: Array, is_known: NDArray[np.bool_]) -> Array:
     """Multiply the roofline by what trees learn of the solution's deviation; well determined blocks weigh more."""
-    families = sorted({family_of(spec) for spec, _ in rows.blocks})
-    index = {family: number for number, family in enumerate(families)}
+    index = {family: number for number, family in enumerate(sorted({family_of(spec) for spec, _ in rows.blocks}))}
     sizes = [(index[family_of(s)], hw, s.cin, s.cout, s.kernel, s.expand or 0, s.stride) for s, hw in rows.blocks]
     features = np.column_stack([np.array(sizes, np.float64), np.log(roofline)])
     trees = HistGradientBoostingRegressor(

@@ -1,5 +1,6 @@
 """Block-wise knowledge distillation: every candidate block type of every stage learns the teacher's stage."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spaceevo.collectives.averaging import average_, world
+from spaceevo.errors import CheckpointError
 from spaceevo.lit.module import MultiPassModule, Recipe, decay_groups
 from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.evaluate import Batch, equal_batches
@@ -81,7 +83,8 @@ class BlockKdModule(MultiPassModule):
         """Group the parameters of each student, with its own rate."""
         groups = []
         for student in self.students.values():
-            rate = {} if student.rate is None else {"lr": student.rate}
+            own = {"lr": student.rate, "rate_name": f"{student.taps[1]}_lr"}
+            rate = {} if student.rate is None else own
             groups += decay_groups(student.network, self.recipe.decay_all, **rate)
         return groups
 
@@ -127,6 +130,7 @@ class BlockKdModule(MultiPassModule):
         """Compute the NSR of every student's largest and smallest sub-stage, batch norm recalibrated first.
 
         Images count alike, however they come in batches. In a distributed run each process takes its share of them.
+        An NSR that is nan or infinite is a `CheckpointError`.
         """
         found: dict[str, dict[str, float]] = {name: {} for name in self.students}
         channels_last(self._teacher[0]).to(self.device)
@@ -148,6 +152,11 @@ class BlockKdModule(MultiPassModule):
             mean = total / max(1, count)
             average_([mean], weight=count)
             for name, value in zip(self.students, mean.tolist(), strict=True):
+                if not math.isfinite(value):
+                    raise CheckpointError(
+                        f"block {name}: the NSR of its {kind} sub-stage is {value:g} on the held-out images; it is not "
+                        "saved: train it with a lower recipe.block_kd.<precision>.optimizer.lr or lr_by_stage"
+                    )
                 found[name][f"{kind}_nsr"] = value
         return found
 

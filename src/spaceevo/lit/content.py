@@ -1,7 +1,6 @@
 """Hashes of image files: equal images give equal hashes, wherever they lie and whenever they were copied.
 
-Every byte is read once; an index remembers each file's hash by its place on the disk, size and times (the time of the
-last change of its inode included, which no program can set), so that later runs ask the file system only.
+Every byte is read once; an index remembers each file's hash by its state, so that later runs ask the file system only.
 """
 
 import hashlib
@@ -10,26 +9,37 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from itertools import islice
 from pathlib import Path
 
 from spaceevo.artifacts import cache_folder
+from spaceevo.lit.broken import NAMED, cannot_be_read
 from spaceevo.terminal import progress
 
 TOLD_FROM = 2000  # Files to read from which on a progress bar is shown
 
 
 def file_digests(paths: Iterable[str | Path]) -> dict[str, str]:
-    """Return the SHA-256 of each file's content, by its path; an `OSError` names a file that cannot be read."""
-    states = {str(path): _state(Path(path)) for path in dict.fromkeys(map(str, paths))}
-    known = _known(states.values())
-    unread = {path: state for path, state in states.items() if state not in known}
-    read = _read(list(unread))
+    """Return the SHA-256 of each file's content, by its path; a `BrokenImageError` names those that cannot be read."""
+    names = list(dict.fromkeys(map(str, paths)))
+    try:
+        states = {path: file_state(path) for path in names}
+        known = _known(states.values())
+        unread = {path: state for path, state in states.items() if state not in known}
+        read = _read(list(unread))
+    except OSError as error:
+        broken = islice((path for path in names if not _opens(path)), NAMED)
+        raise cannot_be_read(list(broken) or [error.filename], error.strerror or str(error)) from error
     _remember({unread[path]: digest for path, digest in read.items()})
     return {path: read.get(path) or known[state] for path, state in states.items()}
 
 
-def _state(path: Path) -> str:
-    found = path.stat()
+def file_state(path: str | Path) -> str:
+    """Return what changes with a file's content: its place on the disk, size and times.
+
+    The time of the last change of its inode is among them, which no program can set.
+    """
+    found = Path(path).stat()
     return f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
 
 
@@ -39,6 +49,14 @@ def _read(paths: list[str]) -> dict[str, str]:
         if len(paths) >= TOLD_FROM:
             digests = iter(bar.track(digests, total=len(paths), description="reading the images once"))
         return dict(zip(paths, digests, strict=True))
+
+
+def _opens(path: str) -> bool:
+    try:
+        Path(path).open("rb").close()
+    except OSError:
+        return False
+    return True
 
 
 def _digest(path: str) -> str:

@@ -1,32 +1,44 @@
 """One data module for every stage: an image folder, a held-out part, and batches that only seed and epoch decide."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 from annotated_types import Le
+from pydantic.dataclasses import dataclass
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
 
 from spaceevo.artifacts import Neutral, fingerprint
 from spaceevo.artifacts.values import Amount, Count, Index, InnerShare, Seed
+from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import DataError
 from spaceevo.lit.content import file_digests
 from spaceevo.lit.decoded import DecodedCache
+from spaceevo.lit.listing import Sample, Source
 from spaceevo.lit.splits import Splits, read_splits
 from spaceevo.lit.tars import TarImage
-from spaceevo.lit.transforms import Images, ImageTransform, Sample, Transform
+from spaceevo.lit.transforms import Images, ImageTransform, Load, Transform, load_image
+from spaceevo.terminal import console
 
 Batch = tuple[Tensor, Tensor]
 LOADING = Neutral("says how images are loaded, not which")
 Workers = Annotated[Index, Le(512)]  # Each is a process
 
 
+@cache
+def _say_once(line: str) -> None:
+    """Print a line, unless it was printed before: the jobs of a pipeline mostly read the same images."""
+    console.print(line)
+
+
+@dataclass(eq=False)
 class EpochSampler(Sampler[tuple[int, int]]):
     """Yields pairs `(index, draw)` of one epoch, for `Images`: every image once, in an order of `(seed, epoch)`.
 
@@ -34,12 +46,12 @@ class EpochSampler(Sampler[tuple[int, int]]):
     again is the same epoch. Ranks share the images out evenly; the first ones are repeated where they do not divide.
     """
 
-    def __init__(self, length: int, *, seed: int, epoch: int = 0, rank: int = 0, world_size: int = 1) -> None:
-        self.length = length
-        self.seed = seed
-        self.epoch = epoch
-        self.rank = rank
-        self.world_size = world_size
+    length: int
+    _: KW_ONLY
+    seed: int
+    epoch: int = 0
+    rank: int = 0
+    world_size: int = 1
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration yields."""
@@ -57,6 +69,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return iter(list(zip(order[mine].tolist(), draws[mine].tolist(), strict=True)))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ImageFolderDataModule(LightningDataModule):
     """Loads images of a folder `root/train/<class>/*` and `root/val/<class>/*`, or of two tars, classes sorted by name.
 
@@ -64,68 +77,48 @@ class ImageFolderDataModule(LightningDataModule):
     `val` is the test split; without it the held-out images serve as test too. A folder that holds the classes directly
     counts as `train`. Images come at one size, the largest; elastic networks resize on their device. Only the training
     split is shared out between processes: every process evaluates all images, so use `use_distributed_sampler=False`.
-
-    Args:
-        root: folder of the images.
-        transform: settings of the transforms, or a mapping of them.
-        batch_size: images a training batch, in each process.
-        eval_batch_size: images a batch of the held-out and test splits.
-        num_workers: loader processes; 0 loads in this one.
-        prefetch_factor: batches that each of them loads ahead.
-        holdout: held-out images: a count, or a share between 0 and 1 (at least one image).
-        split_seed: decides which images are held out.
-        seed: decides training order and augmentation.
-        calibration_batches: number of batches that `calibration_images` gives.
-        calibration_batch_size: images in each of them, that is, in one forward pass of a calibration.
-        cache_mib: largest split that `held_out` and `test` keep in memory, transformed, in MiB.
-        decoded_cache: folder that keeps images decoded (`DecodedCache`); None decodes them anew each time.
-        decoded_cache_gib: most GiB that it takes.
-        prepare: called with `root` before it is read; writes the images if they are absent.
     """
+
+    root: Annotated[Path, Neutral("the images count by their content, wherever they lie")]
+    transform: ImageTransform
+    batch_size: Count = 64  # images a training batch, in each process
+    # images a batch of the held-out and test splits
+    eval_batch_size: Annotated[Count, Neutral("networks in eval mode treat each image by itself")] = 256
+    num_workers: Annotated[Workers, LOADING] = 0  # loader processes; 0 loads in this one
+    prefetch_factor: Annotated[Count, LOADING] = 2  # batches that each of them loads ahead
+    holdout: Count | InnerShare = 0.04  # held-out images: a count, or a share between 0 and 1 (at least one image)
+    split_seed: Seed = 2147483647  # decides which images are held out
+    train_images: Count | None = None  # most that are trained on
+    test_images: Count | None = None  # most that are held out, and most that are tested on
+    seed: Seed = 0  # decides training order and augmentation
+    calibration_batches: Count = 20  # how many `calibration_images` gives
+    calibration_batch_size: Count = 64  # images in each; only the product of both decides statistics (`even_groups`)
+    cache_mib: Annotated[Index, LOADING] = 2048  # largest split that is kept in memory, transformed
+    decoded_cache: Annotated[Path | None, LOADING] = None  # folder of decoded images; None decodes them each time
+    decoded_cache_gib: Annotated[Amount, LOADING] = 200.0  # most that it takes
+    prepare: Callable[[Path], object] | None = None  # writes images to `root` if they are absent, before it is read
 
     epoch = 0  # Epoch of the next training loader, where no trainer is attached to tell it
 
-    def __init__(
-        self,
-        *,
-        root: Annotated[str | Path, Neutral("the images count by their content, wherever they lie")],
-        transform: ImageTransform | Mapping[str, Any],
-        batch_size: Count = 64,
-        eval_batch_size: Annotated[Count, Neutral("networks in eval mode treat each image by itself")] = 256,
-        num_workers: Annotated[Workers, LOADING] = 0,
-        prefetch_factor: Annotated[Count, LOADING] = 2,
-        holdout: Count | InnerShare = 0.04,
-        split_seed: Seed = 2147483647,
-        seed: Seed = 0,
-        calibration_batches: Count = 20,
-        calibration_batch_size: Count = 64,
-        cache_mib: Annotated[Index, LOADING] = 2048,
-        decoded_cache: Annotated[str | Path | None, LOADING] = None,
-        decoded_cache_gib: Annotated[Amount, LOADING] = 200.0,
-        prepare: Callable[[Path], object] | None = None,
-    ) -> None:
+    def __post_init__(self) -> None:
         super().__init__()
-        self.root = Path(root).expanduser()
-        self.transform = transform if isinstance(transform, ImageTransform) else ImageTransform(**transform)
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.num_workers = num_workers
-        self.prefetch_factor = prefetch_factor
-        self.holdout = holdout
-        self.split_seed = split_seed
-        self.seed = seed
-        self.calibration_batches = calibration_batches
-        self.calibration_batch_size = calibration_batch_size
-        self.cache_mib = cache_mib
-        self.decoded = None if decoded_cache is None else DecodedCache(decoded_cache, decoded_cache_gib)
-        self._prepare = prepare
+        self.root = self.root.expanduser()
+        folder, limit = self.decoded_cache, self.decoded_cache_gib
+        self.decoded = None if folder is None else DecodedCache(folder, limit, self.transform)
+        self.outputs: tuple[int, ...] = ()  # by label, what `label_as` gives for it; empty where labels are as they are
         self._kept: dict[str, Sequence[Batch]] = {}
         self._training: dict[tuple[int, int], DataLoader[Any]] = {}
 
     @cached_property
     def splits(self) -> Splits:
-        """The files of each split, read on first use; see `read_splits` for faults."""
+        """The files of each split, read on first use and then told in one line; see `read_splits` for faults."""
         self.prepare_data()
+        splits = self._read_splits().at_most(self.train_images, self.test_images)
+        if is_first():
+            _say_once(str(splits))
+        return splits
+
+    def _read_splits(self) -> Splits:
         return read_splits(self.root, self.holdout, self.split_seed)
 
     @property
@@ -138,6 +131,12 @@ class ImageFolderDataModule(LightningDataModule):
         """Number of classes."""
         return len(self.classes)
 
+    def label_as(self, outputs: Sequence[int]) -> None:
+        """Label images from now on as a network's outputs: `outputs[label]` for the label of their class here."""
+        self.outputs = tuple(outputs)
+        self._kept.clear()
+        self._training.clear()
+
     @cached_property
     def content_hash(self) -> str:
         """A hash of the images with their splits, labels and class names; it does not depend on where they lie.
@@ -146,11 +145,7 @@ class ImageFolderDataModule(LightningDataModule):
             DataError: the images are not there, or cannot be read.
         """
         files = self.content_files()
-        try:
-            digests = file_digests(files.values())
-        except OSError as error:
-            reason = f"image {error.filename} cannot be read ({error.strerror})"
-            raise DataError(f"{reason}; replace or remove it") from error
+        digests = file_digests(files.values())
         told = {name: digests[str(path)] for name, path in files.items()}
         named = {
             part: [(self.content_name(image), label) for image, label in getattr(self.splits, part)]
@@ -164,18 +159,18 @@ class ImageFolderDataModule(LightningDataModule):
         files = dict.fromkeys(Path(image.tar if isinstance(image, TarImage) else image) for image in images)
         return {os.path.relpath(file, self.root): file for file in files}
 
-    def content_name(self, image: str | TarImage) -> str:
+    def content_name(self, image: Source) -> str:
         """Return an image's name within its dataset."""
         return image.name if isinstance(image, TarImage) else os.path.relpath(image, self.root)
 
     def prepare_data(self) -> None:
         """Let `prepare` write the images if they are absent."""
-        if self._prepare is not None:
-            self._prepare(self.root)
+        if self.prepare is not None:
+            self.prepare(self.root)
 
     def setup(self, stage: str | None = None) -> None:
         """Read the folder, so that its faults show before anything else starts."""
-        _ = self.splits
+        _ = self._calibration
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Load augmented training batches of one epoch, this process's share of them.
@@ -233,31 +228,46 @@ class ImageFolderDataModule(LightningDataModule):
         """Return batches `(N, C, H, W)` of training images as evaluation sees them; decoded once and kept.
 
         They come first in the training part of the permutation, so `split_seed` decides them and runs with different
-        seeds calibrate alike. A small training split gives fewer.
+        seeds calibrate alike. A small training split gives fewer. Statistics do not depend on how they are cut.
         """
         if "calibration" not in self._kept:
-            samples = self.splits.train[: self.calibration_batches * self.calibration_batch_size]
-            self._kept["calibration"] = list(self._evaluation(samples, batch_size=self.calibration_batch_size))
+            loader = self._evaluation(self._calibration, batch_size=self.calibration_batch_size)
+            self._kept["calibration"] = list(loader)
         return [images for images, _ in self._kept["calibration"]]
+
+    @property
+    def _calibration(self) -> Sequence[Sample]:
+        """The images that batch norm is recalibrated on; a `DataError` where there are not two of them."""
+        samples = self.splits.train[: self.calibration_batches * self.calibration_batch_size]
+        if len(samples) < 2:
+            raise DataError(
+                f"batch norm cannot be recalibrated on {len(samples)} image; data {self.root} has "
+                f"{len(self.splits.train)} to train on, of which {self.calibration_batches} (calibration_batches) × "
+                f"{self.calibration_batch_size} (calibration_batch_size) are taken; 2 are needed at least"
+            )
+        return samples
 
     def _keep(self, name: str, loader: DataLoader[Any]) -> Iterable[Batch]:
         if name not in self._kept:
             images: Any = loader.dataset
-            mib = len(images) * 3 * self.transform.size**2 * 4 / 2**20
+            mib = len(images) * self.transform.channels * self.transform.size**2 * 4 / 2**20
             if mib > self.cache_mib:
                 return loader
             self._kept[name] = list(loader)
         return self._kept[name]
 
-    def _images(self, samples: Sequence[Sample], transform: Transform) -> Images:
-        return Images(samples, transform, self.decoded)
+    def _load(self) -> Load:
+        """What decodes an image; it travels to the loader's workers."""
+        return partial(load_image, how=self.transform) if self.decoded is None else self.decoded.load
 
     def _evaluation(self, samples: Sequence[Sample], **batching: Any) -> DataLoader[Any]:
         return self._loader(samples, self.transform.evaluate(), **batching)
 
     def _loader(self, samples: Sequence[Sample], transform: Transform, **batching: Any) -> DataLoader[Any]:
+        every = [*self.splits.train, *self.splits.held_out, *self.splits.test]
+        named = [(image, self.outputs[label]) for image, label in samples] if self.outputs else samples
         return DataLoader(
-            self._images(samples, transform),
+            Images(named, transform, self._load(), every),
             num_workers=self.num_workers,
             prefetch_factor=self.prefetch_factor if self.num_workers else None,
             pin_memory=torch.cuda.is_available(),

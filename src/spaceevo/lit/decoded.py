@@ -1,37 +1,44 @@
 """Decoded images on disk: what was decoded once is read back instead, pixel by pixel the same."""
 
 import logging
+import os
 import struct
-from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 from PIL import Image
 
 from spaceevo.artifacts import atomic_path
 from spaceevo.errors import ConfigError
+from spaceevo.lit.content import file_state
+from spaceevo.lit.listing import Source
+from spaceevo.lit.pixels import CAREFUL, Reading, how_read
 from spaceevo.lit.tars import TarImage
+from spaceevo.lit.transforms import load_image
 
 log = logging.getLogger(__name__)
-HEADER = struct.Struct("<QQII")
-"""Size in bytes and time in ns of the source file, width and height in pixels; the RGB bytes follow."""
+HEADER = struct.Struct("<16sIII")
+"""Hash of the source's state, width and height in pixels, CRC-32 of these and of the RGB bytes, which follow."""
 LEDGER = "used_bytes"
 
 
 class DecodedCache:
     """Keeps a folder of decoded RGB images, filled as they are first read; a file each, by the source's path.
 
-    A source whose size or time has changed is decoded again. Any number of workers and processes of one machine may
-    share the folder: files appear whole, and what they take is booked before they are written. The ledger is only ever
-    appended to, which needs no lock: whoever finds its own entry within the limit may write.
+    A source whose state has changed is decoded again, and so is one whose kept file is damaged: a checksum is in it.
+    Any number of workers and processes of one machine may share the folder: files appear whole, and what they take is
+    booked before they are written. The ledger is only ever appended to, which needs no lock: whoever finds its own
+    entry within the limit may write.
 
     Args:
         folder: made where it is absent; remove it as a whole, the ledger with it.
         limit_gib: most GiB that the files take; further images are decoded as they would be without a cache.
+        how: how they are decoded; images decoded another way are kept apart.
     """
 
-    def __init__(self, folder: str | Path, limit_gib: float) -> None:
+    def __init__(self, folder: str | Path, limit_gib: float, how: Reading = CAREFUL) -> None:
         if not limit_gib > 0:
             raise ConfigError(f"data.decoded_cache_gib is {limit_gib}; allowed: more than 0")
         self.folder = Path(folder).expanduser()
@@ -40,38 +47,39 @@ class DecodedCache:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"data.decoded_cache {folder} is no folder that can be made ({error})") from error
+        self.how = how
         self._used_bytes = 0
         self._read_bytes = 0
         self._can_write = True
 
-    def load(self, source: str | TarImage, decode: Callable[[str | TarImage], Image.Image]) -> Image.Image:
-        """Return the RGB image of a file, from the cache or from `decode`."""
+    def load(self, source: Source) -> Image.Image:
+        """Return the RGB image of a file, from the cache or decoded."""
+        file = source.tar if isinstance(source, TarImage) else source
         try:
-            found = Path(source.tar if isinstance(source, TarImage) else source).stat()
+            state = sha256(file_state(file).encode()).digest()[:16]
         except OSError:
-            return decode(source)  # it has the words for an absent file
+            return load_image(source, self.how)  # it has the words for an absent file
         path = self._path(source)
-        state = (found.st_size, found.st_mtime_ns)
         if (kept := _read(path, state)) is not None:
             return kept
-        image = decode(source)
+        image = load_image(source, self.how)
         if self._can_write:
             try:
-                self._write(path, HEADER.pack(*state, *image.size) + image.tobytes())
+                self._write(path, _packed(state, image))
             except OSError as error:
                 self._can_write = False
                 log.warning("data.decoded_cache %s is not filled any further: %s", self.folder, error)
         return image
 
-    def _path(self, source: str | TarImage) -> Path:
+    def _path(self, source: Source) -> Path:
         file, *place = source[:3] if isinstance(source, TarImage) else (source,)
-        key = sha256("\0".join(map(str, (Path(file).absolute(), *place))).encode()).hexdigest()
+        key = sha256(os.fsencode("\0".join(map(str, (Path(file).absolute(), *place, how_read(self.how)))))).hexdigest()
         return self.folder / key[:2] / f"{key[2:34]}.rgb"
 
     def _write(self, path: Path, content: bytes) -> None:
         if not self._book(len(content)):
             return
-        with atomic_path(path) as temporary:
+        with atomic_path(path, is_cached=True) as temporary:
             temporary.write_bytes(content)
             replaced = path.stat().st_size if path.exists() else 0  # by another process meanwhile, or out of date
         self._append(-replaced)
@@ -106,13 +114,23 @@ class DecodedCache:
         return self._used_bytes
 
 
-def _read(path: Path, state: tuple[int, int]) -> Image.Image | None:
-    """The cached image; None where there is none, or one of another source file."""
+def _packed(state: bytes, image: Image.Image) -> bytes:
+    pixels = image.tobytes()
+    return HEADER.pack(state, *image.size, _checksum(state, *image.size, pixels)) + pixels
+
+
+def _checksum(state: bytes, width: int, height: int, pixels: bytes | memoryview) -> int:
+    return crc32(pixels, crc32(HEADER.pack(state, width, height, 0)))
+
+
+def _read(path: Path, state: bytes) -> Image.Image | None:
+    """The cached image; None where there is none, one of another source file or a damaged one."""
     try:
         content = path.read_bytes()
-        *found, width, height = HEADER.unpack_from(content)
+        found, width, height, checksum = HEADER.unpack_from(content)
     except (OSError, struct.error):
         return None
-    if tuple(found) != state or len(content) != HEADER.size + width * height * 3:
+    pixels = memoryview(content)[HEADER.size :]
+    if found != state or len(pixels) != width * height * 3 or checksum != _checksum(state, width, height, pixels):
         return None
-    return Image.frombytes("RGB", (width, height), memoryview(content)[HEADER.size :])
+    return Image.frombytes("RGB", (width, height), pixels)

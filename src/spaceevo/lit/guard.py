@@ -26,12 +26,11 @@ class Guard:
 
 
 class DivergenceError(SpaceEvoError):
-    """Tells that a loss is no longer a number, or many times what it was."""
+    """Tells that a loss, a weight or a statistic is no longer a number, or a loss many times what it was."""
 
-    def __init__(self, name: str, loss: float, mean: float | None, step: int) -> None:
-        was = "" if mean is None or not math.isfinite(loss) else f" (its mean was {mean:.4g})"
+    def __init__(self, fault: str, step: int) -> None:
         super().__init__(
-            f"{name} loss is {loss:.4g}{was} at step {step}; set recipe.guard.action=rollback and run "
+            f"{fault} at step {step}; set recipe.guard.action=rollback and run "
             "the same command again: it resumes at the last finished epoch with a smaller learning rate; or start anew "
             "with a lower recipe.<stage>.<precision>.optimizer.lr, or without trainer.precision=16-mixed"
         )
@@ -50,5 +49,6 @@ class LossWatch:
         for name, loss in losses.items():
             mean = self.means.get(name)
             if not math.isfinite(loss) or (limit and mean and loss > limit * abs(mean)):
-                raise DivergenceError(name, loss, mean, step)
+                was = "" if mean is None or not math.isfinite(loss) else f" (its mean was {mean:.4g})"
+                raise DivergenceError(f"{name} loss is {loss:.4g}{was}", step)
             self.means[name] = loss if mean is None else MEMORY * mean + (1 - MEMORY) * loss

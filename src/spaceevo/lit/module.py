@@ -14,9 +14,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from spaceevo.artifacts import Neutral, fingerprint
 from spaceevo.artifacts.values import Amount, Count, InnerShare, Positive
-from spaceevo.collectives.averaging import average_, average_gradients
+from spaceevo.collectives.averaging import average_, average_gradients, least_
 from spaceevo.errors import ConfigError
-from spaceevo.lit.guard import Guard, LossWatch
+from spaceevo.lit.guard import DivergenceError, Guard, LossWatch
+from spaceevo.nn.finite import check_weights, not_finite
 from spaceevo.nn.memory import channels_last, images_last
 
 __all__ = ["Callback", "Loss", "MultiPassModule", "OptimizerFactory", "Recipe", "Trainer", "decay_groups"]
@@ -42,6 +43,8 @@ class Recipe:
     schedule_every: Count = 1  # steps between two changes of the rate
     # decay of an exponential mean of the weights, which then is what is saved; None keeps none
     ema_decay: InnerShare | None = None
+    # epochs between two looks at how good the networks are; None looks at the end alone
+    validate_every: Annotated[Count | None, Neutral("looks on, and changes nothing")] = None
     guard: Annotated[Guard, Neutral("acts where a loss diverges; until then training is the same")] = Guard()
 
     def __post_init__(self) -> None:
@@ -106,8 +109,13 @@ class MultiPassModule(LightningModule):
         self.watch.check(named, self.global_step)
         self.log_dict({f"train/{name}_loss": value for name, value in named.items()})
         self.log("loss", sum(named.values()) / len(named), prog_bar=True, logger=False)
+        self.log_dict({f"train/{name}": rate for name, rate in self._rates(optimizer).items()})
         optimizer.step()  # type: ignore[union-attr]
         self.lr_schedulers().step()  # type: ignore[union-attr]
+
+    def _rates(self, optimizer: Any) -> dict[str, float]:
+        """The learning rates of this step: the recipe's, and by name those of groups that have their own."""
+        return {group.get("rate_name", "lr"): float(group["lr"]) for group in optimizer.param_groups}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip gradients here, where under `16-mixed` their scale has been taken off again."""
@@ -123,6 +131,12 @@ class MultiPassModule(LightningModule):
         wrapper = self.trainer.strategy.model
         if isinstance(wrapper, DistributedDataParallel):
             wrapper.require_backward_grad_sync = False
+
+    def on_train_epoch_end(self) -> None:
+        """Let no epoch be kept whose weights or statistics are no numbers; the last step may have made them so."""
+        fault = not_finite(self.network.state_dict())
+        if not least_(torch.tensor(not fault, dtype=torch.int32, device=self.device)):
+            raise DivergenceError(fault or "a weight of another process is nan or infinite", self.global_step)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """List what the optimiser is given; groups without `lr` take the recipe's."""
@@ -154,7 +168,9 @@ class MultiPassModule(LightningModule):
         checkpoint["spaceevo"] = {"watch": dict(self.watch.means), "rate_factor": self.rate_factor}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take them up again."""
+        """Take them up again; a `CheckpointError` where the weights are no numbers."""
+        where = f"{self.trainer.ckpt_path}, from which the run would go on (delete it to start over)"
+        check_weights(checkpoint["state_dict"], where)
         kept = checkpoint["spaceevo"]
         self.watch.means = dict(kept["watch"])
         self._rate_change = self.rate_factor / kept["rate_factor"]

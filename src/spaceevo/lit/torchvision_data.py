@@ -1,25 +1,30 @@
 """Datasets of torchvision as the one data module: classification beyond ImageNet."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from PIL import Image
+from pydantic.dataclasses import dataclass
 from torchvision import datasets
 
 from spaceevo.artifacts import Neutral
-from spaceevo.errors import ConfigError, DataError, choices
+from spaceevo.artifacts.values import Index, ShareBelow1
+from spaceevo.errors import ConfigError, DataError
 from spaceevo.lit.datamodule import ImageFolderDataModule
-from spaceevo.lit.splits import Splits
-from spaceevo.lit.tars import TarImage
-from spaceevo.lit.transforms import BrokenImageError, Images, Sample, Transform
+from spaceevo.lit.fashion_mnist import FashionMNIST
+from spaceevo.lit.listing import Source
+from spaceevo.lit.pixels import Reading, to_rgb
+from spaceevo.lit.splits import Splits, hold_out
+from spaceevo.lit.transforms import Load, load_image
+
+FETCHES = "fetches files, which count by their content"
 
 
 @dataclass(frozen=True)
-class _Source:
+class _Dataset:
     """Names a class of torchvision, and its arguments for images that are trained and tested on (as published)."""
 
     make: Any
@@ -56,49 +61,48 @@ class _Flowers102(datasets.Flowers102):  # type: ignore[misc]
         return self._images_folder.is_dir() and all(path.is_file() for path in labels)
 
 
-SOURCES: dict[str, _Source] = {
-    "cifar10": _Source(_Cifar10, {"train": True}, {"train": False}),
-    "cifar100": _Source(_Cifar100, {"train": True}, {"train": False}),
-    "flowers102": _Source(_Flowers102, {"split": "train"}, {"split": "test"}),
-    "oxford_iiit_pet": _Source(datasets.OxfordIIITPet, {"split": "trainval"}, {"split": "test"}),
-    "food101": _Source(datasets.Food101, {"split": "train"}, {"split": "test"}),
-    "stanford_cars": _Source(datasets.StanfordCars, {"split": "train"}, {"split": "test"}),
-    "fgvc_aircraft": _Source(datasets.FGVCAircraft, {"split": "trainval"}, {"split": "test"}),
+SOURCES: dict[str, _Dataset] = {
+    "cifar10": _Dataset(_Cifar10, {"train": True}, {"train": False}),
+    "cifar100": _Dataset(_Cifar100, {"train": True}, {"train": False}),
+    "flowers102": _Dataset(_Flowers102, {"split": "train"}, {"split": "test"}),
+    "oxford_iiit_pet": _Dataset(datasets.OxfordIIITPet, {"split": "trainval"}, {"split": "test"}),
+    "food101": _Dataset(datasets.Food101, {"split": "train"}, {"split": "test"}),
+    "stanford_cars": _Dataset(datasets.StanfordCars, {"split": "train"}, {"split": "test"}),
+    "fashion_mnist": _Dataset(FashionMNIST, {"train": True}, {"train": False}),
+    "fgvc_aircraft": _Dataset(datasets.FGVCAircraft, {"split": "trainval"}, {"split": "test"}),
 }
 
 
-Dataset = Literal["cifar10", "cifar100", "flowers102", "oxford_iiit_pet", "food101", "stanford_cars", "fgvc_aircraft"]
+Dataset = Literal[
+    "cifar10",
+    "cifar100",
+    "flowers102",
+    "oxford_iiit_pet",
+    "food101",
+    "stanford_cars",
+    "fgvc_aircraft",
+    "fashion_mnist",
+]
 """Names in `SOURCES`."""
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TorchvisionDataModule(ImageFolderDataModule):
-    """Loads a dataset of torchvision: its training images (`trainval` where published so) and its test images.
+    """Loads a dataset of torchvision: its training images (`trainval` where published so) and its test images."""
 
-    Nothing is held out: the test images serve as `held_out` too.
+    dataset: Dataset
+    holdout: Index | ShareBelow1 = 0  # held-out training images, a count or a share; 0: the test images serve as such
+    # whether torchvision may fetch the files that `root` lacks, if that is `place`
+    download: Annotated[bool, Neutral(FETCHES)] = True
+    place: Annotated[Path, Neutral(FETCHES)] = Path("data/torchvision")  # the one `root` that it fetches to
 
-    Args:
-        dataset: one of `SOURCES`.
-        download: whether torchvision may fetch the files that `root` lacks.
-        **settings: those of `ImageFolderDataModule`.
-    """
-
-    def __init__(
-        self,
-        *,
-        dataset: Dataset,
-        download: Annotated[bool, Neutral("fetches files, which count by their content")] = True,
-        **settings: Any,
-    ) -> None:
-        super().__init__(**settings)
-        if dataset not in SOURCES:
-            raise ConfigError(f"data.dataset = {dataset!r}; allowed: {choices(SOURCES)}")
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.decoded is not None:
             raise ConfigError(
-                f"data.decoded_cache is {self.decoded.folder}, but torchvision reads {dataset}; allowed: a folder for "
-                "image folders and tars, else null; set data.decoded_cache=null"
+                f"data.decoded_cache is {self.decoded.folder}, but torchvision reads {self.dataset}; allowed: a folder "
+                "for image folders and tars, else null; set data.decoded_cache=null"
             )
-        self.dataset = dataset
-        self.download = download
 
     def prepare_data(self) -> None:
         """Let torchvision fetch the files, where it may."""
@@ -108,54 +112,51 @@ class TorchvisionDataModule(ImageFolderDataModule):
     def _parts(self) -> tuple[Any, Any]:
         """The training and the test dataset of torchvision."""
         source = SOURCES[self.dataset]
-        given = {"root": str(self.root), "download": self.download}
+        is_place = self.root.resolve() == self.place.expanduser().resolve()
+        given = {"root": str(self.root), "download": self.download and is_place}
         try:
             return source.make(**given, **source.train), source.make(**given, **source.test)
         except Exception as error:  # torchvision and its download raise what they like
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             remedy = f"put its files there as torchvision.datasets.{source.layout} lays them out"
-            if not self.download:
-                remedy += ", or set data.download=true"
+            if not given["download"]:
+                remedy += f", or let it be fetched: data.download=true data.place={self.root}"
             where = f"dataset {self.dataset} in data.root {self.root}"
             raise DataError(f"{where} is not there and cannot be fetched ({reason}); {remedy}") from None
 
-    @cached_property
-    def splits(self) -> Splits:
+    def _read_splits(self) -> Splits:
         """The images of both parts by part and number, `train/17`."""
         train, test = (
             [(f"{part}/{index}", label) for index, label in enumerate(labels_of(dataset))]
             for part, dataset in zip(("train", "test"), self._parts, strict=True)
         )
-        return Splits(_classes(self._parts[0]), train, test, test)
+        classes = _classes(self._parts[0])
+        if not self.holdout:
+            return Splits(classes, train, test, test, ("held out and tested on the same",))
+        return Splits(classes, *hold_out(train, self.holdout, self.split_seed), test, ("held out of train",))
 
     def content_files(self) -> dict[str, Path]:
         """Return every file of the dataset, by its name below `root`."""
         _ = self._parts
         return {os.path.relpath(file, self.root): file for file in sorted(self.root.rglob("*")) if file.is_file()}
 
-    def content_name(self, image: str | TarImage) -> str:
+    def content_name(self, image: Source) -> str:
         """Return an image's part and number, `train/17`."""
         return str(image)
 
-    def _images(self, samples: Sequence[Sample], transform: Transform) -> Images:
-        return _TorchvisionImages(samples, transform, dict(zip(("train", "test"), self._parts, strict=True)))
+    def _load(self) -> Load:
+        return partial(_load_numbered, parts=dict(zip(("train", "test"), self._parts, strict=True)), how=self.transform)
 
 
-class _TorchvisionImages(Images):
-    """Gives images of datasets of torchvision, decoded as RGB."""
-
-    def __init__(self, samples: Sequence[Sample], transform: Transform, parts: Mapping[str, Any]) -> None:
-        super().__init__(samples, transform)
-        self.parts = parts
-
-    def load(self, path: str | TarImage) -> Image.Image:
-        """Decode image `train/17`; a `BrokenImageError` names one that cannot be read."""
-        part, index = str(path).split("/")
-        try:
-            image: Image.Image = self.parts[part][int(index)][0].convert("RGB")
-        except Exception as error:  # decoders raise what they like
-            raise BrokenImageError(f"image {path} cannot be read ({error}); fetch the dataset again") from error
-        return image
+def _load_numbered(path: Source, parts: Mapping[str, Any], how: Reading) -> Image.Image:
+    """Decode image `train/17`; a `BrokenImageError` names one that cannot be read."""
+    part, index = str(path).split("/")
+    dataset = parts[part]
+    for name in ("_image_files", "_images", "_samples"):  # of all that keep images as files
+        if hasattr(dataset, name):
+            file = getattr(dataset, name)[int(index)]
+            return load_image(str(file[0] if isinstance(file, tuple) else file), how)
+    return to_rgb(dataset[int(index)][0], how)
 
 
 def labels_of(dataset: Any) -> list[int]:

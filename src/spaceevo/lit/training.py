@@ -11,18 +11,21 @@ from pathlib import Path
 
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+from torch import nn
 
-from spaceevo.artifacts import Plain, differences, fingerprint, read_json, write_json
-from spaceevo.errors import CheckpointError
+from spaceevo.artifacts import Plain, differences, fingerprint, read_sealed_json, write_sealed_json
+from spaceevo.errors import CheckpointError, DataError, Stopped
+from spaceevo.lit.curve import Curve, Row, shown
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.guard import DivergenceError
+from spaceevo.lit.kept import RESUME_FILE, KeptCheckpoints, resume_from
 from spaceevo.lit.module import Callback, MultiPassModule, Trainer
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.loading import read_checkpoint
 from spaceevo.version import VERSION
 
 Figures = dict[str, float]
-IDENTITY_FILE, ROLLBACKS_FILE, RESUME_FILE = "identity.json", "rollbacks.json", "last.ckpt"
+IDENTITY_FILE, ROLLBACKS_FILE = "identity.json", "rollbacks.json"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Training:
     say: Callable[[str], None]  # shows a line to the user
     made: dict[str, Path] = field(default_factory=dict)  # checkpoint of each network, by name
     device: str = "cpu"  # where networks were trained
+    curves: dict[str, list[Row]] = field(default_factory=dict)  # of what was trained now, by label; a row an epoch
 
     def fit(
         self,
@@ -94,17 +98,19 @@ class Training:
         state = _State(self.output / label, list(due.values()))
         for line in state.begin():
             self.say(f"{label}: {line}")
-        module, trainer = self._train(label, state, lambda: make_module(list(due)))
+        curve = Curve(figures, lambda line: self.say(f"{label}: {line}"))
+        module, trainer = self._train(label, state, lambda: make_module(list(due)), curve)
         self.device = str(trainer.strategy.root_device)
         measured = figures(module)
+        curve.add(trainer, module, measured)
+        self.curves[label] = curve.rows
         seconds = time.monotonic() - started
         for name, trainee in due.items():
             found[name] = dict(measured[name])
             if trainer.is_global_zero:
                 meta = replace(trainee.meta, fingerprint=trainee.fingerprint, figures=found[name], version=VERSION)
                 save_checkpoint(trainee.target, module.parts.get(name, module.network), meta)
-            shown = ", ".join(f"{key} {value:.4g}" for key, value in found[name].items())
-            self.say(f"{name}: {shown} · {seconds:.0f} s → {trainee.target}")
+            self.say(f"{name}: {shown(found[name])} · {seconds:.0f} s → {trainee.target}")
         if trainer.is_global_zero:
             state.remove()
         trainer.strategy.barrier()  # no process may look for a checkpoint before it is written
@@ -116,24 +122,20 @@ class Training:
         for trainee in trainees:
             if not trainee.target.exists():
                 continue
-            meta = self._kept(trainee)
-            if meta is not None and meta.fingerprint == trainee.fingerprint:
+            try:
+                meta = read_checkpoint(trainee.target, trainee.name).meta
+            except CheckpointError as error:
+                self.say(f"{error}; it is trained again")
+                continue
+            if meta.fingerprint == trainee.fingerprint:
                 found[trainee.name] = dict(meta.figures)
                 made = datetime.fromtimestamp(trainee.target.stat().st_mtime).isoformat(" ", "seconds")
                 by = "" if meta.version == VERSION else f" by spaceevo {meta.version}"
                 self.say(f"{trainee.name}: unchanged, skipped ({trainee.target}, made {made}{by})")
         return found
 
-    def _kept(self, trainee: Trainee) -> CheckpointMeta | None:
-        """What an earlier checkpoint says of itself; one that cannot be read is made again, and that is told."""
-        try:
-            return read_checkpoint(trainee.target, trainee.name).meta
-        except CheckpointError as error:
-            self.say(f"{error}; it is trained again")
-            return None
-
     def _train(
-        self, label: str, state: _State, make_module: Callable[[], MultiPassModule]
+        self, label: str, state: _State, make_module: Callable[[], MultiPassModule], curve: Curve
     ) -> tuple[MultiPassModule, Trainer]:
         """Train from the last finished epoch that `state` keeps; after a divergence, as the recipe's guard says."""
         while True:
@@ -141,11 +143,18 @@ class Training:
             module = make_module()
             guard = module.recipe.guard
             module.rate_factor = guard.rate_factor**state.rollbacks
-            trainer = self.make_trainer(self.output / label, module.recipe.epochs, _callbacks(module, state))
-            if state.resume is not None:
-                self.say(f"{label}: resumes from {state.resume}")
+            trainer = self.make_trainer(self.output / label, module.recipe.epochs, [*_callbacks(module, state), curve])
+            _check_batches(module, self.data, trainer.world_size)
+            for logger in trainer.loggers:
+                logger.log_hyperparams(state.hyperparameters)
+            trainer.strategy.checkpoint_io = KeptCheckpoints()
             try:
-                trainer.fit(module, self.data, ckpt_path=state.resume)
+                resume = resume_from(state.folder, lambda line: self.say(f"{label}: {line}"))
+                trainer.fit(module, self.data, ckpt_path=resume)
+            except Stopped as stopped:
+                kept = resume_from(state.folder)
+                stopped.kept.append(f"{label}, its last finished epoch in {kept}" if kept else f"nothing of {label}")
+                raise
             except DivergenceError as error:
                 if guard.action == "stop" or state.rollbacks >= guard.attempts:
                     raise
@@ -153,9 +162,18 @@ class Training:
                 rate = guard.rate_factor**state.rollbacks
                 self.say(f"{label}: {error}; rolled back, rates now times {rate:.4g}")
                 continue
-            if trainer.interrupted:
-                raise KeyboardInterrupt
             return module, trainer
+
+
+def _check_batches(module: MultiPassModule, data: ImageFolderDataModule, processes: int) -> None:
+    """Raise a `DataError` where batch norm would have to train on one image at a time."""
+    images = len(data.splits.train)
+    trained = (m for m in module.network.modules() if isinstance(m, nn.BatchNorm2d) and m.weight.requires_grad)
+    if min(data.batch_size, -(-images // processes)) < 2 and any(trained):
+        raise DataError(
+            f"a training batch has 1 image ({images} images, batch_size = {data.batch_size}, processes: {processes}), "
+            "and batch norm needs 2 at least; set data.batch_size, data.holdout, or add images"
+        )
 
 
 def _callbacks(module: MultiPassModule, state: _State) -> list[Callback]:
@@ -172,21 +190,21 @@ class _State:
 
     def __init__(self, parent: Path, trainees: Sequence[Trainee]) -> None:
         self.parent = parent
+        self.trainees = trainees
         self.identity = {
             f"{t.name}.{key}": value for t in trainees for key, value in {**t.identity, **t.meta.to_plain()}.items()
         }
         self.folder = parent / fingerprint([trainee.fingerprint for trainee in trainees])
-        self.rollbacks = int(read_json(self._rollbacks_file)) if self._rollbacks_file.exists() else 0
+        self.rollbacks = int(_record(self._rollbacks_file).get("rollbacks", 0))
+
+    @property
+    def hyperparameters(self) -> dict[str, Plain]:
+        """What decides the first network, and the names of all."""
+        return {**self.trainees[0].identity, "networks": ", ".join(trainee.name for trainee in self.trainees)}
 
     @property
     def _rollbacks_file(self) -> Path:
         return self.folder / ROLLBACKS_FILE
-
-    @property
-    def resume(self) -> str | None:
-        """The checkpoint to go on from; None where there is none."""
-        path = self.folder / RESUME_FILE
-        return str(path) if path.exists() else None
 
     def begin(self) -> list[str]:
         """Keep what the run began with; say which unfinished run cannot be gone on with, and why."""
@@ -194,19 +212,28 @@ class _State:
         for file in self.parent.glob(f"*/{RESUME_FILE}"):
             began = file.with_name(IDENTITY_FILE)
             if file.parent != self.folder and began.exists():
-                changed = differences(read_json(began), self.identity)
+                changed = differences(_record(began), self.identity)
                 lines.append(f"starts over, since an unfinished run began with other settings or inputs: {changed}")
         if not (self.folder / IDENTITY_FILE).exists():
-            write_json(self.folder / IDENTITY_FILE, self.identity)
+            write_sealed_json(self.folder / IDENTITY_FILE, self.identity)
         return lines
 
     def roll_back(self, *, writes: bool) -> None:
         """Count one more return to the last finished epoch."""
         self.rollbacks += 1
         if writes:
-            write_json(self._rollbacks_file, self.rollbacks)
+            write_sealed_json(self._rollbacks_file, {"rollbacks": self.rollbacks})
 
     def remove(self) -> None:
         """Forget this run and unfinished ones with other settings: it has ended well."""
         for file in self.parent.glob(f"*/{IDENTITY_FILE}"):
             shutil.rmtree(file.parent, ignore_errors=True)
+
+
+def _record(path: Path) -> Mapping[str, Plain]:
+    """What an unfinished run says of itself; nothing where it says nothing, or the file is damaged."""
+    try:
+        found = read_sealed_json(path) if path.exists() else {}
+    except CheckpointError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -2,55 +2,50 @@
 
 import random
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, Literal
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.datasets.folder import pil_loader
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from spaceevo.artifacts.values import Pixels, Positive, Share
-from spaceevo.errors import ConfigError, DataError
-from spaceevo.lit.decoded import DecodedCache
+from spaceevo.errors import ConfigError
+from spaceevo.lit.broken import NAMED, BrokenImageError, cannot_be_read
+from spaceevo.lit.listing import Sample, Source
+from spaceevo.lit.pixels import CAREFUL, Reading, to_rgb
 from spaceevo.lit.tars import TarImage
 
 Transform = Callable[[Image.Image], Tensor]
-Sample = tuple[str | TarImage, int]  # An image, by its path or its place in a tar file, and its label
+Load = Callable[[Source], Image.Image]
+LOOKED_AT = 10_000  # Images among which further broken ones are looked for: about a minute
 
 
-class BrokenImageError(DataError):
-    """Tells that an image cannot be read; the message stays one line when it comes out of a loader's worker process.
-
-    A worker hands over an exception as its type and the text of its traceback, whose last line is the message.
-    """
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text.strip().splitlines()[-1].removeprefix(f"{__name__}.{type(self).__name__}: "))
-
-
-def load_image(path: str | TarImage) -> Image.Image:
+def load_image(path: Source, how: Reading = CAREFUL) -> Image.Image:
     """Decode an image file, or one inside a tar file, as RGB; a `BrokenImageError` names one that cannot be read."""
     try:
-        image: Image.Image = Image.open(path.read()).convert("RGB") if isinstance(path, TarImage) else pil_loader(path)
+        with Image.open(path.read() if isinstance(path, TarImage) else path) as image:
+            return to_rgb(image, how)
+    except UnidentifiedImageError as error:
+        raise cannot_be_read([path], "its content is no image that Pillow knows") from error
     except Exception as error:  # decoders raise what they like: OSError, SyntaxError, ValueError, struct.error, …
-        reason = " ".join(str(error).split())
-        raise BrokenImageError(f"image {path} cannot be read ({reason}); replace or remove the file") from error
-    return image
+        raise cannot_be_read([path], str(error) or type(error).__name__) from error
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageTransform:
-    """Says how images are transformed."""
+class ImageTransform(Reading):
+    """Says how images are read and transformed."""
 
     # height and width of what comes out, in pixels: an elastic network's largest resolution; it resizes on its device
     size: Pixels = 224
     resize: Pixels = 256  # length of the shorter side before the centre crop of evaluation, in pixels
-    mean: tuple[Share, Share, Share] = (0.485, 0.456, 0.406)  # of each channel, of pixels in 0…1
-    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
+    channels: Literal[1, 3] = 3  # of what comes out: RGB, or grey by Pillow's luma
+    mean: tuple[Share, ...] = (0.485, 0.456, 0.406)  # of each channel, of pixels in 0…1
+    std: tuple[Positive, ...] = (0.229, 0.224, 0.225)
     crop_scale: tuple[Share, Share] = (0.08, 1.0)  # shares of the image's area that a random crop of training takes
     crop_ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)  # least and greatest width / height of that crop
     flip: bool = True  # whether training mirrors every second image, at random
@@ -58,7 +53,9 @@ class ImageTransform:
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic"  # of crops and resizes
 
     def __post_init__(self) -> None:
-        checks = [
+        checks: list[tuple[bool, str, object, str]] = [
+            (len(self.mean) == self.channels, "mean", self.mean, f"one value a channel, {self.channels}"),
+            (len(self.std) == self.channels, "std", self.std, f"one value a channel, {self.channels}"),
             (self.resize >= self.size, "resize", self.resize, f"at least size ({self.size})"),
             (0 < self.crop_scale[0] <= self.crop_scale[1], "crop_scale", self.crop_scale, "0 < low <= high <= 1"),
             (self.crop_ratio[0] <= self.crop_ratio[1], "crop_ratio", self.crop_ratio, "0 < low <= high"),
@@ -68,7 +65,7 @@ class ImageTransform:
                 raise ConfigError(f"data.transform.{name} is {value}; allowed: {allowed}")
 
     def train(self) -> Transform:
-        """Build the random transform of training, from an RGB image to float32 `(C, H, W)`.
+        """Build the random transform of training, from an RGB image to float32 `(channels, H, W)`.
 
         It draws from torch's global generator, like all of torchvision.
         """
@@ -77,15 +74,19 @@ class ImageTransform:
         if self.flip:
             steps.append(v2.RandomHorizontalFlip())
         if self.auto_augment:
-            steps.append(PublishedAutoAugment([round(255 * value) for value in self.mean]))
-        transform: Transform = v2.Compose([*steps, self._normalise])
+            steps.append(PublishedAutoAugment([round(255 * value) for value in self.mean * (3 // self.channels)]))
+        transform: Transform = v2.Compose([*steps, *self._grey, self._normalise])
         return transform
 
     def evaluate(self) -> Transform:
-        """Build the fixed transform of evaluation and calibration, from an RGB image to float32 `(C, H, W)`."""
+        """Build the fixed transform of evaluation and calibration, from an RGB image to float32 `(channels, H, W)`."""
         resize = v2.Resize(self.resize, v2.InterpolationMode(self.interpolation))
-        transform: Transform = v2.Compose([resize, v2.CenterCrop(self.size), self._normalise])
+        transform: Transform = v2.Compose([*self._grey, resize, v2.CenterCrop(self.size), self._normalise])
         return transform
+
+    @property
+    def _grey(self) -> list[Any]:
+        return [v2.Grayscale()] if self.channels == 1 else []
 
     def _normalise(self, image: Image.Image) -> Tensor:
         pixels = functional.to_dtype(functional.pil_to_tensor(image), torch.float32, scale=True)
@@ -121,25 +122,43 @@ class PublishedAutoAugment:
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """Gives images, decoded as RGB and transformed when asked for; `cache` keeps them decoded."""
+    """Gives images, decoded as RGB and transformed when asked for.
 
-    def __init__(self, samples: Sequence[Sample], transform: Transform, cache: DecodedCache | None = None) -> None:
+    Args:
+        samples: images and their labels.
+        transform: makes a tensor of an image.
+        load: decodes an image.
+        every: all images of the data set: when one is broken, up to twenty are looked for among these.
+    """
+
+    def __init__(
+        self, samples: Sequence[Sample], transform: Transform, load: Load = load_image, every: Sequence[Sample] = ()
+    ) -> None:
         self.samples = samples
         self.transform = transform
-        self.cache = cache
+        self.load = load
+        self.every = every
 
     def __len__(self) -> int:
         return len(self.samples)
-
-    def load(self, path: str | TarImage) -> Image.Image:
-        """Decode an image as RGB."""
-        return load_image(path) if self.cache is None else self.cache.load(path, load_image)
 
     def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int]:
         """Load one image `(C, H, W)` and its label; the second number of a pair seeds the transform's randomness."""
         index, draw = key if isinstance(key, tuple) else (key, 0)
         path, label = self.samples[index]
-        image = self.load(path)
+        try:
+            image = self.load(path)
+        except BrokenImageError as error:
+            others = (other for other, _ in dict.fromkeys(self.every[:LOOKED_AT]) if other != path)
+            broken = islice((other for other in others if self._is_broken(other)), NAMED - 1)
+            raise cannot_be_read([path, *broken], error.reason) from error
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(draw)  # torch.manual_seed would reseed the GPUs too
             return self.transform(image), label
+
+    def _is_broken(self, path: Source) -> bool:
+        try:
+            self.load(path)
+        except BrokenImageError:
+            return True
+        return False

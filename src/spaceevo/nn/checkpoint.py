@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from spaceevo.artifacts import atomic_path
+from spaceevo.artifacts import Plain, atomic_path, seal
 from spaceevo.errors import CheckpointError
+from spaceevo.nn.finite import check_weights
 
 SCHEMA = 1  # Version of the record; files of version 0.1.0 of the package have none and count as 0
 TEXTS = ("space", "subnet", "block", "teacher", "quant", "data", "fingerprint", "version")
@@ -26,6 +27,8 @@ class CheckpointMeta:
     block: str = ""  # name of the candidate block, e.g. `stage1_0`
     teacher: str = ""  # name of the teacher
     classes: tuple[str, ...] = ()  # names of the classes, by label
+    # what images go through in evaluation, as `data.transform` has it
+    transform: Mapping[str, Plain] = field(default_factory=dict)
     quant: str = ""  # scheme that the weights were trained under, `deploy` or `published`; `off` for fp32
     data: str = ""  # name of the images it was finetuned on
     epochs: int | None = None  # finished epochs, of released weights
@@ -61,6 +64,7 @@ class CheckpointMeta:
             return cls(
                 **texts,
                 classes=tuple(record.get("classes") or ()),
+                transform=dict(record.get("transform") or {}),
                 epochs=record.get("epochs"),
                 figures=dict(record.get("figures") or {}),
                 settings={**(record.get("settings") or {}), **settings},
@@ -71,7 +75,19 @@ class CheckpointMeta:
 
 
 def save_checkpoint(path: Path, module: nn.Module, meta: CheckpointMeta) -> None:
-    """Write a module's weights and what they are, atomically."""
+    """Write a module's weights and what they are, atomically; a CheckpointError where some are no numbers."""
+    check_weights(module.state_dict(), f"{path} is not written")
     state = {key: value.detach().cpu() for key, value in module.state_dict().items()}
     with atomic_path(path) as temporary:
-        torch.save({"state_dict": state, "meta": meta.to_plain()}, temporary)
+        write_sealed(temporary, {"state_dict": state, "meta": meta.to_plain()})
+
+
+def write_sealed(path: Path, content: object) -> None:
+    """Write what torch can save, and a checksum; equal contents give equal files, whatever they are called."""
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        # torch's writer puts a fault of its own in place of the full disk's
+        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+    seal(path)

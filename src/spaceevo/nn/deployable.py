@@ -1,16 +1,36 @@
-"""A network trained under `quant=published` made deployable: one range for every tensor, missing ones calibrated."""
+"""Networks as they are deployed: folded into integers, and, trained under `published`, with one range a tensor."""
 
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spaceevo.nn.block import Block
 from spaceevo.nn.layers import ConvLayer, ElasticLayer
 from spaceevo.nn.stage import Stage
-from spaceevo.nn.supernet import Network
+from spaceevo.nn.supernet import Network, resize
+from spaceevo.quant.convert import to_program
 from spaceevo.quant.prepare import set_quant
-from spaceevo.quant.quantizer import DEPLOY, ActivationQuantizer
+from spaceevo.quant.program import Executor
+from spaceevo.quant.quantizer import DEPLOY, LEVELS, ActivationQuantizer
+
+
+class FoldedNetwork(nn.Module):
+    """Evaluates a network's integer program on its device, in float32 or, for exact sums, float64; resizes images too.
+
+    The network is an extracted one trained under `quant=deploy`, in eval mode.
+    """
+
+    def __init__(self, network: Network, input_channels: int = 3, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.resolution = network.resolution
+        self.program = to_program(network, (input_channels, self.resolution, self.resolution))
+        self.executor = Executor(self.program, dtype).to(next(network.parameters()).device)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Turn images `(N, C, H, W)` into logits `(N, classes)`."""
+        y: Tensor = self.executor(resize(images, self.resolution))
+        return y
 
 
 class _LearnedRanges:
@@ -30,7 +50,7 @@ class _LearnedRanges:
         if not isinstance(quantizer, ActivationQuantizer) or not quantizer.initialized:
             return
         low = quantizer.offset.item()
-        high = low + quantizer.config.high * abs(quantizer.scale.item())
+        high = low + LEVELS * abs(quantizer.scale.item())
         known = self.ranges.get(tensor, (0.0, 0.0))  # integer runtimes need 0 on the grid
         self.ranges[tensor] = (min(low, known[0]), max(high, known[1]))
 
@@ -88,5 +108,5 @@ def make_deployable(network: Network, images: Tensor) -> tuple[Network, list[str
 
 def _set_range(quantizer: ActivationQuantizer, low: float, high: float) -> None:
     low = low if quantizer.config.learns_offset else 0.0
-    quantizer.set_scale(quantizer.scale.new_tensor((high - low) / quantizer.config.high))
+    quantizer.set_scale(quantizer.scale.new_tensor((high - low) / LEVELS))
     quantizer.offset.fill_(low)

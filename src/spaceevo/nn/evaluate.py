@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from spaceevo.collectives.averaging import sum_
 from spaceevo.errors import ConfigError
-from spaceevo.nn.calibrate import recalibrate
+from spaceevo.nn.calibrate import IMAGES_A_PASS, recalibrate
+from spaceevo.nn.finite import check_logits
 from spaceevo.nn.memory import images_last
 from spaceevo.nn.supernet import Supernet
 from spaceevo.space.encoding import SubnetSpec
@@ -19,8 +20,8 @@ Batch = tuple[Tensor, Tensor]
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Tell where a network computes; a folded one has no parameters, only buffers."""
-    return next(chain(network.parameters(), network.buffers())).device
+    """Tell where a network computes; a folded one has no parameters, only buffers, and one without weights neither."""
+    return next(chain(network.parameters(), network.buffers()), torch.empty(0)).device
 
 
 def equal_batches(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
@@ -29,32 +30,47 @@ def equal_batches(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
     for batch in batches:
         waiting.append(batch)
         if sum(len(images) for images, _ in waiting) >= size:
-            images, labels = (torch.cat(parts) for parts in zip(*waiting, strict=True))
+            images, labels = _joined(waiting)
             whole = len(images) // size * size
             yield from zip(torch.split(images[:whole], size), torch.split(labels[:whole], size), strict=True)
-            waiting = [(images[whole:], labels[whole:])]
-    if any(len(images) for images, _ in waiting):
-        yield torch.cat([images for images, _ in waiting]), torch.cat([labels for _, labels in waiting])
+            waiting = [(images[whole:], labels[whole:])] if whole < len(images) else []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    if len(batches) == 1:
+        return batches[0]  # nothing is copied
+    return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
 
 
 @torch.no_grad()
-def logits_of(network: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
-    """Compute logits `(N, classes)` and labels `(N,)` of all images, in eval mode."""
+def _answers(network: nn.Module, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield logits `(N, classes)` and labels `(N,)` on the network's device, in eval mode.
+
+    Images are cut anew, so that no sum is rounded otherwise because they come in other batches. Logits that are nan or
+    infinite are a `CheckpointError`, or a `DataError` where the images are.
+    """
     network.eval()
     device = device_of(network)
-    pairs = [(network(images_last(images, device)).cpu(), labels) for images, labels in batches]
+    for images, labels in equal_batches(batches, IMAGES_A_PASS):
+        images = images_last(images, device)
+        logits = network(images)
+        check_logits(network, images, logits)
+        yield logits, labels.to(device)
+
+
+def logits_of(network: nn.Module, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
+    """Compute logits `(N, classes)` and labels `(N,)` of all images, in eval mode; raises as `check_logits`."""
+    pairs = [(logits.cpu(), labels.cpu()) for logits, labels in _answers(network, batches)]
     return torch.cat([logits for logits, _ in pairs]), torch.cat([labels for _, labels in pairs])
 
 
-@torch.no_grad()
 def count_correct(network: nn.Module, batches: Iterable[Batch]) -> tuple[int, int]:
     """Count images whose largest logit is their label's, and all images, over every process of the group there is."""
-    network.eval()
-    device = device_of(network)
-    counts = torch.zeros(2, dtype=torch.int64, device=device)
-    for images, labels in batches:
-        hits = (network(images_last(images, device)).argmax(1) == labels.to(device)).sum()
-        counts += torch.stack([hits, torch.tensor(len(labels), device=device)])
+    counts = torch.zeros(2, dtype=torch.int64, device=device_of(network))
+    for logits, labels in _answers(network, batches):
+        counts += torch.stack([(logits.argmax(1) == labels).sum(), torch.tensor(len(labels), device=labels.device)])
     correct, seen = sum_(counts).tolist()
     return correct, seen
 
@@ -129,7 +145,9 @@ class SubnetEvaluator:
         calibrate_subnet(self.supernet, spec, self.calibration)
         counts: list[int] = []
         for images, labels in self.chunks:
-            counts.append(int((self.supernet(images).argmax(1) == labels).sum()))
+            logits = self.supernet(images)
+            check_logits(self.supernet, images, logits)
+            counts.append(int((logits.argmax(1) == labels).sum()))
             if self.judge(counts, hopeless_below):
                 break
         return counts

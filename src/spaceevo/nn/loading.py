@@ -8,8 +8,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from spaceevo.artifacts import is_as_sealed, require_undamaged
 from spaceevo.errors import CheckpointError, ConfigError, MissingArtifactError, choices
 from spaceevo.nn.checkpoint import CheckpointMeta
+from spaceevo.nn.finite import check_weights
 from spaceevo.nn.foreign import read_foreign
 from spaceevo.nn.released import Loaded, Released, State, load_parsed, parse_released
 from spaceevo.quant.prepare import float_state, set_quant
@@ -23,6 +25,12 @@ class Checkpoint:
     meta: CheckpointMeta
     state: State
     released: Released | None = None
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of the network's classes, as far as the file says."""
+        told = self.released.classes if self.released else self.meta.settings.get("num_classes")
+        return told if isinstance(told, int) else len(self.meta.classes) or None
 
     def require_quant(self, quant: str) -> None:
         """Check that the weights were trained in INT8 under this scheme."""
@@ -54,12 +62,15 @@ def read_checkpoint(path: Path, what: str, command: str = "") -> Checkpoint:
 
     Raises:
         MissingArtifactError: the file is not there.
-        CheckpointError: it is truncated, holds code, or has no known format; or it is not there, without a `command`.
+        CheckpointError: it is truncated, holds code, nan or infinity, or has no known format; or it is not there and
+            there is no `command`.
     """
     if not path.is_file() and command:
         raise MissingArtifactError(what, path, command)
     try:
-        return _read(path)
+        checkpoint = _read(path)
+        check_weights(checkpoint.state, str(path))
+        return checkpoint
     except CheckpointError as error:
         raise CheckpointError(f"{what}: {error}" + (f"; make it again with: {command}" if command else "")) from None
 
@@ -68,10 +79,13 @@ def _read(path: Path) -> Checkpoint:
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist")
     if path.suffix == ".safetensors":
+        require_undamaged(path, "python -m spaceevo +stage=export")
         try:
             return Checkpoint(path, CheckpointMeta(quant="off"), load_file(path))
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path} is not a readable safetensors file ({error}); export it again") from None
+    if is_as_sealed(path) is False:
+        raise CheckpointError(f"checkpoint {path} is damaged: it is not as it was written; make or fetch it again")
     content = read_foreign(path)
     if not {"state_dict", "meta"} <= content.keys():
         released = parse_released(content, path)

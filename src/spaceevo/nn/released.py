@@ -72,6 +72,12 @@ class Released(NamedTuple):
         """Whether it was trained in INT8."""
         return any(self.sites.values())
 
+    @property
+    def classes(self) -> int | None:
+        """Number of a teacher's classes; None for other networks, and without a classifier."""
+        classifier = self.state.get("_fc.weight")
+        return None if classifier is None else len(classifier)
+
 
 class Loaded(NamedTuple):
     """Says what loading a released checkpoint did."""

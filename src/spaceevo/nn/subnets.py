@@ -1,12 +1,11 @@
 """Checkpoints of single subnets: they stand alone, without their supernet."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from spaceevo.errors import CheckpointError, choices
-from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
-from spaceevo.nn.loading import read_checkpoint
+from spaceevo.nn.checkpoint import CheckpointMeta
+from spaceevo.nn.loading import Checkpoint, read_checkpoint
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.quantizer import DEPLOY, quant_scheme
 from spaceevo.space.description import parse_space
@@ -25,39 +24,8 @@ class Subnet(NamedTuple):
     meta: CheckpointMeta  # everything that was kept beside the weights
 
 
-def save_subnet(
-    path: Path,
-    network: Network,
-    member: SpaceMember,
-    spec: SubnetSpec,
-    classes: Sequence[str],
-    quant: str,
-    fingerprint: str = "",
-) -> None:
-    """Write an extracted network as a checkpoint that needs no supernet.
-
-    Args:
-        path: the file to write.
-        network: the network.
-        member: its space.
-        spec: the subnet.
-        classes: names of the classes, by label.
-        quant: scheme of its weights, or `off`.
-        fingerprint: hash of the weights and images that it comes from.
-    """
-    meta = CheckpointMeta(
-        space=str(member), subnet=str(spec), classes=tuple(classes), quant=quant, fingerprint=fingerprint
-    )
-    save_checkpoint(path, network, meta)
-
-
-def holds_subnet(path: Path) -> bool:
-    """Tell whether a file is a subnet's own checkpoint, not a supernet's."""
-    return bool(read_checkpoint(path, "subnet or supernet").meta.subnet)
-
-
 def read_subnet(path: Path, superspace: Superspace, command: str) -> Subnet:
-    """Read what `save_subnet` wrote, or any checkpoint that says as much of its weights; `command` makes such a file.
+    """Read any checkpoint that says that its weights are a subnet's; `command` makes such a file.
 
     Raises:
         CheckpointError: the file is broken, or is no subnet's.
@@ -66,12 +34,21 @@ def read_subnet(path: Path, superspace: Superspace, command: str) -> Subnet:
     checkpoint = read_checkpoint(path, "subnet", command)
     meta = checkpoint.meta
     if missing := [name for name in ("space", "subnet", "classes", "quant") if not getattr(meta, name)]:
-        raise CheckpointError(f"{path} is not a subnet's checkpoint: it lacks {choices(missing)}; make one: {command}")
-    head = f"stages.{superspace.stages[-1].name}."
-    # A classifier may be wider than the data had classes.
-    biases = (len(v) for k, v in checkpoint.state.items() if k.startswith(head) and k.endswith(".bias"))
-    member = parse_space(meta.space, within=superspace.with_classes(next(biases, len(meta.classes))))
+        remedy = f"; make one: {command}" if command else ""
+        raise CheckpointError(f"{path} is not a subnet's checkpoint: it lacks {choices(missing)}{remedy}")
+    within = superspace.with_classes(len(meta.classes))
+    member = with_outputs_of(checkpoint, parse_space(meta.space, within=within))
     spec = SubnetSpec.parse(meta.subnet)
     network = Network.fixed(member, spec, quant_scheme(meta.quant) if meta.int8 else DEPLOY)
     checkpoint.load_into(network, int8=meta.int8)
+    network.origin = str(path)
     return Subnet(network.eval(), member, spec, meta.classes, meta.quant, meta)
+
+
+def with_outputs_of(weights: Checkpoint, member: SpaceMember) -> SpaceMember:
+    """Return a space with a classifier of as many outputs as weights have, which may be more than there are classes."""
+    head = f"stages.{member.superspace.stages[-1].name}."
+    outputs = {len(v) for k, v in weights.state.items() if k.startswith(head) and k.endswith(".bias")}
+    if len(outputs) != 1:
+        return member
+    return member.superspace.with_classes(outputs.pop()).member(member.blocks, member.windows, member.align)

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from spaceevo.nn.activation import tensor_quant
 from spaceevo.nn.block import Block, LayerWriter
+from spaceevo.nn.finite import check_weights
 from spaceevo.nn.stage import Stage
 from spaceevo.quant.program import TensorQuant
 from spaceevo.quant.quantizer import ActivationQuantizer, Quantizer, Scheme, quant_scheme
@@ -32,6 +33,7 @@ class Network(nn.Module):
         super().__init__()
         self.resolution = resolution
         self.dropout = 0.0
+        self.origin = ""  # the file of its weights, for messages
         self.image_quantizer = image_quantizer
         self.stages = nn.ModuleDict(stages)
         self._connect()
@@ -72,11 +74,13 @@ class Network(nn.Module):
         return y
 
     def input_quant(self) -> TensorQuant:
-        """Give scale and zero point of the resized images."""
+        """Give scale and zero point of the resized images; a `CheckpointError` names a tensor that is no number."""
+        check_weights(self.state_dict(), "the network cannot be written")
         return tensor_quant(self.image_quantizer)
 
     def lower(self, writer: LayerWriter, images: str) -> str:
-        """Write the network's layers in order; return the logits' tensor."""
+        """Write the network's layers in order; return the logits' tensor; raises as `input_quant`."""
+        check_weights(self.state_dict(), "the network cannot be written")
         x = images
         for name, stage in self.active_stages.items():
             x = stage.lower(writer, name, x)
@@ -135,4 +139,5 @@ class Supernet(Network):
         if network.image_quantizer is not None and self.image_quantizer is not None:
             network.image_quantizer.load_state_dict(self.image_quantizer.state_dict())
         self.activate(previous)
+        network.origin = self.origin
         return network.to(next(self.parameters()).device)

@@ -45,8 +45,6 @@ class Platform:
     """
 
     unknown_choices: tuple[str, ...] = ("error", "fitted")
-    fitted_choices: tuple[str, ...] = ("fitted",)
-    """Those of `unknown_choices` under which the table's fitted model may predict blocks."""
 
     def __init__(
         self,
@@ -63,16 +61,13 @@ class Platform:
         self.packed_channels = packed_channels
         self.path = Path(table).expanduser()
         self.unknown_blocks = unknown_blocks
-        is_fitted = unknown_blocks in self.fitted_choices
+        is_fitted = unknown_blocks in ("auto", "fitted")
         self.predictor = BlockLatency(self.known_table(), str(self.path), fixed_latency_ms, interpolate=is_fitted)
         self._warned = False
+        # a published table does not say whose latencies it has
+        self.measured_for = str(self.predictor.table.provenance.get("platform", name))
         if self.measured_for != name:
             log.warning(f"latency table {self.path} is of platform {self.measured_for}, not {name}")
-
-    @property
-    def measured_for(self) -> str:
-        """Name the platform whose latencies the table says it has; a published table says nothing."""
-        return str(self.predictor.table.provenance.get("platform", self.name))
 
     def known_table(self) -> LatencyTable:
         """Read the table as it is now; raises `TableError` where it is missing or malformed."""

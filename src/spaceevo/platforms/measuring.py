@@ -30,11 +30,9 @@ class Place(Protocol):
 
     def provenance(self, runtime: Runtime) -> dict[str, str]:
         """Say where and how measurements of today are made; `machine` names the machine."""
-        ...
 
     def time_models(self, runtime: Runtime, models: Mapping[str, bytes], repeats: int) -> dict[str, Timing]:
         """Time files of the runtime: one thread, batch 1."""
-        ...
 
 
 class ThisMachine:
@@ -66,7 +64,6 @@ class MeasuringPlatform(Platform):
     """
 
     unknown_choices = ("auto", "measure", "fitted")
-    fitted_choices = ("auto", "fitted")
 
     def __init__(
         self,
@@ -85,8 +82,9 @@ class MeasuringPlatform(Platform):
         self.provenance = {"platform": name, **self.place.provenance(self.runtime), "superspace": superspace}
         if (packed := self.runtime.packed(packed_channels)) > 1:  # tables without this entry are of unpacked files
             self.provenance["packed_channels"] = str(packed)
-        machine = hashlib.sha256(str(self.provenance | {"date": ""}).encode()).hexdigest()[:8]
-        path = table or str(Path(cache) / f"{name}-{superspace}-{machine}.json")
+        self.machine = self.provenance["machine"]
+        digest = hashlib.sha256(str(self.provenance | {"date": ""}).encode()).hexdigest()[:8]
+        path = table or str(Path(cache) / f"{name}-{superspace}-{digest}.json")
         super().__init__(name, path, fixed_latency_ms, unknown_blocks, packed_channels)
         self.is_local = self._is_of_here(self.predictor.table.provenance)
         self._conversions: dict[Shape, float] = {}
@@ -110,11 +108,6 @@ class MeasuringPlatform(Platform):
             )
             return False
         return measured_on == self.machine and self.measured_for == self.name
-
-    @property
-    def machine(self) -> str:
-        """Name the machine that is measured."""
-        return self.provenance["machine"]
 
     def known_table(self) -> LatencyTable:
         """Read the table as it is now; empty before the first measurement."""
@@ -148,10 +141,6 @@ class MeasuringPlatform(Platform):
         """Write a program as a file of the runtime."""
         return self.runtime.write(program, options=FileOptions(packed_channels=self.packed_channels))
 
-    def compile_block(self, block: PlacedBlock) -> bytes:
-        """Write a block with random weights, as near as can be to how it runs within a network."""
-        return self.runtime.compile_block(block, self.packed_channels)
-
     def time_models(self, models: Mapping[str, bytes], repeats: int) -> dict[str, Timing]:
         """Time files of the runtime where the platform is."""
         return self.place.time_models(self.runtime, models, repeats)
@@ -163,7 +152,8 @@ class MeasuringPlatform(Platform):
 
     def alone_ms(self, blocks: Mapping[str, PlacedBlock]) -> dict[str, float]:
         """Measure the latency in ms of blocks by themselves."""
-        found = self.time_models({key: self.compile_block(block) for key, block in blocks.items()}, BLOCK_REPEATS)
+        files = {key: self.runtime.compile_block(block, self.packed_channels) for key, block in blocks.items()}
+        found = self.time_models(files, BLOCK_REPEATS)
         return {key: self.net_ms(blocks[key], timing.latency_ms) for key, timing in found.items()}
 
     def net_ms(self, block: PlacedBlock, measured_ms: float) -> float:

@@ -72,22 +72,17 @@ class Phone:
         """Run a command on the phone; return its output."""
         return self._adb(["-s", self.serial, "shell", *command])
 
-    def property(self, name: str) -> str:
-        """Read a property of the phone, e.g. `ro.product.model`."""
-        return self.shell("getprop", name).strip()
-
     def provenance(self, runtime: Runtime) -> dict[str, str]:
         """Say phone, program and clock."""
-        machine = f"{self.property('ro.product.model')} {self.serial}"
-        return provenance(machine, self.property("ro.product.cpu.abi"), "TFLite", self.benchmark_model, CLOCK)
+        model, abi = (self.shell("getprop", f"ro.product.{name}").strip() for name in ("model", "cpu.abi"))
+        return provenance(f"{model} {self.serial}", abi, "TFLite", self.benchmark_model, CLOCK)
 
     def time_models(self, runtime: Runtime, models: Mapping[str, bytes], repeats: int) -> dict[str, Timing]:
         """Time TFLite files one after the other; the phone repeats each."""
-        times_ms = {name: self.time_ms(file, RUNS_A_TIMING * repeats) for name, file in models.items()}
-        return {name: Timing(least, mean / least) for name, (least, mean) in times_ms.items()}
+        return {name: self.time(file, RUNS_A_TIMING * repeats) for name, file in models.items()}
 
-    def time_ms(self, file: bytes, runs: int) -> tuple[float, float]:
-        """Measure the least and mean latency in ms of a TFLite file on one thread."""
+    def time(self, file: bytes, runs: int) -> Timing:
+        """Time a TFLite file on one thread; the dispersion is the mean's over the least."""
         remote = f"{self.folder}/spaceevo.tflite"
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / "model.tflite"
@@ -100,8 +95,8 @@ class Phone:
         if not found:
             tail = " ".join(said.split())[-300:]
             raise ConfigError(f"{self.benchmark_model} on {self.serial} printed no timings: {tail}")
-        _, least_us, mean_us = found[-1]  # the first are the warm-up's
-        return float(least_us) / 1e3, float(mean_us) / 1e3
+        least_us, mean_us = map(float, found[-1][1:])  # the first are the warm-up's
+        return Timing(least_us / 1e3, mean_us / least_us)
 
 
 class AndroidPhone(MeasuringPlatform):

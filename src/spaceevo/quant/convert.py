@@ -1,5 +1,6 @@
 """Network → integer program: fold batch norm, round biases, give every tensor its scale and zero point."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, assert_never
@@ -67,16 +68,6 @@ def bias_grid(scale: Tensor, input_scale: float) -> Tensor:
     return (scale * torch.tensor(input_scale, dtype=torch.float32, device=scale.device)).double()
 
 
-def _round_bias(conv: FoldedConv, input_scale: float) -> ConvWeights:
-    """Weights and int32 biases on the program's grids."""
-    peak = np.abs(conv.weight.astype(np.float64)).max(axis=(1, 2, 3))
-    scale = weight_grid(torch.from_numpy(peak), torch.from_numpy(conv.scale), torch.from_numpy(conv.bias), input_scale)
-    grid = bias_grid(scale, input_scale).numpy()
-    multiple = (conv.scale / scale.double().numpy()).reshape(-1, *[1] * (conv.weight.ndim - 1))
-    weight = np.round(conv.weight * multiple).astype(np.int8)
-    return ConvWeights(weight, scale.numpy(), np.round(conv.bias / grid).astype(np.int32))
-
-
 class QuantizedLayer(Protocol):
     """Stands for a layer of a network that knows its numbers."""
 
@@ -90,12 +81,8 @@ class QuantizedLayer(Protocol):
 class ProgramBuilder:
     """Appends operations to a program and names their tensors."""
 
-    def __init__(self, input_shape: tuple[int, int, int], input_quant: TensorQuant, input_name: str = "images") -> None:
-        self.program = Program(input_name, input_shape, {input_name: input_quant})
-
-    def quant(self, tensor: str) -> TensorQuant:
-        """Look up scale and zero point of a tensor."""
-        return self.program.tensors[tensor]
+    def __init__(self, input_shape: tuple[int, int, int], input_quant: TensorQuant) -> None:
+        self.program = Program("images", input_shape, {"images": input_quant})
 
     def emit(self, op: Op, quant: TensorQuant) -> str:
         """Append an operation whose result has this quantisation; return the result's name."""
@@ -111,8 +98,18 @@ class ProgramBuilder:
         """Append a convolution or linear layer."""
         kind: OpKind = "linear" if layer.kind == "linear" else "conv"
         groups = layer.cin if layer.kind == "depthwise" else 1
-        weights = _round_bias(conv, self.quant(x).scale)
+        weights = self.rounded(conv, self.program.tensors[x].scale)
         return self.emit(Op(kind, name, (x,), weights, stride, groups), quant)
+
+    def rounded(self, conv: FoldedConv, input_scale: float) -> ConvWeights:
+        """Round weights and biases to the program's grids."""
+        peak = np.abs(conv.weight.astype(np.float64)).max(axis=(1, 2, 3))
+        peaks, scales, biases = map(torch.from_numpy, (peak, conv.scale, conv.bias))
+        scale = weight_grid(peaks, scales, biases, input_scale)
+        grid = bias_grid(scale, input_scale).numpy()
+        multiple = (conv.scale / scale.double().numpy()).reshape(-1, *[1] * (conv.weight.ndim - 1))
+        weight = np.round(conv.weight * multiple).astype(np.int8)
+        return ConvWeights(weight, scale.numpy(), np.round(conv.bias / grid).astype(np.int32))
 
 
 def lower_layer(builder: ProgramBuilder, name: str, layer: Layer, numbers: LayerQuant, inputs: Sequence[str]) -> str:
@@ -152,25 +149,6 @@ def _lower_convs(
     return x
 
 
-def random_layer_quant(layer: Layer, rng: np.random.Generator) -> LayerQuant:
-    """Make up plausible numbers for a layer without trained weights, to measure its latency."""
-    is_unsigned = layer.act in ("relu", "relu6", "hsigmoid")
-    output = TensorQuant(GATE_SCALE if layer.act == "hsigmoid" else 0.02, 0 if is_unsigned else 128)
-    before = TensorQuant(0.02, 128) if layer.act in ("hswish", "swish") else None
-    if not layer.has_weight:
-        return LayerQuant(output, before_act=before)
-    fan_in = int(np.prod(layer.weight_shape[1:]))
-    convs = tuple(
-        FoldedConv(
-            rng.integers(-127, 128, layer.weight_shape, dtype=np.int8),
-            np.full(layer.cout, 0.02 / fan_in**0.5),
-            np.zeros(layer.cout),
-        )
-        for _ in range(layer.stack)
-    )
-    return LayerQuant(output, convs, (TensorQuant(0.02, 128),) * (layer.stack - 1), before)
-
-
 class Lowers(Protocol):
     """Stands for a network that can write itself into a program builder."""
 
@@ -190,7 +168,20 @@ def to_program(network: Lowers, input_shape: tuple[int, int, int]) -> Program:
     return builder.program
 
 
-def random_recipe_quants(recipe: Mapping[str, Layer], seed: int = 0) -> dict[str, LayerQuant]:
-    """Make up plausible numbers for every layer of a recipe."""
-    rng = np.random.default_rng(seed)
-    return {name: random_layer_quant(layer, rng) for name, layer in recipe.items()}
+def random_recipe_quants(recipe: Mapping[str, Layer]) -> dict[str, LayerQuant]:
+    """Make up plausible numbers for every layer of a recipe without trained weights, to measure its latency."""
+    rng, signed, found = np.random.default_rng(0), TensorQuant(0.02, 128), dict[str, LayerQuant]()
+    for name, layer in recipe.items():
+        is_unsigned = layer.act in ("relu", "relu6", "hsigmoid")
+        output = TensorQuant(GATE_SCALE if layer.act == "hsigmoid" else 0.02, 0 if is_unsigned else 128)
+        convs = tuple(
+            FoldedConv(
+                rng.integers(-127, 128, layer.weight_shape, dtype=np.int8),
+                np.full(layer.cout, 0.02 / math.prod(layer.weight_shape[1:]) ** 0.5),
+                np.zeros(layer.cout),
+            )
+            for _ in range(layer.stack if layer.has_weight else 0)
+        )
+        before = signed if layer.act in ("hswish", "swish") else None
+        found[name] = LayerQuant(output, convs, (signed,) * (len(convs) - 1), before)
+    return found

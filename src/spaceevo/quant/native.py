@@ -1,10 +1,14 @@
 """The compiled CPU form of LSQ+: `lsq_cpu.c`, built by the machine's C compiler and kept in the cache folder."""
 
 import ctypes
+import hashlib
 import logging
 import os
 import platform
+import stat
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spaceevo.artifacts import atomic_path, cache_folder, fingerprint
+from spaceevo.artifacts import cache_folder, fingerprint, write_bytes
 
 log = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("lsq_cpu.c")
@@ -56,7 +60,8 @@ def kernels() -> Kernels | None:
     if os.environ.get(SWITCH) == "0":
         return None
     try:
-        library = ctypes.CDLL(str(_build()))
+        with _private_folder() as folder:
+            library = ctypes.CDLL(str(_library(folder)))
     except (OSError, subprocess.SubprocessError) as error:
         log.info("LSQ+ runs in its plain form, several times slower: no compiled library (%s)", error)
         return None
@@ -67,18 +72,64 @@ def kernels() -> Kernels | None:
     return Kernels(library)
 
 
-def _build() -> Path:
-    """The library of this source, these flags and this processor; compiled where it is not there yet."""
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """The folder of compiled code, which nobody else may write to; one for this process alone where it cannot be."""
+    folder = cache_folder("native")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
+        if found.st_mode & 0o077:
+            folder.chmod(0o700)
+        yield folder
+        return
+    log.warning("%s is not a folder of yours: LSQ+ is compiled anew, for this process", folder)
+    with TemporaryDirectory() as temporary:
+        yield Path(temporary)
+
+
+def _library(folder: Path) -> Path:
+    """The library of this source, these flags and this processor, in `folder`; compiled where it is not there whole.
+
+    Its name ends in a hash of its content, without which it is not loaded.
+    """
+    name = f"lsq_cpu_{_made_of()}"
+    for path in folder.glob(f"{name}.*.so"):
+        found = path.lstat()
+        if (
+            stat.S_ISREG(found.st_mode)
+            and found.st_uid == os.geteuid()
+            and path.name == _named(name, path.read_bytes())
+        ):
+            return path
+        log.warning("%s is damaged, or not yours: it is compiled anew", path)
+        path.unlink()
+    content = _compiled()
+    path = folder / _named(name, content)
+    write_bytes(path, content)
+    return path
+
+
+def _named(name: str, content: bytes) -> str:
+    return f"{name}.{hashlib.sha256(content).hexdigest()[:32]}.so"
+
+
+def _made_of() -> str:
+    """A hash of all that decides the library."""
     processor = platform.machine() + platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         processor += next((line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), "")
-    compiler = os.environ.get("CC", "cc")
-    made_of = fingerprint([SOURCE.read_text(encoding="utf-8"), COMPILE, processor, compiler, torch.__version__])
-    path = cache_folder("native") / f"lsq_cpu_{made_of}.so"
-    if not path.exists():
-        with atomic_path(path) as temporary, TemporaryDirectory() as folder:
-            compiled = f"{folder}/lsq_cpu.o"
-            for command in ([*COMPILE, "-c", str(SOURCE), "-o", compiled], ["-shared", compiled, "-o", str(temporary)]):
-                subprocess.run([compiler, *command], check=True, capture_output=True, timeout=60)
-    return path
+    return fingerprint([SOURCE.read_text(encoding="utf-8"), COMPILE, processor, _compiler(), torch.__version__])
+
+
+def _compiler() -> str:
+    return os.environ.get("CC", "cc")
+
+
+def _compiled() -> bytes:
+    with TemporaryDirectory() as folder:
+        made, library = f"{folder}/lsq_cpu.o", Path(folder) / "lsq_cpu.so"
+        for command in ([*COMPILE, "-c", str(SOURCE), "-o", made], ["-shared", made, "-o", str(library)]):
+            subprocess.run([_compiler(), *command], check=True, capture_output=True, timeout=60)
+        return library.read_bytes()

@@ -37,7 +37,7 @@ def prepare(model: nn.Module, scheme: Scheme = PUBLISHED) -> nn.Module:
     """
     for module in list(model.modules()):
         if isinstance(module, nn.Conv2d | nn.Linear):
-            pad = _take_padding(module) if isinstance(module, nn.Conv2d) else _as_it_is
+            pad = _take_padding(module) if isinstance(module, nn.Conv2d) else nn.Identity()
             module.add_module("input_quantizer", scheme.input_quantizer())
             module.register_forward_pre_hook(partial(_quantize_input, pad))
             parametrize.register_parametrization(module, "weight", scheme.weight_quantizer())
@@ -48,17 +48,13 @@ def _quantize_input(pad: Pad, module: nn.Module, inputs: tuple[Tensor, ...]) -> 
     return (module.get_submodule("input_quantizer")(pad(inputs[0])), *inputs[1:])
 
 
-def _as_it_is(x: Tensor) -> Tensor:
-    return x
-
-
 def _take_padding(conv: nn.Conv2d) -> Pad:
     """Relieve a convolution of its padding with zeros; what it would have done is returned."""
     if type(conv).__name__ == "Conv2dSame":  # timm's, which takes seconds to import
         conv.__class__ = nn.Conv2d  # the same layer, its forward without padding
         return partial(_pad_same, conv.kernel_size, conv.stride, conv.dilation)
     if isinstance(conv.padding, str) or conv.padding_mode != "zeros" or not any(conv.padding):
-        return _as_it_is
+        return nn.Identity()
     height, width = conv.padding
     conv.padding = (0, 0)
     return partial(functional.pad, pad=(width, width, height, height))

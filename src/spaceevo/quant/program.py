@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spaceevo.quant.quantizer import RELU6_SCALE
+from spaceevo.quant.quantizer import LEVELS, RELU6_SCALE
 from spaceevo.space.spec import halved
 
 OpKind = Literal["conv", "linear", "add", "mul", "mean", "sigmoid", "hard_sigmoid"]
-LEVELS = 255  # Activations are integers 0…255
 
 
 class TensorQuant(NamedTuple):

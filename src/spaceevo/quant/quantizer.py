@@ -11,6 +11,7 @@ from spaceevo.errors import ConfigError, choices
 from spaceevo.quant.lsq import lsq_plus_activation, lsq_plus_weight
 from spaceevo.space.spec import Activation
 
+LEVELS = 255  # Activations are integers 0…255
 MIN_SCALE = 1e-7 / 255
 GATE_SCALE = 1 / 256  # Scale of every sigmoid and hard-sigmoid output: the one integer runtimes take, with zero point 0
 RELU6_SCALE = 6 / 256  # Scale of relu6(x + 3): its integers, read at GATE_SCALE, are relu6(x + 3)/6 exactly
@@ -25,47 +26,21 @@ it to almost nothing and the tensor is dead for good. Steady training stays far 
 
 @dataclass(frozen=True)
 class ActivationConfig:
-    """Says how one activation tensor is quantised."""
+    """Says how one activation tensor is quantised, to 8 bits."""
 
-    bits: int = 8  # width of the integer
     # no real offset; a training step then changes the scale by `MAX_SCALE_STEP` at most
     integer_zero_point: bool = False
     learns_offset: bool = True  # off where the tensor is never negative and integer 0 means 0
     max_value: float | None = None  # greatest value the tensor can take; caps the scale so that the grid ends there
     fixed_scale: float | None = None  # a constant scale with zero point 0 instead of learned values
 
-    def __post_init__(self) -> None:
-        fixed, most = self.fixed_scale, self.max_value
-        _check(2 <= self.bits <= 16, f"activation quantiser: bits = {self.bits}; allowed: 2…16")
-        is_fixed = fixed is None or (fixed > 0 and not self.learns_offset)
-        _check(is_fixed, f"activation quantiser: fixed_scale = {fixed} must be positive, without an offset")
-        _check(most is None or most > 0, f"activation quantiser: max_value = {most} must be positive")
-
-    @property
-    def high(self) -> int:
-        """The greatest integer."""
-        return (1 << self.bits) - 1
-
 
 @dataclass(frozen=True)
 class WeightConfig:
-    """Says how weights are quantised: symmetric, one scale a tensor.
+    """Says how weights are quantised: 8 bits, symmetric, one scale a tensor."""
 
-    `narrow` leaves out the lowest integer; where it `bounds_steps`, a training step changes the scale by
-    `MAX_SCALE_STEP` at most.
-    """
-
-    bits: int = 8
-    narrow: bool = False
-    bounds_steps: bool = False
-
-    def __post_init__(self) -> None:
-        _check(2 <= self.bits <= 16, f"weight quantiser: bits = {self.bits}; allowed: 2…16")
-
-
-def _check(fits: bool, fault: str) -> None:
-    if not fits:
-        raise ConfigError(fault)
+    narrow: bool = False  # the lowest integer is left out
+    bounds_steps: bool = False  # a training step changes the scale by `MAX_SCALE_STEP` at most
 
 
 class Quantizer(nn.Module):
@@ -127,7 +102,7 @@ class Quantizer(nn.Module):
 
 
 class WeightQuantizer(Quantizer):
-    """Quantises the active slice of a weight; scale 2·max|w|/(2^bits − 1) at first."""
+    """Quantises the active slice of a weight; scale 2·max|w|/255 at first."""
 
     def __init__(self, config: WeightConfig) -> None:
         super().__init__(bounds_steps=config.bounds_steps)
@@ -139,13 +114,13 @@ class WeightQuantizer(Quantizer):
             return weight
         config = self.config
         if not self.initialized:
-            self.set_scale(2 * weight.detach().abs().max() / (2**config.bits - 1))
-        return lsq_plus_weight(weight, self._settle(), config.bits, narrow=config.narrow, scale_gradients=self.training)
+            self.set_scale(2 * weight.detach().abs().max() / LEVELS)
+        return lsq_plus_weight(weight, self._settle(), narrow=config.narrow, scale_gradients=self.training)
 
     def integers(self, weight: Tensor) -> Tensor:
         """Compute the integers that `weight` is quantised to."""
-        high = 2 ** (self.config.bits - 1) - 1
-        return torch.round(weight / self.scale.abs()).clamp(-high if self.config.narrow else -high - 1, high)
+        least = -127 if self.config.narrow else -128
+        return torch.round(weight / self.scale.abs()).clamp(least, 127)
 
 
 class ActivationQuantizer(Quantizer):
@@ -169,11 +144,11 @@ class ActivationQuantizer(Quantizer):
             self._initialize(x)
         config, scale = self.config, self._effective_scale()
         settings = {"integer_zero_point": config.integer_zero_point, "scale_gradients": self.training}
-        return lsq_plus_activation(x, scale, self.offset, config.bits, **settings)
+        return lsq_plus_activation(x, scale, self.offset, **settings)
 
     def _effective_scale(self) -> Tensor:
         scale, most = self._settle(), self.config.max_value
-        return scale if most is None else scale.clamp(max=most / self.config.high)
+        return scale if most is None else scale.clamp(max=most / LEVELS)
 
     @torch.no_grad()
     def _initialize(self, x: Tensor) -> None:
@@ -182,7 +157,7 @@ class ActivationQuantizer(Quantizer):
             # Integer runtimes need 0 on the grid.
             low = low.clamp(max=0)
             high = high.clamp(min=0)
-        scale = (high - low) / self.config.high
+        scale = (high - low) / LEVELS
         self.set_scale(sum_(scale) / world()[1])
         if self.config.learns_offset:
             self.offset.copy_(least_(low))
@@ -193,7 +168,7 @@ class ActivationQuantizer(Quantizer):
         if not self.config.integer_zero_point:
             raise ConfigError("a network under quant=published has real offsets; integer programs need quant=deploy")
         scale = self._effective_scale()
-        zero = torch.round(-self.offset / scale).clamp(0, self.config.high)
+        zero = torch.round(-self.offset / scale).clamp(0, LEVELS)
         return float(scale), int(zero)
 
 

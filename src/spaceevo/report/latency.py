@@ -9,28 +9,24 @@ import numpy as np
 from spaceevo.report.picture import picture
 
 Row = tuple[str, str, float]  # Stage of the network, type of the operator, milliseconds
+TOLERANCE = 0.1  # Relative errors up to this are marked
 
 
-def draw_predictions(
-    path: Path, predicted_ms: Sequence[float], measured_ms: Sequence[float], title: str, tolerance: float = 0.1
-) -> None:
-    """Draw predictions against measurements, pair by pair, and their relative errors as a histogram.
-
-    Errors up to `tolerance` are marked.
-    """
+def draw_predictions(path: Path, predicted_ms: Sequence[float], measured_ms: Sequence[float], title: str) -> None:
+    """Draw predictions against measurements, pair by pair, and their relative errors as a histogram."""
     measured = np.asarray(measured_ms)
     errors = np.asarray(predicted_ms) / measured - 1
     with picture(path, columns=2) as (scatter, histogram):
         ends = np.array([0.95 * measured.min(), 1.05 * measured.max()])
-        scatter.fill_between(ends, ends * (1 - tolerance), ends * (1 + tolerance), alpha=0.15, color="tab:green")
+        scatter.fill_between(ends, ends * (1 - TOLERANCE), ends * (1 + TOLERANCE), alpha=0.15, color="tab:green")
         scatter.plot(ends, ends, color="tab:green", linewidth=1)
         scatter.plot(measured, predicted_ms, "o", markersize=4)
         scatter.set(xlabel="measured, ms", ylabel="predicted, ms", title=title)
-        width = max(2 * tolerance, float(np.abs(errors).max()))
+        width = max(2 * TOLERANCE, float(np.abs(errors).max()))
         histogram.hist(100 * errors, bins=np.linspace(-100 * width, 100 * width, 25).tolist())
-        histogram.axvspan(-100 * tolerance, 100 * tolerance, alpha=0.15, color="tab:green")
-        within = 100 * float((np.abs(errors) <= tolerance).mean())
-        histogram.set(xlabel="error, %", ylabel="networks", title=f"{within:.0f} % within ±{100 * tolerance:.0f} %")
+        histogram.axvspan(-100 * TOLERANCE, 100 * TOLERANCE, alpha=0.15, color="tab:green")
+        within = 100 * float((np.abs(errors) <= TOLERANCE).mean())
+        histogram.set(xlabel="error, %", ylabel="networks", title=f"{within:.0f} % within ±{100 * TOLERANCE:.0f} %")
 
 
 def draw_latency_cdf(path: Path, latencies_ms: Sequence[float], marked_ms: Mapping[str, float], title: str) -> None:

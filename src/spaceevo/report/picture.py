@@ -14,13 +14,13 @@ STYLE = {"figure.dpi": 120, "axes.grid": True, "grid.alpha": 0.3, "axes.spines.t
 
 
 @contextmanager
-def picture(path: Path, columns: int = 1, *, width: float = 5.0, height: float = 4.0) -> Iterator[list[Axes]]:
+def picture(path: Path, columns: int = 1, *, width: float = 5.0) -> Iterator[list[Axes]]:
     """Yield axes side by side to draw on; on success write them to `path`, atomically, in the format of its suffix.
 
-    No display is needed, and pyplot's global state is not touched. Width and height are those of each axes, in inches.
+    No display is needed, and pyplot's global state is not touched. Width is that of each axes, in inches.
     """
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(width * columns, height), layout="constrained")
+        figure = Figure(figsize=(width * columns, 4.0), layout="constrained")
         yield list(figure.subplots(1, columns, squeeze=False)[0])
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format=path.suffix.removeprefix("."))

@@ -32,8 +32,10 @@ def draw_distributions(
     """
     loosest = max(constraints_ms)
     with picture(path, columns=2) as (latency_axes, loss_axes):
-        for space in [*uniform, best]:
-            style = {"color": "C3", "linewidth": 2.0, "label": space.name} if space is best else _faint(space, uniform)
+        for number, space in enumerate([*uniform, best]):
+            style: dict[str, object] = {"color": "C3", "linewidth": 2.0, "label": best.name}
+            if space is not best:
+                style = {"color": "0.6", "linewidth": 0.6, "alpha": 0.7, "label": "" if number else "uniform spaces"}
             _cumulative(latency_axes, space.latency_ms, style)
             _cumulative(loss_axes, space.loss[space.latency_ms <= loosest], style)
         for constraint_ms in constraints_ms:
@@ -70,11 +72,6 @@ def draw_sweep(path: Path, setting: str, values: Sequence[object], figures: Mapp
             if not is_numeric:
                 axes.set_xticks(places, [str(value) for value in values], rotation=30, ha="right", fontsize="small")
             axes.set(xlabel=setting, title=name)
-
-
-def _faint(space: SampledSpace, uniform: Sequence[SampledSpace]) -> dict[str, object]:
-    label = {"label": "uniform spaces"} if space is uniform[0] else {}
-    return {"color": "0.6", "linewidth": 0.6, "alpha": 0.7, **label}
 
 
 def _cumulative(axes: Axes, values: FloatArray, style: Mapping[str, object]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from spaceevo.quant.convert import FoldedConv, ProgramBuilder, lower_layer, random_recipe_quants
-from spaceevo.quant.program import ConvWeights, Op, Program, TensorQuant
+from spaceevo.quant.program import ConvWeights, Program, TensorQuant
 from spaceevo.space.placement import PlacedBlock
 from spaceevo.space.spec import BlockSpec, Layer
 from spaceevo.space.walk import recipe_of, walk
@@ -16,10 +16,8 @@ INPUT_QUANT = TensorQuant(0.02, 128)
 class _RandomBuilder(ProgramBuilder):
     """Takes random weights as they come: rounding biases that mean nothing would take most of the time."""
 
-    def conv(self, name: str, layer: Layer, conv: FoldedConv, stride: int, x: str, quant: TensorQuant) -> str:
-        weights = ConvWeights(conv.weight, conv.scale.astype(np.float32), np.zeros(layer.cout, np.int32))
-        groups = layer.cin if layer.kind == "depthwise" else 1
-        return self.emit(Op("linear" if layer.kind == "linear" else "conv", name, (x,), weights, stride, groups), quant)
+    def rounded(self, conv: FoldedConv, input_scale: float) -> ConvWeights:
+        return ConvWeights(conv.weight, conv.scale.astype(np.float32), np.zeros(len(conv.bias), np.int32))
 
     def block(self, spec: BlockSpec, prefix: str, x: str) -> str:
         quants = random_recipe_quants(recipe_of(spec))

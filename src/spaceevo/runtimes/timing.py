@@ -60,12 +60,10 @@ class Stillness:
     """Waits for moments in which nothing else slows this core down, such as another program on its twin.
 
     A small product of matrices takes longer then, by half on shared cores, as models do; what else runs comes and goes
-    within seconds. Waiting costs no CPU time. It lasts at most `slack_s` and `patience` seconds a second measured.
+    within seconds. Waiting costs no CPU time. It lasts at most `SLACK_S`, and `PATIENCE` seconds a second measured.
     """
 
-    def __init__(self, patience: float | None = None, slack_s: float | None = None) -> None:
-        self.patience = PATIENCE if patience is None else patience
-        self.slack_s = SLACK_S if slack_s is None else slack_s
+    def __init__(self) -> None:
         self.factor = np.random.default_rng(0).random((64, 64), np.float32)
         self.least_ns = min(self._probe_ns() for _ in range(100))
         self.started = time.monotonic()
@@ -74,7 +72,7 @@ class Stillness:
     def wait(self) -> None:
         """Return at a still moment, or when out of patience."""
         measured_s = time.monotonic() - self.started - self.waited_s
-        while not self.is_still() and self.waited_s < self.slack_s + self.patience * measured_s:
+        while not self.is_still() and self.waited_s < SLACK_S + PATIENCE * measured_s:
             time.sleep(NAP_S)
             self.waited_s += NAP_S
 

@@ -7,8 +7,9 @@ remembers is a `SearchState` of plain values, so that a search that was killed c
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from spaceevo.errors import CheckpointError, ConfigError, EncodingError
@@ -30,24 +31,13 @@ class SearchState(Generic[Item]):
     batch: list[Item] = field(default_factory=list)
     history: dict[Item, float] = field(default_factory=dict)  # every evaluated individual's score, in order
     generation: int = 0  # number of batches proposed
-    _best: tuple[Item, float] | None = field(default=None, init=False, repr=False)
-
-    @property
-    def best(self) -> tuple[Item, float]:
-        """The individual of the highest score, the first of several, and its score; there must be one."""
-        if self._best is None:
-            raise ValueError("nothing has been evaluated yet")
-        return self._best
-
-    def ranked(self) -> list[tuple[Item, float]]:
-        """List everything evaluated, the highest score first."""
-        return sorted(self.history.items(), key=lambda pair: -pair[1])
+    best: tuple[Item, float] = field(init=False, repr=False, compare=False)  # the first of the highest score
 
     def record(self, item: Item, score: float) -> None:
         """Remember the score of an individual."""
         self.history[item] = score
-        if self._best is None or score > self._best[1]:
-            self._best = (item, score)
+        if len(self.history) == 1 or score > self.best[1]:
+            self.best = (item, score)
 
     def to_json(self) -> dict[str, Any]:
         """Write all of it as plain JSON values, individuals as texts."""
@@ -71,8 +61,10 @@ class SearchState(Generic[Item]):
             state.batch = [decode(text) for text in value["batch"]]
             for text, score in value["history"]:
                 state.record(decode(text), float(score))
-        except (KeyError, TypeError, ValueError, EncodingError) as error:
-            raise CheckpointError(f"saved search state is broken ({error!r}); delete it to start over") from error
+        except (KeyError, TypeError, ValueError, OverflowError, EncodingError) as error:
+            raise CheckpointError(
+                f"saved search state is broken ({repr(error)[:200]}); delete it to start over"
+            ) from error
         return state
 
 
@@ -167,7 +159,9 @@ class AgeingEvolution:
         state.population = (state.population + state.batch)[-self.population :]
         ranked = sorted(state.population, key=state.history.__getitem__, reverse=True)
         for _ in range(PATIENCE):
-            parent = _best_of_sample(ranked, self.sample, state.rng)
+            # The first of n is the best of a sample with probability size / n; if not, the second with size / (n - 1)…
+            places = zip(range(len(ranked), 0, -1), ranked, strict=True)
+            parent = next(item for left, item in places if state.rng.random() * left < self.sample)
             children = dict.fromkeys(self.problem.children(parent, state.rng))
             if new := [child for child in children if child not in state.history]:
                 return new
@@ -201,7 +195,8 @@ class GenerationalEvolution:
     def advance(self, state: SearchState[SubnetSpec]) -> list[SubnetSpec]:
         """Keep the best half of population and batch, and propose its children; see `Strategy`."""
         if state.generation == 0:
-            return feasible_ones(self.problem, (), self.population, self.problem.sample, state.rng, self.tries)
+            first = partial(self.problem.sample, state.rng)
+            return feasible_ones(self.problem, (), self.population, first, self.tries)
         everyone = sorted(state.population + state.batch, key=lambda item: -state.history[item])
         state.population = everyone[: min(self.population, len(everyone) + 1) // 2]
         return self._children(state) if state.generation < self.generations else []
@@ -250,7 +245,7 @@ class LocalSearch:
             if self._is_at_top(state.population):
                 state.population = [self.problem.sample(state.rng)]
             path = state.population
-            position = (len(path) - 1) % self.problem.positions
+            position = (len(path) - 1) % len(self.problem.superspace.searched)
             options = [path[-1], *self.problem.neighbours(path[-1], position)]
             if new := [option for option in options if option not in state.history]:
                 return new
@@ -258,20 +253,8 @@ class LocalSearch:
         return []
 
     def _is_at_top(self, path: list[SpaceMember]) -> bool:
-        round_length = self.problem.positions + 1
+        round_length = len(self.problem.superspace.searched) + 1
         return not path or (len(path) >= round_length and path[-1] == path[-round_length])
-
-
-def _best_of_sample(ranked: Sequence[Item], size: int, rng: random.Random) -> Item:
-    """The best of `size` distinct individuals sampled from `ranked`, which is in order of score.
-
-    The first is among them with probability size / n; if not, the second is with size / (n - 1), and so on. It takes a
-    few random numbers where sampling all takes `size`.
-    """
-    for left, item in zip(range(len(ranked), 0, -1), ranked, strict=True):
-        if rng.random() * left < size:
-            return item
-    raise AssertionError("a sample of at least 1 has a best")
 
 
 def require_positive(**settings: int) -> None:

@@ -6,13 +6,12 @@ range of costs, and no infeasible individual is ever evaluated.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
 from spaceevo.search.evolution import SearchState, require_positive
-from spaceevo.search.prediction import predict_scores
 from spaceevo.search.problems import SubnetProblem, distinct, feasible_ones
 from spaceevo.space.encoding import SubnetSpec
 
@@ -54,7 +53,7 @@ class FrontEvolution:
         problem = self.problem
         corners = (problem.member.smallest, problem.member.largest)
 
-        def sample(rng: Random) -> SubnetSpec:
+        def sample() -> SubnetSpec:
             """Uniform, or mixed with a corner up to three times: uniform samples alone crowd around the middle."""
             spec = problem.sample(rng)
             corner = rng.choice(corners)
@@ -62,7 +61,7 @@ class FrontEvolution:
                 spec = problem.crossover(spec, corner, rng)
             return spec
 
-        pool = feasible_ones(problem, corners, 4 * self.population, sample, rng, self.tries)
+        pool = feasible_ones(problem, corners, 4 * self.population, sample, self.tries)
         return evenly(pool, [problem.latency_ms(spec) for spec in pool], self.population)
 
     def _children(self, state: SearchState[SubnetSpec]) -> list[SubnetSpec]:
@@ -164,3 +163,37 @@ def evenly(items: Sequence[Value], costs: Sequence[float], count: int) -> list[V
         left.pop(nearest)
         chosen.append(items[order.pop(nearest)])
     return chosen
+
+
+def predict_scores(
+    specs: Sequence[SubnetSpec], known: Sequence[tuple[SubnetSpec, float]], penalty: float = 4.0
+) -> list[float]:
+    """Predict the scores of subnets from those of `known` ones, linearly in the choices that a subnet makes.
+
+    There is one weight for each depth, each resolution, and each kernel, width and ratio of each block; a choice that
+    no known subnet makes counts nothing.
+
+    Args:
+        specs: subnets to predict.
+        known: evaluated subnets with their scores.
+        penalty: of the squared weights, in units of one evaluation.
+    """
+    # scikit-learn takes a second to import, and not every search predicts
+    from sklearn.feature_extraction import DictVectorizer
+    from sklearn.linear_model import Ridge
+
+    vectorizer = DictVectorizer(sparse=False)
+    rows = vectorizer.fit_transform([dict(_choices(spec)) for spec, _ in known])
+    model = Ridge(alpha=penalty).fit(rows, [score for _, score in known])
+    predicted: list[float] = model.predict(vectorizer.transform([dict(_choices(spec)) for spec in specs])).tolist()
+    return predicted
+
+
+def _choices(spec: SubnetSpec) -> Iterator[tuple[str, str]]:
+    """A subnet's choices by place; as texts, since numbers would be taken for quantities."""
+    yield "resolution", str(spec.resolution)
+    for stage, blocks in enumerate(spec.stages):
+        yield f"depth {stage}", str(len(blocks))
+        for position, block in enumerate(blocks):
+            for place, value in zip(("kernel", "width", "expand"), block, strict=True):
+                yield f"{place} {stage}.{position}", str(value)

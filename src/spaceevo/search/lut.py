@@ -10,7 +10,7 @@ import math
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,12 +21,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from spaceevo.artifacts import atomic_path, cache_folder, file_hash, fingerprint, write_text
+from spaceevo.artifacts import atomic_path, cache_folder, file_hash, fingerprint, read_json, write_text
 from spaceevo.errors import EncodingError, MissingArtifactError, TableError, choices
 from spaceevo.space.encoding import parse_substage
 from spaceevo.space.superspace import Superspace
 
 FloatArray = npt.NDArray[np.float32]
+MOST = 1e9  # Of a figure; arrays of 32 bits hold 1e38
 COLUMNS = ("sub-stage", "input shape", "loss", "MFLOPs", "MParams", "latency ms")
 
 
@@ -48,8 +49,11 @@ class LutRow:
         fields = line.split(",")
         if len(fields) != len(COLUMNS):
             raise TableError(f"{len(fields)} columns instead of {len(COLUMNS)} ({', '.join(COLUMNS)}) in '{line}'")
-        for block in fields[0].split("_"):
-            _check_block(block)
+        try:
+            for block in fields[0].split("_"):
+                _check_block(block)
+        except EncodingError as error:
+            raise TableError(str(error)) from None
         cin, hw = _parse_shape(fields[1])
         loss, mflops, mparams, latency_ms = map(_parse_figure, COLUMNS[2:], fields[2:])
         if loss == 0.0:
@@ -110,16 +114,12 @@ def read_lut_file(path: Path) -> list[LutRow]:
     return rows
 
 
+@dataclass(frozen=True)
 class BlockLut:
     """Holds the look-up tables of a whole superspace, as arrays per stage, block type, window and resolution."""
 
-    def __init__(self, superspace: Superspace, samples: dict[LutKey, tuple[LutSamples, ...]]) -> None:
-        self.superspace = superspace
-        self._samples = samples
-
-    def samples(self, key: LutKey) -> tuple[LutSamples, ...]:
-        """Return the sub-stages of one choice, an entry per block resolution of the superspace."""
-        return self._samples[key]
+    superspace: Superspace
+    samples: Mapping[LutKey, tuple[LutSamples, ...]]  # sub-stages of a choice, an entry per block resolution
 
     @classmethod
     def load(cls, folder: Path | str, superspace: Superspace, cache_dir: Path | None = None) -> BlockLut:
@@ -135,7 +135,7 @@ class BlockLut:
         folder = Path(folder)
         paths = _existing_files(folder, superspace)
         cache = (cache_dir or _default_dir(folder)) / f"{superspace.name}-{fingerprint(str(folder.resolve()))}.npz"
-        contents = [(path.name, file_hash(path)) for path in paths.values()]
+        contents = [(path.name, _checked_hash(path, superspace)) for path in paths.values()]
         sizes = [_input_sizes(superspace, stage.name) for stage in superspace.searched]
         key = fingerprint([contents, superspace.block_resolutions, sizes])
         splits = _read_cache(cache, key)
@@ -147,8 +147,29 @@ class BlockLut:
         return cls(superspace, dict(zip(paths, groups, strict=True)))
 
 
+def lut_record(path: Path) -> Path:
+    """Return the file that says what a look-up table was made from, and its hash."""
+    return path.parent / ".made" / path.name
+
+
+def _checked_hash(path: Path, superspace: Superspace) -> str:
+    """Hash a table; a `TableError` where it is not as block_lut made it."""
+    record, found = lut_record(path), file_hash(path)
+    made = read_json(record) if record.is_file() else {}
+    if not isinstance(made, dict) or made.get("table", found) != found:
+        raise TableError(
+            f"{path} is damaged, or was edited: it is not as it was made; make it again with: {_command(superspace)}, "
+            f"or delete {record} to use it as it is"
+        )
+    return found
+
+
+def _command(superspace: Superspace) -> str:
+    return f"python -m spaceevo +stage=block_lut superspace={superspace.name}"
+
+
 def _existing_files(folder: Path, superspace: Superspace) -> dict[LutKey, Path]:
-    command = f"python -m spaceevo +stage=block_lut superspace={superspace.name}"
+    command = _command(superspace)
     if not folder.is_dir():
         raise MissingArtifactError(f"block look-up table of {superspace.name}", folder, command)
     paths = {key: folder / lut_file_name(superspace, key) for key in lut_keys(superspace)}
@@ -210,13 +231,7 @@ def _default_dir(folder: Path) -> Path:
     return cache_folder("lut")
 
 
-@lru_cache(maxsize=4096)
-def _check_block(text: str) -> None:
-    """Check one block of a sub-stage; tables repeat few blocks, so remembering them halves the reading time."""
-    try:
-        parse_substage(text)
-    except EncodingError as error:
-        raise TableError(str(error)) from None
+_check_block = lru_cache(maxsize=4096)(parse_substage)  # tables repeat few blocks: this halves the reading time
 
 
 @lru_cache(maxsize=4096)
@@ -232,8 +247,8 @@ def _parse_figure(column: str, text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0.0 <= value < math.inf:
-        raise TableError(f"{column} '{text}' must be a number, 0 or greater")
+    if not 0.0 <= value <= MOST:
+        raise TableError(f"{column} '{text[:80]}' must be a number, 0 or greater, and at most {MOST:g}")
     return value
 
 

@@ -60,16 +60,14 @@ class OptimumSearch:
         """Look for a better space among `choices`, a stage's windows one by one, unless the bound rules it out."""
         stage = next((stage for stage, keys in enumerate(choices) if len(keys) > 1), None)
         if stage is None:
-            self._score_space([key for (key,) in choices])
+            keys = [key for (key,) in choices]
+            self._scored += 1
+            member = self._scorer.superspace.member([key.block for key in keys], [key.window for key in keys])
+            score = self._scorer.score(member).score
+            if score > self._score:
+                self._best, self._score = member, score
             return
         self._bounds += 1
         if self._scorer.bound(choices) > self._score:
             for key in choices[stage]:
                 self._open((*choices[:stage], (key,), *choices[stage + 1 :]))
-
-    def _score_space(self, keys: list[LutKey]) -> None:
-        self._scored += 1
-        member = self._scorer.superspace.member([key.block for key in keys], [key.window for key in keys])
-        score = self._scorer.score(member).score
-        if score > self._score:
-            self._best, self._score = member, score

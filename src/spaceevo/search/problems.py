@@ -28,11 +28,6 @@ class SpaceProblem:
 
     superspace: Superspace
 
-    @property
-    def positions(self) -> int:
-        """Number of searched stages."""
-        return len(self.superspace.searched)
-
     def starts(self) -> list[SpaceMember]:
         """List the uniform spaces: one block type, one window index (at most a stage's last) in every stage."""
         stages = self.superspace.searched
@@ -116,19 +111,14 @@ def distinct(
 
 
 def feasible_ones(
-    problem: SubnetProblem,
-    items: Iterable[SubnetSpec],
-    size: int,
-    sample: Callable[[random.Random], SubnetSpec],
-    rng: random.Random,
-    tries: int,
+    problem: SubnetProblem, items: Iterable[SubnetSpec], size: int, sample: Callable[[], SubnetSpec], tries: int
 ) -> list[SubnetSpec]:
     """Add distinct feasible samples to the feasible ones of `items` until there are `size`, as `distinct` does.
 
     Raises:
         ConstraintError: there is none.
     """
-    found = distinct(filter(problem.feasible, items), size, lambda: sample(rng), problem.feasible, tries)
+    found = distinct(filter(problem.feasible, items), size, sample, problem.feasible, tries)
     if not found:
         raise ConstraintError(f"none of {tries} random individuals meets: {problem.requirement}; relax it")
     return found

@@ -16,8 +16,7 @@ from spaceevo.space.superspace import SpaceMember, Superspace
 
 TOP = 50  # Number of best subnets whose losses count
 EPSILON = 1e-5
-NO_SUBNET_LOSS = 1e5
-"""Loss of a space none of whose sampled subnets meets the constraint; greater than any sum of losses."""
+NO_SUBNET_LOSS = 1e5  # Of a space none of whose sampled subnets meets the constraint; greater than any sum of losses
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +99,17 @@ class QualityScorer:
         self.seed = seed
         self.fixed_latency_ms = _per_resolution(fixed_latency_ms, self.superspace.block_resolutions)
         self._lut = BlockLut.load(lut_dir, self.superspace, cache_dir)
-        self._extremes = {key: _extremes(self._lut.samples(key)) for key in lut_keys(self.superspace)}
-        self._check_constraints()
+        self._extremes = {
+            key: np.array([[part.latency_ms.min() for part in parts], [part.latency_ms.max() for part in parts]])
+            for key, parts in self._lut.samples.items()
+        }
+        fastest, _ = self.latency_range_ms()
+        for constraint in self.constraints_ms:
+            if constraint < fastest:
+                raise ConstraintError(
+                    f"latency_constraint {constraint:g} ms: no subnet of {self.superspace.name} is that fast, "
+                    f"the fastest takes {fastest:.4g} ms; allow at least that"
+                )
         self._sampled = self._sample(0, lut_keys(self.superspace))
 
     def score(self, member: SpaceMember | str) -> Quality:
@@ -160,15 +168,6 @@ class QualityScorer:
         places = Places(rng, self.samples, len(self.superspace.searched), len(self.fixed_latency_ms))
         return SampledLut(self._lut, keys, places, self.fixed_latency_ms, max(self.constraints_ms))
 
-    def _check_constraints(self) -> None:
-        fastest, _ = self.latency_range_ms()
-        for constraint in self.constraints_ms:
-            if constraint < fastest:
-                raise ConstraintError(
-                    f"latency_constraint {constraint:g} ms: no subnet of {self.superspace.name} is that fast, "
-                    f"the fastest takes {fastest:.4g} ms; allow at least that"
-                )
-
     def _quality(self, sampled: SampledLut, keys: Iterable[LutKey]) -> Quality:
         parts = []
         found = sampled.best(keys, self.constraints_ms, TOP)
@@ -183,11 +182,6 @@ class QualityScorer:
             loss=sum(part.loss for part in parts) / len(parts),
             per_constraint=tuple(parts),
         )
-
-
-def _extremes(parts: Sequence[LutSamples]) -> FloatArray:
-    """Least and greatest latency in ms per resolution."""
-    return np.array([[part.latency_ms.min() for part in parts], [part.latency_ms.max() for part in parts]])
 
 
 def _check_settings(constraints_ms: Sequence[float], t: float, a: float, samples: int) -> None:

@@ -93,7 +93,7 @@ class SampledLut:
     def __init__(
         self, lut: BlockLut, keys: Iterable[LutKey], places: Places, fixed_latency_ms: Sequence[float], limit_ms: float
     ) -> None:
-        tables = {key: _joined(lut.samples(key), fixed_latency_ms if key.stage == 0 else None) for key in keys}
+        tables = {key: _joined(lut.samples[key], fixed_latency_ms if key.stage == 0 else None) for key in keys}
         samples = places.samples
         self._option = {key: number for number, key in enumerate(tables)}
         self._stages = 1 + max(key.stage for key in tables)
@@ -104,7 +104,7 @@ class SampledLut:
         self._rows = np.empty((len(tables), samples), dtype=np.min_scalar_type(longest))
         self._figures = np.zeros((2, len(tables), longest), dtype=np.float32)
         for number, (key, table) in enumerate(tables.items()):
-            rows = places.rows(key.stage, [len(part.loss) for part in lut.samples(key)])
+            rows = places.rows(key.stage, [len(part.loss) for part in lut.samples[key]])
             self._rows[number] = rows
             self._figures[:, number, : len(table.loss)] = table
             self._loss[number] = self._loss_scale.ticks(key.stage, table.loss)[rows]

@@ -4,13 +4,14 @@ MACs count convolutions only (squeeze-and-excitation included; the classifier, n
 Parameters count everything learnt, the three quantiser scalars of every convolution and linear layer included.
 """
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
 from spaceevo.space.description import superspace as load_superspace
 from spaceevo.space.encoding import SubnetSpec, parse_substage
 from spaceevo.space.placement import place
-from spaceevo.space.spec import BlockChoice, BlockSpec, Cost, Layer
+from spaceevo.space.spec import BlockChoice, BlockSpec, Cost
 from spaceevo.space.superspace import SpaceMember, Superspace
 from spaceevo.space.walk import output_hw, placed_layers
 
@@ -18,28 +19,17 @@ QUANTISER_SCALARS = 3
 """Weight scale, activation scale, activation offset: the published count, whatever the quantisation scheme."""
 
 
-def layer_macs(layer: Layer, output_hw: int) -> int:
-    """Count the multiply-accumulates of a layer; the classifier counts 0."""
-    if layer.kind not in ("conv", "depthwise"):
-        return 0
-    cout, cin, kernel, _ = layer.weight_shape
-    return layer.stack * cout * cin * kernel * kernel * output_hw * output_hw
-
-
-def layer_params(layer: Layer) -> int:
-    """Count the learnt scalars of a layer: weights, bias or norm, quantisers."""
-    if not layer.has_weight:
-        return 0
-    cout, cin, kernel, _ = layer.weight_shape
-    return layer.stack * (cout * cin * kernel * kernel + QUANTISER_SCALARS) + (2 * cout if layer.norm else cout)
-
-
 @lru_cache(maxsize=1 << 18)
 def block_macs_and_params(spec: BlockSpec, hw: int) -> tuple[int, int]:
     """Count multiply-accumulates and parameters of a block for an input of height and width `hw`."""
-    layers = placed_layers(spec, hw).layers
-    macs = sum(layer_macs(placed.layer, placed.output_hw) for placed in layers)
-    return macs, sum(layer_params(placed.layer) for placed in layers)
+    macs = params = 0
+    for placed in placed_layers(spec, hw).layers:
+        layer = placed.layer
+        if layer.has_weight:
+            weights = math.prod(layer.weight_shape)
+            macs += 0 if layer.kind == "linear" else layer.stack * weights * placed.output_hw**2
+            params += layer.stack * (weights + QUANTISER_SCALARS) + (2 * layer.cout if layer.norm else layer.cout)
+    return macs, params
 
 
 def blocks_cost(specs: Sequence[BlockSpec], hw: int) -> Cost:

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-import yaml
-
-from spaceevo.artifacts import Layout, SpaceChoice
+from spaceevo.artifacts import Layout, SpaceChoice, read_yaml
 from spaceevo.errors import ConfigError, EncodingError, MissingArtifactError, choices, nearest
 from spaceevo.space.blocks import block_types
 from spaceevo.space.encoding import parse_indices
@@ -41,7 +39,7 @@ def superspaces() -> list[str]:
 
 @lru_cache(maxsize=32)
 def _load(file: Path, modified_ns: int) -> Superspace:
-    return parse_description(yaml.safe_load(file.read_text(encoding="utf-8")), source=str(file))
+    return parse_description(read_yaml(file), source=str(file))
 
 
 def superspace(name: str) -> Superspace:
@@ -86,7 +84,7 @@ def found_space(layout: Layout, within: Superspace, text: str | None, command: s
     path = layout.space_choice(within.name)
     if text is None and not path.exists():
         raise MissingArtifactError("a space (space=…, or the best one found)", path, command)
-    return parse_space(SpaceChoice.read(path).space if text is None else text, within=within)
+    return parse_space(SpaceChoice.read(path, command).space if text is None else text, within=within)
 
 
 NAME, NAME_RULE = r"[A-Za-z]\w{0,99}", "letters, digits and '_', a letter first"
@@ -99,7 +97,10 @@ class _Faults(list[str]):
     """Collects every fault of a description, so that a user mends them in one go."""
 
     def add(self, where: str, field: str, value: object, allowed: str) -> None:
-        text = repr(value)
+        try:
+            text = repr(value)
+        except ValueError as error:  # Python writes no numbers of thousands of digits
+            text = f"({error})"
         short = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
         self.append(f"{where}: {field} = {short}; allowed: {allowed}")
 

@@ -10,6 +10,7 @@ from spaceevo.errors import EncodingError
 from spaceevo.space.spec import BlockChoice
 
 _FIELDS = (("d", "depths"), ("k", "kernels"), ("w", "widths"), ("e", "expand ratios"), ("r", "resolution"))
+MOST_CHARACTERS = 4_000  # Of a text; those of the largest published subnets have 220
 _SUBNET_FORM = "d<depths>_k<kernels>_w<widths>_e<expand ratios>_r<resolution>, values joined by '#'"
 
 
@@ -26,11 +27,14 @@ class SubnetSpec:
     @classmethod
     def parse(cls, text: str) -> SubnetSpec:
         """Read `d1#2_k3#3#5_w16#24#24_e0#3.0#6.0_r160`; an EncodingError says what is wrong at which position."""
+        _check_length(text, "subnet")
         parts = text.strip().split("_")
         if len(parts) != len(_FIELDS) or any(not p.startswith(f) for p, (f, _) in zip(parts, _FIELDS, strict=False)):
             raise EncodingError(f"subnet '{text}' is not of the form {_SUBNET_FORM}")
         depths, kernels, widths = (_numbers(text, parts[i], _FIELDS[i][1]) for i in range(3))
-        expands = _ratios(text, parts[3])
+        ratio = r"0|(?=.*[1-9])[0-9]+(\.[0-9]+)?"
+        ratios = _items(text, parts[3], "expand ratios", ratio, "a positive number, or 0 for none")
+        expands = [None if item == "0" else float(item) for item in ratios]
         resolutions = _numbers(text, parts[4], "resolution")
         if len(resolutions) != 1:
             raise EncodingError(f"subnet '{text}': resolution must be one number, not '{parts[4][1:]}'")
@@ -54,6 +58,11 @@ class SubnetSpec:
         return "_".join(letter + text for (letter, _), text in zip(_FIELDS, texts, strict=True))
 
 
+def _check_length(text: str, what: str) -> None:
+    if len(text) > MOST_CHARACTERS:
+        raise EncodingError(f"{what} '{text[:40]}…' has {len(text)} characters; allowed: {MOST_CHARACTERS}")
+
+
 def _items(text: str, part: str, name: str, pattern: str, wanted: str) -> list[str]:
     """The values of one field; each must match `pattern` whole."""
     items = part[1:].split("#")
@@ -67,11 +76,6 @@ def _numbers(text: str, part: str, name: str) -> list[int]:
     return [int(item) for item in _items(text, part, name, "[1-9][0-9]*", "a positive whole number")]
 
 
-def _ratios(text: str, part: str) -> list[float | None]:
-    items = _items(text, part, "expand ratios", r"0|(?=.*[1-9])[0-9]+(\.[0-9]+)?", "a positive number, or 0 for none")
-    return [None if item == "0" else float(item) for item in items]
-
-
 def format_substage(blocks: Iterable[BlockChoice]) -> str:
     """Write the blocks of one stage as a look-up table does: `3#32#None_5#24#1.5`."""
     return "_".join(f"{b.kernel}#{b.width}#{b.expand}" for b in blocks)
@@ -79,6 +83,7 @@ def format_substage(blocks: Iterable[BlockChoice]) -> str:
 
 def parse_substage(text: str) -> tuple[BlockChoice, ...]:
     """Read what `format_substage` writes."""
+    _check_length(text, "sub-stage")
     blocks = []
     for position, item in enumerate(text.split("_"), start=1):
         match = re.fullmatch(r"([1-9][0-9]*)#([1-9][0-9]*)#(None|(?=.*[1-9])[0-9]+(?:\.[0-9]+)?)", item)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from spaceevo.artifacts import Component, write_csv
+from spaceevo.artifacts import Component, require_undamaged, write_csv
 from spaceevo.export.bundle import PRECISIONS, file_name
 from spaceevo.latency.accuracy import PredictionError
 from spaceevo.nn.block import Block
@@ -81,11 +81,11 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
         exported, format = self.workspace.exported, self.runtime.format
         files = {f"{format}_{of}": file_input(exported / file_name(format, of)) for of in PRECISIONS}
         found = {**super().inputs(), **files, "platform": platform_input(self.platform)}
-        return found if self.settings.subnet is not None else {**found, "front": file_input(self.selection.front_file)}
+        return found if self.settings.subnet is not None else {**found, "front": file_input(self.front_file)}
 
     def work(self) -> Outcome:
         """Predict, measure side by side, compare."""
-        platform, member, output = self.platform, self.selection.member, self.workspace.output
+        platform, member, output = self.platform, self.member, self.workspace.output
         specs, asked_ms = self._specs_and_asked()
         predicted_ms = platform.subnets_ms(member, specs)
         found_ms = self._measured_ms(self._models(specs))
@@ -113,11 +113,10 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
 
     def _specs_and_asked(self) -> tuple[list[SubnetSpec], dict[str, float]]:
         """The subnets to measure, the chosen one first, and the latency in ms that was asked for, where one was."""
-        selection = self.selection
-        if selection.subnet is not None:
-            return selection.subnets(), {}
-        front = selection.front()
-        specs = [selection.best_subnet(), *(SubnetSpec.parse(row.subnet) for row in front.front)]
+        if self.settings.subnet is not None:
+            return self.subnets(), {}
+        front = self.front()
+        specs = [self.best_subnet(), *(SubnetSpec.parse(row.subnet) for row in front.front)]
         chosen = front.chosen_by_limit.get(self.platform.name, {})
         # A subnet may be the best of several limits; the lowest says most.
         asked = {subnet: float(limit) for limit, subnet in sorted(chosen.items(), key=lambda item: -float(item[0]))}
@@ -125,7 +124,7 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
 
     def _models(self, specs: Sequence[SubnetSpec]) -> dict[str, bytes]:
         """Write `int8 <subnet>` and `fp32 <subnet>`; exported files are taken where there are any."""
-        platform, member = self.measuring, self.selection.member
+        platform, member = self.measuring, self.member
         texts = {str(spec) for spec in specs}
         models = {name: file for name, file in self._exported().items() if name.split()[1] in texts}
         if platform is None:
@@ -144,9 +143,10 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
         found: dict[str, bytes] = {}
         for precision in PRECISIONS:
             path = self.workspace.exported / file_name(self.runtime.format, precision)
+            require_undamaged(path, self.workspace.commands("export"))
             file = path.read_bytes() if path.exists() else b""
             texts = self.runtime.metadata(file) if file else {}
-            if texts.get("space") == str(self.selection.member):
+            if texts.get("space") == str(self.member):
                 found[f"{precision} {texts['subnet']}"] = file
         return found
 

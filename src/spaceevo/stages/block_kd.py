@@ -12,6 +12,7 @@ import torch
 from spaceevo.artifacts import Component, Neutral
 from spaceevo.errors import ConfigError, nearest
 from spaceevo.lit.block_kd import BlockKdModule, Student
+from spaceevo.lit.matching import tell_transform
 from spaceevo.lit.module import MultiPassModule
 from spaceevo.lit.training import Figures, Trainee
 from spaceevo.nn.checkpoint import CheckpointMeta
@@ -22,7 +23,7 @@ from spaceevo.space.selection import BlockName, parse_blocks
 from spaceevo.stages.job import Made, Outcome
 from spaceevo.stages.settings import Blocks, Count, Positive
 from spaceevo.stages.training import TrainingJob, TrainingSettings
-from spaceevo.teacher import Teacher, TeacherConfig, load_teacher, teacher_taps
+from spaceevo.teacher import Teacher, TeacherConfig, load_teacher, tap_channels, teacher_taps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +56,16 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
 
     @cached_property
     def _trained_teacher(self) -> Teacher:
-        command = self.workspace.commands("teacher")
-        return load_teacher(self.teacher, self.workspace.layout, self.data.num_classes, self.int8, command)
+        command, channels = self.workspace.commands("teacher"), self.superspace.input_channels
+        layout, classes = self.workspace.layout, self.data.num_classes
+        teacher = load_teacher(self.teacher, layout, classes, self.int8, command, channels)
+        tell_transform(self.data, teacher.meta, f"teacher {self.teacher.name}")
+        return teacher
+
+    @property
+    def resolution(self) -> int:
+        """The largest resolution of the superspace's blocks in pixels."""
+        return max(self.superspace.block_resolutions)
 
     @cached_property
     def blocks(self) -> dict[str, BlockName]:
@@ -68,8 +77,7 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
     @cached_property
     def channels(self) -> dict[str, int]:
         """Channels of the teacher's features, by stage."""
-        stages = sorted({tap for stage, _ in self.blocks.values() for tap in teacher_taps(self.superspace, stage)})
-        return dict(zip(stages, self._trained_teacher.channels(*stages), strict=True))
+        return tap_channels(self._trained_teacher, self.superspace, {stage for stage, _ in self.blocks.values()})
 
     def _block_file(self, name: str, *, int8: bool) -> Path:
         return self.workspace.layout.block(self.superspace.name, *self.blocks[name], int8=int8)
@@ -92,15 +100,17 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
         trainees = [self._trainee(name) for name in self.blocks]
         size = self.settings.together or len(trainees)
         losses: dict[str, float] = {}
+        rows: list[dict[str, str | float]] = []
         for start in range(0, len(trainees), size):
             group = trainees[start : start + size]
             label = group[0].name if len(group) == 1 else f"{group[0].name}-{group[-1].name}"
             make, measure = self._make_module, self._measure_students
             found = self.training.fit_together(label, group, make, measure, anew=self.workspace.force)
             losses |= {f"{name}_max_nsr": values["max_nsr"] for name, values in found.items()}
+            rows += [{"block": name, **values} for name, values in found.items()]
         commands = self.workspace.commands
         following = commands("block_lut") if self.int8 else commands("block_kd", "quant=deploy")
-        return self.outcome({"mean_max_nsr": fmean(losses.values()), **losses}, following)
+        return self.outcome({"mean_max_nsr": fmean(losses.values()), **losses, "blocks": rows}, following)
 
     def _trainee(self, name: str) -> Trainee:
         fp32 = {"fp32": self._block_file(name, int8=False)} if self.int8 else {}

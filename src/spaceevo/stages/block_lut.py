@@ -9,10 +9,11 @@ from typing import Annotated
 
 from rich.progress import Progress, TaskID
 
-from spaceevo.artifacts import Component, Neutral, file_hash, fingerprint
+from spaceevo.artifacts import Component, Neutral, file_hash, fingerprint, sole_worker
 from spaceevo.artifacts.values import Amount
-from spaceevo.errors import ConfigError, MissingArtifactError
+from spaceevo.errors import ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
+from spaceevo.lit.matching import check_shape, check_transform, tell_transform
 from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.losses import VarianceOf
 from spaceevo.nn.memory import channels_last
@@ -29,8 +30,8 @@ from spaceevo.stages.job import Input, Made, Outcome, file_input, images_input, 
 from spaceevo.stages.lut_files import LutFile, first_batches, sample_rows, substage_loss
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Blocks, Count, NetworkSettings, Numbers
-from spaceevo.teacher import TeacherConfig, load_teacher, teacher_taps
-from spaceevo.terminal import progress
+from spaceevo.teacher import TeacherConfig, load_teacher, tap_channels, teacher_taps
+from spaceevo.terminal import console, progress
 
 PARTS = ("block", "window")  # Settings that say which of the tables are made, not what is in them
 
@@ -126,11 +127,12 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
 
         Raises:
             MissingArtifactError: a student has not been distilled.
+            ConfigError: one was, on images that went through something else.
         """
         command = self.workspace.commands("block_kd", f"quant={self.settings.quant}", without=("window",))
+        check_shape(self.data, self.superspace, max(self.superspace.block_resolutions))
         for name, path in self.students.items():
-            if not path.is_file():
-                raise MissingArtifactError(f"block {name}", path, command)
+            check_transform(self.data, read_checkpoint(path, f"block {name}", command).meta, str(path))
         files = self._files()
         for file in files.values() if self.workspace.force else ():
             file.forget()
@@ -140,7 +142,7 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
         rows = len(files) * self.settings.recipe.samples
         figures = {"files": len(files), "rows": rows, "files_made": len(due)}
         following = self.workspace.commands("space_search", without=PARTS)
-        return Outcome(figures, {"lut": self.workspace.lut}, following, str(self.workspace.device))
+        return Outcome(figures, {"lut": self.workspace.lut}, following, str(self.workspace.device), growing=("lut",))
 
     def _files(self) -> dict[LutKey, LutFile]:
         """The tables asked for, each with what decides it."""
@@ -162,8 +164,9 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
                 task = bar.add_task("block LUT", total=len(due) * self.settings.recipe.samples)
                 for key, file in due.items():
                     bar.update(task, description=f"block LUT {file.path.name}")
-                    builder.fill(key, file, bar, task)
-                    file.finish()
+                    with sole_worker(file.unfinished.with_suffix(".lock"), console.print):
+                        if not file.is_current():  # another process may have made it meanwhile
+                            builder.fill(key, file, bar, task)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -176,11 +179,12 @@ class _LutBuilder:
         self.recipe = job.settings.recipe
         self.student: tuple[str, BlockStudent] | None = None
         command = job.workspace.commands("teacher", f"quant={job.settings.quant}", without=PARTS)
-        teacher = load_teacher(job.teacher, job.workspace.layout, job.data.num_classes, job.int8, command)
+        layout, classes, channels = job.workspace.layout, job.data.num_classes, job.superspace.input_channels
+        teacher = load_teacher(job.teacher, layout, classes, job.int8, command, channels)
+        tell_transform(job.data, teacher.meta, f"teacher {job.teacher.name}")
         stages = dict.fromkeys(job.superspace.searched[key.stage].name for key in keys)
         self.taps = {stage: teacher_taps(job.superspace, stage) for stage in stages}
-        every = sorted({name for pair in self.taps.values() for name in pair})
-        self.channels = dict(zip(every, teacher.channels(*every), strict=True))
+        self.channels = tap_channels(teacher, job.superspace, stages)
         calibration = job.data.calibration_images()[: self.recipe.calibration_batches]
         size, count = self.recipe.evaluation_batch_size, self.recipe.evaluation_batches
         evaluation = first_batches(job.data.held_out(), size, count)
@@ -216,6 +220,7 @@ class _LutBuilder:
             substage = format_substage(one.blocks)
             file.append(LutRow(substage, one.cin, one.hw, loss, cost.mmacs, cost.mparams, latency_ms))
             bar.update(task, advance=1)
+        file.finish(sampled)
 
     def _load(self, stage: str, key: LutKey) -> BlockStudent:
         """A candidate block's student; the windows of a block share it."""

@@ -34,11 +34,11 @@ class CostJob(SpaceJob[SubnetSettings]):
 
     def work(self) -> Outcome:
         """Count and print."""
-        member = self.selection.member
+        member = self.member
         names = published_names(member)
         rows: list[Row] = []
         totals: list[Row] = []
-        for spec in self.selection.subnets(member.largest, member.smallest):
+        for spec in self.subnets(member.largest, member.smallest):
             cost = subnet_cost(member, spec)
             stages = stage_rows(member, spec)
             total = {"subnet": str(spec), "mmacs": cost.mmacs, "mparams": cost.mparams}

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from spaceevo.artifacts import write_csv
+from spaceevo.collectives.averaging import process_group
 from spaceevo.collectives.launcher import is_first
-from spaceevo.collectives.processes import process_group
 from spaceevo.errors import ConfigError
+from spaceevo.nn.deployable import FoldedNetwork
 from spaceevo.nn.evaluate import calibrate_subnet, count_correct
-from spaceevo.nn.folded import FoldedNetwork
 from spaceevo.space.cost import subnet_cost
 from spaceevo.stages.job import Input, Outcome, images_input
 from spaceevo.stages.selection import SupernetBasedJob
@@ -45,19 +45,20 @@ class EvaluateJob(SupernetBasedJob[EvaluateSettings]):
 
     def inputs(self) -> Mapping[str, Input]:
         """Return the weights, the images, and what decides the space where none is asked for."""
-        return {**super().inputs(), **self.source.input(self.settings.int8), "images": images_input(self.data)}
+        return {**super().inputs(), **self.supernet_inputs(self.settings.int8), "images": images_input(self.data)}
 
     def work(self) -> Outcome:
         """Evaluate each subnet on the test images.
 
         Raises:
-            ConfigError: the images have more classes than the space, or only networks under `deploy` can be folded.
+            ConfigError: the images do not fit the network, or only networks under `deploy` can be folded.
         """
         self._check()
+        _ = self.classes  # faults of the images are told first
         rows, processes = self._evaluate()
         figures = {
             "top1": rows[0]["top1"],
-            "space": str(self.selection.member),
+            "space": str(self.member),
             "quant": self.settings.quant,
             "folded": self.settings.recipe.folded,
             "images": rows[0]["images"],
@@ -68,34 +69,28 @@ class EvaluateJob(SupernetBasedJob[EvaluateSettings]):
         if is_first():
             write_csv(table, rows)
             print_rows(rows, COLUMNS)
-        following = self.workspace.commands("subnet_search", f"space={self.selection.member}", without=("subnet",))
+        following = self.workspace.commands("subnet_search", f"space={self.member}", without=("subnet",))
         return Outcome(figures, {"subnets": table}, following, str(self.workspace.device))
 
     def _check(self) -> None:
-        folded, quant, member = self.settings.recipe.folded, self.settings.quant, self.selection.member
+        folded, quant = self.settings.recipe.folded, self.settings.quant
         if folded and quant != "deploy":
             raise ConfigError(f"recipe.evaluate.folded=true with quant={quant}; use quant=deploy")
-        classes = member.superspace.num_classes
-        if self.data.num_classes > classes:
-            raise ConfigError(
-                f"data {self.data.root} has {self.data.num_classes} classes, {member} has {classes}; "
-                "evaluate images of the classes it was trained on"
-            )
 
     def _evaluate(self) -> tuple[list[dict[str, Any]], int]:
         """A row of each subnet, and by how many processes."""
-        member, device = self.selection.member, self.workspace.device
-        specs = self.selection.subnets(member.largest, member.smallest)
-        supernet = self.source.supernet(self.settings.int8)
+        member, device = self.member, self.workspace.device
+        specs = self.subnets(member.largest, member.smallest)
+        supernet, channels = self.supernet(self.settings.int8), member.superspace.input_channels
         rows: list[dict[str, Any]] = []
         with process_group(device) as (rank, world_size):
             supernet.to(device)
             for spec in specs:
                 calibrate_subnet(supernet, spec, self.data.calibration_images())
-                network = FoldedNetwork(supernet.extract(spec)) if self.settings.recipe.folded else supernet
+                network = FoldedNetwork(supernet.extract(spec), channels) if self.settings.recipe.folded else supernet
                 correct, images = count_correct(network, self.data.test_share(rank, world_size))
                 cost = subnet_cost(member, spec)
-                row = {"name": self.selection.names.get(spec, ""), "top1": 100.0 * correct / images}
+                row = {"name": self.subnet_names.get(spec, ""), "top1": 100.0 * correct / images}
                 row |= {"correct": correct, "images": images, "mmacs": cost.mmacs, "mparams": cost.mparams}
                 rows.append({**row, "subnet": str(spec)})
         return rows, world_size

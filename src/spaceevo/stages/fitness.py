@@ -4,7 +4,9 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from spaceevo.artifacts import append_line, fingerprint, parse_json, write_text
 from spaceevo.collectives.sharing import Ranks, Work
+from spaceevo.errors import EncodingError
 from spaceevo.nn.evaluate import Evaluation, SubnetEvaluator
 from spaceevo.space.encoding import SubnetSpec
 
@@ -51,8 +53,7 @@ class Fitness:
         items = [json.dumps([str(spec), below]) for spec, below in left]
         for (spec, _), result in zip(left, self.ranks.map(self.work, items), strict=True):
             counts: list[int] = json.loads(result)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([str(spec), counts]) + "\n")
+            append_line(self.path, _line(spec, counts))
             self.counts[spec] = counts
             keep(spec)
         return {spec: found[spec] for spec in asked}
@@ -68,10 +69,25 @@ def by_text(evaluator: SubnetEvaluator) -> Work:
     return work
 
 
+def _line(spec: SubnetSpec, counts: Sequence[int]) -> str:
+    """The line of an evaluation: a subnet, its counts, and a checksum of both."""
+    return json.dumps([str(spec), counts, fingerprint([str(spec), counts])])
+
+
 def _read(path: Path) -> dict[SubnetSpec, list[int]]:
-    """Read the lines of a file; the last one of a killed run may be half written, and is cut off."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, encoding="utf-8")
-    return {SubnetSpec.parse(subnet): counts for subnet, counts in map(json.loads, whole.splitlines())}
+    """Read the lines of a file; those torn by a kill or damaged are taken out, so that they are evaluated again."""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
+    found = {line: evaluation for line in lines if (evaluation := _parsed(line)) is not None}
+    if lines and lines != [*found, ""]:
+        write_text(path, "".join(f"{line}\n" for line in found))
+    return dict(found.values())
+
+
+def _parsed(line: str) -> tuple[SubnetSpec, list[int]] | None:
+    try:
+        subnet, counts, checksum = parse_json(line)
+        spec = SubnetSpec.parse(subnet)
+        is_whole = bool(checksum == fingerprint([subnet, counts]))
+    except (ValueError, TypeError, AttributeError, EncodingError):
+        return None
+    return (spec, counts) if is_whole else None

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from spaceevo.artifacts import FRONT_FILE, Front, FrontSubnet, write_csv
+from spaceevo.artifacts import FRONT_FILE, Front, FrontSubnet, sole_worker, write_csv
 from spaceevo.nn.evaluate import top1
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
@@ -17,8 +17,9 @@ from spaceevo.space.cost import subnet_cost
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.stages.extraction import Extraction
 from spaceevo.stages.front_search import Found
-from spaceevo.stages.job import Outcome, Workspace
-from spaceevo.stages.selection import SupernetSource
+from spaceevo.stages.job import Outcome
+from spaceevo.stages.selection import SupernetBasedJob
+from spaceevo.stages.settings import SupernetSettings
 from spaceevo.terminal import console, print_rows, progress
 
 COLUMNS = {
@@ -58,52 +59,54 @@ class Extracted:
 class FrontFiles:
     """Writes what a search found."""
 
-    workspace: Workspace  # where to
-    extraction: Extraction  # takes subnets out of the supernet that was searched
-
-    @property
-    def _source(self) -> SupernetSource:
-        return self.extraction.source
+    job: SupernetBasedJob[SupernetSettings]  # which searched
 
     def write(self, supernet: Supernet, fronts: Sequence[Found], platforms: Mapping[str, object]) -> Outcome:
         """Test, extract and measure the subnets of all fronts; write and print everything."""
-        selection, settings = self._source.selection, self._source.settings
-        file = self.workspace.shared(selection.front_file)
+        file = self.job.workspace.shared(self.job.front_file)
+        with sole_worker(file.with_name(".front.lock"), console.print):  # searches elsewhere leave theirs here too
+            return self._write(file, supernet, fronts, platforms)
+
+    def _write(
+        self, file: Path, supernet: Supernet, fronts: Sequence[Found], platforms: Mapping[str, object]
+    ) -> Outcome:
+        workspace, settings = self.job.workspace, self.job.settings
+        file.unlink(missing_ok=True)  # it names files that are about to be others; written last, it names whole ones
         specs = list(dict.fromkeys(spec for found in fronts for spec in found.shown))
         extracted = self._test_and_extract(supernet, specs, file.parent / "subnets")
         rows = [row for found in fronts for row in self._rows(found, extracted, platforms[found.platform])]
         limits = {found.platform: tuple(found.chosen) for found in fronts}
         chosen = {found.platform: {f"{ms:g}": str(spec) for ms, spec in found.chosen.items()} for found in fronts}
         first = str(next(iter(fronts[0].chosen.values())))
-        space = str(selection.member)
-        Front(space, first, tuple(rows), limits[fronts[0].platform], limits, chosen).write(file)
+        space = str(self.job.member)
         evaluated = {f.platform: [(f.latency_ms(s), e.top1) for s, e in f.evaluations.items()] for f in fronts}
-        outputs = _write_tables([asdict(row) for row in rows], limits, self.workspace.output, evaluated)
+        outputs = _write_tables([asdict(row) for row in rows], limits, workspace.output, evaluated)
+        Front(space, first, tuple(rows), limits[fronts[0].platform], limits, chosen).write(file)
         outputs |= {"chosen": file, "subnets": file.parent / "subnets"}
         changes = (f"space={space}", f"quant={settings.quant if settings.int8 else 'deploy'}")
         dropped = ("subnet", "latency_constraint")  # export takes the chosen one
-        following = self.workspace.commands("export", *changes, without=dropped)
+        following = workspace.commands("export", *changes, without=dropped)
         figures = {"space": space, **_figures(fronts, rows, first)}
-        return Outcome(figures, outputs, following, str(self.workspace.device))
+        return Outcome(figures, outputs, following, str(workspace.device))
 
     def _test_and_extract(
         self, supernet: Supernet, specs: Sequence[SubnetSpec], folder: Path
     ) -> dict[SubnetSpec, Extracted]:
         """Find top-1 on the test images of every subnet; keep it in INT8, and in fp32 where that supernet is there."""
         shutil.rmtree(folder, ignore_errors=True)  # those of an earlier search
-        int8 = self._source.settings.int8
-        test, precision = self.extraction.data.test(), "int8" if int8 else "fp32"
+        extraction, int8 = Extraction(self.job), self.job.settings.int8
+        test, precision = self.job.data.test(), "int8" if int8 else "fp32"
         found: dict[SubnetSpec, Extracted] = {}
         with progress() as bar:
             for number, spec in enumerate(bar.track(specs, description="testing the front")):
                 path = folder / f"{number:02d}_{precision}.pth"
-                network = self.extraction.save(path, supernet, spec, int8=int8)
+                network = extraction.save(path, supernet, spec, int8=int8)
                 found[spec] = Extracted(network, f"{number:02d}", top1(supernet, test), {precision: str(path)})
-        if int8 and self._source.file(int8=False).exists():
-            fp32 = self._source.supernet(int8=False)
+        if int8 and self.job.supernet_file(int8=False).exists():
+            fp32 = self.job.supernet(int8=False)
             for spec, subnet in found.items():
                 path = folder / f"{subnet.number}_fp32.pth"
-                self.extraction.save(path, fp32, spec, int8=False)
+                extraction.save(path, fp32, spec, int8=False)
                 subnet.files["fp32"] = str(path)
         return found
 
@@ -111,7 +114,7 @@ class FrontFiles:
         """The subnets of a front, with their measured latency where the platform is at hand."""
         rows = []
         for spec in found.shown:
-            cost = subnet_cost(self._source.selection.member, spec)
+            cost = subnet_cost(self.job.member, spec)
             row = FrontSubnet(
                 platform=found.platform,
                 subnet=str(spec),
@@ -127,10 +130,12 @@ class FrontFiles:
                 fp32_file=extracted[spec].files.get("fp32"),
             )
             rows.append(row)
-        if not isinstance(platform, Measures) or self._source.settings.quant != "deploy":
+        if not isinstance(platform, Measures) or self.job.settings.quant != "deploy":
             return rows
         networks = {str(spec): extracted[spec].network for spec in found.shown}
-        programs = {text: to_program(one, (3, one.resolution, one.resolution)) for text, one in networks.items()}
+        channels = self.job.superspace.input_channels
+        shapes = {text: (channels, one.resolution, one.resolution) for text, one in networks.items()}
+        programs = {text: to_program(one, shapes[text]) for text, one in networks.items()}
         measured_ms = platform.measured_ms(programs)
         return [replace(row, measured_ms=measured_ms[row.subnet]) for row in rows]
 

@@ -12,8 +12,7 @@ from spaceevo.errors import ConfigError, ConstraintError
 from spaceevo.nn.evaluate import Evaluation
 from spaceevo.platforms.base import Platform
 from spaceevo.search.evolution import GenerationalEvolution, SearchState, Strategy, evolve
-from spaceevo.search.front import FrontEvolution, Staircase, evenly, front
-from spaceevo.search.prediction import predict_scores
+from spaceevo.search.front import FrontEvolution, Staircase, evenly, front, predict_scores
 from spaceevo.search.problems import SubnetProblem
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # jobs that build no network start without torch
     from spaceevo.lit.datamodule import ImageFolderDataModule
     from spaceevo.platforms.base import Platform
 
-S = TypeVar("S")
+S = TypeVar("S", covariant=True)
 T = TypeVar("T")
 
 
@@ -113,12 +113,17 @@ class Workspace:
     force: bool = False  # whether everything is made anew, though nothing changed
     accelerator: str = "auto"  # `cpu` keeps networks off a GPU that is there
 
+    @property
+    def run_name(self) -> str:
+        """Name of what is tracked of this job: its folder's; jobs of a sweep are numbered below it."""
+        return f"{self.output.parent.name}/{self.output.name}" if self.is_sweep else self.output.name
+
     @cached_property
     def device(self) -> torch.device:
         """The GPU of this process where there is one and it is wanted, else the CPU."""
         import torch  # jobs that build no network start without it
 
-        from spaceevo.collectives.processes import own_device
+        from spaceevo.collectives.averaging import own_device
 
         return torch.device("cpu") if self.accelerator == "cpu" else own_device()
 
@@ -132,10 +137,11 @@ class Outcome:
     """Holds what a job found."""
 
     figures: dict[str, Any]  # unit in the name; rows of a table as a list
-    outputs: Mapping[str, Path] = field(default_factory=dict)  # files made, by name
+    outputs: Mapping[str, Path] = field(default_factory=dict)  # files and folders made, by name
     next_command: str = ""  # what the user would run next
     device: str = "cpu"  # where networks ran
     summary: tuple[str, ...] | None = None  # figures to show at the end; None shows all that are no tables
+    growing: tuple[str, ...] = ()  # names of outputs that later jobs add to
 
 
 class Made(Generic[T]):
@@ -168,6 +174,11 @@ class Job(ABC, Generic[S]):
     def __init__(self, settings: S, workspace: Workspace) -> None:
         self.settings = settings
         self.workspace = workspace
+
+    @property
+    def keeps_run(self) -> bool:
+        """Whether what is tracked of the result belongs to the run that its one network has left open."""
+        return False
 
     def check(self) -> None:
         """Raise where settings do not fit together, before anything is looked at; jobs add what they can tell."""
@@ -202,5 +213,6 @@ class Job(ABC, Generic[S]):
         """Say what differs from the settings, inputs and files of an earlier result; nothing if it is current."""
         found = [differences(result.settings, self.identity), differences(result.inputs, states)]
         found += [f"{path} is gone" for path in result.outputs.values() if not Path(path).exists()][:1]
+        found += [f"{path} is not as it was made" for path in result.changed_files()][:1]
         told = "; ".join(filter(None, found))
         return told or ("" if result.fingerprint == self.fingerprint else "an earlier version recorded less")

@@ -10,13 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spaceevo.artifacts import Plain, file_hash, write_json, write_text
+from spaceevo.artifacts import Plain, append_line, file_hash, fingerprint, parse_json, write_json, write_text
+from spaceevo.errors import CheckpointError, TableError
 from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.evaluate import equal_batches
 from spaceevo.nn.losses import VarianceOf, noise_to_signal
 from spaceevo.nn.student import BlockStudent
 from spaceevo.quant.prepare import quantizers
-from spaceevo.search.lut import LutRow, write_lut_file
+from spaceevo.search.lut import LutRow, lut_record, write_lut_file
 from spaceevo.space.encoding import format_substage
 from spaceevo.space.operators import sample_substage
 from spaceevo.space.spec import BlockChoice
@@ -76,6 +77,10 @@ def substage_loss(
         total += noise_to_signal(student(source), output, variance_of, variance)
     for quantizer in untrained:
         quantizer.forget()
+    if total.isnan():
+        raise CheckpointError(
+            f"the NSR of {format_substage(blocks)} in {student.space.name} is nan; train the block at a lower rate"
+        )
     return float(total) / len(features.evaluation)
 
 
@@ -100,14 +105,14 @@ class LutFile:
         self.path = path
         self.origin = origin
         self.latencies = latencies
-        self.made = path.parent / ".made" / path.name
+        self.made = lut_record(path)
         self.unfinished = path.parent / ".unfinished" / path.name
 
     def is_current(self) -> bool:
         """Tell whether the table is there as it was made, and would be made the same now."""
         if not (self.path.is_file() and self.made.is_file()):
             return False
-        record = _parsed(self.made.read_text(encoding="utf-8"))
+        record = _parsed(self.made.read_text(encoding="utf-8", errors="replace"))
         return self._is_same(record) and record.get("table") == file_hash(self.path)
 
     def forget(self) -> None:
@@ -124,35 +129,49 @@ class LutFile:
 
     def begin(self, sampled: Sequence[Sampled]) -> int:
         """Take up the rows that a killed run left, where they are those of what is sampled; return how many."""
-        pairs = zip(self._rows(), sampled, strict=False)
-        kept = [row for row, _ in takewhile(lambda pair: pair[1].is_of(pair[0]), pairs)]
-        lines = [json.dumps(self._record()), *map(str, kept)]
+        kept = self._rows(sampled)
+        lines = [json.dumps(self._record()), *map(_checked, kept)]
         write_text(self.unfinished, "".join(f"{line}\n" for line in lines))
         return len(kept)
 
-    def _rows(self) -> Iterable[LutRow]:
-        """The whole rows of a table in the making, if it is this one; the last may be torn."""
-        text = self.unfinished.read_text(encoding="utf-8") if self.unfinished.is_file() else ""
+    def _rows(self, sampled: Sequence[Sampled]) -> list[LutRow]:
+        """The rows of a table in the making, if it is this one, up to the first that is torn, damaged or of another."""
+        text = self.unfinished.read_text(encoding="utf-8", errors="replace") if self.unfinished.is_file() else ""
         record, *lines = text.split("\n")
-        return map(LutRow.parse, lines[:-1]) if self._is_same(_parsed(record)) else ()
+        pairs = zip(lines[:-1], sampled, strict=False) if self._is_same(_parsed(record)) else ()
+        texts = takewhile(lambda pair: pair[0] == _checked(pair[0].rpartition(" ")[0]), pairs)
+        rows = ((LutRow.parse(text.rpartition(" ")[0]), one) for text, one in texts)
+        return [row for row, _ in takewhile(lambda pair: pair[1].is_of(pair[0]), rows)]
 
     def append(self, row: LutRow) -> None:
         """Keep a row, rounded as the table has it."""
-        with self.unfinished.open("a", encoding="utf-8") as file:
-            file.write(f"{LutRow.parse(str(row))}\n")
+        append_line(self.unfinished, _checked(LutRow.parse(str(row))))
 
-    def finish(self) -> None:
-        """Write the table and what it was made from."""
-        lines = self.unfinished.read_text(encoding="utf-8").splitlines()[1:]
-        write_lut_file(self.path, map(LutRow.parse, lines))
+    def finish(self, sampled: Sequence[Sampled]) -> None:
+        """Write the table and what it was made from.
+
+        Raises:
+            TableError: its rows are not those of what is sampled; something else wrote into them.
+        """
+        rows = self._rows(sampled)
+        if len(rows) != len(sampled):
+            raise TableError(
+                f"{self.unfinished}: row {len(rows) + 1} was changed by another program; start this one again"
+            )
+        write_lut_file(self.path, rows)
         write_json(self.made, {**self._record(), "table": file_hash(self.path)})
         self.unfinished.unlink()
+
+
+def _checked(row: LutRow | str) -> str:
+    """The line of a row in the making: it, and a checksum."""
+    return f"{row} {fingerprint(str(row))}"
 
 
 def _parsed(text: str) -> dict[str, Plain]:
     """Read a record; nothing where it is none, as earlier versions left."""
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

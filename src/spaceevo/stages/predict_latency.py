@@ -51,9 +51,9 @@ class PredictLatencyJob(SpaceJob[PredictLatencySettings]):
 
     def work(self) -> Outcome:
         """Predict, print, draw."""
-        member, platform, output = self.selection.member, self.platform.name, self.workspace.output
-        specs = self.selection.subnets(member.largest, member.smallest)
-        named = [{"name": self.selection.names.get(spec, "")} for spec in specs]
+        member, platform, output = self.member, self.platform.name, self.workspace.output
+        specs = self.subnets(member.largest, member.smallest)
+        named = [{"name": self.subnet_names.get(spec, "")} for spec in specs]
         rows = [{**name, **row} for name, row in zip(named, self._predicted(specs), strict=True)]
         title = f"{member} on {platform}"
         print_rows(rows, COLUMNS, title)
@@ -79,7 +79,7 @@ class PredictLatencyJob(SpaceJob[PredictLatencySettings]):
 
     def _predicted(self, specs: Sequence[SubnetSpec]) -> list[Row]:
         """Predict latencies in ms; what the platform does not know of the subnets is measured together."""
-        found_ms = self.platform.subnets_ms(self.selection.member, specs)
+        found_ms = self.platform.subnets_ms(self.member, specs)
         return [{"latency_ms": float(ms), "subnet": str(spec)} for spec, ms in zip(specs, found_ms, strict=True)]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -11,8 +11,8 @@ from spaceevo.artifacts import Component, fingerprint, write_csv
 from spaceevo.artifacts.values import Amount
 from spaceevo.errors import ConfigError, choices
 from spaceevo.latency.accuracy import PredictionError
-from spaceevo.latency.kernels import fit_kernels, kernels_ms
-from spaceevo.latency.nn_meter import write_package
+from spaceevo.latency.kernels import fit_kernels
+from spaceevo.latency.nn_meter import blocks_ms, write_package
 from spaceevo.latency.predictor import BlockLatency
 from spaceevo.latency.roofline import Correction, Roofline, family_of, mparams_of
 from spaceevo.latency.table import LatencyTable
@@ -22,7 +22,7 @@ from spaceevo.report.latency import draw_predictions
 from spaceevo.space.placement import PlacedBlock, subnet_blocks
 from spaceevo.space.superspace import Superspace
 from spaceevo.stages.job import Input, Outcome, platform_input
-from spaceevo.stages.profile_timings import Network, ProfileTimings, sample_blocks, sample_networks
+from spaceevo.stages.profile_timings import Network, ProfileTimings, Timed, sample_blocks, sample_networks
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, Seed, SuperspaceSettings
 
@@ -63,20 +63,16 @@ class Sample:
 
     @classmethod
     def of(cls, superspace: Superspace, seed: int, recipe: ProfileRecipe) -> Sample:
-        """Sample blocks and networks; blocks are of all families that the networks have."""
+        """Sample blocks and networks; a `ConfigError` where no block is of a family that the networks have."""
         rng = Random(seed)
         blocks = sample_blocks(superspace, rng, recipe.blocks)
         networks = sample_networks(superspace, rng, recipe.networks)
         unseen = sample_networks(superspace, rng, recipe.unseen, besides=networks.values())
-        check_families(blocks, [*networks.values(), *unseen.values()])
+        whole = [*networks.values(), *unseen.values()]
+        needed = {family_of(spec) for network in whole for spec, _ in subnet_blocks(*network)}
+        if missing := sorted(needed - {family_of(spec) for spec, _ in blocks.values()}):
+            raise ConfigError(f"recipe.profile.blocks = {len(blocks)} leaves out {choices(missing)}; set it higher")
         return cls(blocks, networks, unseen)
-
-
-def check_families(blocks: Mapping[str, PlacedBlock], networks: Iterable[Network]) -> None:
-    """Raise a `ConfigError` unless some blocks of every family of blocks in the networks were sampled."""
-    needed = {family_of(spec) for network in networks for spec, _ in subnet_blocks(*network)}
-    if missing := sorted(needed - {family_of(spec) for spec, _ in blocks.values()}):
-        raise ConfigError(f"recipe.profile.blocks = {len(blocks)} leaves out {choices(missing)}; set it higher")
 
 
 class ProfileJob(SuperspaceJob[ProfileSettings]):
@@ -101,10 +97,11 @@ class ProfileJob(SuperspaceJob[ProfileSettings]):
         settings, output, platform = self.settings, self.workspace.output, self.platform()
         sample = Sample.of(self.superspace, settings.seed, settings.recipe)
         timings = self._measure(platform, sample)
-        table = _fit(platform, timings, sample)
+        timed = timings.collections
+        table, block_error = _fit(platform, timed, sample)
         title = f"{self.superspace.name}, {platform.name}"
-        error, written = _check(table, timings, sample.unseen, output, title)
-        table.provenance = {**platform.provenance, "dispersion": timings.dispersion(BLOCKS), **error.figures()}
+        error, written = _check(table, timed[UNSEEN], sample.unseen, output, title)
+        table.provenance = {**platform.provenance, "dispersion": timed[BLOCKS].dispersion, **error.figures()}
         table.save(platform.path)
         outputs = {"table": platform.path, **written}
         package = f"{platform.name}_{self.superspace.name}"
@@ -112,17 +109,18 @@ class ProfileJob(SuperspaceJob[ProfileSettings]):
         figures = {
             **error.figures(),
             "profiling_cpu_seconds": round(timings.profiling_s, 1),
-            "checking_cpu_seconds": round(timings.cpu_seconds(UNSEEN), 1),
+            "checking_cpu_seconds": round(timed[UNSEEN].cpu_seconds, 1),
             "measured_blocks": len(sample.blocks),
             "measured_networks": len(sample.networks),
-            "block_mape_percent": round(_block_error(table, sample.blocks).mape_percent, 2),
+            "block_mape_percent": round(block_error.mape_percent, 2),
             "kernel_mape_percent": round(kernel_error.mape_percent, 2),
             "scale": table.correction.scale,
             "ms_per_mparam": table.correction.ms_per_mparam,
-            "dispersion": timings.dispersion(NETWORKS),
+            "dispersion": timed[NETWORKS].dispersion,
             **platform.provenance,
         }
-        return Outcome(figures, outputs, self.workspace.commands("space_search", "latency_constraint=<ms>"))
+        following = self.workspace.commands("space_search", "latency_constraint=<ms>")
+        return Outcome(figures, outputs, following, growing=("table",))
 
     def _measure(self, platform: MeasuringPlatform, sample: Sample) -> ProfileTimings:
         """Time everything, or what an interrupted run of the same settings on the same machine had not timed."""
@@ -135,37 +133,41 @@ class ProfileJob(SuperspaceJob[ProfileSettings]):
         return timings
 
 
-def _fit(platform: MeasuringPlatform, timings: ProfileTimings, sample: Sample) -> LatencyTable:
-    """The platform's table with the measured blocks, a model of them, and a correction by whole networks."""
+def _fit(
+    platform: MeasuringPlatform, timed: Mapping[str, Timed], sample: Sample
+) -> tuple[LatencyTable, PredictionError]:
+    """The platform's table with the measured blocks, a model and its error on them, and a correction by networks."""
     blocks = sample.blocks
-    alone_ms = {key: platform.net_ms(blocks[key], ms) for key, ms in timings.latency_ms(BLOCKS).items()}
-    model = Roofline.fit(list(blocks.values()), [alone_ms[key] for key in blocks])
+    alone_ms = {key: platform.net_ms(blocks[key], ms) for key, ms in timed[BLOCKS].latency_ms.items()}
+    in_order_ms = [alone_ms[key] for key in blocks]
+    model = Roofline.fit(list(blocks.values()), in_order_ms)
     known = platform.predictor.table.entries if platform.is_local else {}
     table = LatencyTable({**known, **alone_ms}, model=model)
     alone = BlockLatency(table, interpolate=True)
     placed = [subnet_blocks(*network) for network in sample.networks.values()]
-    latency_ms = timings.latency_ms(NETWORKS)
+    latency_ms = timed[NETWORKS].latency_ms
     table.correction = Correction.fit(
         [alone.blocks_ms(each) for each in placed],
         [mparams_of(each) for each in placed],
         [latency_ms[name] for name in sample.networks],
     )
-    return table
+    return table, PredictionError.of([model.block_ms(*block) for block in blocks.values()], in_order_ms)
 
 
 def _check(
-    table: LatencyTable, timings: ProfileTimings, unseen: Mapping[str, Network], output: Path, title: str
+    table: LatencyTable, timed: Timed, unseen: Mapping[str, Network], output: Path, title: str
 ) -> tuple[PredictionError, dict[str, Path]]:
     """Compare predicted and measured latency of networks that the fit did not see; write and draw them."""
-    predictor, latency_ms = BlockLatency(table, interpolate=True), timings.latency_ms(UNSEEN)
+    predictor = BlockLatency(table, interpolate=True)
     predicted_ms = [predictor.predict(*network) for network in unseen.values()]
+    latency_ms = timed.latency_ms
     measured_ms = [latency_ms[name] for name in unseen]
-    outputs = {"unseen": output / "unseen.csv", "picture": output / "unseen.png"}
     columns = zip(unseen.values(), predicted_ms, measured_ms, strict=True)
     rows = [
         {"space": str(member), "subnet": str(spec), "predicted_ms": predicted, "measured_ms": measured}
         for (member, spec), predicted, measured in columns
     ]
+    outputs = {"unseen": output / "unseen.csv", "picture": output / "unseen.png"}
     write_csv(outputs["unseen"], rows)
     draw_predictions(outputs["picture"], predicted_ms, measured_ms, title)
     return PredictionError.of(predicted_ms, measured_ms), outputs
@@ -175,15 +177,8 @@ def _write_kernels(
     folder: Path, name: str, table: LatencyTable, blocks: Mapping[str, PlacedBlock]
 ) -> tuple[PredictionError, Path]:
     """Write the same blocks, within networks, as a package of kernel predictors for nn-Meter."""
-    placed = list(blocks.values())
     corrected = [table.correction.block_ms(table.entries[key], *block) for key, block in blocks.items()]
-    kernels = fit_kernels(placed, corrected)
+    kernels = fit_kernels(list(blocks.values()), corrected)
     meta_file = write_package(folder, name, kernels)
-    return PredictionError.of([kernels_ms(kernels, *block) for block in placed], corrected), meta_file
-
-
-def _block_error(table: LatencyTable, blocks: Mapping[str, PlacedBlock]) -> PredictionError:
-    """How near the model is to the blocks that it was fitted to."""
-    assert table.model is not None
-    fitted = [table.model.block_ms(*block) for block in blocks.values()]
-    return PredictionError.of(fitted, [table.entries[key] for key in blocks])
+    found_ms = blocks_ms(kernels, blocks, name)
+    return PredictionError.of([found_ms[key] for key in blocks], corrected), meta_file

@@ -5,12 +5,14 @@ import shutil
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
-from spaceevo.artifacts import fingerprint, parse_record, read_json, write_bytes, write_json
+from spaceevo.artifacts import fingerprint, parse_record, read_sealed_json, write_bytes, write_sealed_json
+from spaceevo.errors import CheckpointError
 from spaceevo.latency.roofline import family_of
 from spaceevo.platforms.measuring import MeasuringPlatform
 from spaceevo.runtimes.random_program import random_program
@@ -18,13 +20,21 @@ from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_member, sample_subnet
 from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
 from spaceevo.space.superspace import SpaceMember, Superspace
-from spaceevo.terminal import progress
+from spaceevo.terminal import console, progress
 
 BLOCKS_A_GROUP = 60
 NETWORKS_A_GROUP = 12
 BLOCKS_EVERY = 2
 """Blocks take part in every second pass: a model is fitted to many of them, which evens their errors out."""
-Network = tuple[SpaceMember, SubnetSpec]
+
+
+class Network(NamedTuple):
+    """Names a subnet of a space."""
+
+    member: SpaceMember
+    spec: SubnetSpec
+
+
 Collections = Mapping[str, Mapping[str, PlacedBlock] | Mapping[str, Network]]
 """What is timed (`blocks`, `networks`, `unseen networks`) → name → block or network."""
 
@@ -39,8 +49,8 @@ def sample_networks(
         member = sample_member(superspace, rng)
         # A small superspace may not have that many spaces.
         if str(member) not in taken or len(taken) >= superspace.size // 2:
-            spec = sample_subnet(member, rng)
-            networks[f"{member} {spec}"] = (member, spec)
+            network = Network(member, sample_subnet(member, rng))
+            networks[f"{member} {network.spec}"] = network
     return networks
 
 
@@ -63,6 +73,16 @@ class Timed:
     cpu_seconds: float = 0.0  # CPU time spent, making the models included
     # name → latency in ms and dispersion of each pass
     timings: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+    @property
+    def latency_ms(self) -> dict[str, float]:
+        """The least latency of each model in ms."""
+        return {name: min(ms for ms, _ in taken) for name, taken in self.timings.items()}
+
+    @property
+    def dispersion(self) -> float:
+        """The median, over all models and passes, of the median timing over the least."""
+        return round(statistics.median(dispersion for taken in self.timings.values() for _, dispersion in taken), 4)
 
 
 @dataclass
@@ -87,14 +107,18 @@ class ProfileTimings:
         self.passes = passes
         self.budget_s = budget_s
         self.record = _Record(fingerprint)
-        content = read_json(path) if path.exists() else {}
-        if isinstance(content, dict) and content.get("fingerprint") == fingerprint:
-            self.record = parse_record(_Record, content, path)
+        try:
+            content = read_sealed_json(path) if path.exists() else {}
+            if isinstance(content, dict) and content.get("fingerprint") == fingerprint:
+                self.record = parse_record(_Record, content, path)
+        except CheckpointError as error:
+            console.print(f"{error}; all is timed again")
+        self.collections = self.record.collections
 
     def measure(self, collections: Collections, repeats: int) -> None:
         """Make and time the models that miss a pass, each so many times in a pass."""
         for what in collections:
-            self.record.collections.setdefault(what, Timed())
+            self.collections.setdefault(what, Timed())
         todo = [self._parts(collections, number) for number in range(self.passes)]
         with progress() as bar:
             task = bar.add_task(f"profiling {self.platform.machine}", total=sum(map(len, todo)))
@@ -103,14 +127,14 @@ class ProfileTimings:
                     break
                 for what, part in parts:
                     bar.update(task, description=f"{what} on {self.platform.machine}")
-                    self._measure(self.record.collections[what], part, repeats)
+                    self._measure(self.collections[what], part, repeats)
                     bar.advance(task)
         shutil.rmtree(self.path.parent / "models", ignore_errors=True)
 
     @property
     def profiling_s(self) -> float:
         """CPU time spent on all but the check, making the models included."""
-        return self.cpu_seconds("blocks") + self.cpu_seconds("networks")
+        return self.collections["blocks"].cpu_seconds + self.collections["networks"].cpu_seconds
 
     def _is_spent(self, done: int) -> bool:
         """Whether a pass of the mean cost of those done would exceed the budget."""
@@ -118,11 +142,22 @@ class ProfileTimings:
 
     def _measure(self, timed: Timed, part: Mapping[str, PlacedBlock | Network], repeats: int) -> None:
         started = time.process_time()
-        models = _Models(self.platform, part, self.path.parent / "models")
+        models = {name: self._model(name, each) for name, each in part.items()}
         for name, timing in self.platform.time_models(models, repeats).items():
             timed.timings.setdefault(name, []).append((round(timing.latency_ms, 6), timing.dispersion))
         timed.cpu_seconds += time.process_time() - started
-        write_json(self.path, asdict(self.record))
+        write_sealed_json(self.path, asdict(self.record))
+
+    def _model(self, name: str, part: PlacedBlock | Network) -> bytes:
+        """Write a block or network, or read it where an earlier pass has left it: all together are large."""
+        path = self.path.parent / "models" / f"{fingerprint(name)}.{self.platform.runtime.format}"
+        if not path.exists():
+            if isinstance(part, Network):
+                file = self.platform.compile(random_program(subnet_blocks(*part)))
+            else:
+                file = self.platform.runtime.compile_block(part, self.platform.packed_channels)
+            write_bytes(path, self.platform.runtime.prepare(file))
+        return path.read_bytes()
 
     def _parts(self, collections: Collections, number: int) -> list[tuple[str, dict[str, PlacedBlock | Network]]]:
         """What misses this pass, in groups that are timed side by side, in random order."""
@@ -133,52 +168,10 @@ class ProfileTimings:
             if of_blocks and number % BLOCKS_EVERY:
                 continue
             done = number // BLOCKS_EVERY if of_blocks else number
-            timings = self.record.collections[what].timings
+            timings = self.collections[what].timings
             names = [name for name in models if len(timings.get(name, ())) <= done]
             rng.shuffle(names)
             size = BLOCKS_A_GROUP if of_blocks else NETWORKS_A_GROUP
             parts += [(what, {n: models[n] for n in names[i : i + size]}) for i in range(0, len(names), size)]
         rng.shuffle(parts)
         return parts
-
-    def latency_ms(self, what: str) -> dict[str, float]:
-        """Return the least latency of each model in ms."""
-        return {name: min(ms for ms, _ in taken) for name, taken in self.record.collections[what].timings.items()}
-
-    def dispersion(self, what: str) -> float:
-        """Return the median, over all models and passes, of the median timing over the least."""
-        taken = self.record.collections[what].timings.values()
-        return round(statistics.median(dispersion for passes in taken for _, dispersion in passes), 4)
-
-    def cpu_seconds(self, what: str) -> float:
-        """Return the CPU time spent so far, making the models included."""
-        return self.record.collections[what].cpu_seconds
-
-
-class _Models(Mapping[str, bytes]):
-    """Blocks and networks as models, each made once, when first asked for, and kept in a folder: they are large."""
-
-    def __init__(self, platform: MeasuringPlatform, parts: Mapping[str, PlacedBlock | Network], folder: Path) -> None:
-        self.platform = platform
-        self.parts = parts
-        self.folder = folder
-
-    def __getitem__(self, name: str) -> bytes:
-        path = self.folder / f"{fingerprint(name)}.{self.platform.runtime.format}"
-        if not path.exists():
-            write_bytes(path, self.platform.runtime.prepare(self._compile(self.parts[name])))
-        return path.read_bytes()
-
-    def _compile(self, part: PlacedBlock | Network) -> bytes:
-        first, second = part
-        if isinstance(first, SpaceMember) and isinstance(second, SubnetSpec):
-            return self.platform.compile(random_program(subnet_blocks(first, second)))
-        assert not isinstance(first, SpaceMember)
-        assert isinstance(second, int)
-        return self.platform.compile_block((first, second))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.parts)
-
-    def __len__(self) -> int:
-        return len(self.parts)

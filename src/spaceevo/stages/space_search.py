@@ -7,9 +7,9 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
-from spaceevo.artifacts import Component, Plain, SpaceChoice, read_json, write_csv, write_json
+from spaceevo.artifacts import Component, Plain, SpaceChoice, read_sealed_json, write_csv, write_sealed_json
 from spaceevo.artifacts.values import Amount, PositiveShare
-from spaceevo.errors import ConfigError
+from spaceevo.errors import CheckpointError, ConfigError
 from spaceevo.platforms.base import Platform
 from spaceevo.report.spaces import SampledSpace, draw_distributions, draw_history
 from spaceevo.search.evolution import AgeingEvolution, LocalSearch, Strategy, evolve
@@ -22,7 +22,7 @@ from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.job import Input, Made, Outcome, file_input, platform_input
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, LatencyConstraint, Seed, SuperspaceSettings, Texts, limits_for
-from spaceevo.terminal import print_rows, progress
+from spaceevo.terminal import console, print_rows, progress
 
 AUTO_POINT = 0.35  # `latency_constraint=auto` lies this far from the fastest to the slowest subnet
 AUTO_SAMPLES = 1000
@@ -77,7 +77,7 @@ class SpaceSearchSettings(SuperspaceSettings):
 
     platform: Component[Platform]  # whose latency the stages have that the tables lack
     seed: Seed  # decides what is sampled
-    space: Texts  # spaces to score instead of searching; a list is compared, and none of it is chosen
+    space: Texts  # spaces to score and compare instead of searching; none of them is chosen
     latency_constraint: LatencyConstraint  # latency limits in ms
     recipe: SpaceSearchRecipe  # how
 
@@ -193,7 +193,7 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
         }
         tables = spaces.tables(recipe.sensitivity.t, recipe.sensitivity.a)
         outputs = spaces.write(self.workspace.output, tables)
-        if not isinstance(self.settings.space, tuple):  # several given spaces are compared; no choice is made
+        if not given:  # given spaces are compared; no choice is made
             outputs["best"] = self.workspace.shared(self.workspace.layout.space_choice(self.superspace.name))
             quality = spaces.score(best)
             choice = SpaceChoice(str(best), constraints_ms, quality.score, quality.probability, quality.loss)
@@ -244,7 +244,7 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
                 lambda member: spaces.score(member).score,
                 Random(self.settings.seed),
                 resume=resume,
-                save=lambda value: write_json(file, {**origin, "state": value}),
+                save=lambda value: write_sealed_json(file, {**origin, "state": value}),
                 save_every=SAVE_EVERY,
                 on_evaluation=show,
             )
@@ -253,10 +253,14 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
 
     def _interrupted(self, file: Path) -> dict[str, Plain] | None:
         """The state of an interrupted search, if it began with the settings and inputs of this one."""
-        saved = read_json(file) if file.exists() else {}
-        inputs = saved.get("inputs")
-        is_same = saved.get("fingerprint") == self.fingerprint and inputs == self.states(inputs or {})
-        return saved["state"] if is_same else None
+        try:
+            saved = read_sealed_json(file) if file.exists() else {}
+            inputs = saved.get("inputs")
+            is_same = saved.get("fingerprint") == self.fingerprint and inputs == self.states(inputs or {})
+            return saved["state"] if is_same else None
+        except (CheckpointError, AttributeError, KeyError) as error:
+            console.print(f"{self.name}: starts over, since its state cannot be read: {error}")
+            return None
 
     def _prove(self, spaces: ScoredSpaces) -> dict[str, object]:
         """Find the best of all spaces by branch and bound, and how near the best so far comes to it."""

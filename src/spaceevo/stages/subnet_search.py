@@ -51,7 +51,7 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
 
     def inputs(self) -> Mapping[str, Input]:
         """Return weights, images, latencies, and the space search where it decides space or limits."""
-        found = {**super().inputs(), **self.source.input(*((True, False) if self.settings.int8 else (False,)))}
+        found = {**super().inputs(), **self.supernet_inputs(*((True, False) if self.settings.int8 else (False,)))}
         if any(limits_for(name, self.settings.latency_constraint) is None for name in self.platforms):
             found["latency_constraint"] = file_input(self._choice_file)
         found["images"] = images_input(self.data)
@@ -59,14 +59,14 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
 
     def work(self) -> Outcome:
         """Search on every platform; then test, extract and measure."""
-        ranks, settings, member = Ranks(), self.settings, self.selection.member
+        ranks, settings, member = Ranks(), self.settings, self.member
         recipe, output = settings.recipe, self.workspace.output
-        supernet = self.source.supernet(settings.int8)
+        _ = self.classes  # faults of the images are told first
+        supernet = self.supernet(settings.int8)
         images = self.data.calibration_images(), self.data.held_out()
         evaluator = SubnetEvaluator(supernet, *images, device=self.workspace.device, stop_z=recipe.stop_z)
         with ranks.leading(by_text(evaluator)):
-            extraction = Extraction(self.source, self.data, self.identity)
-            evaluations = output / f"evaluations_{extraction.fingerprint(settings.int8)}.jsonl"
+            evaluations = output / f"evaluations_{Extraction(self).fingerprint(settings.int8)}.jsonl"
             if self.workspace.force:
                 evaluations.unlink(missing_ok=True)
             fitness = Fitness(evaluator, evaluations, ranks)
@@ -75,7 +75,7 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
                 for name, platform in self.platforms.items()
             ]
             found = [search.run() for search in searches]
-            return FrontFiles(self.workspace, extraction).write(supernet, found, self.platforms)
+            return FrontFiles(self).write(supernet, found, self.platforms)
 
     def _limits(self, platform: str) -> tuple[float, ...]:
         """A platform's latency limits in ms: those asked for, else those of the space search.

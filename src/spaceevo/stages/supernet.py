@@ -1,7 +1,6 @@
 """Job supernet: weight-sharing training of a whole space, fp32 from scratch, INT8 from its fp32 checkpoint."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -15,7 +14,6 @@ from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.evaluate import subnet_top1
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.prepare import set_quant
-from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.job import Outcome
 from spaceevo.stages.selection import SpaceJob
 from spaceevo.stages.settings import SpaceSettings
@@ -35,10 +33,15 @@ class SupernetJob(OneNetworkJob[SupernetSettings], SpaceJob[SupernetSettings]):
 
     name = "supernet"
 
-    @cached_property
-    def member(self) -> SpaceMember:
-        """The space."""
-        return self.selection.member
+    @property
+    def resolution(self) -> int:
+        """The largest resolution of the superspace's supernets in pixels."""
+        return max(self.superspace.supernet_resolutions)
+
+    @property
+    def outputs(self) -> int:
+        """The superspace's number of classes."""
+        return self.superspace.num_classes
 
     def checkpoint(self, int8: bool) -> Path:
         """Return the file of the supernet's weights."""
@@ -53,7 +56,7 @@ class SupernetJob(OneNetworkJob[SupernetSettings], SpaceJob[SupernetSettings]):
         """
         self._check_classes()
         space = str(self.member)
-        meta = CheckpointMeta(space=space, quant=self.settings.quant, classes=self.data.classes)
+        meta = CheckpointMeta(space=space, quant=self.settings.quant)
         found = self.train("supernet", meta, self._make_module)
         figures = {f"supernet_{name}_{self.precision}_top1": found[f"{name}_top1"] for name in ("max", "min")}
         following = ("subnet_search", f"space={space}") if self.int8 else ("supernet", f"space={space}", "quant=deploy")

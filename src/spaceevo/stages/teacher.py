@@ -38,7 +38,7 @@ class TeacherJob(OneNetworkJob[TeacherSettings]):
             MissingArtifactError: INT8 training lacks the fp32 weights, and the library has none.
         """
         quant = "published" if self.int8 else "off"
-        meta = CheckpointMeta(teacher=self.teacher.name, classes=self.data.classes, quant=quant)
+        meta = CheckpointMeta(teacher=self.teacher.name, quant=quant)
         found = self.train("teacher", meta, self._make_module)
         commands = self.workspace.commands
         following = commands("block_kd", without=("quant",)) if self.int8 else commands("teacher", "quant=deploy")
@@ -47,7 +47,8 @@ class TeacherJob(OneNetworkJob[TeacherSettings]):
     def _make_module(self) -> MultiPassModule:
         source = self.checkpoint(int8=False)
         needs_library = self.teacher.weights == "pretrained" and not (self.int8 and source.exists())
-        teacher = make_teacher(self.teacher, self.data.num_classes, pretrained=needs_library)
+        channels = self.superspace.input_channels
+        teacher = make_teacher(self.teacher, self.data.num_classes, pretrained=needs_library, channels=channels)
         if self.int8:
             if not needs_library:
                 self.load_fp32(teacher, source, f"teacher {self.teacher.name}", "quant=off")

@@ -11,16 +11,18 @@ from typing import Annotated, Any, TypeVar
 
 from torch import nn
 
-from spaceevo.artifacts import Component, Makes, Neutral, Plain
+from spaceevo.artifacts import Component, Makes, Neutral, Plain, write_csv
 from spaceevo.artifacts.values import ShareBelow1
 from spaceevo.collectives.launcher import is_first
 from spaceevo.lit.datamodule import ImageFolderDataModule
+from spaceevo.lit.matching import check_shape, check_transform, evaluation_settings, match_images
 from spaceevo.lit.module import Callback, MultiPassModule, Recipe, Trainer
 from spaceevo.lit.training import Figures, Trainee, Training
 from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.evaluate import top1
 from spaceevo.nn.loading import read_checkpoint
 from spaceevo.quant.quantizer import DEPLOY, Scheme, quant_scheme
+from spaceevo.report.training import draw_training
 from spaceevo.stages.job import Input, Made, Outcome, file_input, images_input
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, NetworkSettings
@@ -41,7 +43,7 @@ class TrainingSettings(NetworkSettings):
     max_epochs: Count | None  # cuts the recipe short
 
 
-S = TypeVar("S", bound=TrainingSettings)
+S = TypeVar("S", bound=TrainingSettings, covariant=True)
 
 
 class TrainingJob(SuperspaceJob[S]):
@@ -79,13 +81,28 @@ class TrainingJob(SuperspaceJob[S]):
         epochs = min(recipe.epochs, self.settings.max_epochs or recipe.epochs)
         return replace(recipe, epochs=epochs, warmup_epochs=recipe.warmup_epochs * epochs / recipe.epochs)
 
+    @property
+    def resolution(self) -> int:
+        """The largest resolution in pixels that networks resize images to; 1 where they take them as they are."""
+        return 1
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes that are learned, by output or label."""
+        return self.data.classes
+
     @abstractmethod
     def starts(self) -> dict[str, Path]:
         """Return the checkpoints that training starts from, by name."""
 
     def inputs(self) -> Mapping[str, Input]:
-        """Return the images and the checkpoints that training starts from; jobs add what else they read."""
+        """Return the images and the checkpoints that training starts from; jobs add what else they read.
+
+        Raises:
+            ConfigError: the images are smaller than the networks' resolution, or have other channels.
+        """
         self.data.setup()  # its faults are told first
+        check_shape(self.data, self.superspace, self.resolution)
         starts = {name: file_input(path) for name, path in self.starts().items()}
         return {**super().inputs(), "images": images_input(self.data), **starts}
 
@@ -110,7 +127,7 @@ class TrainingJob(SuperspaceJob[S]):
             name: shown to the user.
             target: the checkpoint it ends in.
             starts: the checkpoints that decide it.
-            meta: what to keep beside the weights.
+            meta: what to keep beside the weights; the classes and what images go through are added here.
             besides: settings that decide which networks are trained, and not what becomes of this one.
         """
         deciding: dict[str, Plain] = {
@@ -118,23 +135,48 @@ class TrainingJob(SuperspaceJob[S]):
         }
         deciding |= {"images": self.data.content_hash}
         deciding |= {key: file_input(path).state(None) for key, path in starts.items()}
+        meta = replace(meta, classes=self.classes, transform=evaluation_settings(self.data))
         return Trainee(name, target, deciding, meta)
 
     def outcome(self, figures: Mapping[str, Any], following: str) -> Outcome:
         """Tell what was found; `top1`, which sweeps compare, has another name beside it that says whose it is."""
         shown = tuple(name for name in figures if name != "top1")
-        return Outcome({**figures}, self.training.made, following, self.training.device, shown)
+        files = {**self.training.made, **self._curves()} if is_first() else self.training.made
+        return Outcome({**figures}, files, following, self.training.device, shown)
+
+    def _curves(self) -> dict[str, Path]:
+        """Write and draw the curves of what was trained now, in the folder of its run."""
+        found: dict[str, Path] = {}
+        for label, rows in self.training.curves.items():
+            file = self.workspace.output / label / "training.csv"
+            write_csv(file, rows)
+            draw_training(file.with_suffix(".png"), rows)
+            found |= {f"{label}_curve": file, f"{label}_picture": file.with_suffix(".png")}
+        return found
+
+    @property
+    def keeps_run(self) -> bool:
+        """Whether all was trained in one run."""
+        return len(self.training.curves) == 1
 
     def load_fp32(self, network: nn.Module, path: Path, what: str, *changes: str) -> None:
-        """Load the fp32 weights `what` that an INT8 network starts from; `changes` lead this job to making them."""
+        """Load the fp32 weights `what` that an INT8 network starts from; `changes` lead this job to making them.
+
+        Raises:
+            MissingArtifactError: they are not there.
+            ConfigError: they were trained on images that went through something else.
+        """
         command = self.workspace.commands(self.name, *changes)
-        read_checkpoint(path, what, command).load_into(network, int8=False)
+        weights = read_checkpoint(path, what, command)
+        check_transform(self.data, weights.meta, str(path))
+        weights.load_into(network, int8=False)
 
     def _make_trainer(self, folder: Path, epochs: int, callbacks: Sequence[Callback]) -> Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         logger = self.settings.logger
         if logger is not None:
-            name = logger.node.get("name") or f"{self.workspace.output.name}/{folder.name}"
+            run = self.workspace.run_name
+            name = logger.node.get("name") or (run if folder.name in run.split("/") else f"{run}/{folder.name}")
             logger = Component({**logger.node, "save_dir": str(folder), "name": name})
         make: Any = self.workspace.make(self.settings.trainer)
         made = logger and self.workspace.make(logger)
@@ -148,6 +190,25 @@ class OneNetworkJob(TrainingJob[S]):
     @abstractmethod
     def checkpoint(self, int8: bool) -> Path:
         """Return where the network is left."""
+
+    @property
+    def outputs(self) -> int:
+        """The number of the network's outputs."""
+        return self.data.num_classes
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the network's classes by output; those of its fp32 weights, where it goes on from them.
+
+        Raises:
+            ConfigError: the images do not fit those weights.
+        """
+        fp32 = self.starts().get("fp32")
+        if fp32 is None or not fp32.is_file():
+            return self.data.classes
+        weights = read_checkpoint(fp32, self.name, self.workspace.commands(self.name, "quant=off"))
+        outputs = weights.num_classes or self.outputs
+        return match_images(self.data, weights.meta, str(fp32), outputs, in_part=False)
 
     def starts(self) -> dict[str, Path]:
         """Return the fp32 checkpoint of an INT8 network."""

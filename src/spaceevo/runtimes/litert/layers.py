@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spaceevo.quant.program import LEVELS, TensorQuant
+from spaceevo.quant.program import TensorQuant
+from spaceevo.quant.quantizer import LEVELS
 from spaceevo.runtimes.litert.flatbuffer import FlatbufferGraph
 from spaceevo.runtimes.litert.packing import PackedKernel, pack_kernel, packed_pixels
 from spaceevo.space.spec import halved

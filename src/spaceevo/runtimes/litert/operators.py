@@ -1,14 +1,12 @@
-"""Looks at the operators of a LiteRT file: which of them compute in float, and each as a file of its own."""
+"""Looks at the operators of a LiteRT file: their types, and each as a file of its own."""
 
 import copy
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from spaceevo.runtimes.litert.flatbuffer import FlatbufferGraph, Table, litert_schema, read_model
-from spaceevo.runtimes.preprocessing import INSIDE_NAME
 
 
 class OperatorFile(NamedTuple):
@@ -55,17 +53,3 @@ def _alone(model: Table, operators: Sequence[Table]) -> bytes:
         part.operators.append(operator)
     fed = [moved[index] for index in read if contents[index] is None and index not in written]
     return part.pack(fed, [moved[written[-1]]])
-
-
-def float_operators(file: bytes) -> Counter[str]:
-    """Count operators, by type, that compute in float; conversions and preprocessing are none."""
-    model = read_model(file)
-    (graph,) = model.subgraphs
-    real = litert_schema().TensorType.FLOAT32
-    found = Counter[str]()
-    for kind, operator in zip(operator_kinds(model), graph.operators, strict=True):
-        tensors = [graph.tensors[index] for index in (*operator.inputs, *operator.outputs)]
-        is_border = any(tensor.name.startswith(INSIDE_NAME.encode()) for tensor in tensors)
-        if kind not in ("QUANTIZE", "DEQUANTIZE") and not is_border and any(tensor.type == real for tensor in tensors):
-            found[kind] += 1
-    return found

@@ -10,12 +10,20 @@ from torch import Tensor
 
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.program import Program
-from spaceevo.runtimes.base import PLAIN_FILE, FileOptions, OperatorTime, Profile, Runtime, Session, Shape
-from spaceevo.runtimes.litert.flatbuffer import EXTRA, METADATA_NAME, PACKAGE, FlatbufferGraph, read_model
+from spaceevo.runtimes.base import PLAIN_FILE, FileOptions, OperatorTime, Profile, Runtime, Session, Shape, reads_file
+from spaceevo.runtimes.litert.flatbuffer import (
+    EXTRA,
+    METADATA_NAME,
+    PACKAGE,
+    FlatbufferGraph,
+    litert_schema,
+    read_model,
+)
 from spaceevo.runtimes.litert.float_writer import to_float_tflite
-from spaceevo.runtimes.litert.operators import float_operators, operator_files, operator_kinds
+from spaceevo.runtimes.litert.operators import operator_files, operator_kinds
 from spaceevo.runtimes.litert.packing import channels_to_fill
 from spaceevo.runtimes.litert.writer import to_tflite
+from spaceevo.runtimes.preprocessing import INSIDE_NAME
 from spaceevo.runtimes.timing import time_models
 from spaceevo.space.placement import PlacedBlock
 from spaceevo.space.walk import output_hw
@@ -71,11 +79,13 @@ class LiteRt(Runtime):
         """Write a network in fp32, batch norm folded."""
         return to_float_tflite(network, shape[0], metadata)
 
+    @reads_file
     def load(self, file: bytes, way: str = "") -> LiteRtSession:
         """Load a file; there is but one way."""
         self.require()
         return LiteRtSession(file)
 
+    @reads_file
     def profile(self, file: bytes, repeats: int) -> Profile:
         """Time every operator as a file of its own, and the whole beside them.
 
@@ -90,14 +100,26 @@ class LiteRt(Runtime):
         rows = [OperatorTime(op.name, op.kind, ms) for op, ms in zip(operators, times_ms, strict=True)]
         return Profile(rows, whole.latency_ms)
 
+    @reads_file
     def op_counts(self, file: bytes) -> dict[str, int]:
         """Count the operators by type."""
         return dict(Counter(operator_kinds(read_model(file))))
 
+    @reads_file
     def float_ops(self, file: bytes) -> list[str]:
         """List the operators that compute in float, as `count type`."""
-        return [f"{count} {kind}" for kind, count in float_operators(file).items()]
+        model = read_model(file)
+        (graph,) = model.subgraphs
+        real = litert_schema().TensorType.FLOAT32
+        found = Counter[str]()
+        for kind, operator in zip(operator_kinds(model), graph.operators, strict=True):
+            tensors = [graph.tensors[index] for index in (*operator.inputs, *operator.outputs)]
+            is_border = any(x.name.startswith(INSIDE_NAME.encode()) for x in tensors)
+            if kind not in ("QUANTIZE", "DEQUANTIZE") and not is_border and any(x.type == real for x in tensors):
+                found[kind] += 1
+        return [f"{count} {kind}" for kind, count in found.items()]
 
+    @reads_file
     def metadata(self, file: bytes) -> dict[str, str]:
         """Read the metadata entry `spaceevo`."""
         model = read_model(file)

@@ -14,7 +14,7 @@ from spaceevo.space.blocks.base import (
     squeeze_excite,
     squeeze_excite_recipe,
 )
-from spaceevo.space.spec import BlockSpec, Layer, Recipe, round_channels
+from spaceevo.space.spec import Activation, BlockSpec, Layer, Recipe, round_channels
 
 
 @register
@@ -56,17 +56,37 @@ class MobileNetV1Dual(BlockType):
         return "0"
 
 
+class _Bottleneck(BlockType):
+    """Works on hidden channels, projects them to the block's width, and adds a shortcut.
+
+    Subclasses list the layers before the projection; those that one of them lacks pass their input on.
+    """
+
+    squeezes: ClassVar[bool] = False  # Squeeze-and-excitation on the hidden channels
+    projects_shortcut: ClassVar[bool] = True  # A 1×1 shortcut where the identity does not fit
+
+    def completed(self, layers: Recipe, spec: BlockSpec, hidden: int, act: Activation = "none") -> Recipe:
+        """List the layers with what follows them; `act` comes after the sum."""
+        if self.squeezes:
+            layers |= squeeze_excite_recipe(hidden, hidden if self.squeezes_own_channels else spec.cin)
+        layers["project"] = conv(hidden, spec.cout)
+        return layers | shortcut_recipe(spec, self.projects_shortcut, act)
+
+    def forward(self, run: Run[T], x: T) -> T:
+        hidden = run("conv", run("reduce", run("depthwise", run("expand", x))))
+        return add_shortcut(run, run("project", squeeze_excite(run, hidden)), x)
+
+
 @register
-class MobileNetV2(BlockType):
+class MobileNetV2(_Bottleneck):
     """Inverted residual: 1×1 expand (if it widens), depthwise, 1×1 project; identity residual where sizes allow.
 
-    Subclasses switch on the squeeze-and-excitation (V3), a 1×1 shortcut where the identity does not fit (Res),
-    stacks of 3×3 in place of the larger depthwise kernels (K3).
+    Subclasses switch on the squeeze-and-excitation (V3), a shortcut everywhere (Res), stacks of 3×3 in place of the
+    larger depthwise kernels (K3).
     """
 
     squeezes_own_channels = True
-    squeezes: ClassVar[bool] = False
-    projects_shortcut: ClassVar[bool] = False
+    projects_shortcut = False
     stacks_3x3: ClassVar[bool] = False
 
     def recipe(self, spec: BlockSpec) -> Recipe:
@@ -75,14 +95,7 @@ class MobileNetV2(BlockType):
         layers: Recipe = {} if hidden == spec.cin else {"expand": conv(spec.cin, hidden, act=spec.act)}
         kernel, stack = (3, spec.kernel // 2) if self.stacks_3x3 else (spec.kernel, 1)
         layers["depthwise"] = depthwise(hidden, kernel, spec.stride, spec.act, stack)
-        if self.squeezes:
-            layers |= squeeze_excite_recipe(hidden, squeezed_from=hidden)
-        layers["project"] = conv(hidden, spec.cout)
-        return layers | shortcut_recipe(spec, self.projects_shortcut)
-
-    def forward(self, run: Run[T], x: T) -> T:
-        hidden = squeeze_excite(run, run("depthwise", run("expand", x)))
-        return add_shortcut(run, run("project", hidden), x)
+        return self.completed(layers, spec, hidden)
 
 
 @register
@@ -121,23 +134,13 @@ class MobileNetV3K3Res(MobileNetV3Res):
 
 
 @register
-class FusedMBConvRes(BlockType):
+class FusedMBConvRes(_Bottleneck):
     """Inverted residual whose expansion and depthwise are fused into one k×k convolution, shortcut everywhere."""
-
-    squeezes: ClassVar[bool] = False
 
     def recipe(self, spec: BlockSpec) -> Recipe:
         assert spec.expand is not None
         hidden = round_channels(spec.expand * spec.cin)
-        layers = {"conv": conv(spec.cin, hidden, spec.kernel, spec.stride, spec.act)}
-        if self.squeezes:
-            layers |= squeeze_excite_recipe(hidden, squeezed_from=spec.cin)
-        layers["project"] = conv(hidden, spec.cout)
-        return layers | shortcut_recipe(spec, project=True)
-
-    def forward(self, run: Run[T], x: T) -> T:
-        hidden = squeeze_excite(run, run("conv", x))
-        return add_shortcut(run, run("project", hidden), x)
+        return self.completed({"conv": conv(spec.cin, hidden, spec.kernel, spec.stride, spec.act)}, spec, hidden)
 
 
 @register
@@ -148,10 +151,8 @@ class FusedMBConvSERes(FusedMBConvRes):
 
 
 @register
-class ResNet(BlockType):
+class ResNet(_Bottleneck):
     """Bottleneck: 1×1, k×k, 1×1 convolutions, shortcut everywhere, activation after the sum."""
-
-    squeezes: ClassVar[bool] = False
 
     def recipe(self, spec: BlockSpec) -> Recipe:
         assert spec.expand is not None
@@ -160,14 +161,7 @@ class ResNet(BlockType):
             "reduce": conv(spec.cin, hidden, act=spec.act),
             "conv": conv(hidden, hidden, spec.kernel, spec.stride, spec.act),
         }
-        if self.squeezes:
-            layers |= squeeze_excite_recipe(hidden, squeezed_from=spec.cin)
-        layers["project"] = conv(hidden, spec.cout)
-        return layers | shortcut_recipe(spec, project=True, act=spec.act)
-
-    def forward(self, run: Run[T], x: T) -> T:
-        hidden = squeeze_excite(run, run("conv", run("reduce", x)))
-        return add_shortcut(run, run("project", hidden), x)
+        return self.completed(layers, spec, hidden, spec.act)
 
     def key_expand(self, expand: float | None) -> str:
         return str(expand)

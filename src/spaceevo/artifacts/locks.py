@@ -1,0 +1,72 @@
+"""One process at a time does one work; whoever comes second waits, and is told for whom."""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from io import FileIO
+from pathlib import Path
+
+from spaceevo.artifacts.files import MACHINE
+from spaceevo.artifacts.parsing import parse_json
+
+NOT_TO_BE_WRITTEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+@contextmanager
+def sole_worker(lock: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Keep other processes away from what a lock file stands for; wait for one that has it, and say who that is.
+
+    The kernel opens the lock when its owner ends, however it ends; one that was killed is told of. A folder that this
+    process may not write to needs no lock.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        file = FileIO(lock, "a+")
+    except OSError as error:
+        if error.errno not in NOT_TO_BE_WRITTEN:
+            raise
+        yield
+        return
+    with file:
+        _lock(file, lock, say)
+        if owner := _owner(file):
+            say(f"{lock}: {owner} was killed; goes on from what it left")
+        _set_owner(file, {"pid": os.getpid(), "host": MACHINE, "started": _now()})
+        try:
+            yield
+        finally:
+            _set_owner(file, None)
+
+
+def _lock(file: FileIO, lock: Path, say: Callable[[str], None]) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say(f"{lock}: {_owner(file) or 'another process'} is at work; waits until it ends")
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:  # some network file systems have no locks
+        say(f"{lock}: its file system knows no locks ({error.strerror}); start no second job in it")
+
+
+def _now() -> str:
+    return datetime.now().isoformat(" ", "seconds")
+
+
+def _owner(file: FileIO) -> str:
+    """Who locked the file and has not opened it again, in words; nothing where nobody has."""
+    file.seek(0)
+    try:
+        owner = parse_json(file.read())
+        return f"process {owner['pid']} on {owner['host']} (since {owner['started']})"
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _set_owner(file: FileIO, owner: dict[str, object] | None) -> None:
+    with suppress(OSError):  # on a full disk the lock holds all the same
+        file.truncate(0)
+        file.write(json.dumps(owner).encode() if owner else b"")
