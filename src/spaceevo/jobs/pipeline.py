@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import hydra
+from annotated_types import MinLen
 from omegaconf import DictConfig, OmegaConf
 
 from spaceevo.artifacts import Neutral
@@ -31,7 +32,7 @@ class Step:
 class PipelineSettings:
     """Lists the jobs."""
 
-    steps: tuple[Step, ...]  # the jobs in order
+    steps: Annotated[tuple[Step, ...], MinLen(1)]  # the jobs in order
     force: Annotated[bool, Neutral("says whether to run, not what")]  # whether all are made anew
 
 

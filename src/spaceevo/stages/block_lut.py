@@ -29,7 +29,7 @@ from spaceevo.stages.features import TeacherFeatures, TensorStore
 from spaceevo.stages.job import Input, Made, Outcome, file_input, images_input, platform_input
 from spaceevo.stages.lut_files import LutFile, first_batches, sample_rows, substage_loss
 from spaceevo.stages.selection import SuperspaceJob
-from spaceevo.stages.settings import Count, NetworkSettings, Numbers, Texts
+from spaceevo.stages.settings import Blocks, Count, NetworkSettings, Numbers
 from spaceevo.teacher import TeacherConfig, load_teacher, tap_channels, teacher_taps
 from spaceevo.terminal import console, progress
 
@@ -55,7 +55,7 @@ class BlockLutSettings(NetworkSettings):
 
     teacher: Component[TeacherConfig]
     platform: Component[Platform]  # where latencies come from
-    block: Texts  # candidate blocks, e.g. `stage1_0`; `stage1` for all of a stage, or `all`
+    block: Blocks | None  # candidate blocks, e.g. `stage1_0`; `stage1` for all of a stage, or `all`
     window: Numbers  # width windows; None for all
     recipe: BlockLutRecipe  # how much is tried
 

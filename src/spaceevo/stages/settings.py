@@ -26,7 +26,8 @@ def _only(value: object) -> object:
 
 OneText = Annotated[str, BeforeValidator(_only)]
 Texts = str | tuple[str, ...] | None  # One text, several, or none
-Numbers = Index | tuple[Index, ...] | None  # One whole number, several, or none
+Blocks = str | Annotated[tuple[str, ...], MinLen(1)]  # Names of candidate blocks: one, or several
+Numbers = Index | Annotated[tuple[Index, ...], MinLen(1)] | None  # One whole number, several, or none
 # Latency limits in ms, or `auto`, what the job finds by itself
 Limits = Literal["auto"] | Positive | Annotated[tuple[Positive, ...], MinLen(1)]
 LatencyConstraint = Limits | Annotated[Mapping[str, Limits], MinLen(1)]  # For all platforms, or for each by its name

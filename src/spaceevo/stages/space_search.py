@@ -157,6 +157,11 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
     sweep_figures = ("score", "loss", "probability")
     platform = Made[Platform]()
 
+    def check(self) -> None:
+        """Tell also what is wrong with spaces that are given."""
+        super().check()
+        self._given()
+
     def inputs(self) -> Mapping[str, Input]:
         """Return the look-up tables, and the platform's."""
         names = [lut_file_name(self.superspace, key) for key in lut_keys(self.superspace)]
