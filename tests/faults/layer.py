@@ -28,7 +28,7 @@ class Layer:
         self.names: list[str] = []
         self.first = sys.maxsize
         self.fault: Fault = Killed
-        self.events = EVENTS
+        self.events: Sequence[str] = EVENTS
 
     def __call__(self, event: str, arguments: tuple[object, ...]) -> None:
         if self.folder and self._is_seen(event, arguments):
