@@ -53,8 +53,8 @@ class ExportError(SpaceEvoError):
 class MissingArtifactError(SpaceEvoError):
     """A file that an earlier stage makes is not there."""
 
-    def __init__(self, what: str, path: Path, command: str) -> None:
-        super().__init__(f"{what} is missing: {path} does not exist; make it with: {command}")
+    def __init__(self, what: str, path: Path, command: str, other: str = "") -> None:
+        super().__init__(f"{what} is missing: {path} does not exist; {other}make it with: {command}")
         self.path = path
         self.command = command
 
@@ -90,7 +90,7 @@ def fault_line(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         return shortened(_system_fault(error))
     is_known = isinstance(error, RuntimeError) and text.startswith("DataLoader worker")
-    return f"{shortened(text, 300)}; set data.workers=0 to see why; the same command goes on" if is_known else None
+    return f"{shortened(text, 300)}; set data.num_workers=0 to see why; the same command goes on" if is_known else None
 
 
 def _system_fault(error: OSError) -> str:

@@ -143,23 +143,26 @@ def test_results_of_the_first_version_are_read(result: StageResult, tmp_path: Pa
     assert (found.figures, found.settings, found.made) == (result.figures, {}, "")
 
 
+PUBLISHED = Layout(Path(), "published")
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
         (
-            Layout(Path()).teacher("efficientnet_b5", False),
+            PUBLISHED.teacher("efficientnet_b5", False),
             "block_kd/teacher_checkpoint/efficientnet_b5/checkpoint.pth",
         ),
-        (Layout(Path()).teacher("efficientnet_b5", True), "block_kd/teacher_checkpoint/efficientnet_b5/lsq.pth"),
-        (Layout(Path()).block("mobilew", "stage3", 5, False), "block_kd/mobilew/stage3_5/checkpoint.pth"),
-        (Layout(Path()).block("mobilew", "stage3", 5, True), "block_kd/mobilew/stage3_5/lsq.pth"),
-        (Layout(Path()).space_choice("onnxw"), "block_kd/search/onnxw/best.json"),
+        (PUBLISHED.teacher("efficientnet_b5", True), "block_kd/teacher_checkpoint/efficientnet_b5/lsq.pth"),
+        (PUBLISHED.block("mobilew", "stage3", 5, False), "block_kd/mobilew/stage3_5/checkpoint.pth"),
+        (PUBLISHED.block("mobilew", "stage3", 5, True), "block_kd/mobilew/stage3_5/lsq.pth"),
+        (PUBLISHED.space_choice("onnxw"), "block_kd/search/onnxw/best.json"),
         (
-            Layout(Path()).supernet("mobilew-122222-155400", False),
+            PUBLISHED.supernet("mobilew-122222-155400", False),
             "supernet_training/mobilew-122222-155400-align0/checkpoint.pth",
         ),
         (
-            Layout(Path()).supernet("mobilew-122222-155400", True),
+            PUBLISHED.supernet("mobilew-122222-155400", True),
             "supernet_training/mobilew-122222-155400-align0/lsq.pth",
         ),
         (Layout(Path()).subnet_search("onnxw-151122-023231"), "search_subnet/onnxw-151122-023231"),
@@ -174,3 +177,17 @@ def test_everything_cached_lies_in_one_folder(tmp_path: Path, monkeypatch: pytes
     assert cache_folder("lut") == tmp_path / "lut"
     monkeypatch.delenv("SPACEEVO_CACHE")
     assert cache_folder("lut") == Path.home() / ".cache" / "spaceevo" / "lut"
+
+
+def test_nothing_of_one_scheme_replaces_something_of_another() -> None:
+    """But what all schemes share: fp32 weights, the chosen space, teachers."""
+    off, deploy, published = (Layout(Path(), quant) for quant in ("off", "deploy", "published"))
+    for first, second in ((off, deploy), (deploy, published), (off, published)):
+        assert first.subnet_search("digits-012-000") != second.subnet_search("digits-012-000")
+        assert first.supernet("digits-012-000", False) == second.supernet("digits-012-000", False)
+    assert deploy.supernet("digits-012-000", True) != published.supernet("digits-012-000", True)
+    assert deploy.block("digits", "stage1", 0, True) != published.block("digits", "stage1", 0, True)
+    assert deploy.finetuned("digits-012-000", "d1", "pets", "f00", True) != published.finetuned(
+        "digits-012-000", "d1", "pets", "f00", True
+    )
+    assert deploy.teacher("resnet10", True) == published.teacher("resnet10", True)

@@ -22,8 +22,9 @@ def test_training_from_the_teacher_to_a_finetuned_subnet(tiny: RunJob, tmp_path:
         for quant in ("off", "deploy"):
             result = tiny(job, *overrides, f"quant={quant}")
             assert result.device == "cpu"
+            int8 = "lsq.pth" if job == "teacher" else "lsq_deploy.pth"
             for path in result.outputs.values():
-                assert Path(path).name == ("lsq.pth" if quant == "deploy" else "checkpoint.pth")
+                assert Path(path).name == (int8 if quant == "deploy" else "checkpoint.pth")
                 assert len(read_checkpoint(Path(path), job).state) > 5
     member = parse_space(SPACE)
     (trained,) = result.outputs.values()

@@ -15,9 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from spaceevo.__main__ import _one_line
 from spaceevo.artifacts import Front, SpaceChoice, StageResult, read_json, read_yaml
-from spaceevo.errors import SpaceEvoError
+from spaceevo.errors import SpaceEvoError, fault_line
 from spaceevo.jobs.trust import require_data
 from spaceevo.latency.roofline import Correction, Roofline
 from spaceevo.latency.table import LatencyTable
@@ -210,7 +209,7 @@ def try_damaged(reader: Reader, folder: Path, seeds: range, spent: Callable[[], 
             reader.read(path)
         except SpaceEvoError as error:
             refused += 1
-            line = _one_line(error) or ""
+            line = fault_line(error) or ""
             assert line, seed
             assert "\n" not in line, seed
             assert len(line) < 500, seed

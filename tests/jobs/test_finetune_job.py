@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from spaceevo.lit.finetune import FinetuneModule
 from spaceevo.lit.module import MultiPassModule
 from spaceevo.lit.training import Figures, Trainee, Training
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
+from spaceevo.nn.loading import load_released
 from spaceevo.nn.subnets import read_subnet
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.prepare import quantizers, set_quant
@@ -26,6 +28,7 @@ from spaceevo.space.description import superspace
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.stages.job import Outcome
 from tests.jobs.conftest import CLASSES, Compose
+from tests.nn.published import published
 
 DIGITS = superspace("digits")
 MEMBER = DIGITS.member((0, 1, 2), (0, 1, 0))
@@ -167,11 +170,33 @@ def test_what_was_trained_is_written_down(
     assert read_subnet(target, DIGITS, "").member.superspace.num_classes == len(CLASSES)
 
 
-def write_front(root: Path, file: Path) -> None:
+def test_other_images_of_the_same_name_are_another_file(
+    images: Path, tmp_path: Path, start: Callable[[str], Path], finetune: Finetune
+) -> None:
+    file = start("deploy")
+    other = tmp_path / "other/images"
+    shutil.copytree(images, other)
+    found = [finetune(f"checkpoint={file}").trainee.target]
+    found.append(finetune(f"checkpoint={file}", f"data.root={other}").trainee.target)
+    (other / "train/cat/0.png").unlink()
+    found.append(finetune(f"checkpoint={file}", f"data.root={other}").trainee.target)
+    assert found[0] == found[1]
+    assert found[2] != found[0]
+    assert {path.parents[1].name for path in found} == {"images"}
+
+
+def test_each_job_of_a_sweep_has_a_file_of_its_own(start: Callable[[str], Path], finetune: Finetune) -> None:
+    given = [f"checkpoint={start('deploy')}", "hydra.mode=MULTIRUN"]
+    found = [finetune(*given, f"stage.folder=job{job}", f"seed={job}").trainee.target for job in (0, 1)]
+    assert found[0] != found[1]
+    assert all(path.name == "lsq.pth" for path in found)
+
+
+def write_front(root: Path, file: Path, quant: str) -> None:
     """What a subnet search leaves, with one subnet."""
     row = FrontSubnet("ort_cpu", str(SPEC), "1", 1.0, None, 50.0, 50.0, 1.0, 1.0, int8_file=str(file))
     front = Front(str(MEMBER), str(SPEC), (row,), (1.0,), {"ort_cpu": (1.0,)}, {"ort_cpu": {"1": str(SPEC)}})
-    front.write(Layout(root / "runs/checkpoints").subnet_search(str(MEMBER)) / "front.json")
+    front.write(Layout(root / "runs/checkpoints", quant).subnet_search(str(MEMBER)) / "front.json")
 
 
 def test_faults_are_named(tmp_path: Path, start: Callable[[str], Path], finetune: Finetune) -> None:
@@ -183,7 +208,8 @@ def test_faults_are_named(tmp_path: Path, start: Callable[[str], Path], finetune
     file = start("published")
     with pytest.raises(ConfigError, match="trained under quant=published, not deploy; set quant=published"):
         finetune(f"checkpoint={file}")
-    write_front(tmp_path, file)
+    for quant in ("deploy", "published"):
+        write_front(tmp_path, file, quant)
     with pytest.raises(MissingArtifactError, match=r"INT8 supernet .* missing.*\+stage=supernet") as caught:
         finetune(space, "subnet=max")
     assert "subnet=" not in str(caught.value).partition("make it with:")[2]
@@ -199,7 +225,7 @@ def test_a_subnet_that_the_search_did_not_keep_is_taken_from_its_supernet(
     supernet = Supernet(MEMBER)
     set_quant(supernet, quant != "off")
     supernet.train()(pixels)
-    file = Layout(tmp_path / "runs/checkpoints").supernet(str(MEMBER), quant != "off")
+    file = Layout(tmp_path / "runs/checkpoints", quant).supernet(str(MEMBER), quant != "off")
     save_checkpoint(file, supernet, CheckpointMeta(space=str(MEMBER), quant=quant))
     found = finetune(f"space={MEMBER}", f"quant={quant}", f"subnet={asked}")
     spec = {"min": MEMBER.smallest, "max": MEMBER.largest}[asked]
@@ -207,3 +233,82 @@ def test_a_subnet_that_the_search_did_not_keep_is_taken_from_its_supernet(
     old = supernet.eval().extract(spec).state_dict()
     new = found.network.state_dict()
     assert all(torch.equal(new[key], old[key]) for key in new.keys() - of_classifier(new) if key.endswith("weight"))
+
+
+@pytest.fixture
+def released(tmp_path: Path, pixels: Tensor) -> Callable[[str], Path]:
+    """Write a supernet's file as it was released, at its published path; return a folder of configs that know it."""
+    conf = tmp_path / "conf"
+    (conf / "model").mkdir(parents=True)
+    head = "# @package _global_\ndefaults:\n  - override /superspace: digits\n\n"
+    names = f"model: {{name: tiny@digits, supernet: spaceevo@digits}}\nspace: {MEMBER}\nsubnet: {SPEC}\n"
+    (conf / "model/tiny@digits.yaml").write_text(head + names)
+
+    def write(quant: str) -> Path:
+        supernet = Supernet(MEMBER, "published").train()
+        set_quant(supernet, quant != "off")
+        for spec in (MEMBER.largest, MEMBER.smallest):
+            supernet.activate(spec)
+            supernet(pixels)
+        file = Layout(tmp_path / "runs/checkpoints").released_supernet("spaceevo@digits", quant != "off")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"state_dict": published(supernet), "epoch": 50}, file)
+        return file
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("weights", "quant", "named"),
+    [
+        ("published", "published", True),
+        ("published", "published", False),
+        ("off", "off", True),
+        ("off", "off", False),
+        ("off", "deploy", True),
+        ("published", "off", True),
+    ],
+)
+def test_a_published_subnet_is_taken_from_its_released_supernet(
+    tmp_path: Path, released: Callable[[str], Path], finetune: Finetune, weights: str, quant: str, named: bool
+) -> None:
+    """INT8, fp32, INT8 from fp32 weights, and fp32 from those of INT8; without a name, the file of the precision."""
+    file = released(weights)
+    given = [f"checkpoint={file}"] if named else []
+    search = f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
+    made = finetune(search, "model=tiny@digits", f"quant={quant}", *given)
+    supernet = Supernet(MEMBER, "published")
+    load_released(supernet, file)
+    old, new = supernet.eval().extract(SPEC).state_dict(), made.network.state_dict()
+    body = {key for key in new.keys() - of_classifier(new) if key.endswith(".weight") and "norm" not in key}
+    assert len(body) > 5
+    assert all(torch.equal(new[key], old[key]) for key in body)
+    scales = {key for key in new.keys() - of_classifier(new) if key.endswith("quantizer.scale")}
+    taken = [torch.equal(new[key].reshape(-1), old[key].reshape(-1)) for key in scales if key in old]
+    assert len(taken) > 5
+    assert all(taken) == (quant == "published") or weights == "off"
+    assert made.trainee.meta.subnet == str(SPEC)
+    assert made.trainee.meta.quant == quant
+    assert made.network(torch.randn(2, 3, 24, 24)).shape == (2, len(CLASSES))
+
+
+def test_a_subnet_of_a_supernet_gets_its_own_statistics(
+    tmp_path: Path, released: Callable[[str], Path], finetune: Finetune
+) -> None:
+    """A frozen body keeps them, so they are those of the new images."""
+    file, search = released("off"), f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
+    found = finetune(search, "model=tiny@digits", "quant=off", f"checkpoint={file}").network
+    supernet = Supernet(MEMBER, "published")
+    load_released(supernet, file)
+    name = "stages.first_conv.blocks.0.layers.conv.norm.running_mean"
+    assert not torch.allclose(found.state_dict()[name], supernet.extract(SPEC).state_dict()[name])
+
+
+def test_a_missing_released_file_says_where_it_may_lie(
+    tmp_path: Path, released: Callable[[str], Path], finetune: Finetune
+) -> None:
+    file, search = released("off"), f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
+    where = f"name a released file by checkpoint=…, put it at {file.parent}/lsq.pth, or make it with: .*stage=supernet"
+    with pytest.raises(MissingArtifactError, match=where) as told:
+        finetune(search, "model=tiny@digits", "quant=published")
+    assert "subnet=" not in str(told.value).partition("make it with:")[2]

@@ -78,6 +78,25 @@ def test_weights_of_a_subnet_and_of_its_supernet(tmp_path: Path) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("whole", [True, False], ids=["supernet", "subnet"])
+def test_a_network_has_the_classes_of_its_weights(tmp_path: Path, whole: bool) -> None:
+    """As finetuning leaves them: 37 here, where the superspace has 10."""
+    model = published_model("tiny@test")
+    space = model.member
+    assert model.spec is not None
+    member = space.superspace.with_classes(37).member(space.blocks, space.windows)
+    supernet = Supernet(member)
+    source = supernet if whole else supernet.extract(model.spec)
+    save_checkpoint(tmp_path / "x.pth", source, CheckpointMeta(quant="off"))
+    images = torch.randn(2, 3, 24, 24)
+    found = create_model("tiny@test", tmp_path / "x.pth")(images)
+    assert found.shape == (2, 37)
+    assert torch.equal(found, supernet.eval().extract(model.spec)(images))
+    if whole:
+        assert create_model("spaceevo@test", tmp_path / "x.pth")(images).shape == (2, 37)
+
+
+@torch.no_grad()
 def test_fp32_weights_leave_quantisers_off(tmp_path: Path) -> None:
     network = create_model("tiny@test")
     images = torch.randn(4, 3, 24, 24)

@@ -46,7 +46,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for norm in (module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)):
             nn.init.uniform_(norm.weight, 0.5, 1.5)
             nn.init.normal_(norm.bias, std=0.3)
-        layout = Layout(folder / scheme / "checkpoints")
+        layout = Layout(folder / scheme / "checkpoints", scheme)
         fp32 = Supernet(parse_space(DIGITS))
         fp32.load_state_dict(float_state(supernet.state_dict()), strict=False)
         save_checkpoint(layout.supernet(DIGITS, False), fp32, CheckpointMeta(space=DIGITS, quant="off"))
@@ -140,11 +140,11 @@ def test_faults_are_told_and_nothing_is_written(
         export("+platform.packed_channels=0")
     with pytest.raises(EncodingError, match="width 80 is not allowed"):
         export("subnet='d1#1#1#1#1_k3#3#3#3#3_w8#8#80#32#40_e0#0#2.0#2.0#0.5_r24'")
-    with pytest.raises(MissingArtifactError, match=r"lsq.pth does not exist; make it with: .*quant=deploy"):
+    with pytest.raises(MissingArtifactError, match=r"lsq_deploy.pth does not exist; .*make it with: .*quant=deploy"):
         export(f"paths.checkpoints={tmp_path / 'none'}")
     with pytest.raises(ExportError, match="is not the trained network: .*no file was written"):
         export("recipe.export.max_mean_difference=0")
-    assert not (tmp_path / "runs/export").exists()
+    assert [path.name for path in (tmp_path / "runs/export").iterdir()] == [".lock"]
 
 
 @pytest.mark.usefixtures("quick")
@@ -160,7 +160,8 @@ def test_of_random_weights_the_logits_alone_decide(
 
     monkeypatch.setattr(Gate, "check", noting)
     given = [*int8_world.settings, "quant=deploy", f"space={SPACE}", "subnet=min", "recipe.export.repeats=1"]
-    figures = run_stage("export", *given, "weights=random").figures
+    inside = "recipe.export.preprocessing=inside"
+    figures = run_stage("export", *given, "weights=random", inside).figures
     assert figures["onnx_parity"].startswith("agrees on ")
     assert [tolerance.min_agreement for tolerance in seen] == [0.0]
     assert seen[0].max_mean_difference == pytest.approx(0.3)

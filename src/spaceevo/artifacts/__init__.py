@@ -13,6 +13,7 @@ from spaceevo.artifacts.files import write_csv as write_csv
 from spaceevo.artifacts.files import write_json as write_json
 from spaceevo.artifacts.files import write_text as write_text
 from spaceevo.artifacts.identity import Component as Component
+from spaceevo.artifacts.identity import Makes as Makes
 from spaceevo.artifacts.identity import Neutral as Neutral
 from spaceevo.artifacts.identity import constructors as constructors
 from spaceevo.artifacts.identity import declared_types as declared_types

@@ -21,18 +21,27 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Layout:
-    """Names the files and folders below one checkpoint folder (published layout)."""
+    """Names the files and folders below one checkpoint folder (published layout).
+
+    Weights lie in `checkpoint.pth` (fp32), `lsq.pth` (INT8 under `published`, which released files are) and
+    `lsq_deploy.pth` (INT8 under `deploy`), so that networks of one scheme do not replace those of another.
+    """
 
     root: Path
+    quant: str = "deploy"  # scheme of the INT8 networks; `off` where a job works on fp32 ones alone
+
+    def file(self, int8: bool) -> str:
+        """Return the name of a weights file."""
+        return self.released_file(int8) if self.quant == "published" or not int8 else "lsq_deploy.pth"
 
     @staticmethod
-    def file(int8: bool) -> str:
-        """Return the name of a weights file: `checkpoint.pth` holds fp32 weights, `lsq.pth` INT8 ones."""
+    def released_file(int8: bool) -> str:
+        """Return the name of a weights file as it was published."""
         return "lsq.pth" if int8 else "checkpoint.pth"
 
     def teacher(self, name: str, int8: bool) -> Path:
-        """Return the file of a teacher's weights."""
-        return self.root / "block_kd" / "teacher_checkpoint" / name / self.file(int8)
+        """Return the file of a teacher's weights; INT8 ones are the same for every scheme of the students."""
+        return self.root / "block_kd" / "teacher_checkpoint" / name / self.released_file(int8)
 
     def block(self, superspace: str, stage: str, block_index: int, int8: bool) -> Path:
         """Return the file of the weights of one candidate block of one stage."""
@@ -47,17 +56,18 @@ class Layout:
         folder = member if member.endswith("-align1") else f"{member}-align0"
         return self.root / "supernet_training" / folder / self.file(int8)
 
-    def finetuned(self, member: str, subnet: str, data: str, int8: bool) -> Path:
-        """Return the file of one subnet's weights, finetuned on other data."""
-        return self.root / "finetune" / data / f"{member}-{fingerprint(subnet)}" / self.file(int8)
+    def finetuned(self, member: str, subnet: str, data: str, images: str, int8: bool) -> Path:
+        """Return the file of one subnet's weights, finetuned on other data; `images` is a hash of their content."""
+        return self.root / "finetune" / data / f"{member}-{fingerprint([subnet, images])}" / self.file(int8)
 
     def released_supernet(self, name: str, int8: bool) -> Path:
         """Return the file of a published supernet's weights, as they were released."""
-        return self.root / "supernet_training" / name / self.file(int8)
+        return self.root / "supernet_training" / name / self.released_file(int8)
 
     def subnet_search(self, member: str) -> Path:
-        """Return the folder of the last subnet search in a space."""
-        return self.root / "search_subnet" / member
+        """Return the folder of the last subnet search in a space, of fp32 subnets or of those of a scheme."""
+        suffix = {"off": "-fp32", "published": "-published"}.get(self.quant, "")
+        return self.root / "search_subnet" / f"{member}{suffix}"
 
 
 def parse_record(cls: type[R], content: Plain, source: Path) -> R:
@@ -95,7 +105,10 @@ class Record:
         try:
             return parse_record(cls, read_sealed_json(path), path)
         except CheckpointError as error:
-            raise CheckpointError(f"{error}; with: {command}" if command else str(error)) from error
+            if not command:
+                raise
+            told = str(error).removesuffix("; make it again")
+            raise CheckpointError(f"{told}; make it again with: {command}") from error
 
 
 @dataclass(frozen=True)

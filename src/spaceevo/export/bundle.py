@@ -8,7 +8,7 @@ from spaceevo.errors import ExportError
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.program import Program
 from spaceevo.quant.program_file import save_program
-from spaceevo.runtimes.base import FileOptions
+from spaceevo.runtimes.base import FileOptions, Shape
 from spaceevo.runtimes.plain import save_plain, to_plain
 from spaceevo.runtimes.registry import runtime_for
 
@@ -23,12 +23,13 @@ def file_name(format: str, precision: str) -> str:
 def save_bundle(
     folder: Path,
     formats: Sequence[str],
-    program: Program,
+    program: Program | None,
     fp32: Network,
+    shape: Shape,
     metadata: Mapping[str, str],
     options: FileOptions,
 ) -> dict[str, Path]:
-    """Write a program and the network's fp32 twin in every format; return the files by name, e.g. `onnx_int8`.
+    """Write a program, if there is one, and the fp32 network in every format; return the files, e.g. `onnx_int8`.
 
     `metadata` is what the INT8 files say of themselves; in the fp32 ones, `quant` is `off`.
 
@@ -39,10 +40,8 @@ def save_bundle(
     outputs: dict[str, Path] = {}
     for format in formats:
         runtime = runtime_for(format)
-        files = {
-            "int8": runtime.write(program, metadata, options),
-            "fp32": runtime.write_float(fp32, program.input_shape, float_metadata),
-        }
+        files = {} if program is None else {"int8": runtime.write(program, metadata, options)}
+        files["fp32"] = runtime.write_float(fp32, shape, float_metadata)
         for precision, content in files.items():
             path = outputs[f"{format}_{precision}"] = folder / file_name(format, precision)
             try:
@@ -52,6 +51,7 @@ def save_bundle(
                 remedy = "set paths.output to a folder you may write to"
                 raise ExportError(f"cannot write {path} ({reason}); {remedy}") from error
     outputs["plain_fp32"], *_ = save_plain(to_plain(fp32, float_metadata), folder / "subnet_fp32.json")
-    outputs["program"] = folder / "program.safetensors"
-    save_program(outputs["program"], program, metadata)
+    if program is not None:
+        outputs["program"] = folder / "program.safetensors"
+        save_program(outputs["program"], program, metadata)
     return outputs

@@ -12,12 +12,13 @@ from spaceevo.nn.calibrate import IMAGES_A_PASS
 from spaceevo.nn.evaluate import Batch, logits_of
 from spaceevo.nn.supernet import Network, resize
 from spaceevo.quant.program import Executor, Program
-from spaceevo.runtimes.base import FileOptions
+from spaceevo.runtimes.base import FileOptions, Shape
 from spaceevo.runtimes.preprocessing import Preprocessing
 from spaceevo.runtimes.registry import formats, runtime_for
 
 WATCHED_IMAGES = 16  # Images of which every layer is compared, to name the first that differs
 FIRST_IMAGES = 64  # Images that go first, to fail early
+PIXELS = Tolerance(99.0, 0.02)  # Of a file that normalises pixels with one that does not
 Figure = float | str | list[str] | dict[str, int]
 
 
@@ -133,7 +134,7 @@ class Gate:
             f"{format}_op_counts": runtime.op_counts(file),
         }
 
-    def check_pixels(self, format: str, preprocessing: Preprocessing) -> None:
+    def check_pixels(self, format: str, preprocessing: Preprocessing, tolerance: Tolerance = PIXELS) -> None:
         """Let a file that normalises pass if it gives what one that does not gives on the images' nearest pixels.
 
         Raises:
@@ -144,9 +145,7 @@ class Gate:
         runtime = runtime_for(format)
         outside = runtime.load(self._file(format)).logits(pixels * gain + shift)
         inside = runtime.load(self._file(format, preprocessing)).logits(pixels.to(torch.uint8))
-        Tolerance(99.0, 0.02).check(
-            f"the {format} file on pixels", compare(outside, inside, self.step), "its preprocessing"
-        )
+        tolerance.check(f"the {format} file on pixels", compare(outside, inside, self.step), "its preprocessing")
 
     def _file(self, format: str, preprocessing: Preprocessing | None = None) -> bytes:
         return runtime_for(format).write(self.program, options=FileOptions(preprocessing, self.packed_channels))
@@ -178,6 +177,26 @@ class Gate:
         }
         found = {pair: first_divergence(self.program, *integers) for pair, integers in pairs.items()}
         return ", ".join(f"{pair} {_told(at)}" for pair, at in found.items())
+
+
+def check_float(
+    network: Network, formats: Sequence[str], batches: Sequence[Batch], shape: Shape, tolerance: Tolerance
+) -> dict[str, Figure]:
+    """Compare fp32 files of a network, whose images are `(C, H, W)`, with it; return figures of their parity.
+
+    Raises:
+        ExportError: one differs by more than the tolerance.
+    """
+    images = torch.cat([resize(images, network.resolution) for images, _ in batches])
+    logits, _ = logits_of(network, batches)
+    figures: dict[str, Figure] = {}
+    for format in formats:
+        runtime = runtime_for(format)
+        found = compare(logits, runtime.load(runtime.write_float(network, shape)).logits(images))
+        tolerance.check(f"the fp32 {format} file", found, "not looked for in fp32")
+        figures[f"{format}_fp32_agreement"] = found.agreement
+        figures[f"{format}_fp32_mean_difference_std"] = found.mean_difference
+    return figures
 
 
 def top1(logits: Tensor, labels: Tensor) -> float:

@@ -38,7 +38,7 @@ def compare_jobs(config: DictConfig, job: str, started_s: float, drawn: Sequence
         versions=package_versions(),
         seconds=round(time.time() - started_s, 1),
     )
-    keep(config, result, folder)
+    keep(config, result, folder, result.stage)
 
 
 def _rows(jobs: Sequence[Swept]) -> tuple[list[dict[str, Any]], list[str]]:

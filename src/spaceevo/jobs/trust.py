@@ -116,8 +116,8 @@ def require_allowed(config: DictConfig) -> None:
     if not config.trust:
         own = {**cast(dict[str, Plain], OmegaConf.to_container(config)), "hydra": None}
         _require_named(own, "")
-        if config.stage.get("job") is not None:
-            _require_named({TARGET: config.stage.job}, "stage.job")
+        if (job := config.stage.get("job")) is not None and not str(job).startswith(PACKAGES):
+            raise ConfigError(_refusal("stage.job", str(job)))
     _require_names(config)
 
 

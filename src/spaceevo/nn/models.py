@@ -1,11 +1,13 @@
 """Networks with weights: published ones by name, as timm makes its models, and supernets, trained or random."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from spaceevo.errors import CheckpointError
 from spaceevo.nn.loading import Checkpoint, read_checkpoint
+from spaceevo.nn.subnets import with_outputs_of
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.quantizer import quant_scheme
@@ -21,6 +23,7 @@ def create_model(name: str, checkpoint: str | Path | None = None, *, quant: str 
         name: `SEQnet@vnni-A0` …, or `spaceevo@vnni` … for a whole supernet.
         checkpoint: its weights: an exported subnet (`.safetensors`, `.pth`), or a checkpoint of its supernet, ours or a
             released one, of which the subnet is taken (recalibrate its batch norm then). Without, weights are random.
+            The classifier has as many outputs as that file's.
         quant: scheme of its quantisers, `deploy` unless the checkpoint was trained under another; they are on where
             the checkpoint holds INT8 weights.
 
@@ -36,13 +39,35 @@ def create_model(name: str, checkpoint: str | Path | None = None, *, quant: str 
     if quant is not None and meta.int8 and meta.quant != quant:
         raise CheckpointError(f"{checkpoint} was trained under quant={meta.quant}, not {quant}; leave quant out")
     scheme = meta.quant if meta.int8 else quant or "deploy"
-    if model.spec is not None and _of_supernet(weights, model.member, model.spec, scheme):
-        supernet = Supernet(model.member, scheme)
-        weights.load_into(supernet, int8=meta.int8)
-        return supernet.eval().extract(model.spec)
-    network = _empty(model.member, model.spec, scheme)
-    weights.load_into(network, int8=meta.int8)
-    return network.eval()
+    if model.spec is not None:
+        return subnet_with(weights, model.member, model.spec, scheme, int8=meta.int8).network
+    supernet = Supernet(with_outputs_of(weights, model.member), scheme)
+    weights.load_into(supernet, int8=meta.int8)
+    return supernet.eval()
+
+
+class Taken(NamedTuple):
+    """Holds a subnet with the weights of a checkpoint."""
+
+    network: Network  # in eval mode
+    member: SpaceMember  # its space, with a classifier of as many outputs as the weights have
+    is_of_supernet: bool  # whether it was taken out of a whole supernet, whose statistics are not its own
+
+
+def subnet_with(weights: Checkpoint, member: SpaceMember, spec: SubnetSpec, scheme: str, *, int8: bool) -> Taken:
+    """Make a subnet with its own weights, or with those of a supernet, of whatever number of classes.
+
+    Raises:
+        CheckpointError: the weights belong to another network.
+    """
+    member = with_outputs_of(weights, member)
+    if _of_supernet(weights, member, spec, scheme):
+        supernet = Supernet(member, scheme)
+        weights.load_into(supernet, int8=int8)
+        return Taken(supernet.eval().extract(spec), member, True)
+    network = _empty(member, spec, scheme)
+    weights.load_into(network, int8=int8)
+    return Taken(network.eval(), member, False)
 
 
 def _empty(member: SpaceMember, spec: SubnetSpec | None, scheme: str) -> Network:
@@ -95,4 +120,5 @@ def trained_supernet(member: SpaceMember, quant: str, weights: Checkpoint, *, in
         weights.require_quant(quant)
     supernet = Supernet(member, quant)
     weights.load_into(supernet, int8=int8)
+    supernet.origin = str(weights.path)
     return supernet.eval()

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from spaceevo.errors import CheckpointError, choices
 from spaceevo.nn.checkpoint import CheckpointMeta
-from spaceevo.nn.loading import read_checkpoint
+from spaceevo.nn.loading import Checkpoint, read_checkpoint
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.quantizer import DEPLOY, quant_scheme
 from spaceevo.space.description import parse_space
@@ -34,12 +34,21 @@ def read_subnet(path: Path, superspace: Superspace, command: str) -> Subnet:
     checkpoint = read_checkpoint(path, "subnet", command)
     meta = checkpoint.meta
     if missing := [name for name in ("space", "subnet", "classes", "quant") if not getattr(meta, name)]:
-        raise CheckpointError(f"{path} is not a subnet's checkpoint: it lacks {choices(missing)}; make one: {command}")
-    head = f"stages.{superspace.stages[-1].name}."
-    # A classifier may be wider than the data had classes.
-    biases = (len(v) for k, v in checkpoint.state.items() if k.startswith(head) and k.endswith(".bias"))
-    member = parse_space(meta.space, within=superspace.with_classes(next(biases, len(meta.classes))))
+        remedy = f"; make one: {command}" if command else ""
+        raise CheckpointError(f"{path} is not a subnet's checkpoint: it lacks {choices(missing)}{remedy}")
+    within = superspace.with_classes(len(meta.classes))
+    member = with_outputs_of(checkpoint, parse_space(meta.space, within=within))
     spec = SubnetSpec.parse(meta.subnet)
     network = Network.fixed(member, spec, quant_scheme(meta.quant) if meta.int8 else DEPLOY)
     checkpoint.load_into(network, int8=meta.int8)
+    network.origin = str(path)
     return Subnet(network.eval(), member, spec, meta.classes, meta.quant, meta)
+
+
+def with_outputs_of(weights: Checkpoint, member: SpaceMember) -> SpaceMember:
+    """Return a space with a classifier of as many outputs as weights have, which may be more than there are classes."""
+    head = f"stages.{member.superspace.stages[-1].name}."
+    outputs = {len(v) for k, v in weights.state.items() if k.startswith(head) and k.endswith(".bias")}
+    if len(outputs) != 1:
+        return member
+    return member.superspace.with_classes(outputs.pop()).member(member.blocks, member.windows, member.align)

@@ -10,7 +10,6 @@ import math
 import os
 import re
 import stat
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -213,7 +212,7 @@ def _read_cache(path: Path, key: str) -> list[LutSamples] | None:
             ends = np.cumsum(archive["counts"])[:-1]
             loss, latency = (np.split(row, ends) for row in archive["values"])
             return list(map(LutSamples, loss, latency))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # readers of a damaged file raise what they like; its checksums let no other number pass
         return None
 
 

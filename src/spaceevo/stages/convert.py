@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from spaceevo.artifacts import Component
+from spaceevo.artifacts import Component, Layout
 from spaceevo.errors import CheckpointError, ConfigError, MissingArtifactError
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.loading import read_released
@@ -101,9 +101,14 @@ class ConvertJob(SpaceJob[ConvertSettings]):
         """fp32 networks of ours carry the quantisers of `deploy`, switched off."""
         return PUBLISHED if self.released.int8 else DEPLOY
 
+    @property
+    def _layout(self) -> Layout:
+        """Names of files; released INT8 networks are of the scheme `published`, whatever `quant` is."""
+        return replace(self.workspace.layout, quant="published")
+
     def _supernet(self) -> Converted:
         member = self.member
-        target = self.workspace.layout.supernet(str(member), self.released.int8)
+        target = self._layout.supernet(str(member), self.released.int8)
         return Converted(Supernet(member, self._scheme.name), target, CheckpointMeta(space=str(member)))
 
     def _block(self) -> Converted:
@@ -117,7 +122,7 @@ class ConvertJob(SpaceJob[ConvertSettings]):
         stage, index = match[1], int(match[2])
         channels = self._projected("in_proj", 1), self._projected("out_proj", 0)
         student = BlockStudent(superspace.stage_space(stage, index), channels, self._scheme)
-        target = self.workspace.layout.block(superspace.name, stage, index, self.released.int8)
+        target = self._layout.block(superspace.name, stage, index, self.released.int8)
         return Converted(student, target, CheckpointMeta(block=str(asked)))
 
     def _projected(self, name: str, axis: int) -> int:
@@ -133,5 +138,5 @@ class ConvertJob(SpaceJob[ConvertSettings]):
         teacher = make_teacher(config, classes)
         if self.released.int8:
             prepare(teacher.model)
-        target = self.workspace.layout.teacher(config.name, self.released.int8)
+        target = self._layout.teacher(config.name, self.released.int8)
         return Converted(teacher, target, CheckpointMeta(teacher=config.name, settings={"num_classes": classes}))

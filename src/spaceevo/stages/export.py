@@ -11,13 +11,14 @@ from pydantic import FiniteFloat
 
 from spaceevo.artifacts import write_csv
 from spaceevo.artifacts.values import Amount
-from spaceevo.errors import ConfigError, ExportError
+from spaceevo.errors import ConfigError
 from spaceevo.export.bundle import PRECISIONS, save_bundle
-from spaceevo.export.gate import Gate, asked_formats, top1
+from spaceevo.export.gate import PIXELS, Gate, asked_formats, check_float, top1
 from spaceevo.export.parity import Tolerance
 from spaceevo.lit.matching import evaluation_settings
+from spaceevo.lit.random_images import RandomImages
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
-from spaceevo.nn.evaluate import logits_of
+from spaceevo.nn.evaluate import Batch, logits_of
 from spaceevo.report.latency import draw_operators
 from spaceevo.runtimes.base import FileOptions, Profile
 from spaceevo.runtimes.machine import machine_name
@@ -26,8 +27,8 @@ from spaceevo.runtimes.preprocessing import Preprocessing
 from spaceevo.runtimes.registry import runtime_for
 from spaceevo.runtimes.timing import time_models
 from spaceevo.space.cost import subnet_cost
-from spaceevo.stages.extraction import Extraction, Subject
-from spaceevo.stages.job import Input, Outcome, file_input, images_input
+from spaceevo.stages.extraction import Extraction, Int8Form, Subject
+from spaceevo.stages.job import Input, Outcome, Workspace, file_input, images_input
 from spaceevo.stages.selection import SupernetBasedJob
 from spaceevo.stages.settings import Count, SubnetSettings, SupernetSettings, Texts
 
@@ -59,10 +60,21 @@ class ExportSettings(SupernetSettings, SubnetSettings):
 
 
 class ExportJob(SupernetBasedJob[ExportSettings]):
-    """Writes a subnet as INT8 and fp32 files, and proves that every INT8 file computes the trained network."""
+    """Writes a subnet as INT8 and fp32 files, under `quant=off` as the latter; proves that they compute the network.
+
+    Random weights need no images: noise takes their place.
+    """
 
     name = "export"
     main_figure = "agreement"
+
+    def __init__(self, settings: ExportSettings, workspace: Workspace) -> None:
+        super().__init__(settings, workspace)
+        if settings.weights == "random":
+            data, classes = self.data, self.superspace.num_classes
+            self.data = RandomImages(
+                root=data.root, transform=data.transform, seed=settings.seed, number_of_classes=classes
+            )
 
     @cached_property
     def formats(self) -> list[str]:
@@ -80,19 +92,19 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         found = {"images": images_input(self.data)}
         if self.given is not None and settings.checkpoint is not None:
             return {**found, "subnet": file_input(settings.checkpoint)}
-        found |= {**super().inputs(), **self.supernet_inputs(True, False)}
+        precisions = (True, False) if settings.int8 else (False,)
+        found |= {**super().inputs(), **self.supernet_inputs(*precisions)}
         if settings.subnet is None:
             found["front"] = file_input(self.front_file)
         spec = self.best_subnet()
-        kept = {of: self.extraction.kept(spec, int8=of == "int8") for of in PRECISIONS}
-        return found | {f"kept_{of}": file_input(file) for of, file in kept.items() if file is not None}
+        kept = {int8: self.extraction.kept(spec, int8=int8) for int8 in precisions}
+        names = {True: "kept_int8", False: "kept_fp32"}
+        return found | {names[int8]: file_input(file) for int8, file in kept.items() if file is not None}
 
     def check(self) -> None:
         """Tell also what cannot be exported."""
         super().check()
         asked = self.settings.subnet
-        if not self.settings.int8:
-            raise ExportError("quant=off has no INT8 weights to export; use quant=deploy or quant=published")
         if isinstance(asked, tuple) and len(asked) > 1:
             listed = ",".join(asked)
             raise ConfigError(f"subnet = [{listed}]; allowed: one subnet; export them one by one: -m 'subnet={listed}'")
@@ -126,46 +138,62 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
     def _subject(self) -> Subject:
         _ = self.classes  # faults of the images are told first
         if self.given is not None:
-            return Subject.given(self.given, self.settings.checkpoint)
-        spec = self.best_subnet()
-        return Subject.extracted(self.extraction, spec, self.settings.recipe.calibration_images)
+            return Subject.given(self.extraction, self.given, self.settings.recipe.calibration_images)
+        return Subject.extracted(self.extraction, self.best_subnet(), self.settings.recipe.calibration_images)
+
+    @property
+    def _is_untrained(self) -> bool:
+        return self.given is None and self.settings.weights == "random"
 
     @property
     def _tolerance(self) -> Tolerance:
         """How far files may be off; of random weights, whose top-1 means nothing, the logits alone decide."""
         recipe = self.settings.recipe
-        if self.given is None and self.settings.weights == "random":
+        if self._is_untrained:
             return Tolerance(0.0, UNTRAINED * recipe.max_mean_difference)
         return Tolerance(recipe.min_agreement, recipe.max_mean_difference)
 
     def _check(self, subject: Subject) -> dict[str, Any]:
-        """Figures of parity of every INT8 file; raises where one is not the trained network."""
-        recipe, batches = self.settings.recipe, list(self.data.test())
-        gate = Gate(subject.int8, subject.program, batches, self._packed_channels)
-        tolerance = self._tolerance
-        figures: dict[str, Any] = {}
-        if subject.trained is not subject.int8:
-            figures |= gate.check_origin(subject.trained, tolerance)
-        for format in self.formats:
-            figures |= gate.check(format, tolerance, allow_float=recipe.allow_float)
-            if self._preprocessing.inside:
-                gate.check_pixels(format, self._preprocessing)
-        figures |= gate.figures()
-        figures["agreement"] = min(figures[f"{format}_agreement"] for format in self.formats)
+        """Figures of parity of every file, and top-1 where weights are trained; raises where one is not the network."""
+        batches = list(self.data.test())
+        figures: dict[str, Any]
+        if subject.int8 is None:
+            figures = {**check_float(subject.fp32, self.formats, batches, subject.input_shape, self._tolerance)}
+            figures["agreement"] = min(figures[f"{format}_fp32_agreement"] for format in self.formats)
+        else:
+            figures = self._check_int8(subject.int8, batches)
+            figures["agreement"] = min(figures[f"{format}_agreement"] for format in self.formats)
         figures["fp32_top1"] = top1(*logits_of(to_plain(subject.fp32), batches))
-        return figures
+        is_random = self.settings.weights == "random"
+        return {name: value for name, value in figures.items() if not (is_random and name.endswith("top1"))}
+
+    def _check_int8(self, int8: Int8Form, batches: Sequence[Batch]) -> dict[str, Any]:
+        tolerance, allow_float = self._tolerance, self.settings.recipe.allow_float
+        gate = Gate(int8.network, int8.program, batches, self._packed_channels)
+        figures: dict[str, Any] = {}
+        if int8.trained is not int8.network:
+            figures |= gate.check_origin(int8.trained, tolerance)
+        for format in self.formats:
+            figures |= gate.check(format, tolerance, allow_float=allow_float)
+            if self._preprocessing.inside:
+                gate.check_pixels(format, self._preprocessing, tolerance if self._is_untrained else PIXELS)
+        return figures | gate.figures()
 
     def _write(self, subject: Subject) -> dict[str, Path]:
         """Write every file; return them by name."""
         output, options = self.workspace.output, FileOptions(self._preprocessing, self._packed_channels)
         metadata = subject.metadata(self.classes, self._preprocessing)
-        outputs = save_bundle(output, self.formats, subject.program, subject.fp32, metadata, options)
-        outputs["checkpoint"] = output / "subnet_int8.pth"
+        program = None if subject.int8 is None else subject.int8.program
+        shape = subject.input_shape
+        outputs = save_bundle(output, self.formats, program, subject.fp32, shape, metadata, options)
         transform = evaluation_settings(self.data)
-        meta = CheckpointMeta(
-            str(subject.member), str(subject.spec), classes=self.classes, transform=transform, quant="deploy"
-        )
-        save_checkpoint(outputs["checkpoint"], subject.int8, meta)
+        kept = {"fp32": (subject.fp32, "off")} if subject.int8 is None else {"int8": (subject.int8.network, "deploy")}
+        for precision, (network, quant) in kept.items():
+            outputs["checkpoint"] = output / f"subnet_{precision}.pth"
+            meta = CheckpointMeta(
+                str(subject.member), str(subject.spec), classes=self.classes, transform=transform, quant=quant
+            )
+            save_checkpoint(outputs["checkpoint"], network, meta)
         return outputs
 
     def _next(self, subject: Subject) -> str:
@@ -186,21 +214,22 @@ def file_costs(
     Returns:
         Figures by name (kB, ms), and the tables and pictures of operators written to the folder `output`.
     """
-    runtimes = {f"{format}_{of}": runtime_for(format) for format in formats for of in PRECISIONS}
+    written = [(format, of) for format in formats for of in PRECISIONS if f"{format}_{of}" in files]
+    runtimes = {f"{format}_{of}": runtime_for(format) for format, of in written}
     contents = {name: files[name].read_bytes() for name in runtimes}
     sessions = {name: runtime.load(contents[name]) for name, runtime in runtimes.items()}
     latency_ms = {name: timing.latency_ms for name, timing in time_models(sessions, lambda it: it, repeats).items()}
     figures = {f"{name}_file_kb": len(content) / 1e3 for name, content in contents.items()}
     figures |= {f"{name}_latency_ms": ms for name, ms in latency_ms.items()}
-    written: dict[str, Path] = {}
-    for format in formats:
+    tables: dict[str, Path] = {}
+    for format in (format for format, of in written if of == "int8"):
         figures[f"{format}_int8_speedup"] = latency_ms[f"{format}_fp32"] / latency_ms[f"{format}_int8"]
         profile = runtime_for(format).profile(contents[f"{format}_int8"], repeats)
         if profile.whole_ms is not None:
             figures[f"{format}_operators_ms"] = sum(operator.least_ms for operator in profile.operators)
             figures[f"{format}_operators_whole_ms"] = profile.whole_ms
-        written |= _write_operators(output, format, profile)
-    return figures, written
+        tables |= _write_operators(output, format, profile)
+    return figures, tables
 
 
 def _write_operators(output: Path, format: str, profile: Profile) -> dict[str, Path]:

@@ -6,13 +6,12 @@ import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from spaceevo.artifacts import Plain, fingerprint
-from spaceevo.errors import ExportError
+from spaceevo.errors import ConfigError
 from spaceevo.lit.matching import evaluation_settings
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.deployable import make_deployable
@@ -23,6 +22,7 @@ from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.program import Program
+from spaceevo.runtimes.base import Shape
 from spaceevo.runtimes.preprocessing import Preprocessing
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember
@@ -88,6 +88,26 @@ class Extraction:
             return self.extract(job.supernet(int8), spec)
         return read_subnet(path, job.superspace, job.workspace.commands("subnet_search")).network
 
+    def in_int8(self, trained: Network, calibration_images: int) -> Int8Form:
+        """Convert a network; so many images give it the ranges that one under `published` lacks."""
+        network, job, ranges = trained, self.job, ""
+        if job.settings.quant == "published":
+            images = torch.cat(list(job.data.calibration_images()))[:calibration_images]
+            network, calibrated = make_deployable(trained, images)
+            ranges = f"calibrated on {len(images)} images: {', '.join(calibrated)}"
+        shape = (job.superspace.input_channels, network.resolution, network.resolution)
+        return Int8Form(trained, network, to_program(network, shape), ranges)
+
+
+@dataclass(frozen=True)
+class Int8Form:
+    """Holds a subnet in INT8."""
+
+    trained: Network  # as it was trained
+    network: Network  # under `deploy`; the same unless it was trained under `published`
+    program: Program  # what that computes
+    ranges: str = ""  # how the ranges were found that a network under `published` lacks
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -95,43 +115,38 @@ class Subject:
 
     member: SpaceMember  # its space
     spec: SubnetSpec  # its encoding
-    trained: Network  # the INT8 network as it was trained
-    int8: Network  # it under `deploy`; the same unless it was trained under `published`
-    fp32: Network  # its fp32 twin
+    fp32: Network  # it, or its twin, in fp32
     quant: str  # the scheme under which it was trained
-    ranges: str = ""  # how the ranges were found that a network under `published` lacks
+    int8: Int8Form | None  # it in INT8; None under `off`
 
     @classmethod
-    def given(cls, subnet: Subnet, path: Path | None) -> Subject:
+    def given(cls, extraction: Extraction, subnet: Subnet, calibration_images: int) -> Subject:
         """Prepare a subnet that has a checkpoint of its own; its fp32 twin has the same weights in floating point.
 
         Raises:
-            ExportError: it was not trained under `deploy`.
+            ConfigError: it was trained under another scheme than `quant`.
         """
-        if subnet.quant != "deploy":
-            raise ExportError(f"{path} is of quant={subnet.quant}; export needs quant=deploy")
+        job = extraction.job
+        if subnet.quant != job.settings.quant:
+            told = f"{job.settings.checkpoint} was trained under quant={subnet.quant}, not {job.settings.quant}"
+            raise ConfigError(f"{told}; set quant={subnet.quant}")
         fp32 = copy.deepcopy(subnet.network)
         set_quant(fp32, False)
-        return cls(subnet.member, subnet.spec, subnet.network, subnet.network, fp32, subnet.quant)
+        int8 = extraction.in_int8(subnet.network, calibration_images) if subnet.quant != "off" else None
+        return cls(subnet.member, subnet.spec, fp32, subnet.quant, int8)
 
     @classmethod
     def extracted(cls, extraction: Extraction, spec: SubnetSpec, calibration_images: int) -> Subject:
         """Take a subnet out of its supernets; so many images give it the ranges that one under `published` lacks."""
-        job = extraction.job
-        trained = int8 = extraction.network(spec, int8=True)
-        ranges = ""
-        if job.settings.quant == "published":
-            images = torch.cat(list(job.data.calibration_images()))[:calibration_images]
-            int8, calibrated = make_deployable(trained, images)
-            ranges = f"calibrated on {len(images)} images: {', '.join(calibrated)}"
-        fp32 = extraction.network(spec, int8=False)
-        return cls(job.member, spec, trained, int8, fp32, job.settings.quant, ranges)
+        job, int8 = extraction.job, None
+        if job.settings.int8:
+            int8 = extraction.in_int8(extraction.network(spec, int8=True), calibration_images)
+        return cls(job.member, spec, extraction.network(spec, int8=False), job.settings.quant, int8)
 
-    @cached_property
-    def program(self) -> Program:
-        """The integer program of `int8`."""
-        resolution = self.spec.resolution
-        return to_program(self.int8, (self.member.superspace.input_channels, resolution, resolution))
+    @property
+    def input_shape(self) -> Shape:
+        """Channels, height and width of the images that it takes."""
+        return self.member.superspace.input_channels, self.spec.resolution, self.spec.resolution
 
     def metadata(self, classes: Sequence[str], preprocessing: Preprocessing) -> dict[str, str]:
         """Return what the files say of themselves."""
@@ -143,4 +158,4 @@ class Subject:
             "preprocessing": preprocessing.text(),
             "quant": self.quant,
         }
-        return told | ({"ranges": self.ranges} if self.ranges else {})
+        return told | ({"ranges": self.int8.ranges} if self.int8 is not None and self.int8.ranges else {})

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import torch
 
-from spaceevo.errors import ConfigError
+from spaceevo.artifacts.values import Name
+from spaceevo.errors import CheckpointError, ConfigError
 from spaceevo.lit.finetune import FinetuneModule
 from spaceevo.lit.module import MultiPassModule
+from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.checkpoint import CheckpointMeta
-from spaceevo.nn.loading import load_state
-from spaceevo.nn.models import read_supernet, trained_supernet
+from spaceevo.nn.loading import Checkpoint, load_state, read_checkpoint
+from spaceevo.nn.models import subnet_with
 from spaceevo.nn.subnets import Subnet, read_subnet
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.prepare import float_state, set_quant
@@ -27,7 +29,9 @@ class FinetuneSettings(TrainingSettings, SpaceSettings):
     """Says which subnet is trained, and how."""
 
     subnet: OneText | None  # encoding, `max`, `min` or published name of a found subnet; None takes the chosen one
-    checkpoint: Path | None  # the subnet's own checkpoint; None takes that of the last subnet search
+    # the subnet's own checkpoint, or one of its supernet, ours or released; None takes that of the last subnet search
+    checkpoint: Path | None
+    model: Name | None  # name of the published supernet whose released file may be taken
     label_smoothing: Share  # share of the target that all classes have in common
     freeze_body: bool  # whether all but the classifier keeps its weights, norms and quantisers
 
@@ -49,33 +53,36 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings], SpaceJob[FinetuneSettings]):
         wanted = str(self.best_subnet())
         rows = self.front().front if self.front_file.exists() else ()
         files = {row.subnet: row.int8_file if self.int8 else row.fp32_file for row in rows}
-        return Path(files.get(wanted) or self._supernet_file)
-
-    @property
-    def _supernet_file(self) -> Path:
-        return self.workspace.layout.supernet(str(self.member), self.int8)
+        return Path(files.get(wanted) or self.found_supernet(self.int8, self.settings.model))
 
     @cached_property
     def start(self) -> Subnet:
         """The subnet to start from: fp32, or of the scheme that is to be trained.
 
         Raises:
+            MissingArtifactError: its supernet has not been trained.
             ConfigError: it was trained under another scheme.
         """
-        quant = self.settings.quant
-        if self.settings.checkpoint is None and self.source == self._supernet_file:
-            member, spec = self.member, self.best_subnet()
-            command = self.workspace.commands("supernet", f"space={member}", f"quant={quant}", without=("subnet",))
-            weights = read_supernet(member, self.source, int8=self.int8, command=command)
-            supernet = trained_supernet(member, self.scheme.name, weights, int8=self.int8)
-            return Subnet(supernet.extract(spec), member, spec, (), quant, CheckpointMeta())
-        command = "" if self.settings.checkpoint else self.workspace.commands("subnet_search")
-        start = read_subnet(self.source, self.superspace, command)
-        if start.quant not in ("off", quant):
-            raise ConfigError(
-                f"{self.source} was trained under quant={start.quant}, not {quant}; set quant={start.quant}"
-            )
-        return start
+        quant, given = self.settings.quant, self.settings.checkpoint
+        if given is None and self.source == self.found_supernet(self.int8, self.settings.model):
+            self.require_supernet(self.int8, quant, self.settings.model)
+        command = "" if given else self.workspace.commands("subnet_search")
+        weights = read_checkpoint(self.source, "subnet or supernet", command)
+        trained = weights.meta.quant or "off"
+        if self.int8 and trained not in ("off", quant):
+            raise ConfigError(f"{self.source} was trained under quant={trained}, not {quant}; set quant={trained}")
+        return read_subnet(self.source, self.superspace, command) if weights.meta.subnet else self._taken(weights)
+
+    def _taken(self, weights: Checkpoint) -> Subnet:
+        """The subnet asked for with weights that do not say whose they are; a supernet's get its own statistics."""
+        if weights.meta.space not in ("", str(self.member)):
+            raise CheckpointError(f"{weights.path} is of space {weights.meta.space}; set space={weights.meta.space}")
+        spec, int8 = self.best_subnet(), self.int8 and weights.meta.int8
+        scheme = self.settings.quant if int8 else "deploy"
+        network, member, is_of_supernet = subnet_with(weights, self.member, spec, scheme, int8=int8)
+        if is_of_supernet:
+            recalibrate(network, self.data.calibration_images(), network)
+        return Subnet(network, member, spec, (), scheme if int8 else "off", weights.meta)
 
     @property
     def finetuned_member(self) -> SpaceMember:
@@ -93,8 +100,10 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings], SpaceJob[FinetuneSettings]):
         return self.start.spec.resolution
 
     def checkpoint(self, int8: bool) -> Path:
-        """Return the file of the finetuned subnet."""
-        return self.workspace.layout.finetuned(str(self.finetuned_member), str(self.start.spec), self._dataset, int8)
+        """Return the file of the finetuned subnet: one for other images, and one for each job of a sweep."""
+        images, layout = self.data.content_hash, self.workspace.layout
+        file = layout.finetuned(str(self.finetuned_member), str(self.start.spec), self._dataset, images, int8)
+        return self.workspace.shared(file)
 
     def starts(self) -> dict[str, Path]:
         """Return the subnet."""

@@ -86,6 +86,23 @@ class SpaceJob(SuperspaceJob[P]):
         self.member.validate(spec)
         return spec
 
+    def found_supernet(self, int8: bool, model: str | None) -> Path:
+        """Return the file of the supernet trained here, or the released one of `model` where that alone is there."""
+        trained = self.workspace.layout.supernet(str(self.member), int8)
+        released = self.workspace.layout.released_supernet(model or "", int8)
+        return released if model and released.exists() and not trained.exists() else trained
+
+    def require_supernet(self, int8: bool, quant: str, model: str | None) -> None:
+        """Raise a `MissingArtifactError` where no supernet is found; it says how one is made, and where one may lie."""
+        path = self.found_supernet(int8, model)
+        if path.exists():
+            return
+        changes = [f"space={self.member}", f"quant={quant if int8 else 'off'}"]
+        command = self.workspace.commands("supernet", *changes, without=("subnet", "weights"))
+        place = f", put it at {self.workspace.layout.released_supernet(model, int8)}" if model else ""
+        other = f"name a released file by checkpoint=…{place}, or "
+        raise MissingArtifactError(f"{'INT8' if int8 else 'fp32'} supernet {self.member}", path, command, other)
+
     @property
     def front_file(self) -> Path:
         """The file in which the last subnet search of the space left its front."""
@@ -108,14 +125,17 @@ class SupernetBasedJob(SpaceJob[W]):
 
     data: Made[ImageFolderDataModule] = Made()
 
+    def check(self) -> None:
+        """Tell also that random weights lie in no file."""
+        super().check()
+        if self.settings.weights == "random" and self.settings.checkpoint is not None:
+            given = f"weights = random with checkpoint = {self.settings.checkpoint}"
+            raise ConfigError(f"{given}; leave one of them out: random weights lie in no file")
+
     def supernet_file(self, int8: bool) -> Path:
         """Return the supernet's checkpoint: the one asked for, else the one trained here, else a released one."""
-        settings, layout = self.settings, self.workspace.layout
-        if settings.checkpoint is not None:
-            return existing(settings.checkpoint)
-        trained = layout.supernet(str(self.member), int8)
-        released = layout.released_supernet(settings.model or "", int8)
-        return released if settings.model and released.exists() and not trained.exists() else trained
+        given = self.settings.checkpoint
+        return self.found_supernet(int8, self.settings.model) if given is None else existing(given)
 
     def supernet_inputs(self, *precisions: bool) -> dict[str, Input]:
         """Return the checkpoints of these precisions (`True` is INT8) as inputs; random weights have none."""
@@ -128,11 +148,15 @@ class SupernetBasedJob(SpaceJob[W]):
 
         Raises:
             MissingArtifactError: it has not been trained; names the command.
+            CheckpointError: the weights are a subnet's, or another network's.
             ConfigError: its INT8 weights were trained under another scheme, or the images do not fit it.
         """
         from spaceevo.nn.models import random_supernet, trained_supernet
 
         settings = self.settings
+        if self.given is not None:
+            remedy = "+stage=export tells its top-1; set checkpoint to a supernet's weights"
+            raise CheckpointError(f"checkpoint = {settings.checkpoint} is of one subnet, {self.given.spec}; {remedy}")
         if settings.weights == "random":
             return random_supernet(self.member, self._scheme(int8), int8=int8, seed=settings.seed)
         weights = self._weights(int8)
@@ -145,6 +169,8 @@ class SupernetBasedJob(SpaceJob[W]):
     def _weights(self, int8: bool) -> Checkpoint:
         from spaceevo.nn.models import read_supernet
 
+        if self.settings.checkpoint is None:
+            self.require_supernet(int8, self._scheme(int8), self.settings.model)
         changes = [f"space={self.member}", f"quant={self._scheme(int8) if int8 else 'off'}"]
         command = "" if self.settings.checkpoint else self.workspace.commands("supernet", *changes)
         return read_supernet(self.member, self.supernet_file(int8), int8=int8, command=command)
