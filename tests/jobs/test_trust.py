@@ -103,7 +103,7 @@ def test_a_model_is_data(group: str, text: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("group", ["experiment", "teacher", "hydra/job_logging"])
-@pytest.mark.parametrize("key", ["_target_", "()"])
+@pytest.mark.parametrize("key", ["_target_", "()", "class"])
 def test_other_files_make_what_is_allowed(group: str, key: str, tmp_path: Path) -> None:
     command = planted(tmp_path, f"x: {{y: [{{{key}: os.system}}]}}", group)
     with pytest.raises(
@@ -111,6 +111,14 @@ def test_other_files_make_what_is_allowed(group: str, key: str, tmp_path: Path) 
     ):
         check_folders(command)
     check_folders([*command, "trust=true"])
+
+
+def test_what_hydra_would_make_is_looked_up_first(tmp_path: Path) -> None:
+    text = (
+        "# @package _global_\nhydra: {callbacks: {x: {_target_: spaceevo.jobs.trust.os.system, command: touch TRACE}}}"
+    )
+    with pytest.raises(ConfigError, match=r"hydra.callbacks.x._target_ = 'spaceevo.jobs.trust.os.system'; allowed"):
+        check_folders(planted(tmp_path, text, "experiment"))
 
 
 @pytest.fixture
@@ -128,7 +136,7 @@ def test_a_name_outside_is_refused_before_it_is_imported(config: DictConfig) -> 
     }.items():
         changed = copy.deepcopy(config)
         OmegaConf.update(changed, key, value, force_add=True)
-        with pytest.raises(ConfigError, match=r"_target_ = '.*'; allowed: what is in .*; set trust=true if you trust"):
+        with pytest.raises(ConfigError, match=r"^[\w.]+ = '.*'; allowed: what is in .*; set trust=true if you trust"):
             require_allowed(changed)
         changed.trust = True
         require_allowed(changed)

@@ -40,6 +40,7 @@ PACKAGES = (
     "torchvision.",
 )
 """Where classes and functions come from that a configuration may name; `trust=true` allows all others."""
+HANDLER = re.compile(r"logging\.(handlers\.)?[A-Z]\w+")  # Python's own, which log files are made by
 LOOK_UPS = ("hydra.utils.get_class", "hydra.utils.get_method")
 """The only ones of `hydra.utils`: they give what `path` names, which must be allowed too."""
 DATA_GROUPS = {
@@ -67,7 +68,9 @@ def check_folders(arguments: Sequence[str]) -> None:
                 if group in DATA_GROUPS:
                     require_data(file, group)
                 elif not trusted:
-                    _require_named(read_yaml(file), str(file))
+                    _require_named(content := read_yaml(file), str(file))
+                    if group == "hydra" or "hydra" in file.read_text(encoding="utf-8"):
+                        require_own(content)  # Hydra makes its own parts before any job begins
 
 
 def require_data(file: Path, group: str) -> None:
@@ -123,7 +126,7 @@ def require_allowed(config: DictConfig) -> None:
 
 def _require_named(node: Plain, where: str) -> None:
     for path, target in _targets(node, where):
-        if not target.startswith(PACKAGES):
+        if not (target.startswith(PACKAGES) or HANDLER.fullmatch(target)):
             raise ConfigError(_refusal(path, target))
 
 
@@ -139,6 +142,8 @@ def require_own(node: Mapping[str, Plain]) -> None:
         except (ImportError, AttributeError, ValueError):
             continue  # making it tells what is wrong
         home = f"{getattr(made, '__module__', '')}.{getattr(made, '__qualname__', '')}"
+        if HANDLER.fullmatch(target):
+            continue
         if not home.startswith(PACKAGES) or (home.startswith("hydra.") and home not in LOOK_UPS):
             raise ConfigError(_refusal(path, target))
 
@@ -155,7 +160,8 @@ def _targets(node: Plain, path: str) -> Iterator[tuple[str, str]]:
         looks_up = node.get(TARGET) in LOOK_UPS
         for key, value in node.items():
             below = f"{path}.{key}" if path else str(key)
-            if key in MAKERS or (looks_up and key == "path"):
+            is_class = key == "class" and isinstance(value, str) and "." in value  # of a logging handler
+            if key in MAKERS or is_class or (looks_up and key == "path"):
                 yield below, str(value)
             else:
                 yield from _targets(value, below)
