@@ -116,7 +116,12 @@ class FitLatencyJob(SuperspaceJob[FitLatencySettings]):
             "held_out_rows": int(is_held_out.sum()),
             **{f"within_{p}_percent": round(100 * float((errors <= p / 100).mean()), 2) for p in PERCENTS},
         }
-        changes = (f"platform={self.platform_name}", "latency_constraint=<ms>")
+        # stage tables are look-up tables too
+        changes = (
+            f"superspace={self.superspace.name}",
+            f"platform={self.platform_name}",
+            f"paths.lut={self.settings.source}",
+        )
         following = self.workspace.commands("space_search", *changes, without=("source", "exact"))
         return Outcome(figures, {"table": self.table_file}, following, growing=("table",))
 
