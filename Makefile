@@ -9,6 +9,7 @@ VENV        ?= .venv
 VENV_ARGS   ?=
 PIP_ARGS    ?=
 PYTEST_ARGS ?=
+KILLS       ?= 20
 CONSTRAINTS ?= constraints.txt
 
 BIN     := $(VENV)/bin
@@ -24,7 +25,7 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(VENV)/lib || true
 COMPILE_OWN := $(BIN)/python -m compileall -qq src tests || true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-core format lint contracts typecheck test test-slow bench demo check clean
+.PHONY: help setup setup-core format lint contracts typecheck test test-slow soak bench demo check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +67,10 @@ test: $(DEV)  ## the tests that run in minutes, on two processes; PYTEST_ARGS="-
 test-slow: $(DEV)  ## the tests marked slow
 	@$(COMPILE_OWN)
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
+
+soak: $(DEV)  ## hundreds of kills, two at once, signals; KILLS=20 of each job in two ways
+	@$(COMPILE_OWN)
+	$(BIN)/pytest -m slow tests/faults --kills $(KILLS) $(PYTEST_ARGS)
 
 bench: $(CORE)  ## run every benchmarks/*.py
 	@set -e; for script in $(sort $(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python "$$script"; done

@@ -99,3 +99,8 @@ def network(images: Tensor, randomize: Callable[[nn.Module], nn.Module]) -> Netw
 def program(network: Network) -> Program:
     """Its integer program."""
     return to_program(network, (3, 24, 24))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How many kills the tests of faults try in each job; `make soak` asks for more."""
+    parser.addoption("--kills", default="4", help="kills of each job in tests/faults")

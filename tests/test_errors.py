@@ -1,8 +1,11 @@
+import pickle
 from pathlib import Path
 
 import pytest
 
 from spaceevo import errors
+from spaceevo.lit.broken import BrokenImageError
+from spaceevo.lit.guard import DivergenceError
 
 
 @pytest.mark.parametrize(
@@ -26,3 +29,21 @@ def test_a_missing_artifact_names_path_and_remedy() -> None:
 
 def test_a_missing_package_names_the_extra() -> None:
     assert "pip install 'spaceevo[tflite]'" in str(errors.MissingExtraError("tensorflow", "tflite"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.ConfigError("seed = x"),
+        errors.MissingArtifactError("teacher", Path("a/b.pth"), "spaceevo +stage=teacher"),
+        errors.MissingExtraError("tensorflow", "tflite"),
+        DivergenceError("max loss is nan", 3),
+        BrokenImageError("image a.png cannot be read"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_fault_travels_between_processes(error: errors.SpaceEvoError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert again.__dict__ == error.__dict__

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from spaceevo.__main__ import _override, main
+from spaceevo.errors import ConfigError, Stopped
 
 TEXT = "d1#2_k3#3#5_w16#24#24_e0#3.0#6.0_r160"
 COST = ("+stage=cost", "superspace=digits", "space=digits-012-010")
@@ -38,6 +43,14 @@ assert not heavy, heavy
         ("space=012_010,000_000", "space='012_010','000_000'"),
         ("space='012_010'", "space='012_010'"),
         ("space=digits-012_010-align1", "space=digits-012_010-align1"),
+        ("space=122222", "space='122222'"),
+        ("+space=012_010", "+space='012_010'"),
+        ("subnet=1#2", "subnet='1#2'"),
+        ("subnet=[d1#2,max]", "subnet=['d1#2',max]"),
+        ("recipe.lr_by_stage.fp32.stage1=0.01", "++recipe.lr_by_stage.fp32.stage1=0.01"),
+        ("+recipe.lr_by_stage.fp32.stage1=0.01", "+recipe.lr_by_stage.fp32.stage1=0.01"),
+        ("logger=null", "~logger"),
+        ("model=null", "model=null"),
         ("+stage=cost", "+stage=cost"),
     ],
 )
@@ -77,3 +90,141 @@ def test_a_rank_that_is_no_number_is_one_line(
     assert caught.value.code == 1
     allowed = "allowed: a whole number from 0 on; unset it, or use torchrun"
     assert capsys.readouterr().err == f"error: environment variable RANK = 'abc'; {allowed}\n"
+
+
+def ended(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command says at its end, which must be one line."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+    monkeypatch.setattr(sys, "argv", ["spaceevo", *words])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    line, code = capsys.readouterr().err, caught.value.code
+    if isinstance(code, str):  # which Python writes, and exits with 1
+        line += f"{code}\n"
+    else:
+        assert code == 1
+    assert line.startswith("error: ")
+    assert line.count("\n") == 1
+    assert len(line) < 500
+    return line
+
+
+@pytest.mark.parametrize(
+    ("left", "told"),
+    [
+        ({"RANK": "1"}, "RANK = 1, and WORLD_SIZE is not set"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK = 2, and WORLD_SIZE is 2"),
+        ({"LOCAL_RANK": "1"}, "LOCAL_RANK = 1, and WORLD_SIZE is not set"),
+        ({"WORLD_SIZE": "0"}, "RANK = 0, and WORLD_SIZE is 0"),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, "WORLD_SIZE = 2, and MASTER_ADDR is not set"),
+    ],
+)
+def test_what_an_earlier_launch_left_is_refused(
+    left: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    assert told in ended(COST, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("platform=null", "platform = null; allowed: adb"),
+        ("+stage=nothing", "nothing"),
+        ("max_epoch=3", "max_epoch"),
+        ("space=[012_010,000_000]", 'space = ["012_010", "000_000"]; allowed: a text'),
+        (f"+superspace.input_channels={'9' * 5000}", "input_channels = "),
+        ("paths.checkpoints=null", "paths.checkpoints = None"),
+        ("stage.job=foo", "stage.job = 'foo'; allowed: "),
+    ],
+)
+def test_what_no_job_takes_is_one_line(
+    word: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert told in ended((*COST, word), monkeypatch, capsys)
+
+
+def ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: Callable[[], object]) -> object:
+    """The exit code of a command line whose task does this."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+    monkeypatch.setattr(sys, "argv", ["spaceevo", "+stage=cost", "space=012_010"])
+    monkeypatch.setattr("spaceevo.__main__._task", fault)
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    return caught.value.code
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_is_one_line_that_says_what_is_kept_and_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int, code: int
+) -> None:
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        except Stopped as stopped:
+            stopped.kept.append("half of it")
+            raise
+
+    assert ends(monkeypatch, tmp_path, work) == code
+    again = "python -m spaceevo +stage=cost space=012_010"
+    name = signal.Signals(number).name
+    assert capsys.readouterr().err == f"stopped by {name}; kept: half of it; goes on with: {again}\n"
+
+
+def test_a_forked_process_ends_by_a_signal_as_ever(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def work() -> None:
+        listening, ready = os.pipe()  # a signal that comes before the child runs Python code is lost
+        child = os.fork()
+        if child == 0:
+            os.write(ready, b".")
+            time.sleep(60)
+            os._exit(3)
+        os.read(listening, 1)
+        os.kill(child, signal.SIGTERM)
+        _, status = os.waitpid(child, 0)
+        sys.exit(os.waitstatus_to_exitcode(status))
+
+    assert ends(monkeypatch, tmp_path, work) == -signal.SIGTERM
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device", "/somewhere/runs/a.json")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (FULL, "error: /somewhere/runs/a.json: No space left on device ("),
+        (OSError(errno.EROFS, "Read-only file system", "/x/y"), "error: /x/y: Read-only file system; "),
+        (MemoryError(), "error: memory is full (no more can be had); "),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), "error: memory is full (Default"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "error: DataLoader worker (pid 7) "),
+        (ConfigError("a" * 10_000 + "; set it"), f"error: {'a' * 300}"),
+    ],
+)
+def test_faults_of_the_machine_are_one_line_of_a_sane_length(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception, told: str
+) -> None:
+    def work() -> None:
+        raise error
+
+    assert ends(monkeypatch, tmp_path, work) == 1
+    line = capsys.readouterr().err
+    assert line.startswith(told)
+    assert (line.count("\n"), len(line) < 500) == (1, True)
+    assert "same command goes on" in line or "set " in line
+
+
+def test_a_fault_of_the_program_is_shown_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def work() -> None:
+        raise RuntimeError("a mistake of ours")
+
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        ends(monkeypatch, tmp_path, work)

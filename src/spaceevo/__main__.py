@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from spaceevo.collectives.launcher import check_launch
+from spaceevo.collectives.launcher import check_launch, is_first
 from spaceevo.errors import ConfigError, SpaceEvoError, Stopped, choices, fault_line, shortened
 from spaceevo.jobs.trust import check_folders
 from spaceevo.space.description import conf_files, conf_folder, superspaces
@@ -139,7 +139,8 @@ def main() -> None:
     except Stopped as stopped:
         name, kept = signal.Signals(stopped.signal_number).name, "; ".join(stopped.kept) or "nothing was begun"
         again = shlex.join(["python", "-m", "spaceevo", *typed])
-        print(f"stopped by {name}; kept: {kept}; goes on with: {again}", file=sys.stderr)
+        if is_first():
+            print(f"stopped by {name}; kept: {kept}; goes on with: {again}", file=sys.stderr)
         sys.exit(128 + stopped.signal_number)
 
 

@@ -90,7 +90,7 @@ def fault_line(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         return shortened(_system_fault(error))
     is_known = isinstance(error, RuntimeError) and text.startswith("DataLoader worker")
-    return f"{shortened(text, 300)}; set data.workers=0 to see why; the same command goes on" if is_known else None
+    return f"{shortened(text, 300)}; set data.num_workers=0 to see why; the same command goes on" if is_known else None
 
 
 def _system_fault(error: OSError) -> str:

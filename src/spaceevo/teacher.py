@@ -176,9 +176,9 @@ def load_teacher(
 
 
 def _classes_of(weights: Checkpoint, model: nn.Module, num_classes: int) -> int:
-    """Number of classes of weights, told by the tensors that have one for each of `num_classes` in a model."""
-    if weights.released is not None:
-        return weights.released.classes or num_classes
+    """Number of classes of weights; where they do not say, by the tensors that a model has of `num_classes`."""
+    if weights.num_classes:
+        return weights.num_classes
     read = {name.replace(".parametrizations.weight.original", ".weight"): v for name, v in weights.state.items()}
     own = {f"model.{name}": value for name, value in model.state_dict().items()}
     pairs = [(value, read[name]) for name, value in own.items() if name in read and value.shape != read[name].shape]

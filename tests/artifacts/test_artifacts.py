@@ -187,7 +187,7 @@ def test_nothing_of_one_scheme_replaces_something_of_another() -> None:
         assert first.supernet("digits-012-000", False) == second.supernet("digits-012-000", False)
     assert deploy.supernet("digits-012-000", True) != published.supernet("digits-012-000", True)
     assert deploy.block("digits", "stage1", 0, True) != published.block("digits", "stage1", 0, True)
-    assert deploy.finetuned("digits-012-000", "d1", "pets", True) != published.finetuned(
-        "digits-012-000", "d1", "pets", True
+    assert deploy.finetuned("digits-012-000", "d1", "pets", "f00", True) != published.finetuned(
+        "digits-012-000", "d1", "pets", "f00", True
     )
     assert deploy.teacher("resnet10", True) == published.teacher("resnet10", True)

@@ -88,6 +88,10 @@ def test_file_and_folder_are_flushed_before_and_after_the_rename(
     with atomic_path(tmp_path / "file") as temporary:
         temporary.write_text("text")
     assert done == [temporary.name, "rename", tmp_path.name]
+    done.clear()
+    with atomic_path(tmp_path / "file", is_cached=True) as temporary:
+        temporary.write_text("text")
+    assert done == [temporary.name, "rename"]
 
 
 @pytest.mark.parametrize("room", [0, 3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from itertools import cycle
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from spaceevo.jobs.runner import commands, make_job
 from spaceevo.space.description import conf_folder
-from tests.jobs.conftest import Compose
+from tests.jobs.conftest import Compose, RunJob
 
 TRAINING = ("teacher", "block_kd", "supernet", "finetune")
 GIVEN = [
@@ -90,6 +91,22 @@ def test_folders_of_configs_are_repeated(tmp_path: Path) -> None:
     assert "data=mine" in words
 
 
+def test_a_skipped_job_shows_its_figures_and_what_comes_next(
+    tiny: RunJob, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = tiny("teacher")
+    shown = capsys.readouterr().out
+    table, _, following = shown.partition("┌")[2].partition("Next: ")
+    shutil.copytree(images, tmp_path / "moved")
+    again = tiny("teacher", f"data.root={tmp_path / 'moved'}")
+    told = capsys.readouterr().out
+    assert again.figures == first.figures
+    assert "unchanged, skipped" in told
+    assert table.partition("└")[0] in told
+    assert told.partition("Next: ")[2] == following.replace(str(images), str(tmp_path / "moved"))
+    assert "+stage=teacher" in following
+
+
 EXPERIMENTS = [f"{space}/{name}" for space in ("mobilew", "onnxw") for name in ("teacher", "block_kd", "supernet")]
 EXPERIMENTS += [f"{name}_int8" for name in EXPERIMENTS if not name.endswith("teacher")]
 
@@ -132,4 +149,5 @@ def test_the_published_recipes_lead_to_each_other(compose: Compose) -> None:
         "data.batch_size=32",
         "data.holdout=50000",
         "data.transform.auto_augment=false",
+        "data.transform.reading=published",
     ]

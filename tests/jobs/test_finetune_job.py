@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,6 +168,28 @@ def test_what_was_trained_is_written_down(
     assert {"+stage=export", f"checkpoint={target}", f"data.root={images}", "quant=deploy"} < set(words)
     save_checkpoint(target, made.network, made.trainee.meta)
     assert read_subnet(target, DIGITS, "").member.superspace.num_classes == len(CLASSES)
+
+
+def test_other_images_of_the_same_name_are_another_file(
+    images: Path, tmp_path: Path, start: Callable[[str], Path], finetune: Finetune
+) -> None:
+    file = start("deploy")
+    other = tmp_path / "other/images"
+    shutil.copytree(images, other)
+    found = [finetune(f"checkpoint={file}").trainee.target]
+    found.append(finetune(f"checkpoint={file}", f"data.root={other}").trainee.target)
+    (other / "train/cat/0.png").unlink()
+    found.append(finetune(f"checkpoint={file}", f"data.root={other}").trainee.target)
+    assert found[0] == found[1]
+    assert found[2] != found[0]
+    assert {path.parents[1].name for path in found} == {"images"}
+
+
+def test_each_job_of_a_sweep_has_a_file_of_its_own(start: Callable[[str], Path], finetune: Finetune) -> None:
+    given = [f"checkpoint={start('deploy')}", "hydra.mode=MULTIRUN"]
+    found = [finetune(*given, f"stage.folder=job{job}", f"seed={job}").trainee.target for job in (0, 1)]
+    assert found[0] != found[1]
+    assert all(path.name == "lsq.pth" for path in found)
 
 
 def write_front(root: Path, file: Path, quant: str) -> None:

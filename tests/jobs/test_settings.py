@@ -92,6 +92,13 @@ def test_a_wrong_setting_is_named(job: str, override: str, told: str) -> None:
     assert fault(job, override) == told
 
 
+@pytest.mark.parametrize("override", ["momentum=0", "+foreach=maybe", "+dampening=0.5"])
+def test_what_an_optimiser_refuses_is_told_before_training(override: str) -> None:
+    plus = "+" if override[0] == "+" else ""
+    told = fault("supernet", f"{plus}recipe.supernet.fp32.optimizer.{override.lstrip('+')}")
+    assert "optimizer" in told
+
+
 def test_faults_are_told_all_at_once() -> None:
     wrong = ["max_epochs=0", "data.batch_size=x", "recipe.supernet.fp32.epochs=0", "+data.hold_out=3"]
     told = fault("supernet", *wrong).split(" | ")
@@ -130,6 +137,8 @@ BAD = {
         "trainer.log_every_n_steps=-1 +trainer.num_nodes=0 trainer.use_distributed_sampler=1",
         "teacher.weights=pretrianed teacher.name=../x teacher.model=5 teacher.model.layers=[100000]",
         "teacher.taps.stage1=5 teacher.taps=5 logger=5 logger._target_=tensorboard logger.name=5",
+        "data._target_=builtins.dict data._target_=spaceevo.lit.module.Recipe",
+        "recipe.teacher.fp32._target_=builtins.dict",
         "data.batch_size=0 data.batch_size=1.5 data.eval_batch_size=-1 data.num_workers=-1 data.num_workers=100000",
         "data.prefetch_factor=0 data.holdout=0 data.holdout=1.5 data.holdout=-0.5 data.holdout=some data.holdout=nan",
         "data.split_seed=-1 data.calibration_batches=0 data.calibration_batch_size=x data.cache_mib=-1 data.root=5",

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from spaceevo.artifacts import StageResult
+from spaceevo.artifacts import StageResult, read_sealed_json
 from spaceevo.errors import ConfigError
 from spaceevo.lit.module import Trainer
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
@@ -204,7 +204,7 @@ def test_a_block_that_joins_leaves_the_others_as_they_are(world: World, capsys: 
 def test_a_result_of_another_version_is_told(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert world.trains("supernet", SPACE)
     file = world.folder / "runs/supernet_fp32/result.json"
-    record = json.loads(file.read_text())
+    record = read_sealed_json(file)
     assert record["device"] == "cpu"
     assert record["inputs"].keys() == {"images"}
     assert record["settings"]["max_epochs"] == 1

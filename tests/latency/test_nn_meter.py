@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
@@ -9,7 +11,7 @@ import yaml
 import spaceevo
 from spaceevo.errors import ConfigError, TableError
 from spaceevo.latency.kernels import Kernel, fit_kernels, kernels_of
-from spaceevo.latency.nn_meter import blocks_ms, write_package
+from spaceevo.latency.nn_meter import blocks_ms, take_over, write_package
 from spaceevo.latency.roofline import block_work
 from spaceevo.space.blocks import block_types
 from spaceevo.space.operators import sample_member, sample_subnet
@@ -76,6 +78,57 @@ def test_a_kernel_without_predictor_is_an_error() -> None:
     del kernels["swish"]
     with pytest.raises(TableError, match=r"package mine has no predictor of kernel swish, which FusedMBConvResBlock_"):
         blocks_ms(kernels, blocks, "mine")
+
+
+def test_what_the_user_registered_is_taken_over_as_it_stands_now(tmp_path: Path) -> None:
+    users, ours = tmp_path / "users.yaml", tmp_path / "ours.yaml"
+    shipped = {"name": "cortex", "version": 1.0, "download": "https://example.org"}
+    mine, other = {"name": "mine", "version": 1.0, "package_location": "a"}, {"name": "other", "version": 1.0}
+
+    def listed(theirs: list[dict[str, object]] | None) -> list[dict[str, object]]:
+        if theirs is not None:
+            users.write_text(yaml.safe_dump(theirs))
+        take_over(users, ours)
+        return [{key: each[key] for key in each if key != "taken_from"} for each in yaml.safe_load(ours.read_text())]
+
+    ours.write_text(yaml.safe_dump([shipped, other]))
+    assert listed(None) == [shipped, other]  # the user never used nn-Meter
+    assert listed([{**shipped, "version": 2.0}, mine]) == [shipped, other, mine]
+    moved = {**mine, "package_location": "b"}
+    assert listed([moved, {**other, "version": 3.0}]) == [shipped, moved, {**other, "version": 3.0}]
+    assert listed([]) == [shipped]  # unregistered
+    take_over(ours, ours)
+    assert yaml.safe_load(ours.read_text()) == [shipped]
+
+
+@pytest.mark.parametrize("text", ["[unclosed", "just words", "- {version: 1}", "- 5"])
+def test_settings_of_nn_meter_that_cannot_be_read_are_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "users.yaml").write_text(text)
+    (tmp_path / "ours.yaml").write_text("[]")
+    with pytest.raises(ConfigError, match=r"settings .*users.yaml are no list of predictors.*mend or remove"):
+        take_over(tmp_path / "users.yaml", tmp_path / "ours.yaml")
+
+
+@pytest.mark.slow
+def test_what_nn_meters_own_command_registered_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if find_spec("nn_meter") is None:
+        pytest.skip("nn-meter is not installed (extra nn-meter)")
+    blocks = blocks_of("digits", 6)
+    kernels = fit_kernels(list(blocks.values()), [1e-3 * sum(block_work(*block).values()) for block in blocks.values()])
+    meta = write_package(tmp_path / "package", "theirs", kernels)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    register = [str(Path(sys.executable).with_name("nn-meter")), "register", "--predictor", str(meta)]
+    (tmp_path / "home").mkdir()
+    first = "import nn_meter; nn_meter.list_latency_predictors()"  # without its settings nn-Meter registers nothing
+    subprocess.run([sys.executable, "-c", first], check=True, capture_output=True)
+    subprocess.run(register, check=True, capture_output=True)
+    place = [f"superspace=digits platform=nn_meter platform.predictor=theirs paths.root={tmp_path / 'runs'}"]
+    command = [sys.executable, "-m", "spaceevo", "+stage=predict_latency", *place[0].split()]
+    given = ["space=digits-012-000", "subnet=[max]", "recipe.predict_latency.random_subnets=0"]
+    environment = {**os.environ, "SPACEEVO_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run([*command, *given], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "latency" in done.stdout
 
 
 @pytest.mark.slow

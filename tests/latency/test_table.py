@@ -23,7 +23,17 @@ def test_model_counts_and_correction_round_trip(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("part", "message"),
-    [('"model": 3', "model must be an object, not 3"), ('"correction": {"slope": 2}', "correction: .*slope")],
+    [
+        ('"model": 3', "model must be an object, not 3"),
+        ('"correction": {"slope": 2}', "correction has no slope"),
+        ('"correction": {"scale": "1"}', "correction: scale is '1'; allowed: 0…1e[+]09"),
+        ('"correction": {"scale": -1}', "correction: scale is -1; allowed"),
+        ('"correction": {"ms_per_mparam": true}', "correction: ms_per_mparam is True; allowed"),
+        ('"counts": {"a": "x"}', "counts: a is 'x'; allowed"),
+        ('"model": {"ResNet relu": 1}', "model of ResNet relu must be an object"),
+        ('"model": {"ResNet relu": {"constant": -1}}', "model of ResNet relu: constant is -1; allowed"),
+        ('"model": {"ResNet relu": {"constant": NaN}}', "model of ResNet relu: constant is nan; allowed"),
+    ],
 )
 def test_broken_parts_are_named(tmp_path: Path, part: str, message: str) -> None:
     (tmp_path / "table.json").write_text(f'{{"blocks": {{}}, {part}}}')
@@ -39,7 +49,7 @@ def test_plain_form(tmp_path: Path) -> None:
     assert table.provenance == {}
 
 
-@pytest.mark.parametrize("value", ["fast", None, True, 0, -1.5, float("nan"), float("inf"), [1]])
+@pytest.mark.parametrize("value", ["fast", None, True, 0, -1.5, float("nan"), float("inf"), [1], 1e39, 1e-12])
 def test_bad_entry_is_named(tmp_path: Path, value: object) -> None:
     path = tmp_path / "table.json"
     path.write_text(json.dumps({"good": 1.0, "bad": value}))

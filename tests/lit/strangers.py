@@ -93,14 +93,19 @@ def transparent_palette(image: Image.Image) -> tuple[Image.Image, int]:
 
 
 def png16(values: np.ndarray, key: tuple[int, ...] = ()) -> bytes:
-    """A PNG of 16 bits a channel, `(H, W)` or `(H, W, 3)`; `key` is transparent. Pillow writes none of colours."""
+    """A PNG of 16 bits a channel, `(H, W)` or `(H, W, 3)`, whose `key` is transparent; Pillow writes none."""
+    return png(np.stack([values >> 8, values & 255], -1).reshape(len(values), -1), 16, key, values.ndim == 3)
+
+
+def png(content: np.ndarray, bits: int, key: tuple[int, ...] = (), colours: bool = False) -> bytes:
+    """A PNG, from its rows' bytes."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
-    kind = 2 if values.ndim == 3 else 0
-    header = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, kind, 0, 0, 0)
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    width = content.shape[1] * 8 // bits // (3 if colours else 1)
+    header = struct.pack(">IIBBBBB", width, len(content), bits, 2 if colours else 0, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(np.uint8).tobytes() for row in content)
     transparent = chunk(b"tRNS", struct.pack(f">{len(key)}H", *key)) if key else b""
     parts = [chunk(b"IHDR", header), transparent, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
@@ -140,6 +145,13 @@ def keyed_grey(image: Image.Image) -> bytes:
     values = grey(image).copy()
     values[:8, :8] = 3
     return saved(Image.fromarray(values), "PNG", transparency=3)
+
+
+def keyed_grey4(image: Image.Image) -> bytes:
+    """Of 4 bits, whose 1 is transparent."""
+    values = np.maximum(grey(image) // 17, 2)
+    values[:8, :8] = 1
+    return png(values[:, ::2] * 16 + values[:, 1::2], 4, (1,))
 
 
 def unsigned_tiff(image: Image.Image) -> bytes:
@@ -191,6 +203,7 @@ FORMS: dict[str, Form] = {
     "PNG, one colour transparent": Form(".png", keyed_png),
     "PNG, one colour transparent, 16 bits": Form(".png", keyed_png16),
     "PNG, one grey transparent": Form(".png", keyed_grey, grey=True),
+    "PNG, one grey transparent, 4 bits": Form(".png", keyed_grey4, grey=True, tolerance=17),
     "PNG, one grey transparent, 16 bits": Form(".png", keyed_grey16, grey=True),
     "TIFF, CMYK": Form(".tif", lambda i: saved(i.convert("CMYK"), "TIFF")),
     "TIFF": Form(".TIFF", lambda i: saved(i, "TIFF")),

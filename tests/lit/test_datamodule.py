@@ -273,7 +273,7 @@ def test_digits_are_written_to_their_own_place_and_to_no_folder_of_the_users(oth
             (root / other).write_bytes(b"mine")
         before = sorted(tmp_path.rglob("*"))
         data = module(root, prepare=partial(digits.write_digits, place=place))
-        with pytest.raises(DataError, match=rf"{root} (is not a folder|holds) .+"):
+        with pytest.raises(DataError, match=rf"{root} (is not a folder|holds).+"):
             data.setup()
         assert sorted(tmp_path.rglob("*")) == before
     place.mkdir()

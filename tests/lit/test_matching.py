@@ -1,7 +1,7 @@
 """Images and trained networks: classes by name, images as in training, or one line that says what does not fit."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from spaceevo.artifacts import fingerprint
 from spaceevo.errors import ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.matching import TRAINING, check_shape, evaluation_settings, match_images, tell_transform
@@ -28,7 +29,7 @@ def folder(tmp_path: Path) -> Make:
     """Make a data module of these classes, of three images each to train on and two to test on."""
 
     def make(*classes: str, **transform: Any) -> ImageFolderDataModule:
-        root = tmp_path / "-".join(classes)
+        root = tmp_path / fingerprint(classes)
         for part, count in (("train", 3), ("val", 2)):
             for shade, name in enumerate(classes):
                 (root / part / name).mkdir(parents=True, exist_ok=True)
@@ -57,6 +58,7 @@ def test_labels_are_the_outputs_of_the_classes_of_the_same_name(
 ) -> None:
     data = folder("a", "b", "c")
     before, whole = labels(data), data.content_hash
+    capsys.readouterr()
     assert match_images(data, CheckpointMeta(classes=tuple(known)), NETWORK, 10) == known
     assert labels(data) == expected
     assert before == [0, 0, 1, 1, 2, 2]
@@ -73,9 +75,10 @@ def test_labels_are_the_outputs_of_the_classes_of_the_same_name(
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (("a", "d"), r"net.pth knows 3 classes \(a, b, c\), data.root .* has 2, of which it lacks d; set data.root"),
-        (("a", "b", "c", "d"), "has 4, of which it lacks d; .* give it these by .stage=finetune"),
-        (tuple("ABCDEFGH"), r"has 8, of which it lacks A, B, C, D, E, … \(8 in all\)"),
+        (("a", "d"), r"^net.pth knows 3 classes \(a, b, c\), and not d of data.root .*; set that"),
+        (("a", "b", "c", "d"), "and not d of data.root .* give it these by .stage=finetune$"),
+        (tuple("ABCDEFGH"), r"and not A, B, C, D, E, … \(8 in all\) of data.root"),
+        (("x" * 200, "y" * 200), f"and not {'x' * 23}…, {'y' * 23}… of data.root"),
     ],
 )
 def test_classes_that_the_network_does_not_know_are_refused_in_a_line(
@@ -91,6 +94,8 @@ def test_a_network_that_does_not_know_its_classes_takes_as_many(
     folder: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = folder("a", "b")
+    data.setup()
+    capsys.readouterr()
     assert match_images(data, CheckpointMeta(), NETWORK, 2) == ("a", "b")
     assert (
         capsys.readouterr().out
@@ -99,7 +104,8 @@ def test_a_network_that_does_not_know_its_classes_takes_as_many(
     assert labels(data) == [0, 0, 1, 1]
     for outputs in (1, 3):
         with pytest.raises(
-            ConfigError, match=rf"net.pth has {outputs} outputs and does not say .* has 2 classes; set data"
+            ConfigError,
+            match=rf"net.pth has {outputs} outputs, whose classes .* and not the 2 classes of data.root .*; set",
         ):
             match_images(data, CheckpointMeta(), NETWORK, outputs)
 
@@ -113,13 +119,16 @@ def test_names_are_the_same_however_their_accents_are_written(folder: Make) -> N
 
 
 def test_training_goes_on_with_all_classes(folder: Make) -> None:
-    meta = CheckpointMeta(classes=("b", "a"))
-    assert match_images(folder("a", "b"), meta, NETWORK, 2, in_part=False) == ("b", "a")
-    with pytest.raises(ConfigError, match="net.pth goes on training on all its 2 classes, .* lacks b; set data.root"):
-        match_images(folder("a"), meta, NETWORK, 2, in_part=False)
+    meta = CheckpointMeta(classes=("c", "b", "a"))
+    assert match_images(folder("a", "b", "c"), meta, NETWORK, 3, in_part=False) == ("c", "b", "a")
+    with pytest.raises(ConfigError, match="goes on training on all its 3 classes, and misses b among those of"):
+        match_images(folder("a", "c"), meta, NETWORK, 3, in_part=False)
 
 
 OTHER: dict[str, Any] = {
+    "reading": "published",
+    "ground": (0, 0, 0),
+    "white": 4095.0,
     "size": 6,
     "resize": 9,
     "channels": 1,
@@ -172,5 +181,21 @@ def test_images_are_as_large_and_colourful_as_the_network_needs(folder: Make) ->
     with pytest.raises(ConfigError, match="data.transform.size is 24; allowed: at least 32, the largest resolution"):
         check_shape(data, digits, 32)
     grey = folder("a", channels=1, mean=(0.5,), std=(0.5,), size=24, resize=24)
-    with pytest.raises(ConfigError, match="data.transform.channels is 1; allowed: 3, which superspace digits says"):
+    with pytest.raises(
+        ConfigError,
+        match="data.transform.channels is 1; allowed: 3, since superspace digits has input_channels: 3; set",
+    ):
         check_shape(grey, digits, 24)
+    with pytest.raises(
+        ConfigError, match="superspace digits: input_channels = 4; allowed, since images have them: 1, 3"
+    ):
+        check_shape(grey, replace(digits, input_channels=4), 24)
+
+
+def test_a_line_is_short_however_much_differs(folder: Make) -> None:
+    other = {"size": 6, "resize": 9, "mean": (0.1,), "std": (0.123456789,), "channels": 1, "interpolation": "nearest"}
+    data = folder("a", "b", **other, reading="published", ground=(0, 0, 0))
+    meta = CheckpointMeta(classes=("a", "b"), transform=evaluation_settings(folder("a", "b")))
+    with pytest.raises(ConfigError) as caught:
+        match_images(data, meta, "/home/somebody/runs/" * 5 + NETWORK, 2)
+    assert len(str(caught.value)) < 500

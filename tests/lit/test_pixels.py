@@ -16,7 +16,7 @@ from tests.lit.strangers import FORMS, HEIGHT, WIDTH, Form, png16, saved, seen, 
 
 from spaceevo.errors import ConfigError, DataError
 from spaceevo.lit.datamodule import ImageFolderDataModule
-from spaceevo.lit.pixels import Reading
+from spaceevo.lit.pixels import Reading, to_rgb
 from spaceevo.lit.tars import TRAIN_TAR
 from spaceevo.lit.torchvision_data import TorchvisionDataModule
 from spaceevo.lit.transforms import Images, ImageTransform, load_image
@@ -174,3 +174,12 @@ def test_the_table_in_the_documentation_is_this_one() -> None:
     rows = [f"| {name} | {'grey' if form.grey else 'colours'} | {form.tolerance} |" for name, form in FORMS.items()]
     table = ["| file | shows | at most off by, grey levels |", "|---|---|---|", *rows]
     assert "\n".join(table) in (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("reading", ["careful", "published"])
+@pytest.mark.parametrize("size", [(13_000, 13_000), (2_000_000, 1), (1, 300)])
+def test_an_image_that_would_take_all_memory_is_refused(size: tuple[int, int], reading: Any) -> None:
+    image = Image.new("L", (1, 1))
+    image._size = size  # what its header says
+    with pytest.raises(ValueError, match=rf"^it has {size[0]} × {size[1]} pixels; allowed: 67108864 in all, and sides"):
+        to_rgb(image, Reading(reading=reading))

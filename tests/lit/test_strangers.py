@@ -88,6 +88,11 @@ def both(*parts: str) -> tuple[str, ...]:
             "4 train, 2 held out, 3 test, held out of train, tested on test, no test image of b",
         ),
         (
+            (*both("train", "val"), "test"),
+            "4 train, 2 held out, 6 test, held out of train, tested on val, "
+            "1 files passed over (1 without classes: test)",
+        ),
+        (
             (*both("train"), "masks", "lists/x"),
             "4 train, 2 held out, 2 test, held out of train, tested on the same, "
             "2 files passed over (2 outside of the splits)",
@@ -116,8 +121,10 @@ def test_usual_names_are_understood(folders: tuple[str, ...], told: str, tmp_pat
         (("train/a", "val/a"), rf"{ROOT}/train holds fewer than two classes \(a\); allowed: a folder for each class"),
         (
             both("seg_train", "seg_test"),
-            rf"{ROOT}: seg_test, seg_train hold the same folders\. If these are splits, .+",
+            rf"{ROOT}: seg_test, seg_train look like splits\. If they are, .+",
         ),
+        (("seg_train/seg_train/a", "seg_test/seg_test/a"), rf"{ROOT}: seg_test, seg_train look like splits\. If .+"),
+        (("front/a", "front/b", "side/a", "side/b"), rf"{ROOT}: front, side look like splits\. If they are, .+"),
         (("train", "val"), f"{ROOT}/train holds no class folders; expected .+"),
         ((*both("train"), "val"), f"{ROOT}/val holds no class folders; expected .+"),
         (("café", unicodedata.normalize("NFD", "café")), f"{ROOT} holds two classes café, spelled in two forms .+"),
@@ -165,6 +172,25 @@ def test_links_that_cannot_be_meant_are_refused(change: Callable[[Path], None], 
         module(root, holdout=2).setup()
 
 
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may list all, so the system's answer is made here."""
+    root, scandir = write(tmp_path / "images", *both("train")), os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("train/b"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=rf"^{ROOT}/train/b cannot be read \(Permission denied\); set data\.root$"):
+        module(root).setup()
+
+
+def test_the_folder_one_stands_in_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(write(tmp_path / "images", "a", "b"))
+    assert "held out of images" in str(module(Path(), holdout=1).splits)
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:60])
 
@@ -192,7 +218,7 @@ def test_many_broken_images_are_listed_in_a_file(tmp_path: Path) -> None:
     write(root, *(f"train/{'a long name of a class ' * 3}{number}" for number in range(10)))
     for path in root.rglob("*.png"):
         cut(path)
-    with pytest.raises(BrokenImageError, match="nor can 19 more: all are listed in ") as caught:
+    with pytest.raises(BrokenImageError, match="nor can 19 more at least: all are listed in ") as caught:
         list(module(root).train_dataloader())
     told = str(caught.value)
     listed = Path(told.partition("listed in ")[2].partition(";")[0]).read_text().splitlines()

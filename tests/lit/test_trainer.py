@@ -54,3 +54,8 @@ def test_what_lightning_refuses_is_one_line(tmp_path: Path, settings: dict[str, 
 def test_a_misspelt_setting_is_named_with_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^trainer\.bench_mark is not a setting; allowed: benchmark$"):
         trainer_precision(tmp_path, bench_mark=True)
+
+
+def test_hundreds_of_processes_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^trainer\.devices = 999; allowed: 1…\d+ on this machine$"):
+        trainer_precision(tmp_path, devices=999)

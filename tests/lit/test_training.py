@@ -13,7 +13,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from spaceevo.errors import CheckpointError, ConfigError, DataError
+from spaceevo.errors import CheckpointError, ConfigError, DataError, Stopped
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.digits import write_digits
 from spaceevo.lit.guard import DivergenceError, Guard, LossWatch
@@ -169,6 +169,17 @@ def test_an_explosion_at_the_last_step_is_not_saved(bench: Bench, tensor: str, m
     assert any("rolled back" in line for line in bench.said)
 
 
+def test_a_run_does_not_go_on_from_what_is_no_number(bench: Bench) -> None:
+    with pytest.raises(SystemError):
+        bench.fit("toy.pth", lambda: Toy(kill=3))
+    (last,) = (bench.folder / "run" / "toy").glob("*/last.ckpt")
+    kept = torch.load(last, weights_only=False)
+    kept["state_dict"]["layer.weight"][0, 0] = float("nan")
+    torch.save(kept, last)
+    with pytest.raises(CheckpointError, match=r"last\.ckpt, .* \(delete it to start over\): layer.weight is nan"):
+        bench.fit("toy.pth", Toy)
+
+
 def test_what_cannot_be_measured_is_not_saved(bench: Bench) -> None:
     def measure(module: MultiPassModule) -> dict[str, float]:
         module.network.get_parameter("bias").data[0] = float("nan")
@@ -273,3 +284,64 @@ def test_half_precision_clips_gradients_without_their_scale(digits: Path, tmp_pa
         found.append(module.layer.weight.detach() - before)
     assert found[0].abs().max() > 1e-4
     assert torch.allclose(found[1], found[0], rtol=0.02, atol=2e-5)
+
+
+def state_of(bench: Bench, name: str = "last.ckpt") -> Path:
+    (found,) = (bench.folder / "run/toy").glob(f"*/{name}")
+    return found
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", None], ids=["empty", "junk", "flipped"])
+def test_a_damaged_state_gives_way_to_the_one_before_it(bench: Bench, content: bytes | None) -> None:
+    whole = bench.fit("whole.pth", Toy)
+    with pytest.raises(SystemError):
+        bench.fit("killed.pth", lambda: Toy(kill=5))
+    last, previous = state_of(bench), state_of(bench, "previous.ckpt")
+    flipped = bytearray(last.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    last.write_bytes(bytes(flipped) if content is None else content)
+    with pytest.raises(SystemError):  # the whole one before it is not lost by this
+        bench.fit("killed.pth", lambda: Toy(kill=3))
+    assert torch.equal(whole, bench.fit("killed.pth", Toy))
+    assert bench.said[:2] == [f"toy: {last} is damaged", f"toy: resumes from {previous}"]
+
+
+def test_a_training_whose_states_are_all_damaged_starts_over(bench: Bench) -> None:
+    whole = bench.fit("whole.pth", Toy)
+    with pytest.raises(SystemError):
+        bench.fit("killed.pth", lambda: Toy(kill=5))
+    for name in ("last.ckpt", "previous.ckpt", "identity.json"):
+        state_of(bench, name).write_bytes(b"{")
+    assert torch.equal(whole, bench.fit("killed.pth", Toy))
+    assert bench.said[0].endswith("last.ckpt is damaged")
+
+
+def test_a_damaged_target_is_trained_again(bench: Bench) -> None:
+    whole = bench.fit("toy.pth", Toy)
+    (bench.folder / "toy.pth").write_bytes(b"")
+    assert torch.equal(whole, bench.fit("toy.pth", Toy))
+    assert "it is trained again" in bench.said[0]
+
+
+def test_a_signal_leaves_the_last_finished_epoch(bench: Bench) -> None:
+    whole = bench.fit("whole.pth", Toy)
+
+    class Signalled(Toy):
+        def passes(self, images: Tensor, labels: Tensor, rng: Random) -> Iterator[tuple[str, Tensor]]:
+            if self.global_step == 3:
+                raise Stopped(15)
+            return super().passes(images, labels, rng)
+
+    with pytest.raises(Stopped) as caught:
+        bench.fit("toy.pth", Signalled)
+    assert caught.value.kept == [f"toy, its last finished epoch in {state_of(bench)}"]
+    assert torch.equal(whole, bench.fit("toy.pth", Toy))
+    assert "resumes" in bench.said[0]
+
+
+def test_a_state_is_written_beside_the_one_it_replaces(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing goes through the folder for temporary files, which may be on another disk, or full."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    bench.fit("toy.pth", Toy)

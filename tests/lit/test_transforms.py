@@ -150,3 +150,10 @@ def test_draw_alone_decides_the_augmentation(tmp_path: Path) -> None:
     assert torch.equal(images[0, 5][0], first)
     assert not torch.equal(first, other)
     assert label == 7
+
+
+def test_grey_images_are_augmented_in_colour_and_then_made_grey() -> None:
+    transform = ImageTransform(size=16, resize=16, channels=1, mean=(0.4,), std=(0.2,), auto_augment=True).train()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        assert transform(noise()).shape == (1, 16, 16)

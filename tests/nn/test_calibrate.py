@@ -91,6 +91,21 @@ def test_how_images_are_cut_changes_nothing(grown: Make, images: Images, int8: b
         assert (share, counts) == found[0][1:]
 
 
+@pytest.mark.parametrize(("rank", "mine"), [(0, 64), (1, 65), (2, 0)])
+def test_processes_share_groups_and_one_without_looks_on(
+    grown: Make, images: Images, monkeypatch: pytest.MonkeyPatch, rank: int, mine: int
+) -> None:
+    supernet = grown(parse_space(MEMBERS[0]), int8=False)
+    supernet.activate_min()
+    weights: list[float] = []
+    monkeypatch.setattr("spaceevo.nn.calibrate.world", lambda: (rank, 3))
+    monkeypatch.setattr("spaceevo.nn.calibrate.average_", lambda _, weight: weights.append(weight))
+    seen: list[int] = []
+    recalibrate(supernet, [images(129, 24)], lambda x: seen.append(len(supernet(x))))
+    assert weights == [mine]
+    assert seen == [mine or 64]
+
+
 @pytest.mark.parametrize(("value", "fault"), [(float("nan"), "images of a calibration are nan"), (1e30, "running_var")])
 def test_statistics_that_are_no_numbers_are_told(grown: Make, images: Images, value: float, fault: str) -> None:
     """Infinite variance in one channel would only make it silent."""

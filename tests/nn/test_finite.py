@@ -87,6 +87,9 @@ def test_logits_are_an_error_that_names_the_layer(supernet: Supernet, images: Im
     for evaluate in (logits_of, top1, count_correct):
         with pytest.raises(CheckpointError, match=rf"logits of 6 of 6 images are nan or infinite; .* is {layer}\."):
             evaluate(supernet, batches)
+    supernet.origin = "best.pth"
+    with pytest.raises(CheckpointError, match=r"^best\.pth: the logits of 6 of 6"):
+        top1(supernet.extract(MEMBER.smallest), batches)
     with pytest.raises(CheckpointError, match="nan or infinite"):
         SubnetEvaluator(supernet, [images(6, 24)], batches)(MEMBER.smallest)
 

@@ -5,14 +5,16 @@ import onnx
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from spaceevo.errors import ExportError
+from spaceevo.nn.supernet import resize
 from spaceevo.quant.program import Program
 from spaceevo.runtimes.base import FileOptions
 from spaceevo.runtimes.litert.runtime import LiteRt
 from spaceevo.runtimes.onnx.runtime import OnnxRuntime
 from spaceevo.runtimes.onnx.writer import to_onnx
-from spaceevo.runtimes.preprocessing import Preprocessing
+from spaceevo.runtimes.preprocessing import RESIZING, Preprocessing
 
 ONNX = OnnxRuntime()
 LITERT = LiteRt()
@@ -59,7 +61,7 @@ def test_outside_only_tells() -> None:
         "reading": {},
         "inside": False,
         "channels": "grey",
-        "resolution_interpolation": "bicubic",
+        "resolution_interpolation": "bicubic, align_corners=False, antialias=False",
     }
     gain, shift = outside.factors()
     np.testing.assert_allclose(gain * 255 + shift, [2.0], rtol=1e-6)
@@ -75,6 +77,13 @@ def test_all_that_decides_an_image_is_told() -> None:
     made = Preprocessing.of({**settings, "channels": 3, "ground": [9, 8, 7], "white": None}, inside=True)
     told = json.loads(made.text())
     assert (told["mean"], told["std"], told["resize"], told["crop"]) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6], 32, 28)
-    assert (told["channels"], told["interpolation"], told["resolution_interpolation"]) == ("RGB", "nearest", "bicubic")
+    assert (told["channels"], told["interpolation"]) == ("RGB", "nearest")
     assert told["reading"] == {"ground": [9, 8, 7], "white": None}
     assert told["inside"] is True
+
+
+def test_the_resizing_told_is_the_network_s() -> None:
+    mode, *words = RESIZING.split(", ")
+    how = {name: value == "True" for name, _, value in (word.partition("=") for word in words)}
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(resize(images, 24), functional.interpolate(images, (24, 24), mode=mode, **how))

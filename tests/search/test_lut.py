@@ -1,6 +1,7 @@
 """Look-up tables: the row format, faults that name their place, and the cache."""
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -159,6 +160,16 @@ def test_broken_cache_is_made_again(folder: Path, space: Superspace, content: by
     assert_same(BlockLut.load(folder, space), plain, space)
     assert file.read_bytes()[:2] == b"PK"
     assert len(file.read_bytes()) == len(whole)
+
+
+def test_no_damage_to_the_cache_changes_a_table(folder: Path, space: Superspace) -> None:
+    plain = BlockLut.load(folder, space)
+    file = cache_file(folder)
+    whole = file.read_bytes()
+    entries = [match.start() + 10 for match in re.finditer(b"PK\x01\x02", whole)]  # how each is compressed
+    for place in [*entries, *range(0, len(whole), 97)]:
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+        assert_same(BlockLut.load(folder, space), plain, space)
 
 
 def test_cache_goes_where_it_may(

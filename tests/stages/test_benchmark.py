@@ -1,11 +1,12 @@
 """Job benchmark: what is measured, from which files, and when it is measured again."""
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from spaceevo.artifacts import Front, FrontSubnet, write_bytes
+from spaceevo.artifacts import Front, FrontSubnet, read_sealed_json, write_bytes
 from spaceevo.errors import ConfigError
 from spaceevo.latency.table import LatencyTable
 from spaceevo.runtimes.random_program import random_program
@@ -103,7 +104,7 @@ def test_a_result_lasts_until_something_changes(
     known.save(table)
     assert made_anew(compose("benchmark", *given))
     front = tmp_path / f"runs/checkpoints/search_subnet/{MEMBER}/front.json"
-    front.write_text(front.read_text().replace("12", "13"))
+    front.write_text(json.dumps(read_sealed_json(front)).replace("12", "13"))
     assert made_anew(compose("benchmark", *given))
     assert not made_anew(compose("benchmark", *given))
 

@@ -40,3 +40,15 @@ def test_largest_and_smallest_without_a_subnet(run_stage: RunStage) -> None:
     figures = run_stage("cost", "superspace=digits", f"space={member}").figures
     costs = [subnet_cost(member, spec) for spec in (member.largest, member.smallest)]
     assert [(row["mmacs"], row["mparams"]) for row in figures["subnets"]] == costs
+
+
+@pytest.mark.parametrize("space", ["'012_010'", "['012_010']", "digits-012-010", "[digits-012-010]"])
+def test_a_list_of_subnets_is_counted_and_shown_whole(
+    run_stage: RunStage, space: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    member = parse_space("digits-012-010")
+    found = run_stage("cost", "superspace=digits", f"space={space}", f"subnet=[min,'{member.largest}']").figures
+    costs = [subnet_cost(member, spec) for spec in (member.smallest, member.largest)]
+    assert [(row["mmacs"], row["mparams"]) for row in found["subnets"]] == costs
+    table = capsys.readouterr().out.rpartition("subnets of digits-012-010")[2]
+    assert all(f"{cost.mmacs:.4g}" in table for cost in costs)

@@ -156,6 +156,18 @@ def test_weights_that_are_no_numbers_are_named_with_their_file(run_stage: RunSta
             run_stage(stage, *int8_world.settings, "quant=deploy", f"space={MEMBER}", asked)
 
 
+def test_overflow_is_named_with_the_weights_file(run_stage: RunStage, int8_world: World) -> None:
+    """Weights may be finite and overflow all the same."""
+    path = int8_world.layout.supernet(str(MEMBER), False)
+    content = torch.load(path)
+    for name, value in content["state_dict"].items():
+        if ".stage3." in name and name.endswith("norm.weight"):
+            value *= 1e38
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=rf"{path}: recalibrated batch norm: stages\.stage3\..* nan or infinite"):
+        run_stage("evaluate", *int8_world.settings, f"space={MEMBER}", "subnet=max")
+
+
 def test_a_released_supernet_is_found_under_its_name(run_stage: RunStage, folder: Path, tmp_path: Path) -> None:
     """In the published folder: `supernet_training/<published name>/`."""
     place = tmp_path / "released" / "supernet_training" / "spaceevo@vnni"
@@ -177,7 +189,8 @@ def test_faults(run_stage: RunStage, released: Path, folder: Path, tmp_path: Pat
     with pytest.raises(CheckpointError, match="checkpoint = absent.pth does not exist; set it"):
         run_stage("evaluate", *SETTINGS, f"data.root={folder}", f"space={SPACE}", "checkpoint=absent.pth")
     with pytest.raises(
-        ConfigError, match=r"random supernet digits-012-010 has 4 outputs, data.root .* has 10 classes; set data.root"
+        ConfigError,
+        match=r"random supernet digits-012-010 has 4 outputs, too few for the 10 classes of data.root .*; set that",
     ):
         few = "superspace.stages.logits.widths=[4]"
         run_stage("evaluate", *SETTINGS, f"data.root={folder}", f"space={SPACE}", "weights=random", few)

@@ -1,5 +1,6 @@
 """Every job that reads a trained network and images: labels by class name, images as in training, else one line."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,11 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from spaceevo.errors import ConfigError
+from spaceevo.errors import CheckpointError, ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.loading import read_checkpoint
-from spaceevo.nn.supernet import Supernet
+from spaceevo.nn.supernet import Network, Supernet
+from spaceevo.quant.quantizer import DEPLOY
+from spaceevo.runtimes.preprocessing import Preprocessing
+from spaceevo.stages.extraction import Subject
 from tests.stages.conftest import CLASSES, MEMBER, SPACE, RunStage, World
 
 QUICK = "recipe.subnet_search={tested: 1, front: {population: 2, generations: 1, children: 1}}"
@@ -104,9 +108,7 @@ def test_classes_in_another_order_count_alike(run_stage: RunStage, decided: Worl
 def test_other_classes_are_refused_in_every_job_alike(run_stage: RunStage, int8_world: World, job: str) -> None:
     rename(int8_world, "b", "cow")
     given = [*int8_world.settings, "quant=deploy", *JOBS[job]]
-    with pytest.raises(
-        ConfigError, match=r"knows 3 classes \(a, b, c\), data.root .* of which it lacks cow; set"
-    ) as told:
+    with pytest.raises(ConfigError, match=r"knows 3 classes \(a, b, c\), and not cow of data.root .*; set") as told:
         run_stage(job, *given)
     assert len(str(told.value)) < 500
 
@@ -158,7 +160,7 @@ def subnet(int8_world: World) -> Path:
         ),
         ("data.transform.size=24", "data.transform.size is 24; .*subnet.pth was trained with data.transform.size=32"),
         ("data.transform.size=16", "data.transform.size is 16; allowed: at least 24, the largest resolution"),
-        ("cow", r"subnet.pth knows 3 classes \(a, b, c\), data.root .* of which it lacks cow"),
+        ("cow", r"subnet.pth knows 3 classes \(a, b, c\), and not cow of data.root"),
     ],
 )
 def test_a_subnet_is_exported_on_what_it_was_finetuned_on(
@@ -187,3 +189,20 @@ def test_a_teacher_of_other_images_is_told_of(
     run_stage("block_lut", *world.settings, *given)
     told = "teacher resnet10 was trained with data.transform.mean=[0.31,0.31,0.31], not [0.5,0.5,0.5]"
     assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("job", ["evaluate", "subnet_search"])
+def test_one_subnet_is_no_supernet(run_stage: RunStage, int8_world: World, subnet: Path, job: str) -> None:
+    given = [*int8_world.settings, "quant=deploy", *JOBS[job], f"checkpoint={subnet}"]
+    with pytest.raises(
+        CheckpointError, match=r"subnet.pth is of one subnet, d1.*; \+stage=export tells its top-1; set"
+    ):
+        run_stage(job, *given)
+
+
+def test_a_class_keeps_its_commas_in_a_file() -> None:
+    network = Network.fixed(MEMBER, MEMBER.smallest, DEPLOY)
+    subject = Subject(MEMBER, MEMBER.smallest, network, "deploy", None)
+    names = ["tench, Tinca tinca", "épée"]
+    told = subject.metadata(names, Preprocessing((0.5,), (0.5,), 32, 32))
+    assert json.loads(told["classes"]) == names

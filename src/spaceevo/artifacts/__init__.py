@@ -13,6 +13,7 @@ from spaceevo.artifacts.files import write_csv as write_csv
 from spaceevo.artifacts.files import write_json as write_json
 from spaceevo.artifacts.files import write_text as write_text
 from spaceevo.artifacts.identity import Component as Component
+from spaceevo.artifacts.identity import Makes as Makes
 from spaceevo.artifacts.identity import Neutral as Neutral
 from spaceevo.artifacts.identity import constructors as constructors
 from spaceevo.artifacts.identity import declared_types as declared_types
@@ -21,6 +22,8 @@ from spaceevo.artifacts.identity import identity as identity
 from spaceevo.artifacts.identity import leaves as leaves
 from spaceevo.artifacts.identity import takes_more as takes_more
 from spaceevo.artifacts.locks import sole_worker as sole_worker
+from spaceevo.artifacts.parsing import parse_json as parse_json
+from spaceevo.artifacts.parsing import read_yaml as read_yaml
 from spaceevo.artifacts.records import FRONT_FILE as FRONT_FILE
 from spaceevo.artifacts.records import RESULT_FILE as RESULT_FILE
 from spaceevo.artifacts.records import Front as Front

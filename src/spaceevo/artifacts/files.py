@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from spaceevo.artifacts.parsing import parse_json
 from spaceevo.errors import CheckpointError
 
 Plain = Any  # A tree of what JSON can hold: null, booleans, numbers, texts, lists and mappings from texts
@@ -26,10 +27,11 @@ def cache_folder(name: str) -> Path:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, is_cached: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success flush it to disk and rename it to `path`, else remove it.
 
-    A link is written through to what it names. An `OSError` of the writing names `path`.
+    A link is written through to what it names. An `OSError` of the writing names `path`. The name of a file that
+    `is_cached` may be lost in a power cut.
     """
     path = path.resolve() if path.is_symlink() else path
     temporary = path.with_name(f".{path.name}.{MACHINE}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -41,7 +43,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             flush(temporary)
             temporary.replace(path)
             with suppress(OSError):  # not every file system does this for a folder
-                flush(path.parent)
+                if not is_cached:
+                    flush(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
@@ -121,7 +124,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def read_json(path: Path) -> Plain:
     """Read a JSON file; one that is not valid is a `CheckpointError`."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); delete it and run its stage again") from error
 

@@ -27,6 +27,13 @@ class Neutral:
     reason: str
 
 
+@dataclass(frozen=True)
+class Makes:
+    """Names the class of what a component makes, where its settings are read without importing that."""
+
+    name: str
+
+
 class Component(Generic[T]):
     """Describes an object that is made when it is needed: `_target_` names its class, the rest are its arguments."""
 

@@ -11,6 +11,7 @@ from io import FileIO
 from pathlib import Path
 
 from spaceevo.artifacts.files import MACHINE
+from spaceevo.artifacts.parsing import parse_json
 
 NOT_TO_BE_WRITTEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -59,7 +60,7 @@ def _owner(file: FileIO) -> str:
     """Who locked the file and has not opened it again, in words; nothing where nobody has."""
     file.seek(0)
     try:
-        owner = json.loads(file.read())
+        owner = parse_json(file.read())
         return f"process {owner['pid']} on {owner['host']} (since {owner['started']})"
     except (ValueError, KeyError, TypeError):
         return ""

@@ -56,9 +56,9 @@ class Layout:
         folder = member if member.endswith("-align1") else f"{member}-align0"
         return self.root / "supernet_training" / folder / self.file(int8)
 
-    def finetuned(self, member: str, subnet: str, data: str, int8: bool) -> Path:
-        """Return the file of one subnet's weights, finetuned on other data."""
-        return self.root / "finetune" / data / f"{member}-{fingerprint(subnet)}" / self.file(int8)
+    def finetuned(self, member: str, subnet: str, data: str, images: str, int8: bool) -> Path:
+        """Return the file of one subnet's weights, finetuned on other data; `images` is a hash of their content."""
+        return self.root / "finetune" / data / f"{member}-{fingerprint([subnet, images])}" / self.file(int8)
 
     def released_supernet(self, name: str, int8: bool) -> Path:
         """Return the file of a published supernet's weights, as they were released."""
@@ -105,7 +105,10 @@ class Record:
         try:
             return parse_record(cls, read_sealed_json(path), path)
         except CheckpointError as error:
-            raise CheckpointError(f"{error}; with: {command}" if command else str(error)) from error
+            if not command:
+                raise
+            told = str(error).removesuffix("; make it again")
+            raise CheckpointError(f"{told}; make it again with: {command}") from error
 
 
 @dataclass(frozen=True)
@@ -194,7 +197,7 @@ class StageResult:
             return None
         content = read_sealed_json(path)
         names = content.pop("figures", None) if isinstance(content, dict) else None
-        if not isinstance(names, list) or not all(name in content for name in names):
+        if not isinstance(names, list) or not all(isinstance(name, str) and name in content for name in names):
             raise CheckpointError(f"{path} does not list its figures; delete it and run its stage again")
         figures = {name: content.pop(name) for name in names}
         return parse_record(cls, {**content, "figures": figures}, path)

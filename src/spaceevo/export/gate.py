@@ -18,6 +18,7 @@ from spaceevo.runtimes.registry import formats, runtime_for
 
 WATCHED_IMAGES = 16  # Images of which every layer is compared, to name the first that differs
 FIRST_IMAGES = 64  # Images that go first, to fail early
+PIXELS = Tolerance(99.0, 0.02)  # Of a file that normalises pixels with one that does not
 Figure = float | str | list[str] | dict[str, int]
 
 
@@ -141,7 +142,7 @@ class Gate:
             f"{format}_op_counts": runtime.op_counts(file),
         }
 
-    def check_pixels(self, format: str, preprocessing: Preprocessing) -> None:
+    def check_pixels(self, format: str, preprocessing: Preprocessing, tolerance: Tolerance = PIXELS) -> None:
         """Let a file that normalises pass if it gives what one that does not gives on the images' nearest pixels.
 
         Raises:
@@ -152,9 +153,7 @@ class Gate:
         runtime = runtime_for(format)
         outside = runtime.load(self._file(format)).logits(pixels * gain + shift)
         inside = runtime.load(self._file(format, preprocessing)).logits(pixels.to(torch.uint8))
-        Tolerance(99.0, 0.02).check(
-            f"the {format} file on pixels", compare(outside, inside, self.step), "its preprocessing"
-        )
+        tolerance.check(f"the {format} file on pixels", compare(outside, inside, self.step), "its preprocessing")
 
     def _file(self, format: str, preprocessing: Preprocessing | None = None) -> bytes:
         return runtime_for(format).write(self.program, options=FileOptions(preprocessing, self.packed_channels))

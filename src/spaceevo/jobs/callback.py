@@ -9,7 +9,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from spaceevo.collectives.launcher import is_first
-from spaceevo.errors import SpaceEvoError
+from spaceevo.errors import SpaceEvoError, fault_line
 from spaceevo.jobs.trust import require_allowed
 
 
@@ -58,5 +58,5 @@ class JobCallback(Callback):
             job.merge_sweep(folder, job_folders(folder, self._sweep_started_s))
             if job.sweep_figures:
                 compare_jobs(config, job.name, self._sweep_started_s, job.sweep_figures)
-        except SpaceEvoError as error:
-            raise SystemExit(f"error: {error}") from None
+        except (SpaceEvoError, OSError, MemoryError) as error:
+            raise SystemExit(f"error: {fault_line(error)}") from None

@@ -4,9 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import yaml
-
-from spaceevo.artifacts import leaves
+from spaceevo.artifacts import leaves, read_yaml
 
 STAGE = "/stage/"
 
@@ -27,7 +25,7 @@ def chosen_experiment(name: str, folders: Iterable[Path]) -> tuple[dict[str, str
 
 def _read(file: Path) -> dict[str, str]:
     """Settings of an experiment as they would be typed, but for its job's recipe; its job as `stage`, or nothing."""
-    content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    content = read_yaml(file) or {}
     defaults = content.pop("defaults", [])
     content.pop("recipe", None)
     found = {"stage": next((text.removeprefix(STAGE) for text in defaults if str(text).startswith(STAGE)), "")}

@@ -70,19 +70,19 @@ def _run(config: DictConfig, job: Job[Any]) -> StageResult:
         sweep(output, depth=2)
         for folder in {path if path.is_dir() else path.parent for path in outcome.outputs.values()}:
             sweep(folder)
-        keep(config, result, output)
+        keep(config, result, output, job.workspace.run_name, keeps_run=job.keeps_run)
         _say_next(result.next_command)
     return result
 
 
-def keep(config: DictConfig, result: StageResult, folder: Path) -> None:
-    """Save a result in a folder, print its summary and where its files lie, and track it."""
+def keep(config: DictConfig, result: StageResult, folder: Path, run_name: str, *, keeps_run: bool = False) -> None:
+    """Save a result in a folder, print its summary and where its files lie, and track it; the last two as `track`'s."""
     result.save(folder)
     _print_summary(result)
     for name, path in {**result.outputs, "result": str(folder / RESULT_FILE)}.items():
         console.print(f"  {name}: {shown(Path(path))}")
     if is_tracked(config):
-        track(config, list(hydra_node(config).overrides.task), result, folder)
+        track(config, list(hydra_node(config).overrides.task), result, folder, run_name, keeps_run=keeps_run)
 
 
 def _print_summary(result: StageResult) -> None:

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import ErrorDetails
 
-from spaceevo.artifacts import Component, Plain, constructors, declared_types, takes_more
+from spaceevo.artifacts import Component, Makes, Plain, constructors, declared_types, takes_more
 from spaceevo.artifacts.values import NAME
 from spaceevo.errors import ConfigError, nearest
 from spaceevo.jobs.foreign import ARGUMENTS, HYDRAS
@@ -66,7 +66,7 @@ def read_settings(cls: type[S], config: DictConfig) -> S:
         ConfigError: settings are missing, unknown or wrong; names them all, each with its value and what is allowed.
     """
     plain = _plain(config)
-    faults = [*_unknown_fields(cls, plain, ()), *_component_faults(plain, (), get_type_hints(cls))]
+    faults = [*_unknown_fields(cls, plain, ()), *_component_faults(plain, (), get_type_hints(cls, include_extras=True))]
     of: Any = cls
     settings: S | None = None
     try:
@@ -189,6 +189,9 @@ def _component_faults(node: Mapping[str, Plain], path: Path, hints: Mapping[str,
 
 def _wanted(hint: object) -> object:
     """What a component is to make, `Platform` of `Component[Platform]`."""
+    for mark in getattr(hint, "__metadata__", ()):
+        if isinstance(mark, Makes):
+            return resolve_name(mark.name)
     found = [_wanted(of) for of in get_args(hint)] if get_origin(hint) is not Component else [get_args(hint)[0]]
     return next((of for of in found if inspect.isclass(of) and of is not Any), None)
 

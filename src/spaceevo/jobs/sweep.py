@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig
 
-from spaceevo.artifacts import StageResult, fingerprint, write_csv
+from spaceevo.artifacts import StageResult, fingerprint, read_yaml, write_csv
 from spaceevo.jobs.runner import keep, package_versions
 from spaceevo.report.spaces import draw_sweep
 from spaceevo.terminal import print_rows
@@ -39,7 +38,7 @@ def compare_jobs(config: DictConfig, job: str, started_s: float, drawn: Sequence
         versions=package_versions(),
         seconds=round(time.time() - started_s, 1),
     )
-    keep(config, result, folder)
+    keep(config, result, folder, result.stage)
 
 
 def _rows(jobs: Sequence[Swept]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -67,7 +66,7 @@ def _jobs(folder: Path, started_s: float) -> list[Swept]:
     for job in job_folders(folder, started_s):
         result = StageResult.load(job)
         if result is not None:
-            overrides = yaml.safe_load((job / OVERRIDES).read_text(encoding="utf-8"))
+            overrides = read_yaml(job / OVERRIDES)
             pairs = (text.lstrip("+").partition("=") for text in overrides)
             jobs.append(({name: _value(value) for name, _, value in pairs}, result))
     return jobs

@@ -15,7 +15,8 @@ from hydra._internal.utils import get_args
 from omegaconf import DictConfig, OmegaConf
 
 from spaceevo.artifacts import Plain
-from spaceevo.artifacts.yaml_files import read_yaml
+from spaceevo.artifacts.parsing import read_yaml
+from spaceevo.artifacts.values import NAME
 from spaceevo.errors import ConfigError
 from spaceevo.space.description import CONF_VARIABLE, conf_folder
 
@@ -115,8 +116,8 @@ def require_allowed(config: DictConfig) -> None:
     if not config.trust:
         own = {**cast(dict[str, Plain], OmegaConf.to_container(config)), "hydra": None}
         _require_named(own, "")
-        if config.stage.get("job") is not None:
-            _require_named({TARGET: config.stage.job}, "stage.job")
+        if (job := config.stage.get("job")) is not None and not str(job).startswith(PACKAGES):
+            raise ConfigError(_refusal("stage.job", str(job)))
     _require_names(config)
 
 
@@ -180,11 +181,13 @@ def _require_names(config: DictConfig) -> None:
     named |= {"stage.folder": next((part for part in parts if not _is_name(part)), None)}
     for key, name in named.items():
         if name is not None and not _is_name(str(name)):
-            raise ConfigError(f"{key} = {str(name)[:80]!r}; allowed: a name of a folder, no '/', no '.' at its start")
+            raise ConfigError(
+                f"{key} = {str(name)[:80]!r}; allowed: a name of a folder: letters, digits, _ - + @, later dots"
+            )
     for key, folder in config.paths.items_ex(resolve=False):
         if not str(folder or "").strip():
             raise ConfigError(f"paths.{key} = {folder!r}; allowed: a folder; set paths.{key}, or leave it out")
 
 
 def _is_name(text: str) -> bool:
-    return 0 < len(text) <= 200 and not text.startswith(".") and not set(text) & {"/", "\\", "\0"}
+    return re.fullmatch(NAME, text) is not None

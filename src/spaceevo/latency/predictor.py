@@ -116,12 +116,14 @@ class BlockLatency:
 
         `only_fixed` says that all unknown ones belong to stages that are not searched.
         """
-        missing = list(self.missing(blocks))
+        placed = self.missing(blocks)
+        missing = list(placed)
         total = len({block_key(*block) for block in blocks})
         near = nearest_keys(missing[0], self.table.entries)
         whose, of = (f" of superspace {superspace}", f" superspace={superspace}") if superspace else ("", "")
         remedies = [f"platform=ort_cpu measures them on this machine (python -m spaceevo +stage=profile{of})"]
-        if self.table.model is not None and not self.interpolate:
+        model = self.table.model
+        if model is not None and not self.interpolate and all(model.knows(spec) for spec, _ in placed.values()):
             remedies.insert(0, "platform.unknown_blocks=fitted predicts them")
         if only_fixed:
             remedies.insert(0, "platform.fixed_latency_ms=… (ms) stands for first_conv, stage0 and head")

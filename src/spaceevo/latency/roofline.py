@@ -98,6 +98,30 @@ def fit_costs(works: Sequence[Mapping[Kind, float]], latency_ms: Sequence[float]
     return dict(zip(kinds, costs.tolist(), strict=True))
 
 
+SHARED_FROM = 5_000
+"""Blocks, spread over those measured, from which costs common to all families are found: kinds of work are some 20."""
+
+
+def shared_costs(blocks: Sequence[PlacedBlock], latency_ms: Sequence[float]) -> dict[str, float]:
+    """Find costs that all families have in common, for a family of which no block was measured."""
+    step = max(1, len(blocks) // SHARED_FROM)
+    return fit_costs([block_work(*block) for block in blocks[::step]], latency_ms[::step])
+
+
+def unmeasured_errors(blocks: Sequence[PlacedBlock], latency_ms: Sequence[float]) -> dict[str, float]:
+    """Tell by family the median relative error of costs found without it: how far others are off for it."""
+    step = max(1, len(blocks) // SHARED_FROM)
+    works, truth = [block_work(*block) for block in blocks[::step]], np.asarray(latency_ms, np.float64)[::step]
+    families = np.array([family_of(spec) for spec, _ in blocks[::step]])
+    found: dict[str, float] = {}
+    for family in sorted(set(families)) if len(set(families)) > 1 else ():
+        others, own = np.flatnonzero(families != family), np.flatnonzero(families == family)
+        costs = fit_costs([works[i] for i in others], truth[others].tolist())
+        predicted = [sum(costs.get(kind, 0.0) * count for kind, count in works[i].items()) for i in own]
+        found[str(family)] = float(np.median(np.abs(np.array(predicted) / truth[own] - 1)))
+    return found
+
+
 @dataclass(frozen=True)
 class Roofline:
     """Predicts blocks from costs in ms by family and kind of work."""
@@ -116,8 +140,13 @@ class Roofline:
             costs[family] = {kind: float(f"{cost:.6g}") for kind, cost in found.items() if cost > 0}
         return cls(costs)
 
+    def with_families(self, families: Iterable[str], shared: Mapping[str, float]) -> Roofline:
+        """Let families of which no block was measured cost what is `shared` by those measured."""
+        costs = {kind: float(f"{cost:.6g}") for kind, cost in shared.items() if cost > 0}
+        return Roofline({**dict.fromkeys(families, costs), **self.costs})
+
     def knows(self, spec: BlockSpec) -> bool:
-        """Tell whether blocks of this family were measured."""
+        """Tell whether blocks of this family were measured, or are taken to cost what others do."""
         return family_of(spec) in self.costs
 
     def block_ms(self, spec: BlockSpec, hw: int) -> float:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from spaceevo.artifacts import read_json, write_json
@@ -12,6 +11,7 @@ from spaceevo.errors import CheckpointError, TableError
 from spaceevo.latency.roofline import Correction, Roofline
 
 REMEDY = "delete it or set platform.table"
+LEAST_MS, MOST_MS = 1e-9, 1e9
 
 
 @dataclass
@@ -42,21 +42,23 @@ class LatencyTable:
             raise TableError(f"latency table {path} must be an object {{block key: ms}}; {REMEDY}")
         parts = content if "blocks" in content else {"blocks": content}
         for part in ("blocks", "provenance", "counts", "model", "correction"):
-            if not isinstance(parts.get(part, {}), dict):
-                raise TableError(f"latency table {path}: {part} must be an object, not {parts[part]!r}; {REMEDY}")
-        for key, value in parts["blocks"].items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-                raise TableError(f"latency table {path}: {key} is {value!r}; it must be a positive number of ms")
-        try:
-            return cls(
-                {key: float(value) for key, value in parts["blocks"].items()},
-                parts.get("provenance", {}),
-                parts.get("counts", {}),
-                Roofline(parts["model"]) if parts.get("model") else None,
-                Correction(**parts.get("correction", {})),
-            )
-        except TypeError as error:
-            raise TableError(f"latency table {path}: correction: {error}; {REMEDY}") from error
+            if not isinstance(value := parts.get(part, {}), dict):
+                raise TableError(f"latency table {path}: {part} must be an object, not {str(value)[:80]}; {REMEDY}")
+        if unknown := parts.get("correction", {}).keys() - {each.name for each in fields(Correction)}:
+            raise TableError(f"latency table {path}: correction has no {min(unknown)[:80]}; {REMEDY}")
+        for part, least in (("blocks", LEAST_MS), ("counts", 0.0), ("correction", 0.0)):
+            _check_numbers(path, part, parts.get(part, {}), least)
+        for family, costs in parts.get("model", {}).items():
+            if not isinstance(costs, dict):
+                raise TableError(f"latency table {path}: model of {family[:80]} must be an object; {REMEDY}")
+            _check_numbers(path, f"model of {family[:80]}", costs, 0.0)
+        return cls(
+            {key: float(value) for key, value in parts["blocks"].items()},
+            parts.get("provenance", {}),
+            parts.get("counts", {}),
+            Roofline(parts["model"]) if parts.get("model") else None,
+            Correction(**parts.get("correction", {})),
+        )
 
     def save(self, path: Path) -> None:
         """Write the table atomically, its entries in the order in which they came."""
@@ -66,3 +68,11 @@ class LatencyTable:
         if self.counts:
             parts["counts"] = dict(sorted(self.counts.items()))
         write_json(path, {**parts, "blocks": self.entries})
+
+
+def _check_numbers(path: Path, part: str, numbers: Mapping[str, object], least: float) -> None:
+    for key, value in numbers.items():
+        if isinstance(value, bool) or not (isinstance(value, int | float) and least <= value <= MOST_MS):
+            place = key if part == "blocks" else f"{part}: {key}"
+            allowed = "it must be a positive number of ms" if part == "blocks" else f"allowed: {least:g}…{MOST_MS:g}"
+            raise TableError(f"latency table {path}: {place[:80]} is {repr(value)[:80]}; {allowed}; {REMEDY}")

@@ -83,7 +83,8 @@ class BlockKdModule(MultiPassModule):
         """Group the parameters of each student, with its own rate."""
         groups = []
         for student in self.students.values():
-            rate = {} if student.rate is None else {"lr": student.rate}
+            own = {"lr": student.rate, "rate_name": f"{student.taps[1]}_lr"}
+            rate = {} if student.rate is None else own
             groups += decay_groups(student.network, self.recipe.decay_all, **rate)
         return groups
 

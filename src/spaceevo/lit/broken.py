@@ -36,13 +36,14 @@ def cannot_be_read(names: Sequence[object], reason: str) -> BrokenImageError:
     reason = " ".join(reason.split())
     reason = reason if len(reason) <= LONGEST_REASON else f"{reason[:LONGEST_REASON]}…"
     start = f"image {first} cannot be read ({reason})"
+    more = f"{len(others)} more" if len(names) < NAMED else f"{len(others)} more at least"
     if not others:
         return BrokenImageError(f"{start}; replace or remove the file", reason)
     common = os.path.commonpath([first, *others])
     told = ", ".join(os.path.relpath(name, common) for name in others)
-    message = f"{start}, nor can {len(others)} more: {told}; replace or remove them"
+    message = f"{start}, nor can {more}: {told}; replace or remove them"
     if len(message) > LONGEST:
         path = cache_folder("images") / "broken.txt"
         write_text(path, "\n".join([first, *others, ""]))
-        message = f"{start}, nor can {len(others)} more: all are listed in {path}; replace or remove them"
+        message = f"{start}, nor can {more}: all are listed in {path}; replace or remove them"
     return BrokenImageError(message, reason)

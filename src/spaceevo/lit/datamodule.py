@@ -92,7 +92,7 @@ class ImageFolderDataModule(LightningDataModule):
     test_images: Count | None = None  # most that are held out, and most that are tested on
     seed: Seed = 0  # decides training order and augmentation
     calibration_batches: Count = 20  # how many `calibration_images` gives
-    calibration_batch_size: Count = 64  # images in each, that is, in one pass of a calibration
+    calibration_batch_size: Count = 64  # images in each; only the product of both decides statistics (`even_groups`)
     cache_mib: Annotated[Index, LOADING] = 2048  # largest split that is kept in memory, transformed
     decoded_cache: Annotated[Path | None, LOADING] = None  # folder of decoded images; None decodes them each time
     decoded_cache_gib: Annotated[Amount, LOADING] = 200.0  # most that it takes

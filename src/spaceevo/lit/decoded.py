@@ -79,7 +79,7 @@ class DecodedCache:
     def _write(self, path: Path, content: bytes) -> None:
         if not self._book(len(content)):
             return
-        with atomic_path(path) as temporary:
+        with atomic_path(path, is_cached=True) as temporary:
             temporary.write_bytes(content)
             replaced = path.stat().st_size if path.exists() else 0  # by another process meanwhile, or out of date
         self._append(-replaced)

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 
-from spaceevo.artifacts import atomic_path, is_whole, seal
+from spaceevo.artifacts import atomic_path, is_whole
+from spaceevo.nn.checkpoint import write_sealed
 
 RESUME_FILE, PREVIOUS_FILE = "last.ckpt", "previous.ckpt"
 
@@ -19,8 +19,7 @@ class KeptCheckpoints(TorchCheckpointIO):
         """Write a checkpoint; a whole one that it replaces stays as `previous.ckpt` in its folder."""
         path = Path(path)
         with atomic_path(path) as temporary:
-            torch.save(checkpoint, temporary)
-            seal(temporary)
+            write_sealed(temporary, checkpoint)
             if is_whole(path):
                 path.replace(path.with_name(PREVIOUS_FILE))
 

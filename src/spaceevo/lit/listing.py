@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
@@ -52,8 +52,14 @@ def why_passed_over(name: str) -> str | None:
     """Say why a file of this name is no image that counts; None if it is one."""
     if is_hidden(name):
         return "hidden"
-    ending = PurePosixPath(name).suffix.lower()
+    ending = _ending(name)
     return None if ending in image_endings() else f"not images: {shown(ending) or 'no ending'}"
+
+
+def _ending(name: str) -> str:
+    """`.png` of `a.b.PNG`; a path's own method takes longer than the file system."""
+    before, dot, last = name.rpartition(".")
+    return f"{dot}{last.lower()}" if before else ""
 
 
 class Folder:
@@ -115,7 +121,7 @@ class Folder:
 
 def is_meant(name: str) -> bool:
     """Tell whether a link of this name would be an image or a folder, if it led to one."""
-    return not is_hidden(name) and (not PurePosixPath(name).suffix or why_passed_over(name) is None)
+    return not is_hidden(name) and (not _ending(name) or why_passed_over(name) is None)
 
 
 def read_folder(path: Path) -> Listing:
@@ -151,7 +157,7 @@ def read_tar(path: Path) -> Listing:
     """
     passed_over: Counter[str] = Counter()
     files, images = tar_files(path), []
-    nowhere = [file for file in files if file.is_missing and is_meant(file.name)]
+    nowhere = [file for file in files if file.is_missing and is_meant(file.name.rpartition("/")[2])]
     if nowhere:
         raise cannot_be_read(nowhere[:NAMED], "it is a link to what the tar does not hold")
     for file in files:

@@ -1,6 +1,7 @@
 """Do images fit a trained network? Classes are matched by name, what images go through setting by setting."""
 
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from unicodedata import normalize
 
@@ -14,6 +15,7 @@ from spaceevo.terminal import console
 
 TRAINING = frozenset({"crop_scale", "crop_ratio", "flip", "auto_augment"})
 """Settings of `data.transform` that no image of evaluation goes through."""
+TOLD = 4  # Settings that differ, of which a line tells
 
 
 def evaluation_settings(data: ImageFolderDataModule) -> dict[str, Plain]:
@@ -41,37 +43,40 @@ def match_images(
         ConfigError: the images have classes that the network does not know, or go through something else.
     """
     check_transform(data, meta, what)
-    given, root = data.classes, f"data.root {data.root}"
-    if not meta.classes and len(given) != outputs:
-        raise ConfigError(
-            f"{what} has {outputs} outputs and does not say of which classes, {root} has {len(given)} classes; "
-            "set data.root to images of all its classes, or give it others by +stage=finetune"
-        )
-    known = meta.classes or given
+    if fault := _misfit(meta.classes, data.classes, outputs, in_part):
+        remedy = "give it these by +stage=finetune" if in_part else "train fp32 weights on these (quant=off)"
+        raise ConfigError(f"{what} {fault} of data.root {data.root}; set that to images of its classes, or {remedy}")
+    known = meta.classes or data.classes
     output_of = {normalize("NFC", name): output for output, name in enumerate(known)}
-    names = [normalize("NFC", name) for name in given]
-    unknown = [name for name in names if name not in output_of]
-    if len(known) > outputs:
-        raise ConfigError(f"{what} has {outputs} outputs, {root} has {len(given)} classes; set data.root to fewer")
-    if unknown:
-        raise ConfigError(
-            f"{what} knows {len(known)} classes ({choices(known, 5)}), {root} has {len(given)}, of which it lacks "
-            f"{choices(unknown, 5)}; set data.root to images of its classes, or give it these by +stage=finetune"
-        )
-    if len(given) < len(known) and not in_part:
-        lacking = choices(sorted(output_of.keys() - set(names)), 5)
-        raise ConfigError(
-            f"{what} goes on training on all its {len(known)} classes, {root} lacks {lacking}; set data.root"
-        )
-    note = f"evaluates on {len(given)} of the network's {len(known)} classes" if len(given) < len(known) else ""
+    labels = tuple(output_of[normalize("NFC", name)] for name in data.classes)
+    if labels == data.outputs:  # they fit another precision of the same network, and all has been said
+        return known
+    data.label_as(labels)
+    note = f"evaluates on {len(labels)} of the network's {len(known)} classes" if len(labels) < len(known) else ""
     if not meta.classes:
         note = f"class names unknown: the outputs of {what} are taken in the order of the images' classes"
-    labels = tuple(output_of[name] for name in names)
-    if labels != data.outputs:
-        data.label_as(labels)
-        if note and is_first():
-            console.print(note)
+    if note and is_first():
+        console.print(note)
     return known
+
+
+def _misfit(known: Sequence[str], given: Sequence[str], outputs: int, in_part: bool) -> str:
+    """Why a network does not fit the classes `given`; nothing where it does."""
+    if not known:
+        unnamed = f"has {outputs} outputs, whose classes it does not name, and not the {len(given)} classes"
+        return "" if len(given) == outputs else unnamed
+    if len(known) > outputs:
+        return f"has {outputs} outputs, too few for the {len(given)} classes"
+    there, here = ({normalize("NFC", name) for name in side} for side in (known, given))
+    if here - there:
+        return f"knows {len(known)} classes ({_listed(known)}), and not {_listed(here - there)}"
+    if there - here and not in_part:
+        return f"goes on training on all its {len(known)} classes, and misses {_listed(there - here)} among those"
+    return ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    return choices((name if len(name) <= 24 else f"{name[:23]}…" for name in sorted(names)), limit=5)
 
 
 def check_transform(data: ImageFolderDataModule, meta: CheckpointMeta, what: str) -> None:
@@ -102,11 +107,14 @@ def check_shape(data: ImageFolderDataModule, superspace: Superspace, resolution:
         ConfigError: they have or are.
     """
     transform, channels = data.transform, superspace.input_channels
-    if transform.channels != channels:
-        remedy = f"set data.transform.channels={channels} and as many numbers in data.transform.mean and std"
+    if channels not in (1, 3):
         raise ConfigError(
-            f"data.transform.channels is {transform.channels}; allowed: {channels}, which superspace {superspace.name} "
-            f"says (input_channels); {remedy}"
+            f"superspace {superspace.name}: input_channels = {channels}; allowed, since images have them: 1, 3"
+        )
+    if transform.channels != channels:
+        raise ConfigError(
+            f"data.transform.channels is {transform.channels}; allowed: {channels}, since superspace {superspace.name} "
+            f"has input_channels: {channels}; set it, and as many numbers in data.transform.mean and std"
         )
     if transform.size < resolution:
         raise ConfigError(
@@ -116,9 +124,10 @@ def check_shape(data: ImageFolderDataModule, superspace: Superspace, resolution:
 
 
 def _differing(data: ImageFolderDataModule, meta: CheckpointMeta) -> dict[str, tuple[Plain, Plain]]:
-    """Settings that differ, here and there; those of which one side does not know are left out."""
+    """The first settings that differ, here and there; those of which one side does not know are left out."""
     here = evaluation_settings(data)
-    return {name: (here[name], there) for name, there in meta.transform.items() if here.get(name, there) != there}
+    pairs = {name: (here[name], there) for name, there in meta.transform.items() if here.get(name, there) != there}
+    return dict(list(pairs.items())[:TOLD])
 
 
 def _text(value: Plain) -> str:

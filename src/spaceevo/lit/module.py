@@ -17,7 +17,7 @@ from spaceevo.artifacts.values import Amount, Count, InnerShare, Positive
 from spaceevo.collectives.averaging import average_, average_gradients, least_
 from spaceevo.errors import ConfigError
 from spaceevo.lit.guard import DivergenceError, Guard, LossWatch
-from spaceevo.nn.finite import not_finite
+from spaceevo.nn.finite import check_weights, not_finite
 from spaceevo.nn.memory import channels_last, images_last
 
 __all__ = ["Callback", "Loss", "MultiPassModule", "OptimizerFactory", "Recipe", "Trainer", "decay_groups"]
@@ -43,9 +43,15 @@ class Recipe:
     schedule_every: Count = 1  # steps between two changes of the rate
     # decay of an exponential mean of the weights, which then is what is saved; None keeps none
     ema_decay: InnerShare | None = None
+    # epochs between two looks at how good the networks are; None looks at the end alone
+    validate_every: Annotated[Count | None, Neutral("looks on, and changes nothing")] = None
     guard: Annotated[Guard, Neutral("acts where a loss diverges; until then training is the same")] = Guard()
 
     def __post_init__(self) -> None:
+        try:
+            self.optimizer([nn.Parameter(torch.zeros(1))])
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"optimizer: {error}; set recipe.<stage>.<precision>.optimizer") from error
         if self.warmup_epochs > self.epochs:
             raise ConfigError(f"recipe: warmup_epochs = {self.warmup_epochs}; allowed: 0…epochs ({self.epochs})")
 
@@ -103,8 +109,13 @@ class MultiPassModule(LightningModule):
         self.watch.check(named, self.global_step)
         self.log_dict({f"train/{name}_loss": value for name, value in named.items()})
         self.log("loss", sum(named.values()) / len(named), prog_bar=True, logger=False)
+        self.log_dict({f"train/{name}": rate for name, rate in self._rates(optimizer).items()})
         optimizer.step()  # type: ignore[union-attr]
         self.lr_schedulers().step()  # type: ignore[union-attr]
+
+    def _rates(self, optimizer: Any) -> dict[str, float]:
+        """The learning rates of this step: the recipe's, and by name those of groups that have their own."""
+        return {group.get("rate_name", "lr"): float(group["lr"]) for group in optimizer.param_groups}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip gradients here, where under `16-mixed` their scale has been taken off again."""
@@ -157,7 +168,9 @@ class MultiPassModule(LightningModule):
         checkpoint["spaceevo"] = {"watch": dict(self.watch.means), "rate_factor": self.rate_factor}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take them up again."""
+        """Take them up again; a `CheckpointError` where the weights are no numbers."""
+        where = f"{self.trainer.ckpt_path}, from which the run would go on (delete it to start over)"
+        check_weights(checkpoint["state_dict"], where)
         kept = checkpoint["spaceevo"]
         self.watch.means = dict(kept["watch"])
         self._rate_change = self.rate_factor / kept["rate_factor"]

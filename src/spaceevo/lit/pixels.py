@@ -1,5 +1,6 @@
 """How an image, whatever its file holds, becomes RGB pixels of 8 bits."""
 
+import math
 from contextlib import suppress
 from dataclasses import fields
 from typing import Annotated, Literal
@@ -9,6 +10,8 @@ from annotated_types import Ge, Gt, Le
 from PIL import Image, ImageOps
 from pydantic.dataclasses import dataclass
 
+MOST_PIXELS = 2**26  # 200 MB as RGB
+MOST_RATIO = 256  # Of its sides: the shorter one is enlarged to some hundred pixels, and the other with it
 BITS, SAMPLE_FORMAT, UNSIGNED = 258, 339, 1  # TIFF tags, and a value of the second
 Byte = Annotated[int, Ge(0), Le(255)]
 
@@ -40,22 +43,34 @@ def to_rgb(image: Image.Image, how: Reading) -> Image.Image:
     frames the first is taken; CMYK and palettes are converted as Pillow does, colour profiles are not applied.
 
     Raises:
-        ValueError: its values have no known range, or lie outside it; Pillow raises other errors of broken files.
+        ValueError: it is too large, or its values have no known range, or lie outside it.
+        Exception: whatever Pillow raises of broken files.
     """
+    if math.prod(image.size) > MOST_PIXELS or max(image.size) > MOST_RATIO * min(image.size):
+        size = f"{image.width} × {image.height}"
+        raise ValueError(f"it has {size} pixels; allowed: {MOST_PIXELS} in all, and sides up to {MOST_RATIO} to 1")
     if how.reading == "published":
         return image.convert("RGB")
+    _align_transparent(image)
     image.load()
     with suppress(Exception):  # an EXIF block that cannot be read says nothing of the image's orientation
         ImageOps.exif_transpose(image, in_place=True)
     if image.mode[0] in "IF":
         image = _eight_bits(image, how.white)
     if image.has_transparency_data:
-        key = image.info.get("transparency")
-        if isinstance(key, tuple) and max(key) > 255:  # of 16 bits, like the file; Pillow reads the upper 8 of a colour
-            image.info["transparency"] = tuple(value >> 8 for value in key)
         ground = Image.new("RGBA", image.size, how.ground)
         image = Image.alpha_composite(ground, image.convert("RGBA"))
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _align_transparent(image: Image.Image) -> None:
+    """Bring the transparent value of a PNG of 2, 4 or 16 bits to the 8 bits that Pillow reads its pixels with."""
+    value, tiles = image.info.get("transparency"), getattr(image, "tile", ())
+    stored = tiles[0].args if tiles else ""
+    if isinstance(value, int) and stored in ("L;2", "L;4"):
+        image.info["transparency"] = value * (85 if stored == "L;2" else 17)
+    elif isinstance(value, tuple) and stored == "RGB;16B":
+        image.info["transparency"] = tuple(channel >> 8 for channel in value)
 
 
 def _eight_bits(image: Image.Image, white: float | None) -> Image.Image:

@@ -23,7 +23,7 @@ WORDS = {
 """Words that say which split a folder or tar is, in any case, alone or with those of `FILLERS` and numbers."""
 FILLERS = {"set", "split", "data", "images"}
 LAYOUT = (
-    "<root>/train/<class>/<image>, and <root>/val/<class>/<image> for the test images, "
+    "<root>/train/<class>/<image>, and the same below <root>/val or <root>/test for the test images, "
     f"or <root>/{TRAIN_TAR} and {VAL_TAR} with members x/<class>/<image>"
 )
 
@@ -64,6 +64,7 @@ def read_splits(root: Path, holdout: int | float, split_seed: int) -> Splits:
         DataError: the folder is missing, lacks images, can be understood in two ways, or a part has other classes.
         ConfigError: `holdout` leaves no image to train on.
     """
+    root = root.absolute() if root.name in ("", "..") else root  # messages name it
     try:
         if not root.is_dir():
             raise DataError(f"data.root {shown(root)} is not a folder; expected {LAYOUT}; set data.root")
@@ -119,8 +120,11 @@ def _find(root: Path, passed_over: Counter[str]) -> dict[str, Path]:
     if not tars and len(bare) == len(splits) and (not splits or len(splits) < len(folders)):
         _check_level(root, folders)  # a class may be named train, as the vehicle
         return {TRAIN: root}
-    if bare:
-        raise DataError(f"{shown(bare[0])} holds no class folders; expected {LAYOUT}")
+    for path in bare:  # test images without classes are left to others
+        if split_of(path.name) != TEST:
+            raise DataError(f"{shown(path)} holds no class folders; expected {LAYOUT}")
+        splits.remove(path)
+        passed_over[f"without classes: {shown(path.name)}"] += 1
     found = _by_split(root, tars) | _by_split(root, splits)
     if TRAIN not in found:
         raise DataError(
@@ -132,14 +136,18 @@ def _find(root: Path, passed_over: Counter[str]) -> dict[str, Path]:
         )
     passed_over += top.passed_over
     passed_over["not images: .tar"] -= sum(path in tars for path in found.values())
-    passed_over["outside of the splits"] += len(top.images) + sum(path not in found.values() for path in folders)
+    passed_over["outside of the splits"] += len(top.images) + len({*folders} - {*found.values()} - {*bare})
     return found
 
 
 def split_of(name: str) -> str | None:
     """Tell which split a folder or a tar of this name is; None if it is none."""
-    words = re.findall(r"[^\W\d_]+", name.lower().removesuffix(".tar").removeprefix("ilsvrc2012_img_"))
-    return WORDS.get(words[0].removesuffix("set")) if words and FILLERS.issuperset(words[1:]) else None
+    first, *others = [*_words(name.lower().removesuffix(".tar").removeprefix("ilsvrc2012_img_")), ""]
+    return WORDS.get(first.removesuffix("set")) if FILLERS.issuperset(filter(None, others)) else None
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[^\W\d_]+", name.lower())
 
 
 def _by_split(root: Path, paths: Sequence[Path]) -> dict[str, Path]:
@@ -163,12 +171,13 @@ def _check_level(root: Path, folders: Sequence[Path]) -> None:
         deep = any(split_of(entry.name) == TRAIN and Folder(Path(entry.path)).folders for entry in folder.folders)
         if deep or (len(folders) == 1 and len(folder.folders) > 1):
             raise DataError(f"data.root {shown(root)} is a level too high; set data.root={shown(path)}")
+    named = [path for path, folder in inside.items() if not folder.images and WORDS.keys() & _words(path.name)]
     names = [{entry.name for entry in folder.folders} for folder in inside.values()]
-    alike = len(names[0]) > 1 and all(each == names[0] for each in names)
-    if len(names) > 1 and alike and not any(folder.images for folder in inside.values()):
+    alike = len(names) > 1 and len(names[0]) > 1 and all(each == names[0] for each in names)
+    if named or (alike and not any(folder.images for folder in inside.values())):
         raise DataError(
-            f"{shown(root)}: {choices((shown(path.name) for path in folders), limit=3)} hold the same folders. "
-            "If these are splits, name them train, val and test; if they are classes, put them into a folder train"
+            f"{shown(root)}: {choices((shown(path.name) for path in named or folders), limit=3)} look like splits. "
+            "If they are, name them train, val and test; if they are classes, put them into a folder train"
         )
 
 

@@ -120,7 +120,7 @@ class TorchvisionDataModule(ImageFolderDataModule):
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             remedy = f"put its files there as torchvision.datasets.{source.layout} lays them out"
             if not given["download"]:
-                remedy += ", or let it be fetched: data.download=true data.place=… of the same folder as data.root"
+                remedy += f", or let it be fetched: data.download=true data.place={self.root}"
             where = f"dataset {self.dataset} in data.root {self.root}"
             raise DataError(f"{where} is not there and cannot be fetched ({reason}); {remedy}") from None
 

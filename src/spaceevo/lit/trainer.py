@@ -21,6 +21,7 @@ from spaceevo.errors import ConfigError, choices
 from spaceevo.terminal import console
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+MOST_PROCESSES = 16  # On a machine of fewer processors; hundreds would start for minutes without a word
 PLACE = Neutral("says where the same arithmetic runs")
 SHOWN = Neutral("says what is shown and logged")
 UNUSED = Neutral("nothing is validated while training")
@@ -98,6 +99,9 @@ def _check(trainer: Trainer, precision: str) -> None:
         on = trainer.strategy.root_device.type
         allowed = choices(name for name in PRECISIONS if name != "16-mixed" or on == "cuda")
         raise ConfigError(f"trainer.precision = {precision} on device {on}; allowed: {allowed}; set trainer.precision")
+    most = max(MOST_PROCESSES, os.cpu_count() or 1)
+    if trainer.num_devices > most:
+        raise ConfigError(f"trainer.devices = {trainer.num_devices}; allowed: 1…{most} on this machine")
     started = int(os.environ.get("WORLD_SIZE", trainer.world_size))
     if started != trainer.world_size:
         raise ConfigError(

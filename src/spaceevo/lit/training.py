@@ -15,6 +15,7 @@ from torch import nn
 
 from spaceevo.artifacts import Plain, differences, fingerprint, read_sealed_json, write_sealed_json
 from spaceevo.errors import CheckpointError, DataError, Stopped
+from spaceevo.lit.curve import Curve, Row, shown
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.guard import DivergenceError
 from spaceevo.lit.kept import RESUME_FILE, KeptCheckpoints, resume_from
@@ -54,6 +55,7 @@ class Training:
     say: Callable[[str], None]  # shows a line to the user
     made: dict[str, Path] = field(default_factory=dict)  # checkpoint of each network, by name
     device: str = "cpu"  # where networks were trained
+    curves: dict[str, list[Row]] = field(default_factory=dict)  # of what was trained now, by label; a row an epoch
 
     def fit(
         self,
@@ -96,17 +98,19 @@ class Training:
         state = _State(self.output / label, list(due.values()))
         for line in state.begin():
             self.say(f"{label}: {line}")
-        module, trainer = self._train(label, state, lambda: make_module(list(due)))
+        curve = Curve(figures, lambda line: self.say(f"{label}: {line}"))
+        module, trainer = self._train(label, state, lambda: make_module(list(due)), curve)
         self.device = str(trainer.strategy.root_device)
         measured = figures(module)
+        curve.add(trainer, module, measured)
+        self.curves[label] = curve.rows
         seconds = time.monotonic() - started
         for name, trainee in due.items():
             found[name] = dict(measured[name])
             if trainer.is_global_zero:
                 meta = replace(trainee.meta, fingerprint=trainee.fingerprint, figures=found[name], version=VERSION)
                 save_checkpoint(trainee.target, module.parts.get(name, module.network), meta)
-            shown = ", ".join(f"{key} {value:.4g}" for key, value in found[name].items())
-            self.say(f"{name}: {shown} · {seconds:.0f} s → {trainee.target}")
+            self.say(f"{name}: {shown(found[name])} · {seconds:.0f} s → {trainee.target}")
         if trainer.is_global_zero:
             state.remove()
         trainer.strategy.barrier()  # no process may look for a checkpoint before it is written
@@ -131,7 +135,7 @@ class Training:
         return found
 
     def _train(
-        self, label: str, state: _State, make_module: Callable[[], MultiPassModule]
+        self, label: str, state: _State, make_module: Callable[[], MultiPassModule], curve: Curve
     ) -> tuple[MultiPassModule, Trainer]:
         """Train from the last finished epoch that `state` keeps; after a divergence, as the recipe's guard says."""
         while True:
@@ -139,8 +143,10 @@ class Training:
             module = make_module()
             guard = module.recipe.guard
             module.rate_factor = guard.rate_factor**state.rollbacks
-            trainer = self.make_trainer(self.output / label, module.recipe.epochs, _callbacks(module, state))
+            trainer = self.make_trainer(self.output / label, module.recipe.epochs, [*_callbacks(module, state), curve])
             _check_batches(module, self.data, trainer.world_size)
+            for logger in trainer.loggers:
+                logger.log_hyperparams(state.hyperparameters)
             trainer.strategy.checkpoint_io = KeptCheckpoints()
             try:
                 resume = resume_from(state.folder, lambda line: self.say(f"{label}: {line}"))
@@ -184,11 +190,17 @@ class _State:
 
     def __init__(self, parent: Path, trainees: Sequence[Trainee]) -> None:
         self.parent = parent
+        self.trainees = trainees
         self.identity = {
             f"{t.name}.{key}": value for t in trainees for key, value in {**t.identity, **t.meta.to_plain()}.items()
         }
         self.folder = parent / fingerprint([trainee.fingerprint for trainee in trainees])
         self.rollbacks = int(_record(self._rollbacks_file).get("rollbacks", 0))
+
+    @property
+    def hyperparameters(self) -> dict[str, Plain]:
+        """What decides the first network, and the names of all."""
+        return {**self.trainees[0].identity, "networks": ", ".join(trainee.name for trainee in self.trainees)}
 
     @property
     def _rollbacks_file(self) -> Path:

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any, Literal
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -30,6 +30,8 @@ def load_image(path: Source, how: Reading = CAREFUL) -> Image.Image:
     try:
         with Image.open(path.read() if isinstance(path, TarImage) else path) as image:
             return to_rgb(image, how)
+    except UnidentifiedImageError as error:
+        raise cannot_be_read([path], "its content is no image that Pillow knows") from error
     except Exception as error:  # decoders raise what they like: OSError, SyntaxError, ValueError, struct.error, …
         raise cannot_be_read([path], str(error) or type(error).__name__) from error
 
@@ -68,12 +70,12 @@ class ImageTransform(Reading):
         It draws from torch's global generator, like all of torchvision.
         """
         mode = v2.InterpolationMode(self.interpolation)
-        steps = [*self._grey, v2.RandomResizedCrop(self.size, self.crop_scale, self.crop_ratio, mode)]
+        steps: list[Any] = [v2.RandomResizedCrop(self.size, self.crop_scale, self.crop_ratio, mode)]
         if self.flip:
             steps.append(v2.RandomHorizontalFlip())
         if self.auto_augment:
             steps.append(PublishedAutoAugment([round(255 * value) for value in self.mean * (3 // self.channels)]))
-        transform: Transform = v2.Compose([*steps, self._normalise])
+        transform: Transform = v2.Compose([*steps, *self._grey, self._normalise])
         return transform
 
     def evaluate(self) -> Transform:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from spaceevo.collectives.averaging import average_, world
 from spaceevo.errors import DataError
-from spaceevo.nn.finite import check_weights, not_finite
+from spaceevo.nn.finite import check_weights, not_finite, origin_of
 
 IMAGES_A_PASS = 64  # Images of a forward pass
 
@@ -56,6 +56,8 @@ def recalibrate(module: nn.Module, batches: Sequence[Tensor], forward: Callable[
             for norm in norms.values():
                 norm.momentum = len(images) / seen
             forward(images)
+        if not seen:  # a process without a share looks on: quantisers that start now start in all processes together
+            forward(next(even_groups(batches)))
     finally:
         for norm, momentum in zip(norms.values(), momenta, strict=True):
             norm.momentum = momentum
@@ -68,4 +70,4 @@ def recalibrate(module: nn.Module, batches: Sequence[Tensor], forward: Callable[
     average_(list(statistics.values()), weight=seen)
     if not_finite(statistics) and not all(bool(images.isfinite().all()) for images in batches):
         raise DataError("images of a calibration are nan or infinite in places; replace or remove them")
-    check_weights(statistics, "recalibrated batch norm")
+    check_weights(statistics, f"{origin_of(module)}recalibrated batch norm")

@@ -79,5 +79,15 @@ def save_checkpoint(path: Path, module: nn.Module, meta: CheckpointMeta) -> None
     check_weights(module.state_dict(), f"{path} is not written")
     state = {key: value.detach().cpu() for key, value in module.state_dict().items()}
     with atomic_path(path) as temporary:
-        torch.save({"state_dict": state, "meta": meta.to_plain()}, temporary)
-        seal(temporary)
+        write_sealed(temporary, {"state_dict": state, "meta": meta.to_plain()})
+
+
+def write_sealed(path: Path, content: object) -> None:
+    """Write what torch can save, and a checksum; equal contents give equal files, whatever they are called."""
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        # torch's writer puts a fault of its own in place of the full disk's
+        raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+    seal(path)

@@ -30,7 +30,7 @@ def check_logits(network: nn.Module, images: Tensor, logits: Tensor) -> None:
 
     Raises:
         DataError: the images already are not.
-        CheckpointError: the network makes nan or infinity of them; names the layer that does so first.
+        CheckpointError: the network makes nan or infinity of them; names its file and the layer that does so first.
     """
     if logits.isfinite().all():
         return
@@ -38,9 +38,15 @@ def check_logits(network: nn.Module, images: Tensor, logits: Tensor) -> None:
     if not images.isfinite().all():
         raise DataError(f"{wrong} of {len(images)} images are nan or infinite in places; replace or remove them")
     raise CheckpointError(
-        f"the logits of {wrong} of {len(images)} images are nan or infinite; the first layer that makes them so is "
-        f"{_first_layer(network, images)}; train the network again, with a lower learning rate, or take another one"
+        f"{origin_of(network)}the logits of {wrong} of {len(images)} images are nan or infinite; the first layer that "
+        f"makes them so is {_first_layer(network, images)}; train the network again, with a lower learning rate"
     )
+
+
+def origin_of(network: nn.Module) -> str:
+    """Tell the file of a network's weights for the beginning of a message; empty where it is of none."""
+    origin = getattr(network, "origin", "")
+    return f"{origin}: " if origin else ""
 
 
 def _first_layer(network: nn.Module, images: Tensor) -> str:

@@ -26,6 +26,12 @@ class Checkpoint:
     state: State
     released: Released | None = None
 
+    @property
+    def num_classes(self) -> int | None:
+        """Number of the network's classes, as far as the file says."""
+        told = self.released.classes if self.released else self.meta.settings.get("num_classes")
+        return told if isinstance(told, int) else len(self.meta.classes) or None
+
     def require_quant(self, quant: str) -> None:
         """Check that the weights were trained in INT8 under this scheme."""
         trained = self.meta.quant or "off"

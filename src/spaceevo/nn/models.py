@@ -120,4 +120,5 @@ def trained_supernet(member: SpaceMember, quant: str, weights: Checkpoint, *, in
         weights.require_quant(quant)
     supernet = Supernet(member, quant)
     weights.load_into(supernet, int8=int8)
+    supernet.origin = str(weights.path)
     return supernet.eval()

@@ -34,12 +34,14 @@ def read_subnet(path: Path, superspace: Superspace, command: str) -> Subnet:
     checkpoint = read_checkpoint(path, "subnet", command)
     meta = checkpoint.meta
     if missing := [name for name in ("space", "subnet", "classes", "quant") if not getattr(meta, name)]:
-        raise CheckpointError(f"{path} is not a subnet's checkpoint: it lacks {choices(missing)}; make one: {command}")
+        remedy = f"; make one: {command}" if command else ""
+        raise CheckpointError(f"{path} is not a subnet's checkpoint: it lacks {choices(missing)}{remedy}")
     within = superspace.with_classes(len(meta.classes))
     member = with_outputs_of(checkpoint, parse_space(meta.space, within=within))
     spec = SubnetSpec.parse(meta.subnet)
     network = Network.fixed(member, spec, quant_scheme(meta.quant) if meta.int8 else DEPLOY)
     checkpoint.load_into(network, int8=meta.int8)
+    network.origin = str(path)
     return Subnet(network.eval(), member, spec, meta.classes, meta.quant, meta)
 
 

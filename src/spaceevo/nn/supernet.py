@@ -33,6 +33,7 @@ class Network(nn.Module):
         super().__init__()
         self.resolution = resolution
         self.dropout = 0.0
+        self.origin = ""  # the file of its weights, for messages
         self.image_quantizer = image_quantizer
         self.stages = nn.ModuleDict(stages)
         self._connect()
@@ -138,4 +139,5 @@ class Supernet(Network):
         if network.image_quantizer is not None and self.image_quantizer is not None:
             network.image_quantizer.load_state_dict(self.image_quantizer.state_dict())
         self.activate(previous)
+        network.origin = self.origin
         return network.to(next(self.parameters()).device)

@@ -2,21 +2,28 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from spaceevo.artifacts import write_bytes
-from spaceevo.errors import CheckpointError
-from spaceevo.quant.program import ConvWeights, Op, Program, TensorQuant
+from spaceevo.artifacts import parse_json, write_bytes
+from spaceevo.artifacts.values import Channels, Pixels
+from spaceevo.errors import CheckpointError, choices
+from spaceevo.quant.program import ConvWeights, Op, OpKind, Program, TensorQuant
+from spaceevo.quant.quantizer import LEVELS
 
 Array = NDArray[np.generic]
 FORMAT = "spaceevo.program"
 FORMAT_VERSION = 1
+PositiveScale = Annotated[FiniteFloat, Gt(0)]
+Level = Annotated[int, Ge(0), Le(LEVELS)]
 
 
 def save_program(path: Path, program: Program, metadata: Mapping[str, str] | None = None) -> None:
@@ -39,31 +46,89 @@ def save_program(path: Path, program: Program, metadata: Mapping[str, str] | Non
 
 
 def load_program(path: Path) -> tuple[Program, dict[str, str]]:
-    """Read what `save_program` wrote: the program, bit for bit, and its metadata."""
+    """Read what `save_program` wrote: the program, bit for bit, and its metadata.
+
+    Raises:
+        CheckpointError: it is another file, or its operations do not fit each other.
+    """
     try:
         with safe_open(path, "numpy") as file:
             header = file.metadata() or {}
-            description = json.loads(header[FORMAT])
+            described = TypeAdapter(_Described).validate_python(parse_json(header[FORMAT]))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-        if description["version"] != FORMAT_VERSION:
-            raise CheckpointError(f"program {path} has version {description['version']}; this reads {FORMAT_VERSION}")
-        return _program(description, arrays), json.loads(header["metadata"])
+        return _program(described, arrays), TypeAdapter(dict[str, str]).validate_python(parse_json(header["metadata"]))
+    except ValidationError as error:
+        first, *_ = error.errors()
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is not an integer program ({error}); export it again") from error
+        reason = str(error)
+    raise CheckpointError(f"{path} is not an integer program ({' '.join(reason.split())[:200]}); export it again")
 
 
-def _program(description: dict[str, Any], arrays: Mapping[str, Array]) -> Program:
-    channels, height, width = description["input"]["shape"]
-    tensors = {name: TensorQuant(float(scale), int(zero)) for name, (scale, zero) in description["tensors"].items()}
-    program = Program(description["input"]["name"], (channels, height, width), tensors)
-    for op in description["ops"]:
-        name = op["output"]
+@dataclass(frozen=True)
+class _Operation:
+    kind: OpKind
+    output: str
+    inputs: tuple[str, ...]
+    stride: Annotated[int, Ge(1), Le(16)]
+    groups: Channels
+
+
+@dataclass(frozen=True)
+class _Input:
+    name: str
+    shape: tuple[Channels, Pixels, Pixels]
+
+
+@dataclass(frozen=True)
+class _Described:
+    """Says what a file's header holds."""
+
+    version: Literal[1]
+    input: _Input
+    tensors: dict[str, tuple[PositiveScale, Level]]
+    ops: tuple[_Operation, ...]
+
+
+def _program(described: _Described, arrays: Mapping[str, Array]) -> Program:
+    tensors = {name: TensorQuant(*quant) for name, quant in described.tensors.items()}
+    program = Program(described.input.name, described.input.shape, tensors)
+    known = {program.input_name}
+    for op in described.ops:
         weights = None
-        if f"{name}.weight" in arrays:
-            weights = ConvWeights(
-                np.asarray(arrays[f"{name}.weight"], np.int8),
-                np.asarray(arrays[f"{name}.scale"], np.float32),
-                np.asarray(arrays[f"{name}.bias"], np.int32),
-            )
-        program.ops.append(Op(op["kind"], name, tuple(op["inputs"]), weights, op["stride"], op["groups"]))
+        if op.kind in ("conv", "linear"):
+            weights = _weights(*(arrays[f"{op.output}.{part}"] for part in ("weight", "scale", "bias")))
+        count = 2 if op.kind in ("add", "mul") else 1
+        if len(op.inputs) != count or not known.issuperset(op.inputs) or op.output in known:
+            raise ValueError(f"{op.output} cannot read {choices(op.inputs, 3)}")
+        known.add(op.output)
+        program.ops.append(Op(op.kind, op.output, op.inputs, weights, op.stride, op.groups))
+    if unknown := known ^ tensors.keys():
+        raise ValueError(f"tensor {min(unknown)} has no place or no scale")
+    _check_shapes(program)
     return program
+
+
+def _weights(weight: Array, scale: Array, bias: Array) -> ConvWeights:
+    if [each.dtype.name for each in (weight, scale, bias)] != ["int8", "float32", "int32"]:
+        raise ValueError(f"weights, scales and biases of {weight.dtype}, {scale.dtype} and {bias.dtype}")
+    return ConvWeights(weight.astype(np.int8), scale.astype(np.float32), bias.astype(np.int32))
+
+
+def _check_shapes(program: Program) -> None:
+    """Check that every operation fits what it reads; raises `ValueError` where one does not."""
+    shapes = program.shapes()
+    for op in program.ops:
+        first, *others = (shapes[name] for name in op.inputs)
+        fits = len(first) == 3 and all(len(other) == 3 and (other[0] == first[0]) for other in others)
+        if op.weights is not None:
+            weight, scale, bias = op.weights.weight, op.weights.scale, op.weights.bias
+            fits = fits and weight.ndim == 4 and scale.shape == bias.shape == weight.shape[:1]
+            sides = first[1] * first[2] if op.kind == "linear" else 1
+            fits = fits and weight.shape[1] * op.groups == first[0] * sides and weight.shape[0] % op.groups == 0
+            fits = fits and weight.shape[2] == weight.shape[3] and weight.shape[2] % 2 == 1
+            fits = fits and bool(np.isfinite(scale).all() and (scale > 0).all())
+        elif others:
+            fits = fits and (first[1:] == others[0][1:] or (1, 1) in (first[1:], others[0][1:]))
+        if not fits:
+            raise ValueError(f"{op.output} does not fit what it reads")

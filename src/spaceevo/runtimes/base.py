@@ -2,15 +2,16 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-from spaceevo.errors import MissingExtraError
+from spaceevo.errors import ExportError, MissingExtraError, SpaceEvoError
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.program import Program
 from spaceevo.runtimes.preprocessing import Preprocessing
@@ -18,6 +19,9 @@ from spaceevo.runtimes.random_program import random_block_program
 from spaceevo.space.placement import PlacedBlock
 
 Shape = tuple[int, int, int]  # Channels, height and width `(C, H, W)` of one image or feature map
+P = ParamSpec("P")
+R = TypeVar("R", bound="Runtime")
+T = TypeVar("T")
 INPUT_NAME = "images"
 OUTPUT_NAME = "logits"
 
@@ -56,6 +60,22 @@ class FileOptions(NamedTuple):
 
 
 PLAIN_FILE = FileOptions()
+
+
+def reads_file(method: Callable[Concatenate[R, bytes, P], T]) -> Callable[Concatenate[R, bytes, P], T]:
+    """Tell in one line, as an `ExportError`, whatever a method of a runtime raises at a file that is broken."""
+
+    @wraps(method)
+    def read(self: R, file: bytes, /, *args: P.args, **settings: P.kwargs) -> T:
+        try:
+            return method(self, file, *args, **settings)
+        except SpaceEvoError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ExportError(f"this is not a readable {self.format} file ({reason}); export it again") from error
+
+    return read
 
 
 class Session(ABC):

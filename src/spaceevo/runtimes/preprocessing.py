@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from spaceevo.artifacts import Plain
 from spaceevo.errors import ExportError
 
+RESIZING = "bicubic, align_corners=False, antialias=False"  # What `nn.supernet.resize` does, in torch's words
 INSIDE_NAME = "pixels"  # Input of files that normalise: uint8 pixels; the others' is `images`, already normalised
 
 
@@ -35,7 +36,7 @@ class Preprocessing:
     def text(self) -> str:
         """Write it down for a file's metadata, with the order of colours and the way to the network's resolution."""
         order = "RGB" if len(self.mean) == 3 else "grey"
-        return json.dumps({**asdict(self), "channels": order, "resolution_interpolation": "bicubic"})
+        return json.dumps({**asdict(self), "channels": order, "resolution_interpolation": RESIZING})
 
     @classmethod
     def of(cls, settings: Mapping[str, Plain], *, inside: bool) -> Preprocessing:

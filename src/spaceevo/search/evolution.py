@@ -61,8 +61,10 @@ class SearchState(Generic[Item]):
             state.batch = [decode(text) for text in value["batch"]]
             for text, score in value["history"]:
                 state.record(decode(text), float(score))
-        except (KeyError, TypeError, ValueError, EncodingError) as error:
-            raise CheckpointError(f"saved search state is broken ({error!r}); delete it to start over") from error
+        except (KeyError, TypeError, ValueError, OverflowError, EncodingError) as error:
+            raise CheckpointError(
+                f"saved search state is broken ({repr(error)[:200]}); delete it to start over"
+            ) from error
         return state
 
 

@@ -6,12 +6,10 @@ block-distillation loss (NSR), MFLOPs (multiply-accumulates / 1e6), MParams and 
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 import stat
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,12 +21,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from spaceevo.artifacts import atomic_path, cache_folder, file_hash, fingerprint, write_text
+from spaceevo.artifacts import atomic_path, cache_folder, file_hash, fingerprint, read_json, write_text
 from spaceevo.errors import EncodingError, MissingArtifactError, TableError, choices
 from spaceevo.space.encoding import parse_substage
 from spaceevo.space.superspace import Superspace
 
 FloatArray = npt.NDArray[np.float32]
+MOST = 1e9  # Of a figure; arrays of 32 bits hold 1e38
 COLUMNS = ("sub-stage", "input shape", "loss", "MFLOPs", "MParams", "latency ms")
 
 
@@ -156,7 +155,8 @@ def lut_record(path: Path) -> Path:
 def _checked_hash(path: Path, superspace: Superspace) -> str:
     """Hash a table; a `TableError` where it is not as block_lut made it."""
     record, found = lut_record(path), file_hash(path)
-    if record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("table", found) != found:
+    made = read_json(record) if record.is_file() else {}
+    if not isinstance(made, dict) or made.get("table", found) != found:
         raise TableError(
             f"{path} is damaged, or was edited: it is not as it was made; make it again with: {_command(superspace)}, "
             f"or delete {record} to use it as it is"
@@ -212,7 +212,7 @@ def _read_cache(path: Path, key: str) -> list[LutSamples] | None:
             ends = np.cumsum(archive["counts"])[:-1]
             loss, latency = (np.split(row, ends) for row in archive["values"])
             return list(map(LutSamples, loss, latency))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # readers of a damaged file raise what they like; its checksums let no other number pass
         return None
 
 
@@ -247,8 +247,8 @@ def _parse_figure(column: str, text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0.0 <= value < math.inf:
-        raise TableError(f"{column} '{text}' must be a number, 0 or greater")
+    if not 0.0 <= value <= MOST:
+        raise TableError(f"{column} '{text[:80]}' must be a number, 0 or greater, and at most {MOST:g}")
     return value
 
 

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-import yaml
-
-from spaceevo.artifacts import Layout, SpaceChoice
+from spaceevo.artifacts import Layout, SpaceChoice, read_yaml
 from spaceevo.errors import ConfigError, EncodingError, MissingArtifactError, choices, nearest
 from spaceevo.space.blocks import block_types
 from spaceevo.space.encoding import parse_indices
@@ -41,10 +39,7 @@ def superspaces() -> list[str]:
 
 @lru_cache(maxsize=32)
 def _load(file: Path, modified_ns: int) -> Superspace:
-    description = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if isinstance(description, dict):
-        description.pop("defaults", None)  # of Hydra: images, teacher and recipe of the superspace
-    return parse_description(description, source=str(file))
+    return parse_description(read_yaml(file), source=str(file))
 
 
 def superspace(name: str) -> Superspace:
@@ -102,7 +97,10 @@ class _Faults(list[str]):
     """Collects every fault of a description, so that a user mends them in one go."""
 
     def add(self, where: str, field: str, value: object, allowed: str) -> None:
-        text = repr(value)
+        try:
+            text = repr(value)
+        except ValueError as error:  # Python writes no numbers of thousands of digits
+            text = f"({error})"
         short = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
         self.append(f"{where}: {field} = {short}; allowed: {allowed}")
 
@@ -232,7 +230,7 @@ def _integers(value: object, where: str, field: str, faults: _Faults) -> tuple[i
         numbers = value
     whole = [n for n in numbers if type(n) is int and 0 < n <= MOST[field]]
     if not whole or numbers != sorted(set(whole)):
-        allowed = f"ascending whole numbers from 1 to {MOST[field]}: a list, or {{min, max, step}}"
+        allowed = f"ascending positive whole numbers, at most {MOST[field]}: a list, or {{min, max, step}}"
         faults.add(where, field, value, allowed)
         return (8,)
     return tuple(whole)

@@ -10,6 +10,7 @@ from spaceevo.errors import EncodingError
 from spaceevo.space.spec import BlockChoice
 
 _FIELDS = (("d", "depths"), ("k", "kernels"), ("w", "widths"), ("e", "expand ratios"), ("r", "resolution"))
+MOST_CHARACTERS = 4_000  # Of a text; those of the largest published subnets have 220
 _SUBNET_FORM = "d<depths>_k<kernels>_w<widths>_e<expand ratios>_r<resolution>, values joined by '#'"
 
 
@@ -26,6 +27,7 @@ class SubnetSpec:
     @classmethod
     def parse(cls, text: str) -> SubnetSpec:
         """Read `d1#2_k3#3#5_w16#24#24_e0#3.0#6.0_r160`; an EncodingError says what is wrong at which position."""
+        _check_length(text, "subnet")
         parts = text.strip().split("_")
         if len(parts) != len(_FIELDS) or any(not p.startswith(f) for p, (f, _) in zip(parts, _FIELDS, strict=False)):
             raise EncodingError(f"subnet '{text}' is not of the form {_SUBNET_FORM}")
@@ -56,6 +58,11 @@ class SubnetSpec:
         return "_".join(letter + text for (letter, _), text in zip(_FIELDS, texts, strict=True))
 
 
+def _check_length(text: str, what: str) -> None:
+    if len(text) > MOST_CHARACTERS:
+        raise EncodingError(f"{what} '{text[:40]}…' has {len(text)} characters; allowed: {MOST_CHARACTERS}")
+
+
 def _items(text: str, part: str, name: str, pattern: str, wanted: str) -> list[str]:
     """The values of one field; each must match `pattern` whole."""
     items = part[1:].split("#")
@@ -76,6 +83,7 @@ def format_substage(blocks: Iterable[BlockChoice]) -> str:
 
 def parse_substage(text: str) -> tuple[BlockChoice, ...]:
     """Read what `format_substage` writes."""
+    _check_length(text, "sub-stage")
     blocks = []
     for position, item in enumerate(text.split("_"), start=1):
         match = re.fullmatch(r"([1-9][0-9]*)#([1-9][0-9]*)#(None|(?=.*[1-9])[0-9]+(?:\.[0-9]+)?)", item)

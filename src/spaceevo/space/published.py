@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-import yaml
-
+from spaceevo.artifacts import read_yaml
 from spaceevo.errors import ConfigError, choices
 from spaceevo.space.description import conf_files, parse_space
 from spaceevo.space.encoding import SubnetSpec
@@ -30,12 +29,16 @@ def published_model(name: str) -> PublishedModel:
     files = conf_files("model")
     if name not in files:
         raise ConfigError(f"unknown model '{name}'; allowed: {choices(sorted(files), limit=30)}")
-    content = yaml.safe_load(files[name].read_text(encoding="utf-8"))
-    member = parse_space(content["space"])
-    spec = SubnetSpec.parse(content["subnet"]) if "subnet" in content else None
+    content = read_yaml(files[name])
+    try:
+        space, subnet, supernet = content["space"], content.get("subnet"), content["model"]["supernet"]
+    except (TypeError, KeyError, AttributeError):
+        raise ConfigError(f"model {files[name]} needs space and model.supernet; see the shipped ones") from None
+    member = parse_space(str(space))
+    spec = None if subnet is None else SubnetSpec.parse(str(subnet))
     if spec is not None:
         member.validate(spec)
-    return PublishedModel(name, content["model"]["supernet"], member, spec)
+    return PublishedModel(name, str(supernet), member, spec)
 
 
 def published_names(member: SpaceMember) -> dict[SubnetSpec, str]:

@@ -100,15 +100,17 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
         trainees = [self._trainee(name) for name in self.blocks]
         size = self.settings.together or len(trainees)
         losses: dict[str, float] = {}
+        rows: list[dict[str, str | float]] = []
         for start in range(0, len(trainees), size):
             group = trainees[start : start + size]
             label = group[0].name if len(group) == 1 else f"{group[0].name}-{group[-1].name}"
             make, measure = self._make_module, self._measure_students
             found = self.training.fit_together(label, group, make, measure, anew=self.workspace.force)
             losses |= {f"{name}_max_nsr": values["max_nsr"] for name, values in found.items()}
+            rows += [{"block": name, **values} for name, values in found.items()]
         commands = self.workspace.commands
         following = commands("block_lut") if self.int8 else commands("block_kd", "quant=deploy")
-        return self.outcome({"mean_max_nsr": fmean(losses.values()), **losses}, following)
+        return self.outcome({"mean_max_nsr": fmean(losses.values()), **losses, "blocks": rows}, following)
 
     def _trainee(self, name: str) -> Trainee:
         fp32 = {"fp32": self._block_file(name, int8=False)} if self.int8 else {}

@@ -22,6 +22,7 @@ COLUMNS = {
     "mmacs": "MMACs",
     "mparams": "MParams",
 }
+TOTALS = {"name": "", "mmacs": "MMACs", "mparams": "MParams", "subnet": "subnet"}
 Row = dict[str, Any]
 
 
@@ -45,6 +46,8 @@ class CostJob(SpaceJob[SubnetSettings]):
             print_rows([*stages, {"stage": "all", **total}], COLUMNS, title)
             totals.append({"name": names.get(spec), **total})
             rows += [{"subnet": str(spec), **row} for row in stages]
+        if len(totals) > 1:
+            print_rows(totals, TOTALS, f"subnets of {member}")
         table = self.workspace.output / "stages.csv"
         write_csv(table, rows)
         first = {"mmacs": totals[0]["mmacs"], "mparams": totals[0]["mparams"]}

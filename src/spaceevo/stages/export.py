@@ -13,7 +13,7 @@ from spaceevo.artifacts import write_csv
 from spaceevo.artifacts.values import Amount
 from spaceevo.errors import ConfigError
 from spaceevo.export.bundle import PRECISIONS, save_bundle
-from spaceevo.export.gate import Gate, asked_formats, check_float, top1
+from spaceevo.export.gate import PIXELS, Gate, asked_formats, check_float, top1
 from spaceevo.export.parity import Tolerance
 from spaceevo.lit.matching import evaluation_settings
 from spaceevo.lit.random_images import RandomImages
@@ -142,10 +142,14 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         return Subject.extracted(self.extraction, self.best_subnet(), self.settings.recipe.calibration_images)
 
     @property
+    def _is_untrained(self) -> bool:
+        return self.given is None and self.settings.weights == "random"
+
+    @property
     def _tolerance(self) -> Tolerance:
         """How far files may be off; of random weights, whose top-1 means nothing, the logits alone decide."""
         recipe = self.settings.recipe
-        if self.settings.weights == "random":
+        if self._is_untrained:
             return Tolerance(0.0, UNTRAINED * recipe.max_mean_difference)
         return Tolerance(recipe.min_agreement, recipe.max_mean_difference)
 
@@ -173,7 +177,7 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         for format in self.formats:
             figures |= gate.check(format, tolerance, allow_float=allow_float)
             if self._preprocessing.inside:
-                gate.check_pixels(format, self._preprocessing)
+                gate.check_pixels(format, self._preprocessing, tolerance if self._is_untrained else PIXELS)
         return figures | gate.figures()
 
     def _write(self, subject: Subject) -> dict[str, Path]:

@@ -100,8 +100,10 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings], SpaceJob[FinetuneSettings]):
         return self.start.spec.resolution
 
     def checkpoint(self, int8: bool) -> Path:
-        """Return the file of the finetuned subnet."""
-        return self.workspace.layout.finetuned(str(self.finetuned_member), str(self.start.spec), self._dataset, int8)
+        """Return the file of the finetuned subnet: one for other images, and one for each job of a sweep."""
+        images, layout = self.data.content_hash, self.workspace.layout
+        file = layout.finetuned(str(self.finetuned_member), str(self.start.spec), self._dataset, images, int8)
+        return self.workspace.shared(file)
 
     def starts(self) -> dict[str, Path]:
         """Return the subnet."""

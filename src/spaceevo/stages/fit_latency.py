@@ -4,19 +4,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from spaceevo.artifacts import Component, fingerprint
 from spaceevo.artifacts.values import InnerShare
 from spaceevo.errors import ConfigError
-from spaceevo.latency.roofline import Roofline
+from spaceevo.latency.predictor import BlockLatency
+from spaceevo.latency.roofline import Roofline, family_of, shared_costs, unmeasured_errors
 from spaceevo.latency.stage_tables import StageRows, solve_blocks
 from spaceevo.latency.table import LatencyTable
 from spaceevo.platforms.base import Platform
 from spaceevo.search.lut import lut_file_name, lut_keys, read_lut_file
 from spaceevo.space.encoding import parse_substage
-from spaceevo.space.placement import PlacedBlock, block_key, place
+from spaceevo.space.placement import PlacedBlock, block_key, fixed_blocks, place
 from spaceevo.space.superspace import Superspace
 from spaceevo.space.walk import output_hw
 from spaceevo.stages.job import Input, Outcome, file_input, value_input
@@ -107,7 +109,8 @@ class FitLatencyJob(SuperspaceJob[FitLatencySettings]):
         checked = rows.select(is_held_out)
         solved = solve_blocks(rows.select(~is_held_out), exact_ms)
         errors = np.abs(checked.occurrences @ solved / checked.latency_ms - 1)
-        self._table(rows, exact_ms).save(self.table_file)
+        table = self._table(rows, exact_ms)
+        table.save(self.table_file)
         figures = {
             "rows": len(rows.latency_ms),
             "blocks": len(rows.blocks),
@@ -115,6 +118,7 @@ class FitLatencyJob(SuperspaceJob[FitLatencySettings]):
             **_exact_rows(rows, exact_ms),
             "held_out_rows": int(is_held_out.sum()),
             **{f"within_{p}_percent": round(100 * float((errors <= p / 100).mean()), 2) for p in PERCENTS},
+            **_unmeasured(self.superspace, rows, table),
         }
         # stage tables are look-up tables too
         changes = (
@@ -123,7 +127,7 @@ class FitLatencyJob(SuperspaceJob[FitLatencySettings]):
             f"paths.lut={self.settings.source}",
         )
         following = self.workspace.commands("space_search", *changes, without=("source", "exact"))
-        return Outcome(figures, {"table": self.table_file}, following, growing=("table",))
+        return Outcome(figures, {"table": self.table_file}, following)
 
     def _table(self, rows: StageRows, exact_ms: dict[str, float]) -> LatencyTable:
         """All blocks of the rows, the exact ones as they are, and the fixed stages' where they are known."""
@@ -137,7 +141,9 @@ class FitLatencyJob(SuperspaceJob[FitLatencySettings]):
             "exact": str(self.settings.exact),
         }
         counts = dict(zip(rows.keys, map(int, rows.counts), strict=True))
-        model = Roofline.fit(blocks, [entries[block_key(*block)] for block in blocks])
+        latency_ms = [entries[block_key(*block)] for block in blocks]
+        fixed = {family_of(spec) for spec, _ in _fixed_choices(self.superspace)}
+        model = Roofline.fit(blocks, latency_ms).with_families(fixed, shared_costs(blocks, latency_ms))
         return LatencyTable(entries, provenance, counts, model)
 
 
@@ -159,6 +165,23 @@ def _fixed_choices(superspace: Superspace) -> Iterator[PlacedBlock]:
                 specs = list(space.block_specs(position))
                 yield from ((spec, hw) for spec in specs)
                 hw = output_hw(specs[0], hw)
+
+
+def _unmeasured(superspace: Superspace, rows: StageRows, table: LatencyTable) -> dict[str, Any]:
+    """What the model says of the stages that are not searched where no table tells, and how far off it may be."""
+    fixed = {block_key(*block): block for block in _fixed_choices(superspace)}
+    measured = {family_of(spec) for spec, _ in [*rows.blocks, *(b for k, b in fixed.items() if k in table.entries)]}
+    if all(family_of(spec) in measured for spec, _ in fixed.values()):
+        return {}
+    platform = BlockLatency(table, interpolate=True)
+    found_ms = {r: platform.blocks_ms(fixed_blocks(superspace, r)) for r in superspace.block_resolutions}
+    errors = unmeasured_errors(rows.blocks, [table.entries[key] for key in rows.keys])
+    return {
+        **{f"fixed_{resolution}_latency_ms": round(ms, 3) for resolution, ms in found_ms.items()},
+        "other_families_error_percent": [
+            {"family": name, "median_error_percent": round(100 * error, 1)} for name, error in errors.items()
+        ],
+    }
 
 
 def _exact_rows(rows: StageRows, exact_ms: Mapping[str, float]) -> dict[str, float]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from spaceevo.artifacts import append_line, fingerprint, write_text
+from spaceevo.artifacts import append_line, fingerprint, parse_json, write_text
 from spaceevo.collectives.sharing import Ranks, Work
 from spaceevo.errors import EncodingError
 from spaceevo.nn.evaluate import Evaluation, SubnetEvaluator
@@ -85,9 +85,9 @@ def _read(path: Path) -> dict[SubnetSpec, list[int]]:
 
 def _parsed(line: str) -> tuple[SubnetSpec, list[int]] | None:
     try:
-        subnet, counts, checksum = json.loads(line)
+        subnet, counts, checksum = parse_json(line)
         spec = SubnetSpec.parse(subnet)
         is_whole = bool(checksum == fingerprint([subnet, counts]))
-    except (ValueError, TypeError, EncodingError):
+    except (ValueError, TypeError, AttributeError, EncodingError):
         return None
     return (spec, counts) if is_whole else None

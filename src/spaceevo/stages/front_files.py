@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from spaceevo.artifacts import FRONT_FILE, Front, FrontSubnet, write_csv
+from spaceevo.artifacts import FRONT_FILE, Front, FrontSubnet, sole_worker, write_csv
 from spaceevo.nn.evaluate import top1
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
@@ -63,8 +63,14 @@ class FrontFiles:
 
     def write(self, supernet: Supernet, fronts: Sequence[Found], platforms: Mapping[str, object]) -> Outcome:
         """Test, extract and measure the subnets of all fronts; write and print everything."""
+        file = self.job.workspace.shared(self.job.front_file)
+        with sole_worker(file.with_name(".front.lock"), console.print):  # searches elsewhere leave theirs here too
+            return self._write(file, supernet, fronts, platforms)
+
+    def _write(
+        self, file: Path, supernet: Supernet, fronts: Sequence[Found], platforms: Mapping[str, object]
+    ) -> Outcome:
         workspace, settings = self.job.workspace, self.job.settings
-        file = workspace.shared(self.job.front_file)
         file.unlink(missing_ok=True)  # it names files that are about to be others; written last, it names whole ones
         specs = list(dict.fromkeys(spec for found in fronts for spec in found.shown))
         extracted = self._test_and_extract(supernet, specs, file.parent / "subnets")

@@ -113,6 +113,11 @@ class Workspace:
     force: bool = False  # whether everything is made anew, though nothing changed
     accelerator: str = "auto"  # `cpu` keeps networks off a GPU that is there
 
+    @property
+    def run_name(self) -> str:
+        """Name of what is tracked of this job: its folder's; jobs of a sweep are numbered below it."""
+        return f"{self.output.parent.name}/{self.output.name}" if self.is_sweep else self.output.name
+
     @cached_property
     def device(self) -> torch.device:
         """The GPU of this process where there is one and it is wanted, else the CPU."""
@@ -169,6 +174,11 @@ class Job(ABC, Generic[S]):
     def __init__(self, settings: S, workspace: Workspace) -> None:
         self.settings = settings
         self.workspace = workspace
+
+    @property
+    def keeps_run(self) -> bool:
+        """Whether what is tracked of the result belongs to the run that its one network has left open."""
+        return False
 
     def check(self) -> None:
         """Raise where settings do not fit together, before anything is looked at; jobs add what they can tell."""

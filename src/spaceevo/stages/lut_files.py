@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spaceevo.artifacts import Plain, append_line, file_hash, fingerprint, write_json, write_text
+from spaceevo.artifacts import Plain, append_line, file_hash, fingerprint, parse_json, write_json, write_text
 from spaceevo.errors import CheckpointError, TableError
 from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.evaluate import equal_batches
@@ -171,7 +171,7 @@ def _checked(row: LutRow | str) -> str:
 def _parsed(text: str) -> dict[str, Plain]:
     """Read a record; nothing where it is none, as earlier versions left."""
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -11,7 +11,8 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from spaceevo.artifacts import fingerprint, parse_record, read_json, write_bytes, write_json
+from spaceevo.artifacts import fingerprint, parse_record, read_sealed_json, write_bytes, write_sealed_json
+from spaceevo.errors import CheckpointError
 from spaceevo.latency.roofline import family_of
 from spaceevo.platforms.measuring import MeasuringPlatform
 from spaceevo.runtimes.random_program import random_program
@@ -19,7 +20,7 @@ from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_member, sample_subnet
 from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
 from spaceevo.space.superspace import SpaceMember, Superspace
-from spaceevo.terminal import progress
+from spaceevo.terminal import console, progress
 
 BLOCKS_A_GROUP = 60
 NETWORKS_A_GROUP = 12
@@ -106,9 +107,12 @@ class ProfileTimings:
         self.passes = passes
         self.budget_s = budget_s
         self.record = _Record(fingerprint)
-        content = read_json(path) if path.exists() else {}
-        if isinstance(content, dict) and content.get("fingerprint") == fingerprint:
-            self.record = parse_record(_Record, content, path)
+        try:
+            content = read_sealed_json(path) if path.exists() else {}
+            if isinstance(content, dict) and content.get("fingerprint") == fingerprint:
+                self.record = parse_record(_Record, content, path)
+        except CheckpointError as error:
+            console.print(f"{error}; all is timed again")
         self.collections = self.record.collections
 
     def measure(self, collections: Collections, repeats: int) -> None:
@@ -142,7 +146,7 @@ class ProfileTimings:
         for name, timing in self.platform.time_models(models, repeats).items():
             timed.timings.setdefault(name, []).append((round(timing.latency_ms, 6), timing.dispersion))
         timed.cpu_seconds += time.process_time() - started
-        write_json(self.path, asdict(self.record))
+        write_sealed_json(self.path, asdict(self.record))
 
     def _model(self, name: str, part: PlacedBlock | Network) -> bytes:
         """Write a block or network, or read it where an earlier pass has left it: all together are large."""

@@ -148,11 +148,15 @@ class SupernetBasedJob(SpaceJob[W]):
 
         Raises:
             MissingArtifactError: it has not been trained; names the command.
+            CheckpointError: the weights are a subnet's, or another network's.
             ConfigError: its INT8 weights were trained under another scheme, or the images do not fit it.
         """
         from spaceevo.nn.models import random_supernet, trained_supernet
 
         settings = self.settings
+        if self.given is not None:
+            remedy = "+stage=export tells its top-1; set checkpoint to a supernet's weights"
+            raise CheckpointError(f"checkpoint = {settings.checkpoint} is of one subnet, {self.given.spec}; {remedy}")
         if settings.weights == "random":
             return random_supernet(self.member, self._scheme(int8), int8=int8, seed=settings.seed)
         weights = self._weights(int8)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import MinLen
 from pydantic import BeforeValidator
 
-from spaceevo.artifacts import Component
+from spaceevo.artifacts import Component, Makes
 from spaceevo.artifacts.values import Count as Count
 from spaceevo.artifacts.values import Index as Index
 from spaceevo.artifacts.values import Name
@@ -77,7 +77,7 @@ class SubnetSettings(SpaceSettings):
 class NetworkSettings(SuperspaceSettings):
     """Says what networks a job works on are like, and with which images."""
 
-    data: Component[Any]  # the images
+    data: Annotated[Component[Any], Makes("spaceevo.lit.datamodule.ImageFolderDataModule")]  # the images
     quant: Quant  # scheme of INT8 networks, or `off` for fp32 ones
     seed: Seed  # seed of everything random
     threads: Count | None  # threads of torch; None leaves them to it

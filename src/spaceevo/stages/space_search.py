@@ -22,7 +22,7 @@ from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.job import Input, Made, Outcome, file_input, platform_input
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, LatencyConstraint, Seed, SuperspaceSettings, Texts, limits_for, one_or_all
-from spaceevo.terminal import console, progress
+from spaceevo.terminal import console, print_rows, progress
 
 AUTO_POINT = 0.35  # `latency_constraint=auto` lies this far from the fastest to the slowest subnet
 AUTO_SAMPLES = 1000
@@ -30,6 +30,7 @@ SAVE_EVERY = 500  # Evaluations between two saves of a search; they take a fract
 NO_LIMIT_MS = 1e9
 TOP_SPACES = 50
 SENSITIVE_SPACES = 10
+COLUMNS = {name: name for name in ("space", "score", "probability", "loss", "fastest_ms", "slowest_ms")}
 Row = dict[str, Any]
 
 
@@ -168,7 +169,9 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
         spaces = ScoredSpaces(self._scorer())
         for member in given:
             spaces.score(member)
-        if not given:
+        if given:
+            print_rows([spaces.row(member) for member in spaces.ranked()], COLUMNS, "spaces asked for, the best first")
+        else:
             self._search(spaces)
         proof = self._prove(spaces) if recipe.prove else {}
         best = spaces.ranked()[0]

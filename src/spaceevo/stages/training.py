@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from torch import nn
 
-from spaceevo.artifacts import Component, Neutral, Plain
+from spaceevo.artifacts import Component, Neutral, Plain, write_csv
 from spaceevo.artifacts.values import ShareBelow1
 from spaceevo.collectives.launcher import is_first
 from spaceevo.lit.datamodule import ImageFolderDataModule
@@ -22,6 +22,7 @@ from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.evaluate import top1
 from spaceevo.nn.loading import read_checkpoint
 from spaceevo.quant.quantizer import DEPLOY, Scheme, quant_scheme
+from spaceevo.report.training import draw_training
 from spaceevo.stages.job import Input, Made, Outcome, file_input, images_input
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, NetworkSettings
@@ -51,6 +52,11 @@ class TrainingJob(SuperspaceJob[S]):
     trains = True
     is_parallel = True
     data = Made[ImageFolderDataModule]()
+
+    def check(self) -> None:
+        """Tell also what the optimiser refuses."""
+        super().check()
+        _ = self.recipe
 
     @property
     def int8(self) -> bool:
@@ -134,7 +140,23 @@ class TrainingJob(SuperspaceJob[S]):
     def outcome(self, figures: Mapping[str, Any], following: str) -> Outcome:
         """Tell what was found; `top1`, which sweeps compare, has another name beside it that says whose it is."""
         shown = tuple(name for name in figures if name != "top1")
-        return Outcome({**figures}, self.training.made, following, self.training.device, shown)
+        files = {**self.training.made, **self._curves()} if is_first() else self.training.made
+        return Outcome({**figures}, files, following, self.training.device, shown)
+
+    def _curves(self) -> dict[str, Path]:
+        """Write and draw the curves of what was trained now, in the folder of its run."""
+        found: dict[str, Path] = {}
+        for label, rows in self.training.curves.items():
+            file = self.workspace.output / label / "training.csv"
+            write_csv(file, rows)
+            draw_training(file.with_suffix(".png"), rows)
+            found |= {f"{label}_curve": file, f"{label}_picture": file.with_suffix(".png")}
+        return found
+
+    @property
+    def keeps_run(self) -> bool:
+        """Whether all was trained in one run."""
+        return len(self.training.curves) == 1
 
     def load_fp32(self, network: nn.Module, path: Path, what: str, *changes: str) -> None:
         """Load the fp32 weights `what` that an INT8 network starts from; `changes` lead this job to making them.
@@ -152,7 +174,8 @@ class TrainingJob(SuperspaceJob[S]):
         folder.mkdir(parents=True, exist_ok=True)
         logger = self.settings.logger
         if logger is not None:
-            name = logger.node.get("name") or f"{self.workspace.output.name}/{folder.name}"
+            run = self.workspace.run_name
+            name = logger.node.get("name") or (run if folder.name in run.split("/") else f"{run}/{folder.name}")
             logger = Component({**logger.node, "save_dir": str(folder), "name": name})
         make: Any = self.workspace.make(self.settings.trainer)
         made = logger and self.workspace.make(logger)
@@ -182,8 +205,9 @@ class OneNetworkJob(TrainingJob[S]):
         fp32 = self.starts().get("fp32")
         if fp32 is None or not fp32.is_file():
             return self.data.classes
-        meta = read_checkpoint(fp32, self.name, self.workspace.commands(self.name, "quant=off")).meta
-        return match_images(self.data, meta, str(fp32), self.outputs, in_part=False)
+        weights = read_checkpoint(fp32, self.name, self.workspace.commands(self.name, "quant=off"))
+        outputs = weights.num_classes or self.outputs
+        return match_images(self.data, weights.meta, str(fp32), outputs, in_part=False)
 
     def starts(self) -> dict[str, Path]:
         """Return the fp32 checkpoint of an INT8 network."""

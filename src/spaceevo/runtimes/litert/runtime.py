@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.program import Program
-from spaceevo.runtimes.base import PLAIN_FILE, FileOptions, OperatorTime, Profile, Runtime, Session, Shape
+from spaceevo.runtimes.base import PLAIN_FILE, FileOptions, OperatorTime, Profile, Runtime, Session, Shape, reads_file
 from spaceevo.runtimes.litert.flatbuffer import (
     EXTRA,
     METADATA_NAME,
@@ -79,11 +79,13 @@ class LiteRt(Runtime):
         """Write a network in fp32, batch norm folded."""
         return to_float_tflite(network, shape[0], metadata)
 
+    @reads_file
     def load(self, file: bytes, way: str = "") -> LiteRtSession:
         """Load a file; there is but one way."""
         self.require()
         return LiteRtSession(file)
 
+    @reads_file
     def profile(self, file: bytes, repeats: int) -> Profile:
         """Time every operator as a file of its own, and the whole beside them.
 
@@ -98,10 +100,12 @@ class LiteRt(Runtime):
         rows = [OperatorTime(op.name, op.kind, ms) for op, ms in zip(operators, times_ms, strict=True)]
         return Profile(rows, whole.latency_ms)
 
+    @reads_file
     def op_counts(self, file: bytes) -> dict[str, int]:
         """Count the operators by type."""
         return dict(Counter(operator_kinds(read_model(file))))
 
+    @reads_file
     def float_ops(self, file: bytes) -> list[str]:
         """List the operators that compute in float, as `count type`."""
         model = read_model(file)
@@ -115,6 +119,7 @@ class LiteRt(Runtime):
                 found[kind] += 1
         return [f"{count} {kind}" for kind, count in found.items()]
 
+    @reads_file
     def metadata(self, file: bytes) -> dict[str, str]:
         """Read the metadata entry `spaceevo`."""
         model = read_model(file)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.program import Program
-from spaceevo.runtimes.base import PLAIN_FILE, FileOptions, OperatorTime, Profile, Runtime, Session, Shape
+from spaceevo.runtimes.base import PLAIN_FILE, FileOptions, OperatorTime, Profile, Runtime, Session, Shape, reads_file
 from spaceevo.runtimes.machine import has_vnni
 from spaceevo.runtimes.onnx.float_writer import to_float_onnx
 from spaceevo.runtimes.onnx.writer import open_end, open_start, to_onnx
@@ -45,7 +45,9 @@ class OnnxSession(Session):
         if not has_vnni():
             # x86 kernels for uint8 × int8 then cut sums of two products off at 16 bits; this takes uint8 × uint8.
             options.add_session_config_entry("session.x64quantprecision", "1")
-        self.session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        # without its fallback, which would print
+        providers = ["CPUExecutionProvider"]
+        self.session = onnxruntime.InferenceSession(file, options, providers=providers, enable_fallback=0)
 
     def outputs(self, images: Tensor) -> list[Tensor]:
         """Compute every output of the file for images `(N, C, H, W)`."""
@@ -85,12 +87,14 @@ class OnnxRuntime(Runtime):
         """Write a network in fp32 by torch's own exporter."""
         return to_float_onnx(network, shape, metadata)
 
+    @reads_file
     def load(self, file: bytes, way: str = "") -> OnnxSession:
         """Load a file; `unoptimized` executes every Q and DQ by itself, in float between them."""
         if way == "unoptimized":
             return OnnxSession(file, graph_optimization_level=onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
         return OnnxSession(file)
 
+    @reads_file
     def profile(self, file: bytes, repeats: int) -> Profile:
         """Time every operator within the file, by ONNX Runtime's own profiler."""
         with TemporaryDirectory() as folder:
@@ -106,14 +110,17 @@ class OnnxRuntime(Runtime):
                 least[name] = OperatorTime(name, event["args"]["op_name"], ms)
         return Profile(list(least.values()))
 
+    @reads_file
     def op_counts(self, file: bytes) -> dict[str, int]:
         """Count the operators by type, as they are fused on this machine."""
         return dict(Counter(node.op_type for node in self._executed(file)))
 
+    @reads_file
     def float_ops(self, file: bytes) -> list[str]:
         """List the operators that compute in float, as `type name`."""
         return [f"{node.op_type} {node.name or node.output[0]}" for node in self._executed(file) if _is_float(node)]
 
+    @reads_file
     def metadata(self, file: bytes) -> dict[str, str]:
         """Read the file's `metadata_props`."""
         return {entry.key: entry.value for entry in onnx.load_from_string(file).metadata_props}

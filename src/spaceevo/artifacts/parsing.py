@@ -1,20 +1,21 @@
-"""Reads YAML files as data: plain values of bounded size, every fault in one line."""
+"""Reads YAML and JSON as plain values of bounded size and depth, every fault in one line."""
 
+import json
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from spaceevo.artifacts.files import Plain
 from spaceevo.errors import ConfigError
 
-MOST_BYTES = 100_000  # A description takes some thousands; PyYAML reads 100 kB a second
-MOST_DIGITS = 100
+MOST_BYTES = 100_000  # Of YAML: a description takes some thousands, and PyYAML reads 100 kB a second
+MOST_VALUES = 100_000  # Of YAML: each is counted as often as aliases repeat it
+MOST_DIGITS = 100  # Of a whole number; thousands take seconds
 MOST_NESTED = 50  # Brackets within brackets
-MOST_VALUES = 100_000  # Each is counted as often as aliases repeat it
 
 
-def read_yaml(path: Path) -> Plain:
+def read_yaml(path: Path) -> Any:
     """Read a YAML file; nothing is made but plain values.
 
     Raises:
@@ -41,8 +42,8 @@ def read_yaml(path: Path) -> Plain:
 
 def _values(node: yaml.Node, known: dict[int, int]) -> int:
     """Count the values below a node, those of aliases once more each time."""
-    if node.tag.endswith(":int") and len(node.value) > MOST_DIGITS:
-        raise ValueError(f"it has a number of {len(node.value)} digits; allowed: {MOST_DIGITS}")
+    if node.tag.endswith(":int"):
+        _digits(node.value)
     if id(node) not in known:
         known[id(node)] = MOST_VALUES + 1  # what contains itself has no end
         children = [] if isinstance(node, yaml.ScalarNode) else node.value
@@ -57,3 +58,34 @@ def _told(error: Exception) -> str:
     place = "" if mark is None else f"line {mark.line + 1}: "
     text = getattr(error, "problem", None) or str(error) or type(error).__name__
     return place + " ".join(str(text).split())[:200]
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Read JSON.
+
+    Raises:
+        ValueError: it is none, or nested too deep, or has numbers or texts that nothing could write.
+    """
+    try:
+        value = json.loads(text, parse_int=lambda digits: int(_digits(digits)))
+        _check(value, MOST_NESTED)
+    except RecursionError:
+        raise ValueError(f"it is nested too deep; allowed: {MOST_NESTED} levels") from None
+    return value
+
+
+def _digits(text: str) -> str:
+    if len(text) > MOST_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits; allowed: {MOST_DIGITS}")
+    return text
+
+
+def _check(value: Any, levels: int) -> None:
+    """Look at the depth, and at texts that are no Unicode."""
+    if isinstance(value, dict | list):
+        if not levels:
+            raise RecursionError
+        for child in (*value, *value.values()) if isinstance(value, dict) else value:
+            _check(child, levels - 1)
+    elif isinstance(value, str) and not value.isascii():
+        value.encode()  # raises ValueError

@@ -1,0 +1,107 @@
+"""The curve of a training: loss and rate of every epoch, and what is measured of the network now and then."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import nn
+
+from spaceevo.errors import CheckpointError
+from spaceevo.lit.module import Callback, MultiPassModule, Trainer
+
+Row = dict[str, float]
+
+
+class Curve(Callback):
+    """Records a row an epoch, and sends it to the trainer's loggers; a resumed run goes on with the rows it had.
+
+    Args:
+        figures: measures networks by name.
+        say: shows a line to the user.
+    """
+
+    def __init__(
+        self, figures: Callable[[MultiPassModule], Mapping[str, Mapping[str, float]]], say: Callable[[str], None]
+    ) -> None:
+        self.figures = figures
+        self.say = say
+        self.rows: list[Row] = []
+        self._losses: list[float] = []
+
+    def setup(self, *args: object, **kwargs: object) -> None:
+        """Begin anew; a checkpoint that training goes on from is read after this."""
+        self.rows = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep the rows beside the weights of the last finished epoch."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them up again."""
+        self.rows = list(state_dict["rows"])
+
+    def on_train_epoch_start(self, trainer: Trainer, module: Any) -> None:
+        """Measure what the epochs before have made, where it is time to; those are kept already."""
+        self._losses = []
+        every, finished = module.recipe.validate_every, trainer.current_epoch
+        if every is None or finished == 0 or finished % every:
+            return
+        try:
+            with undisturbed(module.network):
+                measured = self.figures(module)
+        except CheckpointError as error:  # a subnet may give no numbers for a while: the end decides
+            self.say(f"epoch {finished}: {error}")
+            return
+        found = self.add(trainer, module, measured)
+        self.say(f"epoch {finished} of {trainer.max_epochs}: {shown(found)}")
+
+    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
+        """Remember the step's loss."""
+        self._losses.append(float(trainer.callback_metrics["loss"]))
+
+    def on_train_epoch_end(self, trainer: Trainer, module: Any) -> None:
+        """Record the mean loss of the epoch's steps, and the rate at its end."""
+        row = {"loss": fmean(self._losses), "lr": float(trainer.optimizers[0].param_groups[0]["lr"])}
+        self.rows.append({"epoch": float(trainer.current_epoch + 1), **row})
+        _log(trainer, {f"epoch/{name}": value for name, value in row.items()})
+
+    def add(self, trainer: Trainer, module: MultiPassModule, measured: Mapping[str, Mapping[str, float]]) -> Row:
+        """Add what was measured of the networks to the last epoch's row; return it by the names it is logged under."""
+        found = {
+            f"{name}/{key}" if name in module.parts else key: value
+            for name, figures in measured.items()
+            for key, value in figures.items()
+        }
+        if self.rows:
+            self.rows[-1] |= found
+        _log(trainer, {f"val/{name}": value for name, value in found.items()})
+        return found
+
+
+def shown(figures: Mapping[str, float]) -> str:
+    """Write figures as users read them."""
+    return ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
+
+
+def _log(trainer: Trainer, figures: Mapping[str, float]) -> None:
+    for logger in trainer.loggers:
+        logger.log_metrics(dict(figures), step=trainer.global_step)
+        logger.save()
+
+
+@contextmanager
+def undisturbed(network: nn.Module) -> Iterator[None]:
+    """Leave a network's modes and buffers, and the state of the generator, as they were: training goes on alike."""
+    modes = [(module, module.training) for module in network.modules()]
+    buffers = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    with torch.random.fork_rng(devices=[]):
+        try:
+            yield
+        finally:
+            for module, is_training in modes:
+                module.training = is_training
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)

@@ -1,0 +1,82 @@
+"""Jobs killed before chosen file operations, and run again, leave what undisturbed ones do."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from spaceevo.artifacts import Front, SpaceChoice
+from tests.faults.conftest import JOBS, Start, left
+from tests.faults.layer import Killed, faults, killed
+from tests.stages.conftest import SPACE, World
+
+
+def survives(tmp_path: Path, start: Start, choose: Callable[[int], list[int]]) -> None:
+    """Kill a job before some of its operations, each time from the same beginning, and run it again."""
+    shutil.copytree(tmp_path, tmp_path.parent / f"{tmp_path.name}-begin", symlinks=True)
+    with faults(tmp_path) as operations:
+        start()
+    whole, numbers = left(tmp_path), choose(len(operations))
+    assert len(whole) > 3
+    for number in numbers:
+        shutil.rmtree(tmp_path)
+        shutil.copytree(tmp_path.parent / f"{tmp_path.name}-begin", tmp_path, symlinks=True)
+        assert killed(tmp_path, number, start)
+        start()
+        assert left(tmp_path) == whole, operations[number - 1]
+        assert not list(tmp_path.rglob(".*.tmp")), operations[number - 1]
+
+
+@pytest.mark.parametrize("job", ["block_lut", "subnet_search"])
+def test_a_job_killed_before_a_file_operation_ends_as_an_undisturbed_one(
+    tmp_path: Path, start: Callable[..., Start], job: str
+) -> None:
+    survives(tmp_path, start(job), lambda count: [2 * count // 3])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", JOBS)
+def test_jobs_killed_at_random_operations(
+    tmp_path: Path, start: Callable[..., Start], job: str, pytestconfig: pytest.Config
+) -> None:
+    kills = int(pytestconfig.getoption("--kills"))
+    survives(tmp_path, start(job), lambda count: random.Random(job).sample(range(1, count + 1), min(kills, count)))
+
+
+@pytest.mark.parametrize(
+    ("job", "record", "other"),
+    [("subnet_search", Front, "seed=5"), ("space_search", SpaceChoice, "latency_constraint=9.0")],
+)
+def test_files_of_a_killed_search_are_not_taken_for_those_of_an_earlier_one(
+    tmp_path: Path,
+    start: Callable[..., Start],
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    job: str,
+    record: type,
+    other: str,
+) -> None:
+    def die(*_: object) -> None:
+        raise Killed
+
+    start(job)()
+    whole = left(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(record, "write", die)
+        start(job, other)()
+    if job == "subnet_search":
+        assert not (world.layout.subnet_search(SPACE) / "front.json").exists()
+    capsys.readouterr()
+    start(job)()
+    told = capsys.readouterr().out
+    assert "runs again, since" in told
+    assert "unchanged" not in told
+    found = left(tmp_path)
+    assert {name: found[name] for name in whole if "population" not in name} == {
+        name: value for name, value in whole.items() if "population" not in name
+    }
