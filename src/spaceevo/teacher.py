@@ -32,8 +32,8 @@ class TeacherConfig:
     model: Callable[..., nn.Module]
     # stage name → module whose output is that stage's; also the stage before the first one that is taught
     taps: Mapping[str, str]
-    # `trained` needs a checkpoint of stage `teacher`; `pretrained` falls back on the library's weights, `random` on random
-    # ones, which teach nothing, to try what does not depend on them
+    # `trained` needs a checkpoint of stage `teacher`; `pretrained` falls back on the library's weights, `random` on
+    # random ones, which teach nothing, to try what does not depend on them
     weights: Literal["trained", "pretrained", "random"] = "trained"
 
 
@@ -138,8 +138,8 @@ def make_teacher(config: TeacherConfig, num_classes: int, *, pretrained: bool = 
         except Exception as error:  # the library raises whatever its download client does
             reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
             raise ConfigError(
-                f"teacher.weights = pretrained of {config.name}: no checkpoint is there, and the library's weights cannot "
-                f"be fetched ({reason}); go online, name a released file by +stage=convert checkpoint=…, or set "
+                f"teacher.weights = pretrained of {config.name}: no checkpoint is there, and the library's weights "
+                f"cannot be fetched ({reason}); go online, name a released file by +stage=convert checkpoint=…, or set "
                 "teacher.weights=random to try what does not depend on them"
             ) from None
         finally:

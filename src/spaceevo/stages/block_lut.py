@@ -23,11 +23,11 @@ from spaceevo.quant.quantizer import quant_scheme
 from spaceevo.search.lut import LutKey, LutRow, lut_file_name, lut_keys
 from spaceevo.space.cost import blocks_cost
 from spaceevo.space.encoding import format_substage
-from spaceevo.space.placement import place
+from spaceevo.space.placement import PlacedBlock, place
 from spaceevo.space.selection import parse_blocks, parse_windows
 from spaceevo.stages.features import TeacherFeatures, TensorStore
 from spaceevo.stages.job import Input, Made, Outcome, file_input, images_input, platform_input
-from spaceevo.stages.lut_files import LutFile, first_batches, sample_rows, substage_loss
+from spaceevo.stages.lut_files import LutFile, Sampled, first_batches, sample_rows, substage_loss
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, NetworkSettings, Numbers, Texts
 from spaceevo.teacher import TeacherConfig, load_teacher, tap_channels, teacher_taps
