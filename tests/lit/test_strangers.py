@@ -138,6 +138,11 @@ def test_what_can_be_meant_in_two_ways_is_refused(folders: tuple[str, ...], mess
     assert len(str(caught.value)) < 500
 
 
+def packed(root: Path) -> None:
+    (root / "train.zip").write_bytes(b"unpacked already")
+    (root / "Val.tar.gz").write_bytes(b"")
+
+
 def linked_twin(root: Path) -> None:
     (root / "train" / "c").symlink_to(root / "train" / "a")
 
@@ -159,6 +164,7 @@ def file_as_root(root: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (packed, f"{ROOT}/Val.tar.gz is compressed; unpack it, or remove it"),
         (linked_twin, f"{ROOT}/train: classes a and c are one folder; remove one"),
         (linked_split, f"{ROOT}: train, val are one; training images test nothing"),
         (gone, rf"image {ROOT}/train/gone cannot be read \(it is a link to what is not there\), nor can 2 more: .+"),

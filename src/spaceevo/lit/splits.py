@@ -22,6 +22,7 @@ WORDS = {
 }
 """Words that say which split a folder or tar is, in any case, alone or with those of `FILLERS` and numbers."""
 FILLERS = {"set", "split", "data", "images"}
+PACKED = re.compile(r"(\.tar)?\.(gz|bz2|xz|zst|zip|7z|rar)$|\.tgz$", re.IGNORECASE)
 LAYOUT = (
     "<root>/train/<class>/<image>, and the same below <root>/val or <root>/test for the test images, "
     f"or <root>/{TRAIN_TAR} and {VAL_TAR} with members x/<class>/<image>"
@@ -126,6 +127,9 @@ def _find(root: Path, passed_over: Counter[str]) -> dict[str, Path]:
         splits.remove(path)
         passed_over[f"without classes: {shown(path.name)}"] += 1
     found = _by_split(root, tars) | _by_split(root, splits)
+    packed = (path for path in sorted(root.iterdir()) if PACKED.search(path.name) and not is_hidden(path.name))
+    if unread := [path for path in packed if split_of(PACKED.sub("", path.name)) not in (None, *found)]:
+        raise DataError(f"{shown(unread[0])} is compressed; unpack it, or remove it")
     if TRAIN not in found:
         raise DataError(
             f"{shown(root)} holds {choices(p.name for p in found.values())} and no train; expected {LAYOUT}"
