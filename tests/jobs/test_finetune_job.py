@@ -189,7 +189,7 @@ def test_each_job_of_a_sweep_has_a_file_of_its_own(start: Callable[[str], Path],
     given = [f"checkpoint={start('deploy')}", "hydra.mode=MULTIRUN"]
     found = [finetune(*given, f"stage.folder=job{job}", f"seed={job}").trainee.target for job in (0, 1)]
     assert found[0] != found[1]
-    assert all(path.name == "lsq.pth" for path in found)
+    assert [path.parent.name for path in found] == ["job0", "job1"]
 
 
 def write_front(root: Path, file: Path, quant: str) -> None:

@@ -144,7 +144,7 @@ BAD = {
         "data.prefetch_factor=0 data.holdout=0 data.holdout=1.5 data.holdout=-0.5 data.holdout=some data.holdout=nan",
         "data.split_seed=-1 data.calibration_batches=0 data.calibration_batch_size=x data.cache_mib=-1 data.root=5",
         "data.decoded_cache_gib=inf data.transform=5 data.transform.size=0 data.transform.size=100000",
-        "data.transform.mean=[0.5,0.5] data.transform.mean=[2,0,0] data.transform.std=[0,1,1] data.transform.flip=2",
+        "data.transform.mean=[2,0,0] data.transform.std=[0,1,1] data.transform.flip=2",
         "data.transform.crop_scale=[0.5] data.transform.crop_ratio=[-1,1] data.transform.interpolation=cubic",
     ],
     "block_kd": ["block=[] recipe.nsr_variance_of=techer recipe.blocks_together=0 recipe.lr_by_stage.fp32.stage1=-1"],

@@ -181,8 +181,10 @@ def _require_names(config: DictConfig) -> None:
         ConfigError: a name leads elsewhere, or a folder is empty.
     """
     named = {key: OmegaConf.select(config, key, throw_on_missing=False) for key in NAMES}
-    named |= {f"superspace.stages.{name}": name for name in OmegaConf.select(config, "superspace.stages") or ()}
-    named |= {f"platforms.{name}": name for name in config.get("platforms") or ()}
+    for group in ("superspace.stages", "platforms"):
+        node = OmegaConf.select(config, group, throw_on_missing=False)
+        keys = map(str, node) if isinstance(node, DictConfig) else ()
+        named |= {f"{group}.{name}": name for name in keys}
     parts = str(OmegaConf.select(config, "stage.folder") or "").split("/")
     named |= {"stage.folder": next((part for part in parts if not _is_name(part)), None)}
     for key, name in named.items():

@@ -6,9 +6,11 @@ from dataclasses import fields
 from typing import Annotated, Literal
 
 import numpy as np
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Le
 from PIL import Image, ImageOps
 from pydantic.dataclasses import dataclass
+
+from spaceevo.artifacts.values import Positive
 
 MOST_PIXELS = 2**26  # 200 MB as RGB
 MOST_RATIO = 256  # Of its sides: the shorter one is enlarged to some hundred pixels, and the other with it
@@ -25,7 +27,7 @@ class Reading:
     ground: tuple[Byte, Byte, Byte] = (255, 255, 255)  # RGB colour below what is transparent
     # value that is white in images of more than 8 bits a pixel and channel, black being 0; None: the largest that their
     # integers can hold, and images of floats are refused
-    white: Annotated[float, Gt(0)] | None = None
+    white: Positive | None = None
 
 
 CAREFUL = Reading()
