@@ -32,8 +32,9 @@ class TeacherConfig:
     model: Callable[..., nn.Module]
     # stage name → module whose output is that stage's; also the stage before the first one that is taught
     taps: Mapping[str, str]
-    # `trained` needs a checkpoint of stage `teacher`; `pretrained` falls back on the library's weights
-    weights: Literal["trained", "pretrained"] = "trained"
+    # `trained` needs a checkpoint of stage `teacher`; `pretrained` falls back on the library's weights, `random` on
+    # random ones, which teach nothing, to try what does not depend on them
+    weights: Literal["trained", "pretrained", "random"] = "trained"
 
 
 class _Reached(Exception):
@@ -120,18 +121,29 @@ class Teacher(nn.Module):
 
 
 def make_teacher(config: TeacherConfig, num_classes: int, *, pretrained: bool = False, channels: int = 3) -> Teacher:
-    """Build a teacher; `pretrained` asks the library for its weights and, offline, says that it has none.
+    """Build a teacher with random weights, or the library's if `pretrained`.
 
     The library hears of the images' `channels`, as `in_chans`, where they are not 3.
+
+    Raises:
+        ConfigError: the library's weights cannot be fetched.
     """
     model = partial(config.model, num_classes=num_classes, **({} if channels == 3 else {"in_chans": channels}))
     if pretrained:
+        downloads = logging.getLogger("huggingface_hub")
+        level = downloads.level
+        downloads.setLevel(logging.CRITICAL)  # it tells every attempt, twice
         try:
             return Teacher(model(pretrained=True), config.taps, channels)
         except Exception as error:  # the library raises whatever its download client does
             reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-            fault = "no checkpoint, and the library's weights cannot be fetched (%s); RANDOM weights teach nothing"
-            log.warning(f"teacher %s: {fault}", config.name, reason)
+            raise ConfigError(
+                f"teacher.weights = pretrained of {config.name}: no checkpoint is there, and the library's weights "
+                f"cannot be fetched ({reason}); go online, name a released file by +stage=convert checkpoint=…, or set "
+                "teacher.weights=random to try what does not depend on them"
+            ) from None
+        finally:
+            downloads.setLevel(level)
     return Teacher(model(), config.taps, channels)
 
 
@@ -143,11 +155,12 @@ def load_teacher(
     Its quantisers are on if `int8`. It keeps the classes it was trained on, which need not be the images'.
     """
     path = layout.teacher(config.name, int8)
-    optional = config.weights == "pretrained" and not path.exists()
+    optional = config.weights != "trained" and not path.exists()
     if optional and int8 and not layout.teacher(config.name, int8=False).exists():
         log.warning("teacher %s: no INT8 checkpoint at %s; its fp32 weights teach", config.name, path)
     if optional:
-        return make_teacher(config, num_classes, pretrained=True, channels=channels).eval()
+        pretrained = config.weights == "pretrained"
+        return make_teacher(config, num_classes, pretrained=pretrained, channels=channels).eval()
     weights = read_checkpoint(path, f"teacher {config.name}", command)
     teacher = make_teacher(config, num_classes, channels=channels)
     known = _classes_of(weights, teacher.model, num_classes)

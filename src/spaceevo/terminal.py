@@ -1,18 +1,52 @@
 """What the program shows on the terminal: lines, tables and progress bars, all by one console."""
 
+import time
 from collections.abc import Iterable, Mapping
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 """Prints every text as it is: a command's `[max,min]` is no markup of rich's."""
 
 
+SECONDS_A_LINE = 30.0
+"""Between two lines of progress where the output is no terminal."""
+
+
+class _Lines(Progress):
+    """Tells progress in a line from time to time, for files and logs."""
+
+    told = 0.0  # when, by the monotonic clock
+
+    def start(self) -> None:
+        """Count the time from now on."""
+        self.told = time.monotonic()
+
+    def stop(self) -> None:
+        """Leave nothing behind."""
+
+    def refresh(self) -> None:
+        """Print a line of the last task that has begun, if it is time to."""
+        now, begun = time.monotonic(), [task for task in self.tasks if task.completed and not task.finished]
+        if not begun or now - self.told < SECONDS_A_LINE:
+            return
+        self.told, task = now, begun[-1]
+        total = "" if task.total is None else f" of {task.total:g}"
+        console.print(f"  {task.description}: {task.completed:g}{total}")
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """Count what is done."""
+        super().advance(task_id, advance)
+        self.refresh()
+
+
 def progress() -> Progress:
-    """Make a progress bar with the time left; it is silent where the output is no terminal."""
-    return Progress(console=console, transient=True, disable=not console.is_terminal)
+    """Make a progress bar with the time left; where the output is no terminal, a line from time to time."""
+    if console.is_terminal:
+        return Progress(console=console, transient=True)
+    return _Lines(console=console, auto_refresh=False)
 
 
 def figure_table(title: str, figures: Mapping[str, object]) -> Table:

@@ -312,3 +312,11 @@ def test_a_missing_released_file_says_where_it_may_lie(
     with pytest.raises(MissingArtifactError, match=where) as told:
         finetune(search, "model=tiny@digits", "quant=published")
     assert "subnet=" not in str(told.value).partition("make it with:")[2]
+
+
+def test_other_preprocessing_is_the_finetuned_network_s_own(start: Callable[[str], Path], finetune: Finetune) -> None:
+    given, mean = f"checkpoint={start('deploy')}", [0.5, 0.4, 0.3]
+    meta = finetune(given, f"data.transform.mean={mean}").trainee.meta
+    assert (meta.classes, meta.transform["mean"], meta.transform["size"]) == (CLASSES, mean, 32)
+    with pytest.raises(ConfigError, match="data.transform.size is 16; allowed: at least 24, the largest resolution"):
+        finetune(given, "data.transform.size=16")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from spaceevo.lit.datamodule import _say_once
 from tests.jobs.conftest import RunJob
 from tests.lit.strangers import write_tree
 
@@ -26,7 +25,6 @@ JOBS = {
 def test_every_job_takes_the_strangers_set(tiny: RunJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train, test, passed_over = write_tree(tmp_path / "strange")
     for job, overrides in JOBS.items():
-        _say_once.cache_clear()
         result = tiny(job, f"data.root={tmp_path / 'strange'}", *overrides)
         assert result.stage == job
         lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("data: ")]

@@ -44,7 +44,7 @@ def test_every_job_is_one_run_of_the_chains_group_with_its_curve_and_figures(tin
     assert teacher.config["seed"] == 0
 
     assert blocks.history["val/stage1_0/max_nsr"] == [blocks.summary["stage1_0_max_nsr"]]
-    assert blocks.history["train/stage1_lr"] == [0.005]
+    assert blocks.history["train/stage1_lr"] == pytest.approx([0.005])
     assert blocks.history["train/lr"]
     assert blocks.summary["blocks"]["_type"] == "table-file"
     assert blocks.summary["mean_max_nsr"] > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,10 @@ def offline_runs(folder: Path) -> list[OfflineRun]:
 
 
 def _read(file: Path) -> OfflineRun:
-    from wandb.proto import wandb_internal_pb2
-
+    records: Any = import_module("wandb.proto.wandb_internal_pb2")  # made by wandb itself, without types
     found = OfflineRun()
     for content in _records(file.read_bytes()):
-        record = wandb_internal_pb2.Record()
+        record = records.Record()
         record.ParseFromString(content)
         kind = record.WhichOneof("record_type")
         if kind == "run":

@@ -213,7 +213,7 @@ def test_one_run_names_all_broken_images(tmp_path: Path) -> None:
         assert len(told) < 500
 
 
-def test_many_broken_images_are_listed_in_a_file(tmp_path: Path) -> None:
+def test_many_broken_images_are_listed_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "images"
     write(root, *(f"train/{'a long name of a class ' * 3}{number}" for number in range(10)))
     for path in root.rglob("*.png"):
@@ -225,6 +225,9 @@ def test_many_broken_images_are_listed_in_a_file(tmp_path: Path) -> None:
     assert len(told) < 500
     assert len(set(listed)) == 20
     assert {*listed} < {str(path) for path in root.rglob("*.png")}
+    monkeypatch.setenv("SPACEEVO_CACHE", str(root / "train" / listed[0]))  # a file: nothing can be written below it
+    with pytest.raises(BrokenImageError, match="nor can 19 more at least; replace or remove them$"):
+        list(module(root).train_dataloader())
 
 
 def test_files_that_cannot_be_opened_are_named_before_any_work(tmp_path: Path) -> None:

@@ -159,6 +159,17 @@ def test_an_absent_dataset_is_one_clear_line(dataset: str, tmp_path: Path) -> No
         assert part in text
 
 
+def test_broken_images_are_named_by_their_files(tmp_path: Path) -> None:
+    flowers102(tmp_path)
+    for number in (1, 3, 8):
+        (tmp_path / f"flowers-102/jpg/image_{number:05d}.jpg").write_bytes(b"no image")
+    with pytest.raises(
+        DataError, match=r"^image \S+/jpg/image_\d+\.jpg cannot be read \(.+\), nor can 2 more: "
+    ) as caught:
+        list(module("flowers102", tmp_path).train_dataloader())
+    assert all(f"image_0000{number}.jpg" in str(caught.value) for number in (1, 3, 8))
+
+
 def test_a_failed_download_says_where_the_files_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("no network")

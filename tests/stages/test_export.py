@@ -16,10 +16,12 @@ from spaceevo.artifacts import Front, FrontSubnet, Layout
 from spaceevo.errors import ConfigError, EncodingError, ExportError, MissingArtifactError
 from spaceevo.export.gate import Figure, Gate
 from spaceevo.export.parity import Tolerance
+from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.prepare import float_state, set_quant
 from spaceevo.quant.program_file import load_program
+from spaceevo.quant.quantizer import quant_scheme
 from spaceevo.runtimes.base import Shape
 from spaceevo.runtimes.litert.runtime import LiteRt
 from spaceevo.runtimes.onnx.runtime import OnnxRuntime
@@ -27,7 +29,7 @@ from spaceevo.runtimes.plain_network import load
 from spaceevo.space.description import parse_space
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.stages.extraction import Extraction
-from tests.stages.conftest import MEMBER, SPACE, Compose, MadeAnew, RunStage, World, nudge
+from tests.stages.conftest import CLASSES, MEMBER, SPACE, Compose, MadeAnew, RunStage, World, nudge
 
 LITERT = LiteRt()
 DIGITS = "digits-012-110"
@@ -126,8 +128,6 @@ def test_faults_are_told_and_nothing_is_written(
     def export(*overrides: str) -> None:
         run_stage("export", *given, "subnet=min", *overrides)
 
-    with pytest.raises(ExportError, match="quant=off has no INT8 weights to export; use quant=deploy or"):
-        export("quant=off")
     with pytest.raises(ConfigError, match=r"subnet = \[max,min\]; allowed: one subnet; .* -m 'subnet=max,min'"):
         export("subnet=[max,min]")
     with pytest.raises(ConfigError, match="format = .*coreml.*; allowed: onnx, tflite"):
@@ -291,3 +291,73 @@ def test_another_chosen_subnet_is_exported(
     write_front(int8_world, MEMBER.largest)
     assert made_anew(compose("export", *given))
     assert run_stage("export", *given).figures["subnet"] == str(MEMBER.largest)
+
+
+@pytest.mark.parametrize("quant", ["deploy", "published", "off"])
+def test_random_weights_need_no_images(
+    run_stage: RunStage, world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], quant: str
+) -> None:
+    """Files are written, equal on noise, and measured by the command that is printed."""
+
+    def read_nothing(data: object) -> None:
+        raise AssertionError("images were asked for")
+
+    monkeypatch.setattr(ImageFolderDataModule, "splits", property(read_nothing))
+    monkeypatch.setattr(ImageFolderDataModule, "prepare_data", read_nothing)
+    given = ["superspace=digits", f"space={SPACE}", "subnet=min", "weights=random", "data.root=/nowhere"]
+    result = run_stage("export", *given, f"quant={quant}", "recipe.export.repeats=1")
+    figures, files = result.figures, result.outputs
+    assert not any(name.endswith("top1") for name in figures)
+    assert figures["agreement"] >= 80
+    assert ("onnx_int8" in files) == (quant != "off")
+    told = OnnxRuntime().metadata(Path(files["onnx_fp32"]).read_bytes())
+    assert json.loads(told["classes"]) == [str(number) for number in range(10)]
+    words = next_command(capsys)
+    assert "weights=random" not in words
+    table = [f"platform.table={world.table}", "platform=vnni", "recipe.benchmark.repeats=1"]
+    found = run_stage("benchmark", *map(_override, words[4:]), *table).figures
+    assert found["fp32_latency_ms"] > 0
+    assert ("int8_speedup" in found) == (quant != "off")
+
+
+def test_random_weights_lie_in_no_file(run_stage: RunStage, world: World) -> None:
+    file = world.layout.supernet(SPACE, False)
+    with pytest.raises(ConfigError, match="weights = random with checkpoint = .*; leave one of them out"):
+        run_stage("export", *world.settings, f"space={SPACE}", "subnet=min", "weights=random", f"checkpoint={file}")
+
+
+@pytest.mark.parametrize("quant", ["deploy", "published", "off"])
+def test_a_subnet_finetuned_under_any_scheme_is_exported(
+    run_stage: RunStage, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], quant: str
+) -> None:
+    """It has other classes than its superspace."""
+    member = MEMBER.superspace.with_classes(3).member(MEMBER.blocks, MEMBER.windows)
+    network = Network.fixed(member, MEMBER.smallest, quant_scheme("published" if quant == "published" else "deploy"))
+    for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
+        nn.init.normal_(norm.bias, std=0.3)
+    set_quant(network, quant != "off")
+    network.train()(torch.randn(16, 3, 24, 24))
+    file, meta = tmp_path / "x.pth", CheckpointMeta(SPACE, str(MEMBER.smallest), classes=CLASSES, quant=quant)
+    save_checkpoint(file, network.eval(), meta)
+    given = [*world.settings, f"checkpoint={file}", *ANY]
+    result = run_stage("export", *given, f"quant={quant}")
+    assert ("onnx_int8" in result.outputs) == (quant != "off")
+    assert result.figures["fp32_top1"] >= 0
+    onnx_file = OnnxRuntime().load(Path(result.outputs["onnx_fp32"]).read_bytes())
+    set_quant(network, False)
+    x = torch.randn(4, 3, 24, 24)
+    assert torch.allclose(onnx_file.logits(x), network(x), atol=1e-4)
+    assert f"quant={quant}" in next_command(capsys)
+    other = "off" if quant == "deploy" else "deploy"
+    with pytest.raises(ConfigError, match=f"x.pth was trained under quant={quant}, not {other}; set quant={quant}"):
+        run_stage("export", *given, f"quant={other}")
+
+
+def test_an_fp32_file_that_is_not_the_network_is_not_written(
+    run_stage: RunStage, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [*world.settings, f"space={SPACE}", "subnet=min"]
+    monkeypatch.setattr("spaceevo.export.gate.logits_of", lambda network, batches: (torch.randn(9, 10), None))
+    with pytest.raises(ExportError, match="the fp32 onnx file is not the trained network: .*no file was written"):
+        run_stage("export", *given)
+    assert not list((tmp_path / "runs").rglob("*.onnx"))

@@ -33,13 +33,21 @@ def asked_formats(asked: str | Sequence[str]) -> list[str]:
 class Gate:
     """Compares files of a program with the network, extracted and under `deploy`, that it was made of.
 
-    `batches` are test images of any size and their labels. All logits are computed when first asked for.
+    `batches` are test images of any size and their labels. All logits are computed when first asked for. A network that
+    was never trained enlarges every rounding from layer to layer; the exact executor stands for it.
     """
 
     def __init__(
-        self, network: Network, program: Program, batches: Sequence[Batch], packed_channels: int | None = None
+        self,
+        network: Network,
+        program: Program,
+        batches: Sequence[Batch],
+        packed_channels: int | None = None,
+        *,
+        is_trained: bool = True,
     ) -> None:
         self.network = network
+        self.is_trained = is_trained
         self.program = program
         self.packed_channels = packed_channels
         self.images = torch.cat([resize(images, network.resolution) for images, _ in batches])
@@ -51,7 +59,7 @@ class Gate:
     @cached_property
     def trained(self) -> Tensor:
         """Logits of the trained network, `(N, classes)`."""
-        return self._logits(self.network, self.images)
+        return self._logits(self.network, self.images) if self.is_trained else self.exact
 
     @cached_property
     def exact(self) -> Tensor:
@@ -120,7 +128,7 @@ class Gate:
         where = self._first_divergences(format)
         sessions = {way: runtime.load(file, way) for way in ("", *runtime.other_ways)}
         names = {way: f"the {format} file" + f" ({way})" * bool(way) for way in sessions}
-        trained = self._logits(self.network, self.first)
+        trained = self._logits(self.network, self.first) if self.is_trained else Executor(self.program)(self.first)
         for way, session in sessions.items():
             tolerance.check_first(names[way], compare(trained, session.logits(self.first), self.step), where)
         figures: dict[str, Figure] = {}

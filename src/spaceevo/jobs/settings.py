@@ -163,7 +163,8 @@ def _allowed(detail: ErrorDetails) -> str:
     """What a value should have been, in words of its own."""
     told = detail.get("ctx", {})
     if detail["type"] == "literal_error":
-        return str(told["expected"]).replace("'", "").replace(" or ", ", ")
+        expected = str(told["expected"]).replace("'", "").replace(" or ", ", ")
+        return ", ".join(dict.fromkeys(expected.split(", ")))
     if told.get("pattern") == NAME:
         return "a name of letters, digits and . _ @ + -"
     if words := ALLOWED_WORDS.get(detail["type"]):

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,12 +30,6 @@ from spaceevo.terminal import console
 Batch = tuple[Tensor, Tensor]
 LOADING = Neutral("says how images are loaded, not which")
 Workers = Annotated[Index, Le(512)]  # Each is a process
-
-
-@cache
-def _say_once(line: str) -> None:
-    """Print a line, unless it was printed before: the jobs of a pipeline mostly read the same images."""
-    console.print(line)
 
 
 @dataclass(eq=False)
@@ -115,7 +109,7 @@ class ImageFolderDataModule(LightningDataModule):
         self.prepare_data()
         splits = self._read_splits().at_most(self.train_images, self.test_images)
         if is_first():
-            _say_once(str(splits))
+            console.print(str(splits))
         return splits
 
     def _read_splits(self) -> Splits:

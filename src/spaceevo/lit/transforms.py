@@ -150,15 +150,16 @@ class Images(Dataset[tuple[Tensor, int]]):
             image = self.load(path)
         except BrokenImageError as error:
             others = (other for other, _ in dict.fromkeys(self.every[:LOOKED_AT]) if other != path)
-            broken = islice((other for other in others if self._is_broken(other)), NAMED - 1)
-            raise cannot_be_read([path, *broken], error.reason) from error
+            broken = islice(filter(None, map(self._broken, others)), NAMED - 1)
+            raise cannot_be_read([error.image, *broken], error.reason) from error
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(draw)  # torch.manual_seed would reseed the GPUs too
             return self.transform(image), label
 
-    def _is_broken(self, path: Source) -> bool:
+    def _broken(self, path: Source) -> str | None:
+        """The name of an image that cannot be read; None of any other."""
         try:
             self.load(path)
-        except BrokenImageError:
-            return True
-        return False
+        except BrokenImageError as error:
+            return error.image
+        return None

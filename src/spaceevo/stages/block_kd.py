@@ -21,7 +21,7 @@ from spaceevo.nn.student import BlockStudent
 from spaceevo.quant.prepare import set_quant
 from spaceevo.space.selection import BlockName, parse_blocks
 from spaceevo.stages.job import Made, Outcome
-from spaceevo.stages.settings import Count, Positive
+from spaceevo.stages.settings import Blocks, Count, Positive
 from spaceevo.stages.training import TrainingJob, TrainingSettings
 from spaceevo.teacher import Teacher, TeacherConfig, load_teacher, tap_channels, teacher_taps
 
@@ -31,7 +31,7 @@ class BlockKdSettings(TrainingSettings):
     """Says which students are trained, and how."""
 
     teacher: Component[TeacherConfig]  # the teacher
-    block: str | tuple[str, ...]  # names of candidate blocks, of stages for all their candidates, or `all`
+    block: Blocks  # names of candidate blocks, of stages for all their candidates, or `all`
     lr_by_stage: Mapping[str, Positive]  # learning rates of stages where they are not the recipe's
     variance_of: VarianceOf  # whose variance the loss divides by
     # most students in one pass over the data; None trains all of them in one

@@ -23,16 +23,17 @@ from spaceevo.quant.quantizer import quant_scheme
 from spaceevo.search.lut import LutKey, LutRow, lut_file_name, lut_keys
 from spaceevo.space.cost import blocks_cost
 from spaceevo.space.encoding import format_substage
-from spaceevo.space.placement import place
+from spaceevo.space.placement import PlacedBlock, place
 from spaceevo.space.selection import parse_blocks, parse_windows
 from spaceevo.stages.features import TeacherFeatures, TensorStore
 from spaceevo.stages.job import Input, Made, Outcome, file_input, images_input, platform_input
-from spaceevo.stages.lut_files import LutFile, first_batches, sample_rows, substage_loss
+from spaceevo.stages.lut_files import LutFile, Sampled, first_batches, sample_rows, substage_loss
 from spaceevo.stages.selection import SuperspaceJob
-from spaceevo.stages.settings import Count, NetworkSettings, Numbers, Texts
+from spaceevo.stages.settings import Blocks, Count, NetworkSettings, Numbers
 from spaceevo.teacher import TeacherConfig, load_teacher, tap_channels, teacher_taps
 from spaceevo.terminal import console, progress
 
+CHECKED_ROWS = 5  # Of each table, whose latencies are asked for before anything else
 PARTS = ("block", "window")  # Settings that say which of the tables are made, not what is in them
 
 
@@ -55,7 +56,7 @@ class BlockLutSettings(NetworkSettings):
 
     teacher: Component[TeacherConfig]
     platform: Component[Platform]  # where latencies come from
-    block: Texts  # candidate blocks, e.g. `stage1_0`; `stage1` for all of a stage, or `all`
+    block: Blocks | None  # candidate blocks, e.g. `stage1_0`; `stage1` for all of a stage, or `all`
     window: Numbers  # width windows; None for all
     recipe: BlockLutRecipe  # how much is tried
 
@@ -138,6 +139,7 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
             file.forget()
         due = {key: file for key, file in files.items() if not file.is_current()}
         if due:
+            self._check_latencies(due)
             self._make(due)
         rows = len(files) * self.settings.recipe.samples
         figures = {"files": len(files), "rows": rows, "files_made": len(due)}
@@ -156,6 +158,12 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
             files[key] = LutFile(self.workspace.lut / file, origin, inputs["platform"])
         return files
 
+    def _check_latencies(self, due: Mapping[LutKey, LutFile]) -> None:
+        """Let the platform say what it does not know of a few sub-stages of each table, before the teacher works."""
+        for key, file in due.items():
+            rows = _sampled(self, key, file, CHECKED_ROWS)
+            self.platform.rows_ms([placed for _, placed in rows])
+
     def _make(self, due: Mapping[LutKey, LutFile]) -> None:
         scratch = self.workspace.lut / ".features" / fingerprint([file.origin for file in due.values()])
         try:
@@ -169,6 +177,16 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
                             builder.fill(key, file, bar, task)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _sampled(job: BlockLutJob, key: LutKey, file: LutFile, count: int) -> list[tuple[Sampled, list[PlacedBlock]]]:
+    """Sample sub-stages of a table, each with its blocks where they lie."""
+    superspace = job.superspace
+    stage = superspace.searched[key.stage].name
+    space = superspace.stage_space(stage, key.block, key.window)
+    hws = {resolution: superspace.input_hw(stage, resolution) for resolution in superspace.block_resolutions}
+    rows = sample_rows(space, hws, count, f"{job.settings.seed}-{file.path.name}")
+    return [(one, place(space.specs(one.blocks, one.cin), one.hw)) for one in rows]
 
 
 class _LutBuilder:
@@ -203,12 +221,9 @@ class _LutBuilder:
 
     def fill(self, key: LutKey, file: LutFile, bar: Progress, task: TaskID) -> None:
         """Add the rows that a table lacks."""
-        superspace, recipe = self.job.superspace, self.recipe
-        stage = superspace.searched[key.stage].name
-        space = superspace.stage_space(stage, key.block, key.window)
-        hws = {resolution: superspace.input_hw(stage, resolution) for resolution in superspace.block_resolutions}
-        sampled = sample_rows(space, hws, recipe.samples, f"{self.job.settings.seed}-{file.path.name}")
-        placed = [place(space.specs(one.blocks, one.cin), one.hw) for one in sampled]
+        recipe, stage = self.recipe, self.job.superspace.searched[key.stage].name
+        rows = _sampled(self.job, key, file, self.recipe.samples)
+        sampled, placed = [one for one, _ in rows], [blocks for _, blocks in rows]
         latencies_ms = self.job.platform.rows_ms(placed)
         student = self._load(stage, key)
         done = file.begin(sampled)

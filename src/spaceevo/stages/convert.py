@@ -92,7 +92,8 @@ class ConvertJob(SpaceJob[ConvertSettings]):
             "quantised_layers": loaded.quantised,
             "epochs": loaded.epochs,
         }
-        changes = ([f"space={meta.space}"] if meta.space else []) + [f"quant={quant}"]
+        changes = [f"{name}={value}" for name, value in (("space", meta.space), ("block", meta.block)) if value]
+        changes.append(f"quant={quant}")
         following = self.workspace.commands(NEXT[released.kind], *changes, without=("checkpoint", "block"))
         return Outcome(figures, {"checkpoint": target}, following)
 

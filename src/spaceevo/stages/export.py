@@ -169,9 +169,10 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
 
     def _check_int8(self, int8: Int8Form, batches: Sequence[Batch]) -> dict[str, Any]:
         tolerance, allow_float = self._tolerance, self.settings.recipe.allow_float
-        gate = Gate(int8.network, int8.program, batches, self._packed_channels)
+        is_trained = self.settings.weights != "random"
+        gate = Gate(int8.network, int8.program, batches, self._packed_channels, is_trained=is_trained)
         figures: dict[str, Any] = {}
-        if int8.trained is not int8.network:
+        if is_trained and int8.trained is not int8.network:
             figures |= gate.check_origin(int8.trained, tolerance)
         for format in self.formats:
             figures |= gate.check(format, tolerance, allow_float=allow_float)
@@ -187,13 +188,12 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         shape = subject.input_shape
         outputs = save_bundle(output, self.formats, program, subject.fp32, shape, metadata, options)
         transform = evaluation_settings(self.data)
-        kept = {"fp32": (subject.fp32, "off")} if subject.int8 is None else {"int8": (subject.int8.network, "deploy")}
-        for precision, (network, quant) in kept.items():
-            outputs["checkpoint"] = output / f"subnet_{precision}.pth"
-            meta = CheckpointMeta(
-                str(subject.member), str(subject.spec), classes=self.classes, transform=transform, quant=quant
-            )
-            save_checkpoint(outputs["checkpoint"], network, meta)
+        network, quant = (subject.fp32, "off") if subject.int8 is None else (subject.int8.network, "deploy")
+        outputs["checkpoint"] = output / ("subnet_fp32.pth" if quant == "off" else "subnet_int8.pth")
+        meta = CheckpointMeta(
+            str(subject.member), str(subject.spec), classes=self.classes, transform=transform, quant=quant
+        )
+        save_checkpoint(outputs["checkpoint"], network, meta)
         return outputs
 
     def _next(self, subject: Subject) -> str:
@@ -203,7 +203,7 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         output = self.workspace.output
         if output.absolute() != self.workspace.exported.absolute():
             changes.append(f"paths.exported={output}")
-        return self.workspace.commands("benchmark", *changes, without=("checkpoint",))
+        return self.workspace.commands("benchmark", *changes, without=("checkpoint", "weights"))
 
 
 def file_costs(

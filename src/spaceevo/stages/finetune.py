@@ -9,6 +9,7 @@ import torch
 from spaceevo.artifacts.values import Name
 from spaceevo.errors import CheckpointError, ConfigError
 from spaceevo.lit.finetune import FinetuneModule
+from spaceevo.lit.matching import check_shape
 from spaceevo.lit.module import MultiPassModule
 from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.checkpoint import CheckpointMeta
@@ -94,11 +95,6 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings], SpaceJob[FinetuneSettings]):
     def _dataset(self) -> str:
         return str(getattr(self.data, "dataset", self.data.root.name))
 
-    @property
-    def resolution(self) -> int:
-        """The subnet's resolution in pixels."""
-        return self.start.spec.resolution
-
     def checkpoint(self, int8: bool) -> Path:
         """Return the file of the finetuned subnet: one for other images, and one for each job of a sweep."""
         images, layout = self.data.content_hash, self.workspace.layout
@@ -110,7 +106,12 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings], SpaceJob[FinetuneSettings]):
         return {"subnet": self.source}
 
     def work(self) -> Outcome:
-        """Train, then tell the top-1."""
+        """Train, then tell the top-1.
+
+        Raises:
+            ConfigError: the images are smaller than the subnet's resolution.
+        """
+        check_shape(self.data, self.superspace, self.start.spec.resolution)
         spec, classes, quant = str(self.start.spec), self.data.classes, self.settings.quant
         meta = CheckpointMeta(space=str(self.finetuned_member), subnet=spec, quant=quant, data=self._dataset)
         found = self.train(

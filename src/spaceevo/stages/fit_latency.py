@@ -120,7 +120,12 @@ class FitLatencyJob(SuperspaceJob[FitLatencySettings]):
             **{f"within_{p}_percent": round(100 * float((errors <= p / 100).mean()), 2) for p in PERCENTS},
             **_unmeasured(self.superspace, rows, table),
         }
-        changes = (f"platform={self.platform_name}", "latency_constraint=<ms>")
+        # stage tables are look-up tables too
+        changes = (
+            f"superspace={self.superspace.name}",
+            f"platform={self.platform_name}",
+            f"paths.lut={self.settings.source}",
+        )
         following = self.workspace.commands("space_search", *changes, without=("source", "exact"))
         return Outcome(figures, {"table": self.table_file}, following)
 

@@ -19,7 +19,7 @@ from spaceevo.stages.extraction import Extraction
 from spaceevo.stages.front_search import Found
 from spaceevo.stages.job import Outcome
 from spaceevo.stages.selection import SupernetBasedJob
-from spaceevo.stages.settings import SupernetSettings
+from spaceevo.stages.settings import SupernetSettings, one_or_all
 from spaceevo.terminal import console, print_rows, progress
 
 COLUMNS = {
@@ -83,7 +83,7 @@ class FrontFiles:
         outputs = _write_tables([asdict(row) for row in rows], limits, workspace.output, evaluated)
         Front(space, first, tuple(rows), limits[fronts[0].platform], limits, chosen).write(file)
         outputs |= {"chosen": file, "subnets": file.parent / "subnets"}
-        changes = (f"space={space}", f"quant={settings.quant if settings.int8 else 'deploy'}")
+        changes = (f"space={space}", f"quant={settings.quant}")
         dropped = ("subnet", "latency_constraint")  # export takes the chosen one
         following = workspace.commands("export", *changes, without=dropped)
         figures = {"space": space, **_figures(fronts, rows, first)}
@@ -164,7 +164,7 @@ def _figures(fronts: Sequence[Found], rows: Sequence[FrontSubnet], chosen: str) 
         "chosen_held_out_top1": row.held_out_top1,
         "chosen_predicted_latency_ms": row.latency_ms,
         "chosen_measured_latency_ms": row.measured_ms,
-        "latency_constraint_ms": next(iter(fronts[0].chosen)),
+        "latency_constraint_ms": one_or_all(list(fronts[0].chosen)),
         "evaluations": len(evaluations),
         "stopped_early": sum(evaluation.stopped for evaluation in evaluations.values()),
         "evaluated_images": sum(evaluation.images for evaluation in evaluations.values()),

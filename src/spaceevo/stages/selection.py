@@ -64,8 +64,8 @@ class SpaceJob(SuperspaceJob[P]):
 
     @cached_property
     def subnet_names(self) -> dict[SubnetSpec, str]:
-        """Names of the subnets that have one: published ones, `max` and `min`."""
-        return {self.member.largest: "max", self.member.smallest: "min"} | published_names(self.member)
+        """Names of the subnets that have one: `max` and `min`, and published ones."""
+        return published_names(self.member) | {self.member.largest: "max", self.member.smallest: "min"}
 
     def subnets(self, *defaults: SubnetSpec) -> list[SubnetSpec]:
         """Return the subnets asked for, or the defaults; faults are an `EncodingError` or a `ConfigError`."""

@@ -1,6 +1,6 @@
 """Settings that several jobs have, and their types: what is allowed is checked when the settings are read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,7 +26,8 @@ def _only(value: object) -> object:
 
 OneText = Annotated[str, BeforeValidator(_only)]
 Texts = str | tuple[str, ...] | None  # One text, several, or none
-Numbers = Index | tuple[Index, ...] | None  # One whole number, several, or none
+Blocks = str | Annotated[tuple[str, ...], MinLen(1)]  # Names of candidate blocks: one, or several
+Numbers = Index | Annotated[tuple[Index, ...], MinLen(1)] | None  # One whole number, several, or none
 # Latency limits in ms, or `auto`, what the job finds by itself
 Limits = Literal["auto"] | Positive | Annotated[tuple[Positive, ...], MinLen(1)]
 LatencyConstraint = Limits | Annotated[Mapping[str, Limits], MinLen(1)]  # For all platforms, or for each by its name
@@ -45,6 +46,11 @@ def limits_for(platform: str, constraint: LatencyConstraint) -> tuple[float, ...
     if isinstance(constraint, tuple):
         return constraint
     return None if constraint == "auto" else (float(constraint),)
+
+
+def one_or_all(limits_ms: Sequence[float]) -> float | str:
+    """Return a limit in ms as a figure; several as a text, so that none is left out where figures are shown."""
+    return limits_ms[0] if len(limits_ms) == 1 else ", ".join(f"{ms:g}" for ms in limits_ms)
 
 
 @dataclass(frozen=True, kw_only=True)

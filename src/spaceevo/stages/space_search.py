@@ -21,7 +21,7 @@ from spaceevo.space.description import parse_space
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.job import Input, Made, Outcome, file_input, platform_input
 from spaceevo.stages.selection import SuperspaceJob
-from spaceevo.stages.settings import Count, LatencyConstraint, Seed, SuperspaceSettings, Texts, limits_for
+from spaceevo.stages.settings import Count, LatencyConstraint, Seed, SuperspaceSettings, Texts, limits_for, one_or_all
 from spaceevo.terminal import console, print_rows, progress
 
 AUTO_POINT = 0.35  # `latency_constraint=auto` lies this far from the fastest to the slowest subnet
@@ -157,6 +157,11 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
     sweep_figures = ("score", "loss", "probability")
     platform = Made[Platform]()
 
+    def check(self) -> None:
+        """Tell also what is wrong with spaces that are given."""
+        super().check()
+        self._given()
+
     def inputs(self) -> Mapping[str, Input]:
         """Return the look-up tables, and the platform's."""
         names = [lut_file_name(self.superspace, key) for key in lut_keys(self.superspace)]
@@ -182,7 +187,7 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
             "score_standard_error": float(fresh.std(ddof=1)),
             "score_on_fresh_draws": float(fresh.mean()),
             "latency_constraints_ms": list(constraints_ms),
-            "latency_constraint_ms": constraints_ms[0],
+            "latency_constraint_ms": one_or_all(constraints_ms),
             "evaluations": len(spaces.qualities),
             **proof,
         }

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from spaceevo.artifacts import Component, SpaceChoice
 from spaceevo.collectives.sharing import Ranks
-from spaceevo.errors import ConfigError
 from spaceevo.nn.evaluate import SubnetEvaluator
 from spaceevo.platforms.base import Platform
 from spaceevo.stages.extraction import Extraction
@@ -17,6 +16,8 @@ from spaceevo.stages.front_search import FrontSearch, SubnetSearchRecipe
 from spaceevo.stages.job import Input, Outcome, file_input, images_input, platform_input
 from spaceevo.stages.selection import SupernetBasedJob
 from spaceevo.stages.settings import LatencyConstraint, SupernetSettings, limits_for
+
+AUTO_POINT = 0.35  # Without a space search, `auto` lies this far from the smallest subnet to the largest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +79,14 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
             return FrontFiles(self).write(supernet, found, self.platforms)
 
     def _limits(self, platform: str) -> tuple[float, ...]:
-        """A platform's latency limits in ms: those asked for, else those of the space search.
-
-        Raises:
-            ConfigError: there is neither.
-        """
+        """A platform's latency limits in ms: those asked for, those of the space search, or, without one, one found."""
         asked = limits_for(platform, self.settings.latency_constraint)
         if asked is None and not self._choice_file.exists():
-            raise ConfigError("latency_constraint=auto takes the space search's, and there is none; set it in ms")
+            smallest, largest = (
+                self.platforms[platform].subnet_ms(self.member, spec)
+                for spec in (self.member.smallest, self.member.largest)
+            )
+            return (float(f"{smallest + AUTO_POINT * (largest - smallest):.3g}"),)
         return asked or SpaceChoice.read(self._choice_file).latency_constraints_ms
 
     @classmethod

@@ -46,11 +46,12 @@ class TeacherJob(OneNetworkJob[TeacherSettings]):
 
     def _make_module(self) -> MultiPassModule:
         source = self.checkpoint(int8=False)
-        needs_library = self.teacher.weights == "pretrained" and not (self.int8 and source.exists())
+        is_new = self.teacher.weights != "trained" and not (self.int8 and source.exists())
+        needs_library = is_new and self.teacher.weights == "pretrained"
         channels = self.superspace.input_channels
         teacher = make_teacher(self.teacher, self.data.num_classes, pretrained=needs_library, channels=channels)
         if self.int8:
-            if not needs_library:
+            if not is_new:
                 self.load_fp32(teacher, source, f"teacher {self.teacher.name}", "quant=off")
             prepare(teacher.model)
             set_quant(teacher, True)

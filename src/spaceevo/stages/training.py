@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from torch import nn
 
-from spaceevo.artifacts import Component, Neutral, Plain, write_csv
+from spaceevo.artifacts import Component, Makes, Neutral, Plain, write_csv
 from spaceevo.artifacts.values import ShareBelow1
 from spaceevo.collectives.launcher import is_first
 from spaceevo.lit.datamodule import ImageFolderDataModule
@@ -29,6 +29,7 @@ from spaceevo.stages.settings import Count, NetworkSettings
 from spaceevo.terminal import console
 
 Share = ShareBelow1
+LOGGER = Makes("pytorch_lightning.loggers.Logger")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class TrainingSettings(NetworkSettings):
     recipe: Component[Recipe]  # epochs, optimiser, schedule
     trainer: Component[Trainer]  # makes Lightning's trainer
     # takes losses and rates; None logs nothing
-    logger: Annotated[Component[Any] | None, Neutral("records what happens")]
+    logger: Annotated[Component[Any] | None, Neutral("records what happens"), LOGGER]
     max_epochs: Count | None  # cuts the recipe short
 
 

@@ -1,0 +1,84 @@
+"""The page for those who come from the published scripts: as written, composed, and run on small things."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from spaceevo.nn.supernet import Supernet
+from spaceevo.quant.prepare import set_quant
+from spaceevo.search.lut import LutRow, lut_file_name, lut_keys, write_lut_file
+from spaceevo.space.description import parse_space, superspace
+from spaceevo.space.encoding import format_substage
+from tests.e2e.published_commands import LINES, PAGE, Line, key, page, small
+from tests.jobs.conftest import Compose, RunJob
+from tests.nn.published import published
+
+DIGITS, SPACE = superspace("digits"), "digits-012-010"
+
+
+def test_the_page_is_as_its_lines_are() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "python -m tests.e2e.published_commands writes it"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", LINES, ids=[line.published for line in LINES])
+def test_every_line_is_understood_in_full_size(compose: Compose, line: Line) -> None:
+    assert compose(*line.ours.split()).stage.name
+
+
+@pytest.fixture
+def released(tmp_path: Path) -> Path:
+    """A supernet's file as released: foreign names, a state that training left."""
+    supernet = Supernet(parse_space(SPACE), "published")
+    set_quant(supernet, True)
+    images = torch.randn(8, 3, 32, 32)
+    for spec in (supernet.member.largest, supernet.member.smallest):
+        supernet.activate(spec)
+        supernet(images)
+    torch.save({"state_dict": published(supernet.eval()), "epoch": 50}, tmp_path / "lsq.pth")
+    return tmp_path / "lsq.pth"
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    """Stage tables of a few rows for every block and window."""
+    for stage_key in lut_keys(DIGITS):
+        stage = DIGITS.searched[stage_key.stage].name
+        space = DIGITS.stage_space(stage, stage_key.block)
+        rows = [
+            LutRow(format_substage(blocks), cin, DIGITS.input_hw(stage, resolution), 1.0, 1.0, 0.1, 0.01 * len(blocks))
+            for resolution in DIGITS.block_resolutions
+            for blocks in (space.smallest, space.largest)
+            for cin in space.cins
+        ]
+        write_lut_file(tmp_path / "tables" / lut_file_name(DIGITS, stage_key), rows)
+    return tmp_path / "tables"
+
+
+@pytest.mark.slow
+def test_every_line_runs_on_small_things(
+    tiny: RunJob, released: Path, tables: Path, images: Path, tmp_path: Path
+) -> None:
+    """In the order of the page, each in what the ones before it left."""
+    places = {
+        "data.root": f"data.root={images}",
+        "checkpoint": f"checkpoint={released}",
+        "source": f"source={tables}",
+        "paths.lut": f"paths.lut={tables}",
+        "paths.checkpoints": f"paths.checkpoints={tmp_path / 'checkpoints'}",
+        "data": f"data.root={images}",
+        "latency_constraint": "latency_constraint=[100]",
+        "recipe.subnet_search.delta_ms": "recipe.subnet_search.delta_ms=100",
+    }
+    table = f"platform.table={tmp_path / 'table.json'}"
+    order = sorted(LINES, key=lambda line: "+stage=fit_latency" not in line.ours)  # its table is what others read
+    for line in order:
+        stage, *words = (places.get(key(word), word) for word in small(line))
+        words += [table] if "platform=pixel4" in words else []
+        print(f"=== {line.published}: {stage} {' '.join(words)}")
+        result = tiny(stage.removeprefix("+stage="), "debug=fast", *words)
+        assert result.figures, line.published
+        assert all(Path(path).exists() for path in result.outputs.values()), line.published
