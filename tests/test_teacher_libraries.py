@@ -1,5 +1,7 @@
 """Any classifier of timm or torchvision teaches, once its taps are named."""
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,24 @@ def short_efficientnet(num_classes: int) -> nn.Module:
     model.blocks = model.get_submodule("blocks")[:1]  # type: ignore[index]
     model.conv_head = nn.Conv2d(16, 1280, 1, bias=False)
     return model
+
+
+def unreachable(num_classes: int, pretrained: bool = False) -> nn.Module:
+    """Make a classifier whose library cannot fetch weights."""
+    if pretrained:
+        logging.getLogger("huggingface_hub.utils").warning("Retrying in 1s")
+        raise OSError("no route\nto host")
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.LazyLinear(num_classes))
+
+
+@pytest.mark.parametrize("quant", [False, True], ids=["fp32", "int8"])
+def test_a_teacher_without_weights_stops_unless_random_ones_are_asked_for(
+    tmp_path: Path, quant: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = TeacherConfig("far", unreachable, {"stage0": "0"}, "pretrained")
+    with pytest.raises(ConfigError, match=r"cannot be fetched \(no route\); .*set teacher.weights=random") as told:
+        load_teacher(config, Layout(tmp_path), 5, quant, "train it")
+    assert len(str(told.value)) < 400
+    assert not [record for record in caplog.records if "huggingface" in record.name]
+    teacher = load_teacher(replace(config, weights="random"), Layout(tmp_path), 5, quant, "train it")
+    assert teacher(torch.randn(2, 3, 8, 8)).shape == (2, 5)

@@ -134,7 +134,7 @@ def make_teacher(config: TeacherConfig, num_classes: int, *, pretrained: bool = 
         level = downloads.level
         downloads.setLevel(logging.CRITICAL)  # it tells every attempt, twice
         try:
-            return Teacher(model(pretrained=True), config.taps, channels)
+            fetched = model(pretrained=True)
         except Exception as error:  # the library raises whatever its download client does
             reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
             raise ConfigError(
@@ -144,6 +144,7 @@ def make_teacher(config: TeacherConfig, num_classes: int, *, pretrained: bool = 
             ) from None
         finally:
             downloads.setLevel(level)
+        return Teacher(fetched, config.taps, channels)
     return Teacher(model(), config.taps, channels)
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -35,6 +36,31 @@ class _Lines(Progress):
         self.told, task = now, begun[-1]
         total = "" if task.total is None else f" of {task.total:g}"
         console.print(f"  {task.description}: {task.completed:g}{total}")
+
+    def update(
+        self,
+        task_id: TaskID,
+        *,
+        total: float | None = None,
+        completed: float | None = None,
+        advance: float | None = None,
+        description: str | None = None,
+        visible: bool | None = None,
+        refresh: bool = False,
+        **fields: Any,
+    ) -> None:
+        """Change a task."""
+        super().update(
+            task_id,
+            total=total,
+            completed=completed,
+            advance=advance,
+            description=description,
+            visible=visible,
+            refresh=refresh,
+            **fields,
+        )
+        self.refresh()
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         """Count what is done."""

@@ -36,7 +36,7 @@ def test_profile_then_benchmark_of_listed_subnets(tmp_path: Path) -> None:
 def test_faults_are_one_line(tmp_path: Path) -> None:
     line = fault(tmp_path, "+stage=profile", "superspace=digits", "platform=vnni")
     assert "platform vnni has no latency table" in line
-    assert "+stage=fit_latency platform=vnni source=" in line
+    assert "+stage=fit_latency superspace=digits platform=vnni source=" in line
     line = fault(tmp_path, "+stage=profile", "superspace=digits", "platform=adb")
     assert "adb" in line
     line = fault(tmp_path, "+stage=fit_latency", "superspace=onnxw", "platform=vnni", f"source={tmp_path}")

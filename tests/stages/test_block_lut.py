@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spaceevo.errors import MissingArtifactError
+from spaceevo.errors import MissingArtifactError, TableError
 from spaceevo.latency.roofline import Roofline
 from spaceevo.latency.table import LatencyTable
 from spaceevo.nn.losses import noise_to_signal
@@ -231,3 +231,15 @@ def test_a_student_that_was_not_distilled_names_the_command(run_stage: RunStage,
     world.layout.block("digits", "stage1", 1, False).unlink()
     with pytest.raises(MissingArtifactError, match=r"stage1_1/checkpoint.pth does not exist; .*\+stage=block_kd"):
         run_stage("block_lut", *given(world))
+
+
+def test_a_missing_latency_is_told_before_the_teacher_works(
+    run_stage: RunStage, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*settings: object) -> None:
+        raise AssertionError("the teacher was loaded")
+
+    monkeypatch.setattr("spaceevo.stages.block_lut.load_teacher", work)
+    LatencyTable({"another block": 1.0}).save(world.table)
+    with pytest.raises(TableError, match="lacks"):
+        run_stage("block_lut", *world.settings, "block=stage2_1", "window=0", f"paths.lut={world.root / 'new'}")

@@ -72,9 +72,11 @@ class Platform:
     def known_table(self) -> LatencyTable:
         """Read the table as it is now; raises `TableError` where it is missing or malformed."""
         if not self.path.exists():
+            superspace = self.path.stem.removeprefix(f"{self.name}-")  # as shipped tables are named
+            of = "" if superspace == self.path.stem else f"superspace={superspace} "
             raise TableError(
                 f"platform {self.name} has no latency table at {self.path}; make it from published stage tables with: "
-                f"python -m spaceevo +stage=fit_latency platform={self.name} source=<folder of stage tables>; "
+                f"python -m spaceevo +stage=fit_latency {of}platform={self.name} source=<folder of stage tables>; "
                 "or set platform.table"
             )
         return LatencyTable.load(self.path)
