@@ -212,7 +212,7 @@ def _argument_faults(node: Mapping[str, Plain], path: Path, wanted: object = Non
     known = {name for each in constructors(made) for name in inspect.signature(each).parameters} - {"self"}
     hints = {**(declared_types(made) if target.startswith(OURS) else ARGUMENTS), **HYDRAS}
     for key, value in node.items():
-        if key not in known | HYDRAS.keys() and not takes_more(constructors(made)[-1]):
+        if key not in known | HYDRAS.keys() and not takes_more(constructors(made)[0]):
             yield (*path, key), f" is not a setting{ALLOWED}{nearest(key, known)}"
         elif isinstance(value, Mapping) and "_target_" in value:
             yield from _argument_faults(value, (*path, key))
