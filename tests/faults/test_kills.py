@@ -31,7 +31,7 @@ def survives(tmp_path: Path, start: Start, choose: Callable[[int], list[int]]) -
         assert not list(tmp_path.rglob(".*.tmp")), operations[number - 1]
 
 
-@pytest.mark.parametrize("job", ["block_lut", "subnet_search"])
+@pytest.mark.parametrize("job", ["block_lut", pytest.param("subnet_search", marks=pytest.mark.slow)])
 def test_a_job_killed_before_a_file_operation_ends_as_an_undisturbed_one(
     tmp_path: Path, start: Callable[..., Start], job: str
 ) -> None:
@@ -49,7 +49,10 @@ def test_jobs_killed_at_random_operations(
 
 @pytest.mark.parametrize(
     ("job", "record", "other"),
-    [("subnet_search", Front, "seed=5"), ("space_search", SpaceChoice, "latency_constraint=9.0")],
+    [
+        ("subnet_search", Front, "seed=5"),
+        pytest.param("space_search", SpaceChoice, "latency_constraint=9.0", marks=pytest.mark.slow),
+    ],
 )
 def test_files_of_a_killed_search_are_not_taken_for_those_of_an_earlier_one(
     tmp_path: Path,
