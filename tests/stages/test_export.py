@@ -293,7 +293,10 @@ def test_another_chosen_subnet_is_exported(
     assert run_stage("export", *given).figures["subnet"] == str(MEMBER.largest)
 
 
-@pytest.mark.parametrize("quant", ["deploy", "published", "off"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("quant", ["deploy", pytest.param("published", marks=SLOW), pytest.param("off", marks=SLOW)])
 def test_random_weights_need_no_images(
     run_stage: RunStage, world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], quant: str
 ) -> None:
@@ -326,7 +329,7 @@ def test_random_weights_lie_in_no_file(run_stage: RunStage, world: World) -> Non
         run_stage("export", *world.settings, f"space={SPACE}", "subnet=min", "weights=random", f"checkpoint={file}")
 
 
-@pytest.mark.parametrize("quant", ["deploy", "published", "off"])
+@pytest.mark.parametrize("quant", [pytest.param("deploy", marks=SLOW), pytest.param("published", marks=SLOW), "off"])
 def test_a_subnet_finetuned_under_any_scheme_is_exported(
     run_stage: RunStage, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], quant: str
 ) -> None:
