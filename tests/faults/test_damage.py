@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -62,7 +63,7 @@ def test_a_damaged_output_is_said_and_made_anew(
 def test_records_and_weights_are_checked_when_they_are_read(start: Callable[..., Start], world: World) -> None:
     start("space_search")()
     start("subnet_search")()
-    best, folder = world.layout.space_choice("digits"), world.layout.subnet_search(SPACE)
+    best, folder = world.layout.space_choice("digits"), replace(world.layout, quant="off").subnet_search(SPACE)
     weights = [world.layout.supernet(SPACE, False), *(folder / "subnets").iterdir()]
     reads: dict[Path, Callable[[Path], object]] = {best: SpaceChoice.read, folder / "front.json": Front.read}
     reads |= dict.fromkeys(weights, lambda path: read_checkpoint(path, "weights", "this command"))

@@ -237,7 +237,7 @@ def test_many_broken_images_are_listed_in_a_file(tmp_path: Path, monkeypatch: py
 
 
 def test_files_that_cannot_be_opened_are_named_before_any_work(tmp_path: Path) -> None:
-    data = module(write(tmp_path / "images", *both("train")))
+    data = module(write(tmp_path / "images", *both("train")), holdout=2)
     data.setup()
     for name in ("train/a/0.png", "train/b/1.png"):
         (data.root / name).unlink()
