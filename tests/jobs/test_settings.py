@@ -70,7 +70,7 @@ def fault(job: str, *overrides: str) -> str:
             "trainer.devices=1.5",
             "trainer.devices = 1.5; allowed: a whole number or a text (quote one that looks like a number) or a list",
         ),
-        ("teacher", "teacher.weights=none", "teacher.weights = none; allowed: trained, pretrained"),
+        ("teacher", "teacher.weights=none", "teacher.weights = none; allowed: trained, pretrained, random"),
         # names nobody knows
         ("teacher", "+data.batch_sizes=8", "data.batch_sizes is not a setting; allowed: batch_size?"),
         ("teacher", "+data.transform.flips=true", "data.transform.flips is not a setting; allowed: flip?"),
