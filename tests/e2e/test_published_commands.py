@@ -91,8 +91,8 @@ def test_every_line_runs_on_small_things(
     for line in order:
         stage, *words = (places.get(key(word), word) for word in small(line))
         words += [table] if "platform=pixel4" in words else []
-        words += [] if "data.root" in map(key, words) else [places["data.root"]]
-        print(f"=== {line.published}: {stage} {' '.join(words)}")
+        if "data.root" not in map(key, words):  # a line that names no images needs none
+            words.append(f"data.root={tmp_path / 'absent'}")
         result = tiny(stage.removeprefix("+stage="), "debug=fast", *words)
         assert result.figures, line.published
         assert all(Path(path).exists() for path in result.outputs.values()), line.published

@@ -6,6 +6,7 @@ import json
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 BLOCK, HEADER, FIRST = 32_768, 7, 7  # bytes of a block, of a record's header, of the file's own header
@@ -29,11 +30,10 @@ def offline_runs(folder: Path) -> list[OfflineRun]:
 
 
 def _read(file: Path) -> OfflineRun:
-    from wandb.proto import wandb_internal_pb2
-
+    make_record = resolve_name("wandb.proto.wandb_internal_pb2:Record")  # an extra, imported where it is needed
     found = OfflineRun()
     for content in _records(file.read_bytes()):
-        record = wandb_internal_pb2.Record()
+        record = make_record()
         record.ParseFromString(content)
         kind = record.WhichOneof("record_type")
         if kind == "run":
