@@ -46,15 +46,15 @@ def test_every_job_is_one_run_of_the_chains_group_with_its_curve_and_figures(tin
     assert blocks.history["val/stage1_0/max_nsr"] == [blocks.summary["stage1_0_max_nsr"]]
     assert blocks.history["train/stage1_lr"] == pytest.approx([0.005])
     assert blocks.history["train/lr"]
-    assert blocks.summary["blocks"]["_type"] == "table-file"
+    assert blocks.summary["blocks/_type"] == "table-file"
     assert blocks.summary["mean_max_nsr"] > 0
 
     assert len(supernet.history["val/max_top1"]) == 2  # one of each epoch
     assert supernet.summary["supernet_max_fp32_top1"] == supernet.history["val/max_top1"][-1]
     assert supernet.history["train/lr"][0] > supernet.history["train/lr"][-1]
-    assert supernet.summary["supernet_fp32_curve"]["nrows"] == 2
-    assert supernet.summary["supernet_fp32_picture"]["_type"] == "images/separated"
-    assert cost.summary["subnets"]["nrows"] == 2
+    assert supernet.summary["supernet_fp32_curve/nrows"] == 2
+    assert supernet.summary["supernet_fp32_picture/_type"] == "images/separated"
+    assert cost.summary["subnets/nrows"] == 2
 
 
 def test_jobs_of_a_sweep_are_runs_of_their_own(images: Path, tmp_path: Path) -> None:

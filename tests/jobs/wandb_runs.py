@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 BLOCK, HEADER, FIRST = 32_768, 7, 7  # bytes of a block, of a record's header, of the file's own header
@@ -30,10 +30,10 @@ def offline_runs(folder: Path) -> list[OfflineRun]:
 
 
 def _read(file: Path) -> OfflineRun:
-    records: Any = import_module("wandb.proto.wandb_internal_pb2")  # made by wandb itself, without types
+    make_record = resolve_name("wandb.proto.wandb_internal_pb2:Record")  # an extra, imported where it is needed
     found = OfflineRun()
     for content in _records(file.read_bytes()):
-        record = records.Record()
+        record = make_record()
         record.ParseFromString(content)
         kind = record.WhichOneof("record_type")
         if kind == "run":

@@ -73,8 +73,11 @@ def test_a_run_that_training_left_open_is_ended_first(tmp_path: Path, monkeypatc
     wandb: Any = SimpleNamespace(run="open", finish=lambda: ended.append("open"))
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     monkeypatch.setattr(tracking, "find_spec", lambda name: name)
-    tracking.track(config("tests.stages.test_tracking.NotingWandbLogger"), [], result(tmp_path), tmp_path, "cost")
+    noting = config("tests.stages.test_tracking.NotingWandbLogger")
+    tracking.track(noting, [], result(tmp_path), tmp_path, "space_search")
     assert ended == ["open"]
+    tracking.track(noting, [], result(tmp_path), tmp_path, "supernet_fp32", keeps_run=True)
+    assert ended == ["open"]  # the job's one network was trained in it
     make_trainer(folder=tmp_path, epochs=1, accelerator="cpu")
     assert ended == ["open", "open"]
     wandb.run = None
@@ -112,5 +115,5 @@ def test_networks_and_jobs_of_one_process_are_runs_apart(tmp_path: Path) -> None
         logger = instantiate(settings.logger, save_dir=str(tmp_path), name=name)
         logger.log_metrics({"loss": 1.0})
     for _ in range(2):
-        tracking.track(settings, ["seed=3"], result(tmp_path), tmp_path, "cost")
+        tracking.track(settings, ["seed=3"], result(tmp_path), tmp_path, "space_search")
     assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 4
