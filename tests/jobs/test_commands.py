@@ -111,7 +111,12 @@ EXPERIMENTS = [f"{space}/{name}" for space in ("mobilew", "onnxw") for name in (
 EXPERIMENTS += [f"{name}_int8" for name in EXPERIMENTS if not name.endswith("teacher")]
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+QUICK = ("mobilew/block_kd", "onnxw/supernet_int8")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in EXPERIMENTS]
+)
 def test_commands_after_an_experiment_name_the_next_one_or_spell_it(compose: Compose, name: str) -> None:
     config = compose(f"experiment={name}", "data.root=/some images", "seed=3")
     written = commands(config)

@@ -99,6 +99,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 def test_what_decides_the_weights_makes_them_anew(
     world: World, job: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -296,7 +296,7 @@ def test_another_chosen_subnet_is_exported(
 SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize("quant", ["deploy", pytest.param("published", marks=SLOW), pytest.param("off", marks=SLOW)])
+@pytest.mark.parametrize("quant", [pytest.param(quant, marks=SLOW) for quant in ("deploy", "published", "off")])
 def test_random_weights_need_no_images(
     run_stage: RunStage, world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], quant: str
 ) -> None:
@@ -329,7 +329,7 @@ def test_random_weights_lie_in_no_file(run_stage: RunStage, world: World) -> Non
         run_stage("export", *world.settings, f"space={SPACE}", "subnet=min", "weights=random", f"checkpoint={file}")
 
 
-@pytest.mark.parametrize("quant", [pytest.param("deploy", marks=SLOW), pytest.param("published", marks=SLOW), "off"])
+@pytest.mark.parametrize("quant", [pytest.param(quant, marks=SLOW) for quant in ("deploy", "published", "off")])
 def test_a_subnet_finetuned_under_any_scheme_is_exported(
     run_stage: RunStage, world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str], quant: str
 ) -> None:
@@ -356,6 +356,7 @@ def test_a_subnet_finetuned_under_any_scheme_is_exported(
         run_stage("export", *given, f"quant={other}")
 
 
+@pytest.mark.slow
 def test_an_fp32_file_that_is_not_the_network_is_not_written(
     run_stage: RunStage, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from annotated_types import Le
+from pydantic import Strict
 from pydantic.dataclasses import dataclass
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
@@ -80,7 +81,9 @@ class ImageFolderDataModule(LightningDataModule):
     eval_batch_size: Annotated[Count, Neutral("networks in eval mode treat each image by itself")] = 256
     num_workers: Annotated[Workers, LOADING] = 0  # loader processes; 0 loads in this one
     prefetch_factor: Annotated[Count, LOADING] = 2  # batches that each of them loads ahead
-    holdout: Count | InnerShare = 0.04  # held-out images: a count, or a share between 0 and 1 (at least one image)
+    holdout: Annotated[Count, Strict()] | InnerShare = (
+        0.04  # held-out images: a count, or a share between 0 and 1 (at least one image)
+    )
     split_seed: Seed = 2147483647  # decides which images are held out
     train_images: Count | None = None  # most that are trained on
     test_images: Count | None = None  # most that are held out, and most that are tested on

@@ -64,15 +64,22 @@ class SpaceJob(SuperspaceJob[P]):
 
     @cached_property
     def subnet_names(self) -> dict[SubnetSpec, str]:
-        """Names of the subnets that have one: `max` and `min`, and published ones."""
-        return published_names(self.member) | {self.member.largest: "max", self.member.smallest: "min"}
+        """Names of the subnets that have one: as asked for, else `max` and `min`, else published ones."""
+        corners = {self.member.largest: "max", self.member.smallest: "min"}
+        asked = {self._parse(text): text for text in self._asked if "@" in text or text in published_models()}
+        return published_names(self.member) | corners | asked
+
+    @property
+    def _asked(self) -> list[str]:
+        """The subnets asked for, as they were typed."""
+        asked: Texts = getattr(self.settings, "subnet", None)
+        return [asked] if isinstance(asked, str) else list(asked or ())
 
     def subnets(self, *defaults: SubnetSpec) -> list[SubnetSpec]:
         """Return the subnets asked for, or the defaults; faults are an `EncodingError` or a `ConfigError`."""
-        asked: Texts = getattr(self.settings, "subnet", None)
-        if asked is None:
+        if getattr(self.settings, "subnet", None) is None:
             return list(defaults)
-        texts = [asked] if isinstance(asked, str) else list(asked)
+        texts = self._asked
         if not texts:
             raise ConfigError("subnet = []; allowed: a subnet, max, min, a published name, or a list of them")
         return [self._parse(text) for text in texts]
