@@ -77,6 +77,7 @@ def both(*parts: str) -> tuple[str, ...]:
         (both("TRAIN", "VALID"), "4 train, 2 held out, 6 test, held out of TRAIN, tested on VALID"),
         (both("training_set", "test_set"), "4 train, 2 held out, 6 test, held out of training_set, tested on test_set"),
         (both("train2017", "val2017"), "4 train, 2 held out, 6 test, held out of train2017, tested on val2017"),
+        (both("train", "Evaluation"), "4 train, 2 held out, 6 test, held out of train, tested on Evaluation"),
         (both("train", "Testing"), "4 train, 2 held out, 6 test, held out of train, tested on Testing"),
         (both("train", "valid", "test"), "6 train, 6 held out, 6 test, held out is valid, tested on test"),
         (both("train"), "4 train, 2 held out, 2 test, held out of train, tested on the same"),

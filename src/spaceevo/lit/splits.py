@@ -17,8 +17,8 @@ from spaceevo.lit.tars import TRAIN_TAR, VAL_TAR
 TRAIN, VAL, TEST = "train", "val", "test"
 WORDS = {
     **dict.fromkeys(("train", "training"), TRAIN),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), VAL),
-    **dict.fromkeys(("test", "testing"), TEST),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "devel", "eval", "evaluation"), VAL),
+    **dict.fromkeys(("test", "tests", "testing"), TEST),
 }
 """Words that say which split a folder or tar is, in any case, alone or with those of `FILLERS` and numbers."""
 FILLERS = {"set", "split", "data", "images"}
