@@ -135,6 +135,8 @@ def test_what_an_earlier_launch_left_is_refused(
     ("word", "told"),
     [
         ("platform=null", "platform = null; allowed: adb"),
+        ("recipe=5", "recipe = 5; allowed: digits"),
+        ("trainer=true", "trainer = true; allowed: ddp"),
         ("+stage=nothing", "nothing"),
         ("max_epoch=3", "max_epoch"),
         ("space=[012_010,000_000]", 'space = ["012_010", "000_000"]; allowed: a text'),

@@ -29,6 +29,7 @@ OPEN = "recipe.lr_by_stage."
 """What is below it has the names of the superspace's stages, which Hydra's own config does not list."""
 NEEDED = ("data", "teacher", "quant", "platform", "recipe", "trainer", "paths", "superspace")
 """Groups of which one is taken always; of `logger`, none may be."""
+NO_OPTION = re.compile(r"null|true|false|nan|inf|[-+\d.]+")
 FULL_ERROR = "HYDRA_FULL_ERROR"
 HYDRAS_NOTE = "Error executing job with overrides"
 
@@ -57,8 +58,8 @@ def _task(config: DictConfig) -> object:
 def _override(argument: str) -> str:
     """Write an override as Hydra needs it: encodings in `subnet=…` and `space=…` quoted, open settings joined."""
     key, is_set, value = argument.partition("=")
-    if value == "null" and key in NEEDED:
-        raise ConfigError(f"{key} = null; allowed: {choices(sorted(conf_files(key)), limit=20)}")
+    if key in NEEDED and NO_OPTION.fullmatch(value):  # Hydra takes null, and ends in a traceback by the others
+        raise ConfigError(f"{key} = {value}; allowed: {choices(sorted(conf_files(key)), limit=20)}")
     if argument == "logger=null":
         return "~logger"
     if key.startswith(OPEN):

@@ -14,7 +14,7 @@ from PIL import Image
 from spaceevo.artifacts import fingerprint
 from spaceevo.errors import ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
-from spaceevo.lit.matching import TRAINING, check_shape, evaluation_settings, match_images, tell_transform
+from spaceevo.lit.matching import RECALIBRATED, TRAINING, check_shape, evaluation_settings, match_images, tell_transform
 from spaceevo.lit.transforms import ImageTransform
 from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.space.description import superspace
@@ -65,8 +65,8 @@ def test_labels_are_the_outputs_of_the_classes_of_the_same_name(
     trained = torch.cat([labels for _, labels in data.train_dataloader()]).tolist()
     assert set(trained) <= set(expected)
     assert (data.classes, data.content_hash) == (("a", "b", "c"), whole)
-    told = "evaluates on 3 of the network's 5 classes\n" if len(known) == 5 else ""
-    assert capsys.readouterr().out == told
+    told = f"evaluates on 3 of the network's 5 classes; {RECALIBRATED}" if len(known) == 5 else ""
+    assert " ".join(capsys.readouterr().out.split()) == told
     match_images(data, CheckpointMeta(classes=tuple(known)), NETWORK, 10)  # the fp32 network after the INT8 one
     assert labels(data) == expected
     assert capsys.readouterr().out == ""

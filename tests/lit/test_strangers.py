@@ -245,3 +245,9 @@ def test_files_that_cannot_be_opened_are_named_before_any_work(tmp_path: Path) -
     match = r"^image \S+(a/0|b/1)\.png cannot be read \(No such .+\), nor can 1 more: (b/1|a/0)\.png; replace"
     with pytest.raises(BrokenImageError, match=match):
         _ = data.content_hash
+
+
+def test_a_folder_beside_train_that_holds_its_classes_is_refused(tmp_path: Path) -> None:
+    root = write(tmp_path / "images", *both("train", "holdout"), "notes/old")
+    with pytest.raises(DataError, match=r"holdout holds classes of \S+train \(a, b\) and looks like a split"):
+        module(root).setup()

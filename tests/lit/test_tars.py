@@ -264,3 +264,14 @@ def test_tars_of_other_names_are_splits_too(picture: bytes, tmp_path: Path) -> N
     splits = data(tmp_path).splits
     told = "data: 2 classes, 5 train, 5 held out, 10 test, held out of train.tar, tested on Test.tar"
     assert str(splits) == f"{told}, 1 files passed over (1 hidden)"
+
+
+@pytest.mark.parametrize(("end", "told"), [("missing", "its end is missing"), ("early", "more follows its end")])
+def test_a_tar_that_ends_early_is_no_whole_tar(packed: Path, end: str, told: str) -> None:
+    tar = packed / TRAIN_TAR
+    with tarfile.open(tar) as content:
+        members = content.getmembers()
+    whole, place = tar.read_bytes(), members[len(members) // 2].offset
+    tar.write_bytes(whole[:place] if end == "missing" else whole[:place] + bytes(1024) + whole[place:])
+    with pytest.raises(DataError, match=rf"{TRAIN_TAR} is truncated or no uncompressed tar file \({told}\)"):
+        data(packed).setup()

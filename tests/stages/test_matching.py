@@ -88,7 +88,7 @@ def test_some_of_the_classes_count_as_they_do_among_all(
         with without(decided, left_out):
             capsys.readouterr()
             pairs.append(correct(run_stage, decided))
-            assert "evaluates on 2 of the network's 3 classes\n" in capsys.readouterr().out
+            assert "evaluates on 2 of the network's 3 classes" in capsys.readouterr().out
     assert [sum(counts) for counts in zip(*pairs, strict=True)] == [2 * count for count in whole]
 
 

@@ -26,6 +26,9 @@ NO_PIXELS = frozenset(("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"))
 """Formats that Pillow knows by their first bytes, and cannot read by itself."""
 
 
+USUAL = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")  # Endings that messages name
+
+
 class Listing(NamedTuple):
     """Lists the images of a folder or a tar file: classes sorted by name, images with their labels in its order."""
 
@@ -45,7 +48,7 @@ def image_endings() -> frozenset[str]:
 
 def is_hidden(name: str) -> bool:
     """Tell whether a file or folder of this name is a system's or a program's, and not the user's."""
-    return name.startswith(".") or name.lower() in SYSTEM
+    return name.startswith((".", "~$")) or name.lower() in SYSTEM
 
 
 def why_passed_over(name: str) -> str | None:

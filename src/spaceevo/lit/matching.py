@@ -13,6 +13,7 @@ from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.space.superspace import Superspace
 from spaceevo.terminal import console
 
+RECALIBRATED = "batch norm is recalibrated on images of these alone; with all classes in train top-1 may be higher"
 TRAINING = frozenset({"crop_scale", "crop_ratio", "flip", "auto_augment"})
 """Settings of `data.transform` that no image of evaluation goes through."""
 TOLD = 4  # Settings that differ, of which a line tells
@@ -52,7 +53,9 @@ def match_images(
     if labels == data.outputs:  # they fit another precision of the same network, and all has been said
         return known
     data.label_as(labels)
-    note = f"evaluates on {len(labels)} of the network's {len(known)} classes" if len(labels) < len(known) else ""
+    note = ""
+    if len(labels) < len(known):
+        note = f"evaluates on {len(labels)} of the network's {len(known)} classes; {RECALIBRATED}"
     if not meta.classes:
         note = f"class names unknown: the outputs of {what} are taken in the order of the images' classes"
     if note and is_first():

@@ -83,7 +83,8 @@ def _eight_bits(image: Image.Image, white: float | None) -> Image.Image:
         raise ValueError("its pixels are floats; set data.transform.white to the value that is white, e.g. 1")
     low, high = float(values.min()), float(values.max())
     if not 0 <= low <= high <= white:  # NaN is refused too
-        raise ValueError(f"its values {low:g}…{high:g} are not within 0…{white:g}; set data.transform.white")
+        remedy = "no value of data.transform.white shows negative ones" if low < 0 else "set data.transform.white"
+        raise ValueError(f"its values {low:g}…{high:g} are not within 0…{white:g}; {remedy}")
     if image.mode == "I" and 0 < high * 255 / white < 0.5:
         raise ValueError(f"its values end at {high:g}, black beside {white:g}; set data.transform.white")
     grey = Image.fromarray(np.rint(values * (255 / white)).astype(np.uint8))

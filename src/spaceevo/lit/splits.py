@@ -11,7 +11,7 @@ import torch
 
 from spaceevo.errors import ConfigError, DataError, choices
 from spaceevo.lit.broken import shown
-from spaceevo.lit.listing import Folder, Listing, Sample, image_endings, is_hidden, read_folder, read_tar
+from spaceevo.lit.listing import USUAL, Folder, Listing, Sample, is_hidden, read_folder, read_tar
 from spaceevo.lit.tars import TRAIN_TAR, VAL_TAR
 
 TRAIN, VAL, TEST = "train", "val", "test"
@@ -134,6 +134,7 @@ def _find(root: Path, passed_over: Counter[str]) -> dict[str, Path]:
         raise DataError(
             f"{shown(root)} holds {choices(p.name for p in found.values())} and no train; expected {LAYOUT}"
         )
+    _check_beside(found[TRAIN], [path for path in folders if path not in (*found.values(), *bare)])
     if len({os.path.realpath(path) for path in found.values()}) < len(found):
         raise DataError(
             f"{shown(root)}: {choices(p.name for p in found.values())} are one; training images test nothing"
@@ -142,6 +143,18 @@ def _find(root: Path, passed_over: Counter[str]) -> dict[str, Path]:
     passed_over["not images: .tar"] -= sum(path in tars for path in found.values())
     passed_over["outside of the splits"] += len(top.images) + len({*folders} - {*found.values()} - {*bare})
     return found
+
+
+def _check_beside(train: Path, others: Sequence[Path]) -> None:
+    """Raise a `DataError` where a folder beside the splits holds folders of the training images' classes."""
+    classes = {entry.name for entry in Folder(train).folders} if train.is_dir() else set()
+    for path in others:
+        alike = sorted(classes & {entry.name for entry in Folder(path).folders})
+        if len(alike) > 1:
+            raise DataError(
+                f"{shown(path)} holds classes of {shown(train)} ({choices(map(shown, alike), limit=3)}) and looks like "
+                "a split; if it is one, name it val or test; else move it elsewhere"
+            )
 
 
 def split_of(name: str) -> str | None:
@@ -189,7 +202,7 @@ def _check_classes(train: Listing) -> None:
     if train.empty:
         raise DataError(
             f"{shown(train.source)} holds no image of class {choices(map(shown, train.empty))}; "
-            f"allowed: files named {choices(sorted(image_endings()))}; add some or remove the class's folder"
+            f"allowed: files named {choices(USUAL)} or as Pillow reads; add some or remove the class's folder"
         )
     if len(train.classes) < 2:
         only = choices(map(shown, train.classes)) or "none"

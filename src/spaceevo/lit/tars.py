@@ -70,6 +70,7 @@ def tar_files(path: Path) -> list[TarImage]:
     try:
         with tarfile.open(path, "r:") as tar:
             found = _places(tar)
+            _check_end(path, tar.offset)
     except (tarfile.TarError, EOFError) as error:
         raise DataError(f"{shown(path)} is truncated or no uncompressed tar file ({error})") from error
     offsets, sizes = np.array(list(found.values()), np.int64).reshape(-1, 2).T
@@ -78,6 +79,17 @@ def tar_files(path: Path) -> list[TarImage]:
             text = np.frombuffer(os.fsencode("\0".join(found)), np.uint8)
             np.savez(file, names=text, offsets=offsets, sizes=sizes)
     return _images(path, list(found), offsets, sizes)
+
+
+def _check_end(path: Path, end: int) -> None:
+    """Raise a `tarfile.ReadError` where a tar lacks the zeros after its last member, or more follows them."""
+    with path.open("rb") as file:
+        file.seek(end)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("its end is missing")
+        while chunk := file.read(2**20):
+            if any(chunk):
+                raise tarfile.ReadError("more follows its end")
 
 
 def _images(path: Path, names: list[str], offsets: np.ndarray, sizes: np.ndarray) -> list[TarImage]:
