@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tests.lit.test_training import digits, make_data  # noqa: F401  (a fixture)
 from torch import Tensor, nn
 
@@ -50,6 +49,8 @@ class Bench:
     def __init__(self, folder: Path, data: ImageFolderDataModule) -> None:
         self.folder = folder
         self.said: list[str] = []
+        from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger  # torchvision's shim goes first
+
         self.loggers = [CSVLogger(folder, "csv", "0"), TensorBoardLogger(str(folder), "tensorboard", "0")]
         self.training = Training(data, folder / "run", 0, self.make_trainer, self.said.append)
         self.fault = False
