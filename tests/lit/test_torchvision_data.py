@@ -6,7 +6,7 @@ import pickle
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from scipy.io import savemat
 
 import spaceevo.lit  # noqa: F401  before torchvision
 from spaceevo.errors import DataError
-from spaceevo.lit.torchvision_data import SOURCES, TorchvisionDataModule
+from spaceevo.lit.torchvision_data import SOURCES, Dataset, TorchvisionDataModule
 from spaceevo.lit.transforms import ImageTransform
 
 SIZE = 12
@@ -131,7 +131,7 @@ def module(dataset: Any, root: Path, **settings: Any) -> TorchvisionDataModule:
 
 
 def test_every_dataset_has_a_format_here() -> None:
-    assert WRITERS.keys() == SOURCES.keys()
+    assert WRITERS.keys() == SOURCES.keys() == set(get_args(Dataset))
 
 
 @pytest.mark.parametrize("dataset", SOURCES)
