@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from spaceevo.__main__ import _override
 from spaceevo.artifacts import Front, FrontSubnet, Layout
 from spaceevo.errors import ConfigError, EncodingError, ExportError, MissingArtifactError
 from spaceevo.export.gate import Figure, Gate
 from spaceevo.export.parity import Tolerance
+from spaceevo.jobs.words import hydras_words
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.supernet import Network, Supernet
@@ -243,7 +243,7 @@ def test_the_next_command_measures_what_was_exported(
     assert "quant=deploy" in words
     assert not any(word.startswith("checkpoint=") for word in words)
     places = [f"paths.checkpoints={int8_world.layout.root}", f"platform.table={int8_world.table}", "platform=vnni"]
-    found = run_stage("benchmark", *places, *map(_override, words[4:]), "superspace=digits").figures
+    found = run_stage("benchmark", *places, *hydras_words(words[4:]), "superspace=digits").figures
     assert [row["subnet"] for row in found["subnets"]] == [str(MEMBER.smallest)]
     assert found["int8_latency_ms"] > 0
 
@@ -318,7 +318,7 @@ def test_random_weights_need_no_images(
     words = next_command(capsys)
     assert "weights=random" not in words
     table = [f"platform.table={world.table}", "platform=vnni", "recipe.benchmark.repeats=1"]
-    found = run_stage("benchmark", *map(_override, words[4:]), *table).figures
+    found = run_stage("benchmark", *hydras_words(words[4:]), *table).figures
     assert found["fp32_latency_ms"] > 0
     assert ("int8_speedup" in found) == (quant != "off")
 

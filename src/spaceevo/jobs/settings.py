@@ -7,7 +7,7 @@ faults are told at once, by the names that the user may set.
 import inspect
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -210,6 +210,8 @@ def _argument_faults(node: Mapping[str, Plain], path: Path, wanted: object = Non
         yield (*path, "_target_"), f" = {target}{ALLOWED}a {wanted.__name__}"
         return
     known = {name for each in constructors(made) for name in inspect.signature(each).parameters} - {"self"}
+    for name in _required(made) - node.keys() if target.startswith(OURS) and not node.get("_partial_") else ():
+        yield (*path, name), " is missing; set it"
     hints = {**(declared_types(made) if target.startswith(OURS) else ARGUMENTS), **HYDRAS}
     for key, value in node.items():
         if key not in known | HYDRAS.keys() and not takes_more(constructors(made)[0]):
@@ -218,6 +220,12 @@ def _argument_faults(node: Mapping[str, Plain], path: Path, wanted: object = Non
             yield from _argument_faults(value, (*path, key))
         elif key in hints:
             yield from _value_faults(hints[key], value, (*path, key))
+
+
+def _required(made: Callable[..., object]) -> set[str]:
+    """Names of arguments without which it cannot be called."""
+    given = inspect.signature(made).parameters.values()
+    return {it.name for it in given if it.default is it.empty and it.kind not in (it.VAR_POSITIONAL, it.VAR_KEYWORD)}
 
 
 @cache
