@@ -1,14 +1,19 @@
 """Pictures of a space search: how the best space's subnets compare, how the search went, and how sweeps compare."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 
 from spaceevo.report.picture import picture
+
+if TYPE_CHECKING:  # jobs that draw nothing start without matplotlib
+    from matplotlib.axes import Axes
 
 FloatArray = npt.NDArray[np.float32]
 SHARES = np.linspace(0.0, 1.0, 401)
