@@ -15,35 +15,33 @@ from omegaconf.errors import OmegaConfBaseException
 
 from spaceevo.collectives.launcher import check_launch, is_first
 from spaceevo.errors import SpaceEvoError, Stopped, fault_line, shortened
+from spaceevo.jobs.help import composed, job_help, overview
 from spaceevo.jobs.mistyped import explained
 from spaceevo.jobs.trust import check_folders
-from spaceevo.jobs.words import hydras_words
-from spaceevo.space.description import conf_folder, superspaces
-from spaceevo.space.published import published_models
+from spaceevo.jobs.words import Options, hydras_words, options
+from spaceevo.space.description import conf_folder
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 HYDRAS_NOTE = "Error executing job with overrides"
-
-
-def _print_stages() -> None:
-    print("usage: python -m spaceevo +stage=<stage> superspace=<superspace> [key=value …]   (-m sweeps)\n\nstages:")
-    for file in sorted((conf_folder() / "stage").glob("*.yaml")):
-        first = file.read_text(encoding="utf-8").split("\n", 2)[1].lstrip("# ")
-        print(f"  {file.stem:16} {first}")
-    print(f"superspaces: {', '.join(superspaces())}")
-    print(f"models: {', '.join(published_models())}")
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")
 def _task(config: DictConfig) -> object:
     """Train where the job trains; the others do their work as Hydra's callback, when this returns."""
     if config.stage.name is None:
-        _print_stages()
+        print(overview())
         return None
     from spaceevo.jobs.runner import job_type, run
 
     job = job_type(config)
     return run(config).figures.get(job.main_figure) if job.trains else None
+
+
+def _show_help(given: Options) -> None:
+    if not any(word.startswith(("+stage=", "experiment=")) for word in given.overrides):
+        print(overview())
+    else:
+        print(job_help(composed(given.overrides, given.config_dir)))
 
 
 def _one_line(error: Exception, words: Sequence[str]) -> str | None:
@@ -99,9 +97,10 @@ def main() -> None:
     try:
         check_launch()
         sys.argv[1:] = hydras_words(typed)
+        given = options(sys.argv[1:])
         check_folders(typed)
         with _stoppable(), nullcontext() if show_all else _only_our_line():
-            _print_stages() if len(sys.argv) == 1 else _task()
+            _show_help(given) if given.wants_help or not typed else _task()
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has read enough; what is left in the buffer would raise again at the exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -161,8 +161,7 @@ def _quick_to_fail() -> Iterator[str]:
 
     By itself it tries every file for 20 s.
     """
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     before, fault = constants.HF_HUB_OFFLINE, ""
     try:

@@ -10,7 +10,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from spaceevo.artifacts import Plain, read_yaml
 from spaceevo.errors import ConfigError, choices
-from spaceevo.jobs.words import JOB, groups
+from spaceevo.jobs.words import JOB, groups, option_names
 from spaceevo.space.description import conf_files, conf_folder
 
 REFERENCE = re.compile(r"\$\{(?:oc\.select:)?([a-z][\w.]*)")
@@ -59,9 +59,7 @@ def _no_option(file: str, options: Iterable[str], words: Sequence[str]) -> str:
     found = [key for key in typed if file.startswith(f"{key.partition('@')[0]}/")]
     group = found[0].partition("@")[0] if found else file.rpartition("/")[0]
     value = file.removeprefix(f"{group}/")
-    folder = conf_folder() / group
-    nested = {str(each.relative_to(folder).with_suffix("")) for each in folder.rglob("*.yaml")}
-    names = sorted({*options, *nested})
+    names = sorted({*options, *option_names(group)})
     return f"{found[0] if found else group} = {value}; {_meant(_near(value, names))}allowed: {choices(names, limit=20)}"
 
 

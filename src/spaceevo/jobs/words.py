@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from functools import cache
+from typing import NamedTuple
 
 from hydra._internal.utils import get_args
 
@@ -24,21 +25,30 @@ OPEN = "recipe.lr_by_stage."
 NO_OPTION = re.compile(r"null|true|false|nan|inf|[-+\d.]+")
 
 
+class Options(NamedTuple):
+    """Holds what of a command line is no override, as far as the program itself looks at it."""
+
+    overrides: list[str]
+    wants_help: bool
+    config_dir: str | None  # one more folder of configuration
+
+
 def hydras_words(words: Sequence[str]) -> list[str]:
     """Return the words as Hydra needs them.
 
     Raises:
-        ConfigError: an option is unknown, or a word takes away what is needed.
+        ConfigError: a group would get what is no option's name, or a word sets nothing.
     """
-    _check_options(words)
     return [_hydras_word(word) for word in words]
 
 
-def _check_options(words: Sequence[str]) -> None:
+def options(words: Sequence[str]) -> Options:
+    """Read Hydra's options; a `ConfigError` names one that it does not have."""
     told = io.StringIO()
     try:
         with redirect_stderr(told):
-            get_args([*words])
+            given = get_args([*words])
+            return Options(given.overrides, given.help, given.config_dir)
     except SystemExit:
         fault = " ".join(told.getvalue().rpartition("error: ")[2].split())
         raise ConfigError(f"{fault}; python -m spaceevo --hydra-help tells of the options") from None
@@ -50,6 +60,13 @@ def groups() -> Mapping[str, str | None]:
     defaults = read_yaml(conf_folder() / "config.yaml")["defaults"]
     chosen = {group: option for entry in defaults if isinstance(entry, dict) for group, option in entry.items()}
     return chosen | {"logger": None}
+
+
+def option_names(group: str) -> list[str]:
+    """List the options of a group, shipped ones and those of the folder in `SPACEEVO_CONF`, those of folders too."""
+    folder = conf_folder() / group
+    nested = {str(each.relative_to(folder).with_suffix("")) for each in folder.rglob("*.yaml")}
+    return sorted({*conf_files(group), *nested})
 
 
 def _hydras_word(word: str) -> str:
@@ -76,7 +93,7 @@ def _check_option(typed: str, value: str, is_set: str) -> None:
     is_deleted = typed.startswith("~") and not may_be_none
     if is_deleted or (is_set and NO_OPTION.fullmatch(value) and not (may_be_none and value == "null")):
         told = f"{typed} = {value}" if is_set else typed
-        raise ConfigError(f"{told}; allowed: {choices(sorted(conf_files(key)), limit=20)}")
+        raise ConfigError(f"{told}; allowed: {choices(option_names(key), limit=20)}")
 
 
 def _quoted(item: re.Match[str]) -> str:

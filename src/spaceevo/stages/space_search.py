@@ -198,7 +198,8 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
             quality = spaces.score(best)
             choice = SpaceChoice(str(best), constraints_ms, quality.score, quality.probability, quality.loss)
             choice.write(outputs["best"])
-        following = self.workspace.commands("supernet", f"space={best}", without=("latency_constraint",))
+        begins = () if self.workspace.layout.supernet(str(best), int8=False).exists() else ("quant=off",)  # in fp32
+        following = self.workspace.commands("supernet", f"space={best}", *begins, without=("latency_constraint",))
         return Outcome({**figures, **tables}, outputs, following)
 
     def _given(self) -> list[SpaceMember]:
