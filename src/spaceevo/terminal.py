@@ -1,8 +1,9 @@
 """What the program shows on the terminal: lines, tables and progress bars, all by one console."""
 
+import os
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -13,29 +14,65 @@ console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 SECONDS_A_LINE = 30.0
-"""Between two lines of progress where the output is no terminal."""
+"""Between two lines of progress, whatever they are of."""
+T = TypeVar("T")
+
+
+class _Clock:
+    """Says when the next line of progress may be told, so that all of them together are no flood."""
+
+    def __init__(self) -> None:
+        self.told = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether it is time for a line; who asks tells one then. Of several processes the first alone tells."""
+        now = time.monotonic()
+        is_due = now - self.told >= SECONDS_A_LINE and os.environ.get("RANK", "0") == "0"
+        self.told = now if is_due else self.told
+        return is_due
+
+
+clock = _Clock()
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people say it: `40 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def told(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """Yield the items; tell in a line from time to time how many are done, and the time left if there is a `total`."""
+    begun = time.monotonic()
+    for done, item in enumerate(items):
+        if done and clock.is_due():
+            left_s = (time.monotonic() - begun) / done * ((total or done) - done)
+            _tell(what, done, total, left_s if total else None)
+        yield item
+
+
+def _tell(what: str, done: float, total: float | None, left_s: float | None) -> None:
+    of = "" if total is None else f" of {total:g}"
+    console.print(f"  {what}: {done:g}{of}{'' if left_s is None else f', {duration(left_s)} left'}")
 
 
 class _Lines(Progress):
     """Tells progress in a line from time to time, for files and logs."""
 
-    told = 0.0  # when, by the monotonic clock
-
     def start(self) -> None:
-        """Count the time from now on."""
-        self.told = time.monotonic()
+        """Show nothing yet."""
 
     def stop(self) -> None:
         """Leave nothing behind."""
 
     def refresh(self) -> None:
         """Print a line of the last task that has begun, if it is time to."""
-        now, begun = time.monotonic(), [task for task in self.tasks if task.completed and not task.finished]
-        if not begun or now - self.told < SECONDS_A_LINE:
-            return
-        self.told, task = now, begun[-1]
-        total = "" if task.total is None else f" of {task.total:g}"
-        console.print(f"  {task.description}: {task.completed:g}{total}")
+        begun = [task for task in self.tasks if task.completed and not task.finished]
+        if begun and clock.is_due():
+            task = begun[-1]
+            _tell(task.description, task.completed, task.total, task.time_remaining)
 
     def update(
         self,
@@ -72,7 +109,7 @@ def progress() -> Progress:
     """Make a progress bar with the time left; where the output is no terminal, a line from time to time."""
     if console.is_terminal:
         return Progress(console=console, transient=True)
-    return _Lines(console=console, auto_refresh=False)
+    return _Lines(console=console, auto_refresh=False, get_time=lambda: time.monotonic())
 
 
 def figure_table(title: str, figures: Mapping[str, object]) -> Table:
