@@ -15,6 +15,9 @@ import pytest
 
 from spaceevo.__main__ import main
 from spaceevo.errors import ConfigError, Stopped
+from spaceevo.latency.table import LatencyTable
+from spaceevo.space.description import parse_space
+from spaceevo.space.placement import block_key, subnet_blocks
 
 COST = ("+stage=cost", "superspace=digits", "space=digits-012-010")
 IMPORTED = """
@@ -22,13 +25,21 @@ import sys
 from spaceevo.__main__ import main
 sys.argv = ["spaceevo", *sys.argv[1:]]
 main()
-heavy = {"torch", "pytorch_lightning", "torchvision", "onnx", "sklearn", "pandas", "matplotlib"} & set(sys.modules)
+heavy = {"torch", "pytorch_lightning", "torchvision", "onnx", "sklearn", "pandas", "matplotlib", "scipy"}
+heavy &= set(sys.modules)
 assert not heavy, heavy
 """
 
 
-@pytest.mark.parametrize("words", [(), COST], ids=["list of stages", "cost"])
+PREDICT = ("+stage=predict_latency", *COST[1:], "subnet=[max,min]", "platform=vnni", "platform.table=table.json")
+LISTS = [(), ("+stage=space_search", "--help"), COST, PREDICT]
+
+
+@pytest.mark.parametrize("words", LISTS, ids=["lists", "help of a job", "cost", "latency from a table"])
 def test_what_builds_no_network_starts_without_torch(words: tuple[str, ...], tmp_path: Path) -> None:
+    member = parse_space("digits-012-010")
+    blocks = [block for spec in (member.largest, member.smallest) for block in subnet_blocks(member, spec)]
+    LatencyTable({block_key(*block): 1.0 for block in blocks}).save(tmp_path / "table.json")
     command = [sys.executable, "-c", IMPORTED, *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
