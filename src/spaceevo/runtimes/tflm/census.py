@@ -1,15 +1,18 @@
 """Counts what a program's TFLite file holds — tensors and operators with their sizes — without writing it."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Self
 
-from spaceevo.quant.program import Op, Program
+from spaceevo.quant.program import Op, OpKind, Program
 from spaceevo.runtimes.base import INPUT_NAME, OUTPUT_NAME
 from spaceevo.runtimes.litert.layers import pads_as_same
 
 Kind = Literal["QUANTIZE", "DEQUANTIZE", "CONV", "FULLY_CONNECTED", "PAD", "ADD", "MUL", "MEAN", "LOGISTIC"]
 FLOAT_BYTES = 4
+ALIKE: Mapping[OpKind, Kind] = {"add": "ADD", "mul": "MUL", "sigmoid": "LOGISTIC"}
+"""Operations that become one operator without constants."""
 
 
 class Tensor(NamedTuple):
@@ -84,8 +87,7 @@ class Census:
             case "mean":
                 axes = self.constant(f"{name}.axes", 8)
                 return self.operator("MEAN", (inputs[0], axes), self.activation(name, result))
-        kind: Kind = {"add": "ADD", "mul": "MUL", "sigmoid": "LOGISTIC"}[op.kind]
-        return self.operator(kind, inputs, self.activation(name, result))
+        return self.operator(ALIKE[op.kind], inputs, self.activation(name, result))
 
     def convolve(self, op: Op, x: int, source: tuple[int, ...], result: tuple[int, ...]) -> int:
         """Append a convolution or matrix product, with the zeros around that LiteRT would put elsewhere."""
