@@ -117,6 +117,10 @@ class Runtime(ABC):
         if find_spec(self.module) is None:
             raise MissingExtraError(self.package, self.extra)
 
+    def caution(self) -> str:
+        """Tell in one line why its integers are not the program's on this machine; empty where they are."""
+        return ""
+
     def version(self) -> str:
         """Return the version of the runtime's package."""
         return version(self.package)
