@@ -1,5 +1,7 @@
 """Lists the runtimes there are. A new one is a file of its own and an entry here."""
 
+from collections.abc import Sequence
+
 from spaceevo.errors import ConfigError, choices
 from spaceevo.runtimes.base import Runtime
 from spaceevo.runtimes.litert.runtime import LiteRt
@@ -25,3 +27,11 @@ def runtime_for(format: str) -> Runtime:
 def formats() -> list[str]:
     """List the file formats that can be written."""
     return list(dict.fromkeys(runtime.format for runtime in RUNTIMES.values()))
+
+
+def other_runtime(name: str | None, formats: Sequence[str]) -> Runtime | None:
+    """Look up a platform's runtime where it executes files of these formats, but is not the one that writes them."""
+    if name is None:
+        return None
+    runtime = runtime_named(name)
+    return runtime if runtime.format in formats and runtime is not runtime_for(runtime.format) else None
