@@ -110,6 +110,7 @@ class Runtime(ABC):
     package: str  # distribution that contains it
     module: str  # what is imported of it
     extra: str = ""  # our extra that installs it; empty where it is always installed
+    normalises: bool = True  # whether it executes files that take pixels and normalise them
     other_ways: tuple[str, ...] = ()  # further ways to load a file, which the parity gate checks besides the usual one
 
     def require(self) -> None:

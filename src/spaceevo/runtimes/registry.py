@@ -7,8 +7,11 @@ from spaceevo.runtimes.base import Runtime
 from spaceevo.runtimes.litert.runtime import LiteRt
 from spaceevo.runtimes.onnx.runtime import OnnxRuntime
 from spaceevo.runtimes.openvino import OpenVino
+from spaceevo.runtimes.tflm.runtime import TfliteMicro
 
-RUNTIMES: dict[str, Runtime] = {runtime.name: runtime for runtime in (OnnxRuntime(), LiteRt(), OpenVino())}
+RUNTIMES: dict[str, Runtime] = {
+    runtime.name: runtime for runtime in (OnnxRuntime(), LiteRt(), OpenVino(), TfliteMicro())
+}
 """All runtimes by name; the first of a format writes its files."""
 
 
