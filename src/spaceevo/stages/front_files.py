@@ -40,6 +40,8 @@ Row = dict[str, Any]
 class Measures(Protocol):
     """A platform that is at hand."""
 
+    machine: str  # on which it measures
+
     def measured_ms(self, models: Mapping[str, Program]) -> Mapping[str, float]:
         """Measure the latency in ms of programs."""
         ...
@@ -87,6 +89,12 @@ class FrontFiles:
         dropped = ("subnet", "latency_constraint")  # export takes the chosen one
         following = workspace.commands("export", *changes, without=dropped)
         figures = {"space": space, **_figures(fronts, rows, first)}
+        if fastest := fastest_platforms(specs, fronts, platforms):
+            figures["fastest"] = fastest
+            told = [{"subnet": subnet, "platform": name} for subnet, name in fastest.items()]
+            print_rows(
+                told, {"platform": "fastest", "subnet": "subnet"}, "the fastest platform of each subnet, as predicted"
+            )
         return Outcome(figures, outputs, following, str(workspace.device))
 
     def _test_and_extract(
@@ -152,6 +160,17 @@ def _write_tables(
     draw_fronts(output / "front.png", drawn)
     print_rows(rows, COLUMNS, "fronts")
     return {"front": output / "front.csv", "picture": output / "front.png"}
+
+
+def fastest_platforms(
+    specs: Sequence[SubnetSpec], fronts: Sequence[Found], platforms: Mapping[str, object]
+) -> dict[str, str]:
+    """Tell by which platform, of several on one machine, each subnet has the least predicted latency; else nothing."""
+    here = [(found, platforms[found.platform]) for found in fronts]
+    machines = {platform.machine for _, platform in here if isinstance(platform, Measures)}
+    if len(here) < 2 or len(machines) != 1 or not all(isinstance(platform, Measures) for _, platform in here):
+        return {}
+    return {str(spec): min(fronts, key=lambda found: found.latency_ms(spec)).platform for spec in specs}
 
 
 def _figures(fronts: Sequence[Found], rows: Sequence[FrontSubnet], chosen: str) -> dict[str, Any]:
