@@ -5,6 +5,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from tests.runtimes.conftest import irregular
 
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.convert import to_program
@@ -22,7 +23,6 @@ from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import crossover_subnet, sample_subnet
 from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.superspace import SpaceMember
-from tests.runtimes.conftest import irregular
 
 CLASSES = tuple("0123456789")
 MEMBERS = [parse_space(text) for text in ("digits-222-110", "digits-012-010", "digits-100-111")]
