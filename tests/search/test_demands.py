@@ -16,7 +16,7 @@ from spaceevo.runtimes.random_program import random_program
 from spaceevo.runtimes.registry import runtime_named
 from spaceevo.runtimes.tflm.memory import arena_bytes
 from spaceevo.search.demands import SHARES, SubnetDemands
-from spaceevo.search.limits import DEMANDS, Limit, kinds_of, main_kind
+from spaceevo.search.limits import DEMANDS, Limit, kinds_of, main_kind, ms_of_key
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.description import parse_space
 from spaceevo.space.encoding import SubnetSpec
@@ -109,5 +109,6 @@ def test_limits_of_several_kinds() -> None:
     assert limit.allows({"ms": 0.4, "peak_ram_kb": 40.0}.__getitem__)
     assert not limit.allows({"ms": 0.4, "peak_ram_kb": 40.1}.__getitem__)
     assert not limit.allows({"ms": 0.5, "peak_ram_kb": 1.0}.__getitem__)
+    assert [ms_of_key(key) for key in ("0.4", limit.key, "40peak_ram_kb", "5mmacs+1mparams")] == [0.4, 0.4, None, None]
     assert kinds_of([Limit.of({"mparams": 1}), limit]) == ("ms", "mparams", "peak_ram_kb")
     assert main_kind([Limit.of({"mparams": 1, "mmacs": 2})]) == "mmacs"

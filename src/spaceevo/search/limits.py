@@ -64,6 +64,18 @@ class Limit:
         return all(figure(kind) <= most for kind, most in self.most)
 
 
+def ms_of_key(key: str) -> float | None:
+    """Read the latency in ms from the `key` of a limit; None where it limits none."""
+    text, _, others = key.partition("+")
+    text = text.removesuffix("ms")
+    return None if text.endswith(DEMANDS) else float(text)
+
+
+def limits_of(records: Iterable[Mapping[str, float]]) -> tuple[Limit, ...]:
+    """Read the limits of a record: figures by kind; kinds of later versions are left out."""
+    return tuple(Limit.of({kind: record[kind] for kind in KINDS if kind in record}) for record in records)
+
+
 def kinds_of(limits: Iterable[Limit]) -> tuple[Kind, ...]:
     """List the kinds that any of these limits, in the order of `KINDS`."""
     limited = {kind for limit in limits for kind, _ in limit.most}

@@ -19,6 +19,7 @@ from spaceevo.runtimes.base import Runtime
 from spaceevo.runtimes.machine import machine_name
 from spaceevo.runtimes.random_program import random_program
 from spaceevo.runtimes.registry import runtime_named
+from spaceevo.search.limits import ms_of_key
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.superspace import SpaceMember
@@ -119,7 +120,8 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
         specs = [self.best_subnet(), *(SubnetSpec.parse(row.subnet) for row in front.front)]
         chosen = front.chosen_by_limit.get(self.platform.name, {})
         # A subnet may be the best of several limits; the lowest says most.
-        asked = {subnet: float(limit) for limit, subnet in sorted(chosen.items(), key=lambda item: -float(item[0]))}
+        by_ms = [(ms, subnet) for limit, subnet in chosen.items() if (ms := ms_of_key(limit)) is not None]
+        asked = {subnet: ms for ms, subnet in sorted(by_ms, key=lambda item: -item[0])}
         return list(dict.fromkeys(specs)), asked
 
     def _models(self, specs: Sequence[SubnetSpec]) -> dict[str, bytes]:
