@@ -1,14 +1,18 @@
 """The shipped platforms' settings fit what they are settings of."""
 
 import inspect
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from spaceevo.errors import TableError
+from spaceevo.platforms.none import NoPlatform
 from spaceevo.runtimes.registry import RUNTIMES
-from spaceevo.space.description import conf_folder
+from spaceevo.space.description import conf_folder, parse_space
 
 FILES = sorted((conf_folder() / "platform").glob("*.yaml"))
 
@@ -26,6 +30,19 @@ def test_every_setting_is_an_argument_and_every_needed_argument_set(path: Path) 
     inspect.signature(get_class(config._target_)).bind(**dict.fromkeys(names))
     assert config.name == path.stem
     assert config.get("runtime", "litert") in RUNTIMES
+
+
+def test_a_platform_that_knows_nothing_says_so() -> None:
+    platform, member = NoPlatform("none"), parse_space("digits-012-010")
+    assert all(map(math.isnan, platform.rows_ms([[], []])))
+    asked: list[Callable[[], object]] = [
+        lambda: platform.subnet_ms(member, member.smallest),
+        lambda: platform.fixed_ms(member.superspace),
+        lambda: platform.fastest(member),
+    ]
+    for ask in asked:
+        with pytest.raises(TableError, match=r"platform=none knows no latencies; limit something else \(limit.mmacs"):
+            ask()
 
 
 def test_files_for_phones_are_not_packed() -> None:

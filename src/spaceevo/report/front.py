@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from spaceevo.report.picture import picture
+from spaceevo.report.picture import LABELS, picture
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,6 @@ class PlatformFront:
     evaluated: Sequence[tuple[float, float]]  # axis and top-1 in percent of every evaluated subnet
     axis: str = "latency_ms"  # column of `rows` that the front is low in
     beside: str = ""  # what else was limited, in words
-
-
-LABELS = {
-    "latency_ms": "latency, ms",
-    "mmacs": "multiply-accumulates, millions",
-    "mparams": "parameters, millions",
-    "file_kb": "INT8 file, kB",
-    "peak_ram_kb": "memory of a microcontroller, kB",
-}
 
 
 def draw_fronts(path: Path, fronts: Sequence[PlatformFront]) -> None:

@@ -17,6 +17,8 @@ UNITS: Mapping[Kind, str] = {
 }
 SETTINGS: Mapping[Kind, str] = {"ms": "latency_constraint", **{kind: f"limit.{kind}" for kind in DEMANDS}}
 """Names under which a user sets limits."""
+ALL_SETTINGS = ("limit", *SETTINGS.values())
+"""The same, and the one that holds several."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from spaceevo.quant.convert import to_program
 from spaceevo.quant.program import Program
 from spaceevo.report.front import PlatformFront, draw_fronts
 from spaceevo.search.front import front
-from spaceevo.search.limits import SETTINGS, UNITS, Demand, Limit, kinds_of
+from spaceevo.search.limits import ALL_SETTINGS, UNITS, Demand, Limit, kinds_of
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.stages.extraction import Extraction
@@ -92,7 +92,7 @@ class FrontFiles:
         Front(space, first, tuple(rows), limits[fronts[0].platform], limits, chosen, axis).write(file)
         outputs |= {"chosen": file, "subnets": file.parent / "subnets"}
         changes = (f"space={space}", f"quant={settings.quant}")
-        dropped = ("subnet", *SETTINGS.values())  # export takes the chosen one
+        dropped = ("subnet", *ALL_SETTINGS)  # export takes the chosen one
         following = workspace.commands("export", *changes, without=dropped)
         figures = {"space": space, **_figures(fronts, rows, first)}
         return Outcome(figures, outputs, following, str(workspace.device))
