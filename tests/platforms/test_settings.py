@@ -47,5 +47,5 @@ def test_a_platform_that_knows_nothing_says_so() -> None:
 
 def test_files_for_phones_are_not_packed() -> None:
     packed = {path.stem: settings(path).get("packed_channels") for path in FILES}
-    assert packed.pop("adb") == packed.pop("pixel4") == 1
+    assert packed.pop("adb") == packed.pop("pixel4") == packed.pop("ssh") == 1
     assert set(packed.values()) == {None}

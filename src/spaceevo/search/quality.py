@@ -31,9 +31,9 @@ class ConstraintQuality:
     loss: float
 
     @property
-    def constraint_ms(self) -> float | None:
-        """The latency bound T in ms; None where latency is not limited."""
-        return self.limit.ms
+    def constraint_ms(self) -> float:
+        """The latency bound T in ms, infinite where latency is not limited."""
+        return math.inf if self.limit.ms is None else self.limit.ms
 
 
 @dataclass(frozen=True, slots=True)

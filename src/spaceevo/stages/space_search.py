@@ -147,7 +147,8 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
         if not given:  # given spaces are compared; no choice is made
             outputs["best"] = self.workspace.shared(self.workspace.layout.space_choice(self.superspace.name))
             quality = spaces.score(best)
-            others = tuple({**limit.by_kind} for limit in limits if any(it.demands for it in limits))
+            is_ms_alone = not any(limit.demands for limit in limits)
+            others = () if is_ms_alone else tuple({str(kind): most for kind, most in it.most} for it in limits)
             choice = SpaceChoice(str(best), constraints_ms, quality.score, quality.probability, quality.loss, others)
             choice.write(outputs["best"])
         following = self.workspace.commands("supernet", f"space={best}", without=ALL_SETTINGS)

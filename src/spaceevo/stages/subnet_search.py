@@ -111,7 +111,7 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
             if self.workspace.force:
                 evaluations.unlink(missing_ok=True)
             fitness = Fitness(evaluator, evaluations, ranks)
-            platforms = self.platforms or {NO_PLATFORM: None}
+            platforms: dict[str, Platform | None] = {**self.platforms} or {NO_PLATFORM: None}
             if not self.platforms:
                 console.print(f"{self.name}: latency is not limited, and no platform is asked for any")
             searches = [
