@@ -14,6 +14,7 @@ from spaceevo.jobs.pipeline import PipelineJob
 from spaceevo.jobs.runner import make_job
 from spaceevo.nn.student import BlockStudent
 from spaceevo.quant.quantizer import PUBLISHED
+from spaceevo.search.limits import Limit
 from spaceevo.space.description import parse_space, superspace
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.published import published_model
@@ -102,4 +103,4 @@ def test_without_a_space_search_auto_finds_a_limit(compose: Compose, monkeypatch
     monkeypatch.setattr(SubnetSearchJob, "platforms", {"desk": Known()})
     job = make_job(compose("+stage=subnet_search", "superspace=digits", "space=digits-012-000"))
     assert isinstance(job, SubnetSearchJob)
-    assert job._limits("desk") == (5.5,)
+    assert job._limits("desk") == (Limit.of({"ms": 5.5}),)

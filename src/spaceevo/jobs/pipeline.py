@@ -58,9 +58,10 @@ class PipelineJob(Job[PipelineSettings]):
             figures |= result.figures
             figures[f"{step.stage}_{step.quant}_seconds"] = result.seconds
         found = figures.get("pareto_subnets", [])  # a front of the held-out images; of the test images some are beaten
-        best = front([(row["latency_ms"], row["top1"]) for row in found])
+        axis = figures.get("front_axis", "latency_ms")
+        best = front([(row[axis], row["top1"]) for row in found])
         pareto = [{**found[index], "top1": f"{found[index]['top1']:.2f}"} for index in best]
-        columns = {"top1": "top-1 %", "latency_ms": "predicted ms", "subnet": "subnet"}
+        columns = {"top1": "top-1 %", axis: "predicted ms" if axis == "latency_ms" else axis, "subnet": "subnet"}
         print_rows(pareto, columns, "Pareto subnets (INT8)")
         return Outcome(figures, summary=tuple(name for step in steps for name in step.shows))
 

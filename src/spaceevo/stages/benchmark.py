@@ -19,6 +19,7 @@ from spaceevo.runtimes.base import Runtime
 from spaceevo.runtimes.machine import machine_name
 from spaceevo.runtimes.random_program import random_program
 from spaceevo.runtimes.registry import runtime_named
+from spaceevo.search.limits import ms_of_key
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.superspace import SpaceMember
@@ -190,7 +191,7 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
         specs = [self.best_subnet(), *(SubnetSpec.parse(row.subnet) for row in front.front)]
         # A subnet may be the best of several limits; the lowest says most.
         asked = {
-            platform: {subnet: float(ms) for ms, subnet in sorted(chosen.items(), key=lambda item: -float(item[0]))}
+            platform: {subnet: ms for ms, subnet in sorted(_by_ms(chosen), key=lambda found: -found[0])}
             for platform, chosen in front.chosen_by_limit.items()
         }
         return list(dict.fromkeys(specs)), asked
@@ -246,3 +247,8 @@ def _first(row: Row) -> dict[str, Any]:
     if row["int8_ms"] and row["fp32_ms"]:
         figures["int8_speedup"] = row["fp32_ms"] / row["int8_ms"]
     return figures
+
+
+def _by_ms(chosen: Mapping[str, str]) -> list[tuple[float, str]]:
+    """Limits of latency in ms and the subnets that are the best within them; other limits are left out."""
+    return [(ms, subnet) for limit, subnet in chosen.items() if (ms := ms_of_key(limit)) is not None]
