@@ -62,6 +62,7 @@ class PipelineJob(Job[PipelineSettings]):
         pareto = [{**found[index], "top1": f"{found[index]['top1']:.2f}"} for index in best]
         columns = {"top1": "top-1 %", "latency_ms": "predicted ms", "subnet": "subnet"}
         print_rows(pareto, columns, "Pareto subnets (INT8)")
+        run(_compose([*given, "+stage=report"]))
         return Outcome(figures, summary=tuple(name for step in steps for name in step.shows))
 
 

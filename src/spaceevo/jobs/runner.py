@@ -230,7 +230,14 @@ def _result(job: Job[Any], outcome: Outcome, states: Mapping[str, Plain], second
         seconds=round(seconds, 1),
         summary=single if outcome.summary is None else tuple(name for name in outcome.summary if name in single),
         next_command=outcome.next_command,
+        command=_command(job),
     )
+
+
+def _command(job: Job[Any]) -> str:
+    """The command that makes a job's result, its scheme of quantisation told where the job has one."""
+    quant = getattr(job.settings, "quant", None)
+    return job.workspace.commands(job.name, *([f"quant={quant}"] if quant else []))
 
 
 def package_versions() -> dict[str, str]:

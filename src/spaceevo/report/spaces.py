@@ -12,6 +12,7 @@ from spaceevo.report.picture import picture
 
 FloatArray = npt.NDArray[np.float32]
 SHARES = np.linspace(0.0, 1.0, 401)
+TABLE_SHARES = np.linspace(0.0, 1.0, 51)
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,23 @@ def draw_distributions(
         latency_axes.set(xlim=(0.0, 4.0 * loosest), xlabel="latency, ms", ylabel="share of subnets")
         loss_axes.set(xlabel=f"loss (NSR) of subnets within {loosest:g} ms")
         latency_axes.legend(fontsize="small", loc="lower right")
+
+
+def quantiles(spaces: Sequence[SampledSpace], constraints_ms: Sequence[float]) -> list[dict[str, float | str]]:
+    """Return, for shares of each space's subnets, at most which latency and, within the loosest limit, loss they have.
+
+    A row is a space and a share; a space without a subnet in time has no losses.
+    """
+    rows: list[dict[str, float | str]] = []
+    for space in spaces:
+        in_time = space.loss[space.latency_ms <= max(constraints_ms)]
+        latencies = np.quantile(space.latency_ms, TABLE_SHARES)
+        losses = np.quantile(in_time, TABLE_SHARES) if len(in_time) else ()
+        for number, share in enumerate(TABLE_SHARES):
+            row: dict[str, float | str] = {"space": space.name, "share": float(share)}
+            row["latency_ms"] = float(f"{latencies[number]:.5g}")
+            rows.append(row | ({"loss": float(f"{losses[number]:.5g}")} if len(in_time) else {}))
+    return rows
 
 
 def draw_history(path: Path, scores: Sequence[float]) -> None:

@@ -11,7 +11,7 @@ from spaceevo.artifacts import Component, Plain, SpaceChoice, read_sealed_json, 
 from spaceevo.artifacts.values import Amount, PositiveShare
 from spaceevo.errors import CheckpointError, ConfigError
 from spaceevo.platforms.base import Platform
-from spaceevo.report.spaces import SampledSpace, draw_distributions, draw_history
+from spaceevo.report.spaces import SampledSpace, draw_distributions, draw_history, quantiles
 from spaceevo.search.evolution import AgeingEvolution, LocalSearch, Strategy, evolve
 from spaceevo.search.lut import lut_file_name, lut_keys
 from spaceevo.search.optimum import OptimumSearch
@@ -141,7 +141,10 @@ class ScoredSpaces:
         starts = SpaceProblem(self.scorer.superspace).starts()
         uniform = [self._sampled(member) for member in starts if member != best]
         outputs |= {name: folder / f"{name}.png" for name in ("distributions", "score_by_evaluation")}
-        draw_distributions(outputs["distributions"], self._sampled(best), uniform, self.scorer.constraints_ms)
+        sampled, limits_ms = self._sampled(best), self.scorer.constraints_ms
+        draw_distributions(outputs["distributions"], sampled, uniform, limits_ms)
+        outputs["quantiles"] = folder / "quantiles.csv"
+        write_csv(outputs["quantiles"], quantiles([sampled, *uniform], limits_ms))
         draw_history(outputs["score_by_evaluation"], [quality.score for quality in self.qualities.values()])
         return outputs
 
