@@ -11,7 +11,7 @@ from spaceevo.report.deployment_sections import (
     parity_section,
     versions_section,
 )
-from spaceevo.report.page import Cell, Column, Section, Table, write_report
+from spaceevo.report.page import Cell, Column, Facts, Section, write_report
 from spaceevo.report.search_sections import front_section, spaces_section
 from spaceevo.report.training_sections import CommandOf, blocks_section, curves_section, steps_section
 
@@ -67,11 +67,11 @@ def _subtitle(chain: Chain) -> str:
 
 
 def _headline_section(chain: Chain) -> Section:
-    rows: list[list[Cell]] = [
-        [name, figure] for name, sources in HEADLINES.items() if (figure := _figure(chain, sources)) is not None
-    ]
-    parts = [Table("", ("figure", "value"), rows)] if rows else []
-    return Section("In short", parts, [] if rows else [f"No job has ended in {chain.root}."])
+    figures = {name: _figure(chain, sources) for name, sources in HEADLINES.items()}
+    facts = {name: figure for name, figure in figures.items() if figure is not None}
+    return Section(
+        "In short", [Facts("", facts)] if facts else [], [] if facts else [f"No job has ended in {chain.root}."]
+    )
 
 
 def _figure(chain: Chain, sources: tuple[tuple[str, str | None, str], ...]) -> Cell:

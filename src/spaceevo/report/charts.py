@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 Spec = dict[str, object]
 Rows = Sequence[Mapping[str, object]]
 HEIGHT = 260  # of every chart, in pixels; the width is the page's
+BAR, AROUND = 22, 60  # height of a bar, and of axis and legend each, in pixels
 MOST_POINTS = 2000  # of a chart: more are thinned evenly
 
 
@@ -45,9 +46,9 @@ def bars(rows: Rows, x: Spec, y_field: str, tooltip: Sequence[str], *, stacked: 
     """Draw rows as horizontal bars in order of appearance; `stacked` ones have a part for each `series`."""
     y: Spec = {"field": y_field, "type": "nominal", "title": None, "sort": None}
     encoding = _encoding({**x, "scale": {"zero": True}}, y, tooltip, coloured=stacked)
-    names = len({str(row[y_field]) for row in rows})
     layer: Spec = {"mark": {"type": "bar"}, "encoding": encoding, **(_pick() if stacked else {})}
-    return {**_chart(rows, [layer]), "height": {"step": 22} if names else HEIGHT}
+    inner = BAR * len({row[y_field] for row in rows})
+    return {**_chart(rows, [layer]), "height": inner + AROUND + (AROUND if stacked else 0)}
 
 
 def _chart(rows: Rows, layers: Sequence[Spec]) -> Spec:

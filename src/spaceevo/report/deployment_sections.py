@@ -5,7 +5,7 @@ from pathlib import Path
 
 from spaceevo.report.chain import Chain, Step
 from spaceevo.report.charts import axis, bars, scatter
-from spaceevo.report.page import Cell, Chart, Commands, Part, Section, Table
+from spaceevo.report.page import Cell, Chart, Commands, Facts, Part, Section, Table
 from spaceevo.report.search_sections import cells, rows_of
 from spaceevo.report.training_sections import CommandOf, lacking
 
@@ -66,7 +66,7 @@ def parity_section(chain: Chain, command: CommandOf) -> Section:
     rows: list[list[Cell]] = [[name, *(figures.get(f"{name}_{key}") for key in PARITY)] for name in judged]
     headings = ("file", *(name.replace("_", " ") for name in PARITY))
     plain = {name: figures[name] for name in ("fp32_top1", "int8_top1", "exact_agreement") if name in figures}
-    told = Table("Trained network", ("figure", "value"), [[name, value] for name, value in plain.items()])
+    told = Facts("Trained network", {name.replace("_", " "): value for name, value in plain.items()})
     lacks = [] if rows else ["Parity: the files hold fp32 networks alone."]
     files = Table("Files against the trained network; agreement in %, differences in logits' std", headings, rows)
     return Section("INT8 parity", [files, told] if rows else [told], lacks)

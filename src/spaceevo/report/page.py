@@ -15,6 +15,8 @@ from spaceevo.version import VERSION
 
 CHARTS_PACKAGE = "vl-convert-python"
 GLOBALS = "window.vegaEmbed = vegaEmbed;"  # the name by which the page's own script finds the library
+LONG = 32  # characters of a cell from which on it may be folded
+MOST_NARROW = 5  # columns of a table that takes no more than its share of the page's width
 Cell = str | float | int | None
 
 
@@ -26,6 +28,24 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     kind: str = "table"
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it needs the width of the page."""
+        return len(self.columns) > MOST_NARROW or any(is_long(cell) for row in self.rows for cell in row)
+
+    def is_number(self, column: int) -> bool:
+        """Whether a column holds numbers."""
+        return any(isinstance(row[column], int | float) for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Holds single figures by name."""
+
+    title: str
+    facts: Mapping[str, Cell]
+    kind: str = "facts"
 
 
 @dataclass(frozen=True)
@@ -62,7 +82,7 @@ class Commands:
     kind: str = "commands"
 
 
-Part = Table | HeatMap | Chart | Commands
+Part = Table | Facts | HeatMap | Chart | Commands
 
 
 @dataclass(frozen=True)
@@ -81,6 +101,11 @@ class Column:
     title: str
     subtitle: str
     sections: Sequence[Section]
+
+
+def is_long(value: Cell) -> bool:
+    """Tell whether a cell is a text of several lines: an encoding, a path."""
+    return isinstance(value, str) and len(value) > LONG
 
 
 def shown(value: Cell) -> str:
@@ -119,5 +144,6 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["shown"] = shown
+    environment.filters |= {"shown": shown}
+    environment.tests |= {"long": is_long}
     return environment

@@ -1,6 +1,6 @@
 """Sections of a chain's page about what was trained: steps with times, block losses, curves."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from spaceevo.report.chain import Chain, Step
 from spaceevo.report.charts import axis, bars, lines, thinned
@@ -48,7 +48,13 @@ def blocks_section(chain: Chain, command: CommandOf) -> Section:
         for name, scheme in SCHEMES.items()
         if name not in found
     ]
-    return Section("Block losses", heat_maps(found), lacks)
+    return Section("Block losses", heat_maps(found, candidates(chain.find("block_kd"))), lacks)
+
+
+def candidates(step: Step | None) -> list[str]:
+    """Name the candidate block types that all stages have, in order."""
+    described = step.result.settings.get("superspace.candidates", []) if step is not None else []
+    return [str(one.get("type", "")) for one in described if isinstance(one, dict)]
 
 
 def block_losses(step: Step | None) -> dict[str, dict[int, float]]:
@@ -61,7 +67,7 @@ def block_losses(step: Step | None) -> dict[str, dict[int, float]]:
     return {stage: found[stage] for stage in sorted(found)}
 
 
-def heat_maps(found: Mapping[str, Mapping[str, Mapping[int, float]]]) -> list[HeatMap]:
+def heat_maps(found: Mapping[str, Mapping[str, Mapping[int, float]]], types: Sequence[str]) -> list[HeatMap]:
     """Make a heat map of stage × candidate for each precision; colours mean the same in all of them."""
     stages = sorted({stage for losses in found.values() for stage in losses})
     most = 1 + max((number for losses in found.values() for row in losses.values() for number in row), default=-1)
@@ -70,7 +76,7 @@ def heat_maps(found: Mapping[str, Mapping[str, Mapping[int, float]]]) -> list[He
     return [
         HeatMap(
             f"Loss (NSR) of the largest sub-stage, {NAMED[name]}; blue is the stage's best",
-            [f"block {number}" for number in range(most)],
+            [f"{number} {types[number] if number < len(types) else ''}".strip() for number in range(most)],
             {stage: [losses.get(stage, {}).get(number) for number in range(most)] for stage in stages},
             ends,
         )

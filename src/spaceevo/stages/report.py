@@ -28,14 +28,15 @@ class ReportJob(Job[ReportSettings]):
     main_figure = "steps"
     always_works = True
 
-    def check(self) -> None:
-        """Tell also folders that are not there."""
+    def work(self) -> Outcome:
+        """Read the chains and write the page.
+
+        Raises:
+            ConfigError: a chain's folder is not there.
+        """
         for folder in self.settings.chains:
             if not folder.is_dir():
                 raise ConfigError(f"chains: {folder} is no folder; give folders of runs, such as runs/digits")
-
-    def work(self) -> Outcome:
-        """Read the chains and write the page."""
         chains = {name: read_chain(folder) for name, folder in self._named().items()}
         page = self.workspace.output / "report.html"
         write_chain_page(page, chains, lambda root: partial(self._command, root))
