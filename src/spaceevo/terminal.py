@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -16,26 +16,40 @@ SECONDS_A_LINE = 30.0
 """Between two lines of progress where the output is no terminal."""
 
 
-class _Lines(Progress):
-    """Tells progress in a line from time to time, for files and logs."""
+class Watcher(Protocol):
+    """Takes down what a job tells."""
 
-    told = 0.0  # when, by the monotonic clock
+    def progressed(self, key: str, name: str, done: float, total: float | None) -> None:
+        """Take down how far the task `key` is, in steps; `name` is shown."""
+        ...
 
-    def start(self) -> None:
-        """Count the time from now on."""
-        self.told = time.monotonic()
+    def troubled(self, line: str) -> None:
+        """Take down what went wrong and was got over."""
+        ...
 
-    def stop(self) -> None:
-        """Leave nothing behind."""
 
-    def refresh(self) -> None:
-        """Print a line of the last task that has begun, if it is time to."""
-        now, begun = time.monotonic(), [task for task in self.tasks if task.completed and not task.finished]
-        if not begun or now - self.told < SECONDS_A_LINE:
-            return
-        self.told, task = now, begun[-1]
-        total = "" if task.total is None else f" of {task.total:g}"
-        console.print(f"  {task.description}: {task.completed:g}{total}")
+watchers: list[Watcher] = []
+"""Of the jobs at work, the innermost last: it is told."""
+
+
+def tell_progress(key: str, name: str, done: float, total: float | None) -> None:
+    """Let whoever watches the job know how far a task is."""
+    for watcher in watchers[-1:]:
+        watcher.progressed(key, name, done, total)
+
+
+def tell_trouble(line: str) -> None:
+    """Let whoever watches the job know what went wrong and was got over."""
+    for watcher in watchers[-1:]:
+        watcher.troubled(line)
+
+
+class _Bars(Progress):
+    """Shows progress bars, and lets whoever watches the job know."""
+
+    def _tell(self, task_id: TaskID) -> None:
+        task = next(task for task in self.tasks if task.id == task_id)
+        tell_progress(f"{id(self)}-{task_id}", task.description, task.completed, task.total)
 
     def update(
         self,
@@ -60,18 +74,44 @@ class _Lines(Progress):
             refresh=refresh,
             **fields,
         )
-        self.refresh()
+        self._tell(task_id)
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         """Count what is done."""
         super().advance(task_id, advance)
+        self._tell(task_id)
+
+
+class _Lines(_Bars):
+    """Tells progress in a line from time to time, for files and logs."""
+
+    told = 0.0  # when, by the monotonic clock
+
+    def start(self) -> None:
+        """Count the time from now on."""
+        self.told = time.monotonic()
+
+    def stop(self) -> None:
+        """Leave nothing behind."""
+
+    def refresh(self) -> None:
+        """Print a line of the last task that has begun, if it is time to."""
+        now, begun = time.monotonic(), [task for task in self.tasks if task.completed and not task.finished]
+        if not begun or now - self.told < SECONDS_A_LINE:
+            return
+        self.told, task = now, begun[-1]
+        total = "" if task.total is None else f" of {task.total:g}"
+        console.print(f"  {task.description}: {task.completed:g}{total}")
+
+    def _tell(self, task_id: TaskID) -> None:
+        super()._tell(task_id)
         self.refresh()
 
 
 def progress() -> Progress:
     """Make a progress bar with the time left; where the output is no terminal, a line from time to time."""
     if console.is_terminal:
-        return Progress(console=console, transient=True)
+        return _Bars(console=console, transient=True)
     return _Lines(console=console, auto_refresh=False)
 
 

@@ -21,6 +21,7 @@ from spaceevo.artifacts import RESULT_FILE, Component, Layout, Plain, StageResul
 from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import CheckpointError, ConfigError, SpaceEvoError, Stopped
 from spaceevo.jobs.experiments import chosen_experiment
+from spaceevo.jobs.recording import recorded
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import is_tracked, track
 from spaceevo.jobs.trust import require_allowed, require_own
@@ -46,7 +47,8 @@ def run(config: DictConfig) -> StageResult:
     job = make_job(config)
     with sole_worker(job.workspace.output / ".lock", console.print) if is_first() else nullcontext():
         try:
-            return _run(config, job)
+            with recorded(job.workspace.output, job.name, _command(job)) if is_first() else nullcontext():
+                return _run(config, job)
         except Stopped as stopped:
             stopped.kept.append(f"what {job.name} had finished, in {shown(job.workspace.output)}")
             raise

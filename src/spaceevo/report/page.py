@@ -125,6 +125,12 @@ def write_report(path: Path, title: str, columns: Sequence[Column]) -> None:
     write_text(path, text)
 
 
+def write_status(path: Path, title: str, sections: Sequence[Section], refresh_s: int | None) -> None:
+    """Write a page without charts; a browser that shows it reads it again every `refresh_s` seconds."""
+    template = _templates().get_template("status.html")
+    write_text(path, template.render(title=title, sections=sections, refresh_s=refresh_s, version=VERSION))
+
+
 def charts_library() -> str:
     """Return Vega-Embed with all it needs as one script; it is bundled once for each version, which takes seconds."""
     file = cache_folder("report") / f"vega-{version(CHARTS_PACKAGE)}.js"
