@@ -10,6 +10,7 @@ from annotated_types import MinLen
 from omegaconf import DictConfig, OmegaConf
 
 from spaceevo.artifacts import Neutral
+from spaceevo.artifacts.progress import STEPS_FILE, StepList
 from spaceevo.artifacts.values import Name
 from spaceevo.errors import ConfigError
 from spaceevo.jobs.runner import run
@@ -51,10 +52,13 @@ class PipelineJob(Job[PipelineSettings]):
         given = [text for text in self.workspace.commands.given if not text.startswith("quant=")]
         given += ["force=true"] if self.settings.force else []
         steps = self.settings.steps
+        configs = [_compose([*given, f"+stage={step.stage}", f"quant={step.quant}"]) for step in steps]
+        folders = tuple(str(Path(config.paths.output).relative_to(config.paths.root)) for config in configs)
+        StepList(tuple(step.title for step in steps), folders).write(self.workspace.output / STEPS_FILE)
         figures: dict[str, Any] = {}
-        for number, step in enumerate(steps, start=1):
+        for number, (step, config) in enumerate(zip(steps, configs, strict=True), start=1):
             console.rule(f"{number}/{len(steps)} {step.title}", align="left")
-            result = run(_compose([*given, f"+stage={step.stage}", f"quant={step.quant}"]))
+            result = run(config)
             figures |= result.figures
             figures[f"{step.stage}_{step.quant}_seconds"] = result.seconds
         found = figures.get("pareto_subnets", [])  # a front of the held-out images; of the test images some are beaten
@@ -63,6 +67,7 @@ class PipelineJob(Job[PipelineSettings]):
         pareto = [{**found[index], "top1": f"{found[index]['top1']:.2f}"} for index in best]
         columns = {"top1": "top-1 %", axis: "predicted ms" if axis == "latency_ms" else axis, "subnet": "subnet"}
         print_rows(pareto, columns, "Pareto subnets (INT8)")
+        run(_compose([*given, "+stage=report"]))
         return Outcome(figures, summary=tuple(name for step in steps for name in step.shows))
 
 

@@ -22,6 +22,7 @@ from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import CheckpointError, ConfigError, SpaceEvoError, Stopped
 from spaceevo.jobs.experiments import chosen_experiment
 from spaceevo.jobs.mistyped import check_added
+from spaceevo.jobs.recording import recorded
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import is_tracked, track
 from spaceevo.jobs.trust import require_allowed, require_own
@@ -47,7 +48,8 @@ def run(config: DictConfig) -> StageResult:
     job = make_job(config)
     with sole_worker(job.workspace.output / ".lock", console.print) if is_first() else nullcontext():
         try:
-            return _run(config, job)
+            with recorded(job.workspace.output, job.name, _command(job)) if is_first() else nullcontext():
+                return _run(config, job)
         except Stopped as stopped:
             stopped.kept.append(f"what {job.name} had finished, in {shown(job.workspace.output)}")
             raise
@@ -238,7 +240,14 @@ def _result(job: Job[Any], outcome: Outcome, states: Mapping[str, Plain], second
         seconds=round(seconds, 1),
         summary=single if outcome.summary is None else tuple(name for name in outcome.summary if name in single),
         next_command=outcome.next_command,
+        command=_command(job),
     )
+
+
+def _command(job: Job[Any]) -> str:
+    """The command that makes a job's result, its scheme of quantisation told where the job has one."""
+    quant = getattr(job.settings, "quant", None)
+    return job.workspace.commands(job.name, *([f"quant={quant}"] if quant else []))
 
 
 def package_versions() -> dict[str, str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # jobs that draw nothing start without matplotlib
 
 FloatArray = npt.NDArray[np.float32]
 SHARES = np.linspace(0.0, 1.0, 401)
+TABLE_SHARES = np.linspace(0.0, 1.0, 51)
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,23 @@ def draw_distributions(
         cost_axes.set(xlim=(0.0, 4.0 * loosest), xlabel=label, ylabel="share of subnets")
         loss_axes.set(xlabel=f"loss (NSR) of subnets within {loosest:g}, {label}")
         cost_axes.legend(fontsize="small", loc="lower right")
+
+
+def quantiles(spaces: Sequence[SampledSpace], axis: str) -> list[dict[str, float | str]]:
+    """Return, for shares of each space's subnets, at most which cost and, within the loosest limit, loss they have.
+
+    A row is a space and a share; its cost is named as the column `axis`. A space without a subnet within has no losses.
+    """
+    rows: list[dict[str, float | str]] = []
+    for space in spaces:
+        within = space.loss[space.within]
+        costs = np.quantile(space.cost, TABLE_SHARES)
+        losses = np.quantile(within, TABLE_SHARES) if len(within) else ()
+        for number, share in enumerate(TABLE_SHARES):
+            row: dict[str, float | str] = {"space": space.name, "share": float(share)}
+            row[axis] = float(f"{costs[number]:.5g}")
+            rows.append(row | ({"loss": float(f"{losses[number]:.5g}")} if len(within) else {}))
+    return rows
 
 
 def draw_history(path: Path, scores: Sequence[float]) -> None:
