@@ -40,12 +40,12 @@ class Curve(Callback):
         self.rows = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the rows beside the weights of the last finished epoch."""
-        return {"rows": self.rows}
+        """Keep the rows, and the losses of the epoch that is going on, beside the weights."""
+        return {"rows": self.rows, "losses": self._losses}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them up again."""
-        self.rows = list(state_dict["rows"])
+        self.rows, self._losses = list(state_dict["rows"]), list(state_dict.get("losses", ()))
 
     def on_train_epoch_start(self, trainer: Trainer, module: Any) -> None:
         """Measure what the epochs before have made, where it is time to; those are kept already."""
