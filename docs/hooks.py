@@ -56,14 +56,24 @@ def _heading(name: str) -> str:
 
 def _jobs() -> str:
     rows = [f"| [`+stage={name}`](jobs/{name}.md) | {_heading(name)} |" for name in conf_files("stage")]
-    return "\n".join(["# Jobs", "", "What `+stage=` names, one page each, from the jobs' own settings.", "", "| job | |", "|---|---|", *rows])
+    return "\n".join(
+        [
+            "# Jobs",
+            "",
+            "What `+stage=` names, one page each, from the jobs' own settings.",
+            "",
+            "| job | |",
+            "|---|---|",
+            *rows,
+        ]
+    )
 
 
 def _job(name: str) -> str:
     config = composed([f"+stage={name}", SMALLEST], None)
     job = job_type(config)
     rows = [
-        f"| `{row.name}` | `{'null' if row.value is None else row.value}` | {_cell(row.may_be)} | {_cell(row.meaning)} |"
+        f"| `{row.name}` | `{_value(row.value)}` | {_cell(row.may_be)} | {_cell(row.meaning)} |"
         for row in job_settings(config)
     ]
     return "\n".join(
@@ -77,13 +87,17 @@ def _job(name: str) -> str:
             f"python -m spaceevo +stage={name} {SMALLEST}",
             "```",
             "",
-            f"`python -m spaceevo +stage={name} --help` says the same in a terminal. Values are those under `{SMALLEST}`.",
+            f"Values are those under `{SMALLEST}`; with `--help` behind it the command says the same in a terminal.",
             "",
             "| setting | value | allowed | |",
             "|---|---|---|---|",
             *rows,
         ]
     )
+
+
+def _value(value: object) -> object:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else value
 
 
 def _cell(text: str) -> str:

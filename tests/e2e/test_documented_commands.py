@@ -42,7 +42,10 @@ def test_recipes_run_as_they_stand(tmp_path: Path) -> None:
         if kind == "yaml" and (file := FILE.match(text)):
             (tmp_path / file[1]).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / file[1]).write_text(text, encoding="utf-8")
-    here = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "SPACEEVO_CACHE": str(tmp_path / "cache")}
+    here = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "SPACEEVO_CACHE": str(tmp_path / "cache"),
+    }
     tables = "python -m spaceevo +stage=pipeline superspace=digits debug=fast"  # which the sweep says it needs
     for command in [tables, *commands("recipes.md")]:
         ended = subprocess.run(

@@ -33,6 +33,7 @@ from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.front_files import fastest_platforms, merge_fronts
 from spaceevo.stages.front_search import Found, most_accurate
+from spaceevo.stages.subnet_figures import SubnetFigures
 from spaceevo.stages.subnet_search import SubnetSearchJob
 from tests.runtimes.conftest import irregular
 from tests.stages.conftest import CLASSES, Compose, RunStage, World
@@ -293,7 +294,12 @@ def test_jobs_of_a_sweep_become_one_front(tmp_path: Path) -> None:
 def test_the_fastest_platform_of_each_subnet_is_told_on_one_machine_alone() -> None:
     small, large = MEMBER.smallest, MEMBER.largest
     times = {"ort": {small: 1.0, large: 3.0}, "openvino": {small: 2.0, large: 2.0}}
-    fronts = [Found(name, times[name].__getitem__, {}, [], {}) for name in times]
+
+    class Known(SubnetFigures):
+        def latency_ms(self, spec: SubnetSpec) -> float:
+            return times[self.platform_name][spec]
+
+    fronts = [Found(Known(MEMBER, None, (), name), (), {}, [], {}) for name in times]
     desk, other = (SimpleNamespace(machine=name, measured_ms=dict) for name in ("desk", "phone"))
     told = fastest_platforms([small, large], fronts, {"ort": desk, "openvino": desk})
     assert told == {str(small): "ort", str(large): "openvino"}

@@ -186,11 +186,16 @@ def fastest_platforms(
     specs: Sequence[SubnetSpec], fronts: Sequence[Found], platforms: Mapping[str, object]
 ) -> dict[str, str]:
     """Tell by which platform, of several on one machine, each subnet has the least predicted latency; else nothing."""
-    here = [(found, platforms[found.platform]) for found in fronts]
+    here = [(found, platforms.get(found.platform)) for found in fronts]
     machines = {platform.machine for _, platform in here if isinstance(platform, Measures)}
     if len(here) < 2 or len(machines) != 1 or not all(isinstance(platform, Measures) for _, platform in here):
         return {}
-    return {str(spec): min(fronts, key=lambda found: found.latency_ms(spec)).platform for spec in specs}
+    fastest: dict[str, str] = {}
+    for spec in specs:
+        by_platform = {found.platform: ms for found in fronts if (ms := found.figures.latency_ms(spec)) is not None}
+        if by_platform:
+            fastest[str(spec)] = min(by_platform, key=by_platform.__getitem__)
+    return fastest
 
 
 def _figures(fronts: Sequence[Found], rows: Sequence[FrontSubnet], chosen: str) -> dict[str, Any]:
