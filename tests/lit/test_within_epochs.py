@@ -9,10 +9,10 @@ from random import Random
 
 import pytest
 import torch
+from tests.lit.test_training import RECIPE, Bench, Toy, digits
 from torch import Tensor, nn
 
 from spaceevo.lit.guard import DivergenceError, Guard
-from tests.lit.test_training import RECIPE, Bench, Toy, digits
 
 __all__ = ["digits"]
 OFTEN = replace(RECIPE, epochs=2, save_minutes=1e-9)  # after every step
