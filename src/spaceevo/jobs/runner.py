@@ -17,7 +17,17 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from spaceevo.artifacts import RESULT_FILE, Component, Layout, Plain, StageResult, checksums, sole_worker, sweep
+from spaceevo.artifacts import (
+    RESULT_FILE,
+    Component,
+    Layout,
+    Plain,
+    StageResult,
+    cache_folder,
+    checksums,
+    sole_worker,
+    sweep,
+)
 from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import CheckpointError, ConfigError, SpaceEvoError, Stopped
 from spaceevo.jobs.experiments import chosen_experiment
@@ -71,6 +81,7 @@ def _run(config: DictConfig, job: Job[Any]) -> StageResult:
     result = _result(job, outcome, states, time.monotonic() - started)
     if is_first():
         sweep(output, depth=2)
+        sweep(cache_folder(""), depth=1)
         for folder in {path if path.is_dir() else path.parent for path in outcome.outputs.values()}:
             sweep(folder)
         keep(config, result, output, job.workspace.run_name, keeps_run=job.keeps_run)
