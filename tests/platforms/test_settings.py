@@ -28,7 +28,7 @@ def test_every_setting_is_an_argument_and_every_needed_argument_set(path: Path) 
     assert config.get("runtime", "litert") in RUNTIMES
 
 
-def test_files_for_phones_are_not_packed() -> None:
+def test_files_for_phones_and_microcontrollers_are_not_packed() -> None:
     packed = {path.stem: settings(path).get("packed_channels") for path in FILES}
-    assert packed.pop("adb") == packed.pop("pixel4") == 1
+    assert packed.pop("adb") == packed.pop("pixel4") == packed.pop("tflite_micro") == 1
     assert set(packed.values()) == {None}
