@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from pydantic import FiniteFloat
 
 from spaceevo.artifacts import write_csv
-from spaceevo.artifacts.values import Amount, Name
+from spaceevo.artifacts.values import Amount, Name, Positive
 from spaceevo.errors import ConfigError
 from spaceevo.export.bundle import PRECISIONS, save_bundle
 from spaceevo.export.gate import PIXELS, Gate, asked_formats, check_float, top1
@@ -19,6 +19,7 @@ from spaceevo.lit.matching import evaluation_settings
 from spaceevo.lit.random_images import RandomImages
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.evaluate import Batch, logits_of
+from spaceevo.platforms.microcontroller import check_memory
 from spaceevo.report.latency import draw_operators
 from spaceevo.runtimes.base import FileOptions, Profile, Runtime
 from spaceevo.runtimes.machine import machine_name
@@ -57,6 +58,8 @@ class ExportSettings(SupernetSettings, SubnetSettings):
 
     packed_channels: Count | None  # channels to which the platform's files pack the pixels of narrow convolutions
     runtime: Name | None  # the platform's, which files of its format must pass too; None where that is a table
+    arena_kb: Positive | None  # memory of a microcontroller for what lives, in kB; None sets no limit
+    flash_kb: Positive | None  # memory of a microcontroller for the file, likewise
     recipe: ExportRecipe  # what is written
 
 
@@ -117,7 +120,10 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         if isinstance(asked, tuple) and len(asked) > 1:
             listed = ",".join(asked)
             raise ConfigError(f"subnet = [{listed}]; allowed: one subnet; export them one by one: -m 'subnet={listed}'")
-        _ = self.formats, self.other_runtime
+        runtime = self.other_runtime
+        if runtime is not None and not runtime.normalises and self.settings.recipe.preprocessing == "inside":
+            allowed = f"allowed with platform.runtime={runtime.name}: outside, it takes no pixels"
+            raise ConfigError(f"recipe.export.preprocessing = inside; {allowed}")
 
     def work(self) -> Outcome:
         """Extract, convert, compare; then write.
@@ -127,12 +133,13 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         """
         recipe = self.settings.recipe
         subject = self._subject()
+        memory = self._memory(subject)  # told before the gate, which takes longer
         figures: dict[str, Any] = {"subnet": str(subject.spec), "machine": machine_name(), **self._check(subject)}
         outputs = self._write(subject)
         folder, repeats = self.workspace.output, recipe.repeats
         costs, pictures = file_costs(outputs, self.formats, repeats, folder, self.other_runtime)
         cost = subnet_cost(subject.member, subject.spec)
-        figures |= {**costs, "mmacs": cost.mmacs, "mparams": cost.mparams}
+        figures |= {**costs, **memory, "mmacs": cost.mmacs, "mparams": cost.mparams}
         return Outcome(figures, {**outputs, **pictures}, self._next(subject))
 
     @cached_property
@@ -150,6 +157,13 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         if self.given is not None:
             return Subject.given(self.extraction, self.given, self.settings.recipe.calibration_images)
         return Subject.extracted(self.extraction, self.best_subnet(), self.settings.recipe.calibration_images)
+
+    def _memory(self, subject: Subject) -> dict[str, float]:
+        """Figures of a microcontroller's memory, where the platform is one; raises where the network does not fit."""
+        if subject.int8 is None or self.settings.runtime != "tflite_micro":
+            return {}
+        texts = subject.metadata(self.classes, self._preprocessing)
+        return check_memory(subject.int8.program, self.settings.arena_kb, self.settings.flash_kb, texts)
 
     @property
     def _is_untrained(self) -> bool:
