@@ -1,7 +1,8 @@
 """What the program shows on the terminal: lines, tables and progress bars, all by one console."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -106,6 +107,16 @@ class _Lines(_Bars):
     def _tell(self, task_id: TaskID) -> None:
         super()._tell(task_id)
         self.refresh()
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Print nothing meanwhile."""
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before
 
 
 def progress() -> Progress:
