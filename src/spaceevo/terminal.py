@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
@@ -144,6 +145,16 @@ class _Lines(_Bars):
     def _moved(self, task_id: TaskID) -> None:
         super()._moved(task_id)
         self.refresh()
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Print nothing meanwhile."""
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before
 
 
 def progress() -> Progress:

@@ -1,5 +1,6 @@
 """What is told of jobs by their files alone."""
 
+import re
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spaceevo.artifacts import write_json
+from spaceevo.artifacts import write_csv, write_json
 from spaceevo.artifacts.progress import JobProgress, StepList, Task
 from spaceevo.report.status import Watched, duration, going_on, pipeline_of, watch
 from spaceevo.report.status_page import write_status_page
@@ -86,6 +87,16 @@ def test_the_page_shows_blocks_and_front_so_far(chain_folder: Path) -> None:
     assert "Front on phone after generation 3" in text
     assert "61.5" in text and "best" in text and "slower and worse" not in text
     assert "0 ResNet" in text
+
+
+def test_losses_of_blocks_at_work_are_those_logged_last(tmp_path: Path) -> None:
+    logged = tmp_path / "block_kd_int8" / "stage1_0-stage1_1" / "csv" / "version_0" / "metrics.csv"
+    rows = [{"step": n, "train/stage1_0/max_loss": 4.0 / n, "train/stage1_1/max_loss": 4.0 * n} for n in (1, 2)]
+    write_csv(logged, [*rows, {"step": 3}])
+    page = tmp_path / "status.html"
+    write_status_page(page, tmp_path, [], [], refresh_s=None)
+    assert re.findall(r'--warmth:([\d.]+)">([\d.]+)<', page.read_text()) == [("0.000", "2"), ("1.000", "8")]
+    assert "INT8: still training" in page.read_text()
 
 
 @pytest.mark.parametrize(

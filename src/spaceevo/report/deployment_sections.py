@@ -10,7 +10,14 @@ from spaceevo.report.search_sections import cells, rows_of
 from spaceevo.report.training_sections import CommandOf, lacking
 
 LATENCY_COLUMNS = ("asked_ms", "predicted_ms", "int8_ms", "fp32_ms", "subnet")
-PARITY = ("agreement", "near_ties", "bit_equal", "mean_difference_std", "max_difference_std", "first_divergence")
+PARITY: tuple[str, ...] = (
+    "agreement",
+    "near_ties",
+    "bit_equal",
+    "mean_difference_std",
+    "max_difference_std",
+    "first_divergence",
+)
 PARITY += ("int8_top1", "float_layers", "folded_agreement")
 HASH_LETTERS = 12
 

@@ -1,5 +1,7 @@
 """The page of how far jobs are: what runs, what went wrong, and what has been found so far."""
 
+import csv
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +11,9 @@ from spaceevo.errors import CheckpointError
 from spaceevo.report.chain import read_chain
 from spaceevo.report.page import Cell, Commands, Facts, Part, Section, Table, write_status
 from spaceevo.report.status import Watched, duration
-from spaceevo.report.training_sections import SCHEMES, block_losses, candidates, heat_maps
+from spaceevo.report.training_sections import NAMED, SCHEMES, block_losses, candidates, heat_maps
 
+LOGGED_LOSS = re.compile(r"train/(.+)_(\d+)/max_loss")  # as Lightning's logger names the loss of a block's largest pass
 COLUMNS = ("step", "state", "at", "done", "last told", "took", "ends in")
 
 
@@ -36,7 +39,8 @@ def write_status_page(
     """Write the page; a browser that shows it reads it again every `refresh_s` seconds."""
     states = [one.state for one in watched]
     facts: dict[str, Cell] = {state: states.count(state) for state in dict.fromkeys(states)}
-    facts |= {"looked at": time.strftime("%Y-%m-%d %H:%M:%S")}
+    title = ", ".join([root.name, *(f"{number} {state}" for state, number in facts.items())])
+    facts |= {"looked at": time.strftime("%d %b %H:%M:%S")}
     wrong = [f"{one.name}: {line}" for one in watched for line in one.troubles]
     sections = [
         Section("Jobs", [Facts("", facts), Table("", COLUMNS, rows(watched))] if watched else [Facts("", facts)]),
@@ -45,15 +49,35 @@ def write_status_page(
         _blocks(root),
         _front(root),
     ]
-    write_status(path, f"{root.name}: {', '.join(f'{n} {name}' for name, n in facts.items())}", sections, refresh_s)
+    write_status(path, title, sections, refresh_s)
 
 
 def _blocks(root: Path) -> Section:
-    """Losses of the blocks distilled so far, fp32 beside INT8."""
+    """Losses of the blocks distilled so far, or of those at work, fp32 beside INT8."""
     chain = read_chain(root)
-    found = {name: losses for name in SCHEMES if (losses := block_losses(chain.find("block_kd", name)))}
+    ended = {name: block_losses(chain.find("block_kd", name)) for name in SCHEMES}
+    found = {name: losses for name in SCHEMES if (losses := ended[name] or _losses_at_work(root, name))}
     maps = heat_maps(found, candidates(chain.find("block_kd")))
-    return Section("Block losses so far", maps, [] if maps else ["No block has been distilled yet."])
+    told = [
+        f"{NAMED[name]}: still training; losses of the last step that was logged." for name in found if not ended[name]
+    ]
+    return Section("Block losses so far", maps, told if maps else ["No block has been distilled yet."])
+
+
+def _losses_at_work(root: Path, precision: str) -> dict[str, dict[int, float]]:
+    """The last losses that the logger wrote of blocks that are being distilled: stage → candidate → loss."""
+    files = sorted(
+        root.glob(f"block_kd_{precision}*/*/csv/version_*/metrics.csv"), key=lambda file: file.stat().st_mtime
+    )
+    found: dict[str, dict[int, float]] = {}
+    for file in files[-1:]:
+        with file.open(newline="", encoding="utf-8", errors="replace") as lines:
+            for row in csv.DictReader(lines):
+                for key, value in row.items():
+                    block = LOGGED_LOSS.fullmatch(key or "")
+                    if block and value:
+                        found.setdefault(block[1], {})[int(block[2])] = float(value)
+    return found
 
 
 def _front(root: Path) -> Section:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from spaceevo.report.chain import Chain, Step
 from spaceevo.report.charts import axis, bars, lines, thinned
-from spaceevo.report.page import Chart, HeatMap, Part, Section, Table
+from spaceevo.report.page import Cell, Chart, HeatMap, Part, Section, Table
 
 CommandOf = Callable[[str, str], str]  # The command of a job for networks of a scheme of quantisation
 SCHEMES = {"fp32": "off", "int8": "deploy"}
@@ -18,7 +18,7 @@ def lacking(what: str, command: str) -> str:
 
 def steps_section(chain: Chain) -> Section:
     """Show which jobs ran, when, for how long and on what."""
-    rows = [
+    rows: list[list[Cell]] = [
         [step.name, step.result.made.replace("T", " ")[:19], step.result.seconds, step.result.device, _told(step)]
         for step in chain.steps
     ]
@@ -86,14 +86,15 @@ def heat_maps(found: Mapping[str, Mapping[str, Mapping[int, float]]], types: Seq
 
 def curves_section(chain: Chain, command: CommandOf) -> Section:
     """Show loss, rate and accuracy of what was trained, by epoch."""
-    losses, tops = [], []
-    for name, rows in chain.trainings():
-        for row in rows:
-            epoch = float(row["epoch"])
-            losses.append({"series": name, "epoch": epoch, "loss": float(row["loss"]), "rate": float(row["lr"])})
+    losses: list[Mapping[str, object]] = []
+    tops: list[Mapping[str, object]] = []
+    for name, curve in chain.trainings():
+        for row in curve:
+            at = float(row["epoch"])
+            losses.append({"series": name, "epoch": at, "loss": float(row["loss"]), "rate": float(row["lr"])})
             for key, value in row.items():
                 if key.endswith("top1") and value:
-                    tops.append({"series": f"{name} {key.replace('_', ' ')}", "epoch": epoch, "top1": float(value)})
+                    tops.append({"series": f"{name} {key.replace('_', ' ')}", "epoch": at, "top1": float(value)})
     parts: list[Part] = []
     epoch = axis("epoch", "epoch", axis={"tickMinStep": 1, "format": "d"})
     for title, rows, field in (("Mean loss of each epoch", losses, "loss"), ("Learning rate", losses, "rate")):
