@@ -4,6 +4,7 @@ import json
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -154,7 +155,7 @@ def test_of_random_weights_the_logits_alone_decide(
     seen: list[Tolerance] = []
     check = Gate.check
 
-    def noting(self: Gate, format: str, tolerance: Tolerance, **settings: bool) -> dict[str, Figure]:
+    def noting(self: Gate, format: str, tolerance: Tolerance, **settings: Any) -> dict[str, Figure]:
         seen.append(tolerance)
         return check(self, format, tolerance, **settings)
 
