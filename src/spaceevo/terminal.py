@@ -3,7 +3,8 @@
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -58,21 +59,41 @@ def _tell(what: str, done: float, total: float | None, left_s: float | None) -> 
     console.print(f"  {what}: {done:g}{of}{'' if left_s is None else f', {duration(left_s)} left'}")
 
 
-class _Lines(Progress):
-    """Tells progress in a line from time to time, for files and logs."""
+class Watcher(Protocol):
+    """Takes down what a job tells."""
 
-    def start(self) -> None:
-        """Show nothing yet."""
+    def progressed(self, key: str, name: str, done: float, total: float | None) -> None:
+        """Take down how far the task `key` is, in steps; `name` is shown."""
+        ...
 
-    def stop(self) -> None:
-        """Leave nothing behind."""
+    def troubled(self, line: str) -> None:
+        """Take down what went wrong and was got over."""
+        ...
 
-    def refresh(self) -> None:
-        """Print a line of the last task that has begun, if it is time to."""
-        begun = [task for task in self.tasks if task.completed and not task.finished]
-        if begun and clock.is_due():
-            task = begun[-1]
-            _tell(task.description, task.completed, task.total, task.time_remaining)
+
+watchers: list[Watcher] = []
+"""Of the jobs at work, the innermost last: it is told."""
+
+
+def tell_progress(key: str, name: str, done: float, total: float | None) -> None:
+    """Let whoever watches the job know how far a task is."""
+    for watcher in watchers[-1:]:
+        watcher.progressed(key, name, done, total)
+
+
+def tell_trouble(line: str) -> None:
+    """Let whoever watches the job know what went wrong and was got over."""
+    for watcher in watchers[-1:]:
+        watcher.troubled(line)
+
+
+class _Bars(Progress):
+    """Shows progress bars, and lets whoever watches the job know."""
+
+    def _moved(self, task_id: TaskID) -> None:
+        """Tell how far a task has come."""
+        task = next(task for task in self.tasks if task.id == task_id)
+        tell_progress(f"{id(self)}-{task_id}", task.description, task.completed, task.total)
 
     def update(
         self,
@@ -97,18 +118,49 @@ class _Lines(Progress):
             refresh=refresh,
             **fields,
         )
-        self.refresh()
+        self._moved(task_id)
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         """Count what is done."""
         super().advance(task_id, advance)
+        self._moved(task_id)
+
+
+class _Lines(_Bars):
+    """Tells progress in a line from time to time, for files and logs."""
+
+    def start(self) -> None:
+        """Show nothing yet."""
+
+    def stop(self) -> None:
+        """Leave nothing behind."""
+
+    def refresh(self) -> None:
+        """Print a line of the last task that has begun, if it is time to."""
+        begun = [task for task in self.tasks if task.completed and not task.finished]
+        if begun and clock.is_due():
+            task = begun[-1]
+            _tell(task.description, task.completed, task.total, task.time_remaining)
+
+    def _moved(self, task_id: TaskID) -> None:
+        super()._moved(task_id)
         self.refresh()
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Print nothing meanwhile."""
+    before, console.quiet = console.quiet, True
+    try:
+        yield
+    finally:
+        console.quiet = before
 
 
 def progress() -> Progress:
     """Make a progress bar with the time left; where the output is no terminal, a line from time to time."""
     if console.is_terminal:
-        return Progress(console=console, transient=True)
+        return _Bars(console=console, transient=True)
     return _Lines(console=console, auto_refresh=False, get_time=lambda: time.monotonic())
 
 

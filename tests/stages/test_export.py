@@ -4,6 +4,7 @@ import json
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -115,7 +116,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     def write_nothing(self: OnnxRuntime, network: Network, shape: Shape, metadata: object = None) -> bytes:
         return b""
 
-    def cost_nothing(files: object, formats: object, repeats: int, output: Path) -> tuple[object, object]:
+    def cost_nothing(*_: object) -> tuple[object, object]:
         return {}, {}
 
     monkeypatch.setattr(OnnxRuntime, "write_float", write_nothing)
@@ -154,7 +155,7 @@ def test_of_random_weights_the_logits_alone_decide(
     seen: list[Tolerance] = []
     check = Gate.check
 
-    def noting(self: Gate, format: str, tolerance: Tolerance, **settings: bool) -> dict[str, Figure]:
+    def noting(self: Gate, format: str, tolerance: Tolerance, **settings: Any) -> dict[str, Figure]:
         seen.append(tolerance)
         return check(self, format, tolerance, **settings)
 

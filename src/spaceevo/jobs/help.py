@@ -84,13 +84,18 @@ def composed(words: list[str], folder: str | None) -> DictConfig:
 def job_help(config: DictConfig) -> str:
     """List the settings of the job of a composed configuration: what each is, and what is allowed."""
     name = str(config.stage.name)
-    settings_type, *_ = next(get_args(base) for base in getattr(job_type(config), "__orig_bases__", ()))
-    rows = [*_settings(settings_type, config)]
+    rows = job_settings(config)
     whole = [row.name for row in rows if row.name in WITH_MORE]
     more = f"; all of a group: --cfg job -p <group>, of {', '.join(whole)}" if whole else ""
     lines = _folded(f"spaceevo +stage={name} [key=value …]: ", _heading(conf_files(JOB)[name]))
     lines += ["", *(line for row in rows for line in _lines(row)), ""]
     return "\n".join([*lines, *_folded("values are as the words beside --help leave them", more)])
+
+
+def job_settings(config: DictConfig) -> list[Setting]:
+    """Return the settings of the job of a composed configuration, in the order in which they are declared."""
+    settings_type, *_ = next(get_args(base) for base in getattr(job_type(config), "__orig_bases__", ()))
+    return [*_settings(settings_type, config)]
 
 
 def _lines(row: Setting) -> list[str]:

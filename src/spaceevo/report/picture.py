@@ -14,6 +14,15 @@ if TYPE_CHECKING:  # jobs that draw nothing start without matplotlib
 
 STYLE = {"figure.dpi": 120, "axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False}
 
+LABELS = {
+    "latency_ms": "latency, ms",
+    "mmacs": "multiply-accumulates, millions",
+    "mparams": "parameters, millions",
+    "file_kb": "INT8 file, kB",
+    "peak_ram_kb": "memory of a microcontroller, kB",
+}
+"""Titles of axes, by the column that they show."""
+
 
 @contextmanager
 def picture(path: Path, columns: int = 1, *, width: float = 5.0) -> Iterator[list[Axes]]:

@@ -112,12 +112,17 @@ class Runtime(ABC):
     package: str  # distribution that contains it
     module: str  # what is imported of it
     extra: str = ""  # our extra that installs it; empty where it is always installed
+    normalises: bool = True  # whether it executes files that take pixels and normalise them
     other_ways: tuple[str, ...] = ()  # further ways to load a file, which the parity gate checks besides the usual one
 
     def require(self) -> None:
         """Check that the runtime is there; raises `MissingExtraError` where it is not installed."""
         if find_spec(self.module) is None:
             raise MissingExtraError(self.package, self.extra)
+
+    def caution(self) -> str:
+        """Tell in one line why its integers are not the program's on this machine; empty where they are."""
+        return ""
 
     def version(self) -> str:
         """Return the version of the runtime's package."""
