@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from tests.lit.test_training import RECIPE, Bench, Toy, digits
 from torch import Tensor, nn
@@ -103,7 +105,12 @@ def test_weights_that_are_no_numbers_are_not_kept_within_an_epoch(bench: Bench) 
 def test_a_run_that_goes_on_keeps_its_id(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     ids: list[str] = []
     make = bench.training.make_trainer
-    monkeypatch.setattr(bench.training, "make_trainer", lambda *words: (ids.append(words[3]), make(*words))[1])
+
+    def noting(*words: Any) -> pl.Trainer:
+        ids.append(words[3])
+        return make(*words)
+
+    monkeypatch.setattr(bench.training, "make_trainer", noting)
     with pytest.raises(SystemError):
         bench.fit("toy.pth", lambda: Toy(OFTEN, kill=3))
     bench.fit("toy.pth", lambda: Toy(OFTEN))

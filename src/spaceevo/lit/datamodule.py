@@ -26,7 +26,7 @@ from spaceevo.lit.listing import Sample, Source
 from spaceevo.lit.splits import Splits, read_splits
 from spaceevo.lit.tars import TarImage
 from spaceevo.lit.transforms import Images, ImageTransform, Load, Transform, load_image
-from spaceevo.terminal import console
+from spaceevo.terminal import console, told
 
 Batch = tuple[Tensor, Tensor]
 LOADING = Neutral("says how images are loaded, not which")
@@ -245,7 +245,7 @@ class ImageFolderDataModule(LightningDataModule):
         """
         if "calibration" not in self._kept:
             loader = self._evaluation(self._calibration, batch_size=self.calibration_batch_size)
-            self._kept["calibration"] = list(loader)
+            self._kept["calibration"] = list(told(loader, "images to calibrate on, batches", len(loader)))
         return [images for images, _ in self._kept["calibration"]]
 
     @property
@@ -266,7 +266,7 @@ class ImageFolderDataModule(LightningDataModule):
             mib = len(images) * self.transform.channels * self.transform.size**2 * 4 / 2**20
             if mib > self.cache_mib:
                 return loader
-            self._kept[name] = list(loader)
+            self._kept[name] = list(told(loader, f"images of {name}, batches", len(loader)))
         return self._kept[name]
 
     def _load(self) -> Load:

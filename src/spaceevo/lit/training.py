@@ -23,6 +23,7 @@ from spaceevo.lit.kept import WITHIN_FILE, KeptCheckpoints, StateKeeper, resume_
 from spaceevo.lit.module import Callback, MultiPassModule, Trainer
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.loading import read_checkpoint
+from spaceevo.terminal import tell_progress, tell_trouble
 from spaceevo.version import VERSION
 
 Figures = dict[str, float]
@@ -100,7 +101,11 @@ class Training:
         state = _State(self.output / label, list(due.values()))
         for line in state.begin():
             self.say(f"{label}: {line}")
-        curve = Curve(figures, lambda line: self.say(f"{label}: {line}"))
+        curve = Curve(
+            figures,
+            lambda line: self.say(f"{label}: {line}"),
+            lambda done, total: tell_progress(label, f"{label}, steps", done, total),
+        )
         module, trainer = self._train(label, state, lambda: make_module(list(due)), curve)
         self.device = str(trainer.strategy.root_device)
         measured = figures(module)
@@ -163,7 +168,9 @@ class Training:
                     raise
                 state.roll_back(writes=trainer.is_global_zero)
                 rate = guard.rate_factor**state.rollbacks
-                self.say(f"{label}: {error}; rolled back, rates now times {rate:.4g}")
+                line = f"{label}: {error}; rolled back, rates now times {rate:.4g}"
+                self.say(line)
+                tell_trouble(line)
                 continue
             return module, trainer
 

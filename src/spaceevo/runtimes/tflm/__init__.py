@@ -1,0 +1,1 @@
+"""TFLite files on microcontrollers: TensorFlow Lite Micro, and what it needs of memory."""
