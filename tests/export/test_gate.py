@@ -15,6 +15,8 @@ from spaceevo.nn.supernet import Network
 from spaceevo.quant.program import ConvWeights, Executor, Program
 from spaceevo.runtimes.onnx.runtime import OnnxRuntime
 from spaceevo.runtimes.preprocessing import Preprocessing
+from spaceevo.runtimes.registry import runtime_named
+from tests.runtimes.conftest import for_here
 
 ONNX = OnnxRuntime()
 
@@ -94,3 +96,26 @@ def test_formats() -> None:
     for wrong in ("coreml", [], ["onnx", "pb"]):
         with pytest.raises(ConfigError, match="format = .*; allowed: onnx, tflite, or a list of them"):
             asked_formats(wrong)
+
+
+def test_another_runtime_of_a_format_passes_the_gate_by_its_own_name(
+    network: Network, program: Program, batches: list[tuple[Tensor, Tensor]]
+) -> None:
+    pytest.importorskip("openvino")
+    openvino = runtime_named("openvino")
+    # The exact executor stands for the network, since here the program may have to be another.
+    gate = Gate(network, for_here(openvino, program), batches, is_trained=False)
+    figures = gate.check("onnx", Tolerance(98, 0.02), runtime=openvino)
+    assert float(str(figures["openvino_bit_equal"])) > 95
+    assert figures["openvino_float_layers"] == 0
+    assert "exact/openvino nowhere" in str(figures["openvino_first_divergence"])
+    assert not any(name.startswith("onnx") for name in figures)
+
+
+def test_the_gate_tells_why_a_runtime_computes_something_else(
+    network: Network, program: Program, batches: list[tuple[Tensor, Tensor]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx = OnnxRuntime()
+    monkeypatch.setattr(onnx, "caution", lambda: "sums are cut off")
+    with pytest.raises(ExportError, match=r"the onnx file in onnxruntime.*is not.*sums are cut off"):
+        Gate(network, program, batches).check("onnx", Tolerance(100, 0), runtime=onnx)

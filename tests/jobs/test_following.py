@@ -75,7 +75,9 @@ def test_the_table_of_a_pipeline_lists_no_slower_subnet_of_lower_top1(
     ]
     result = StageResult("subnet_search", "", None, {"pareto_subnets": rows})
     monkeypatch.setattr("spaceevo.jobs.pipeline.run", lambda config: result)
-    monkeypatch.setattr("spaceevo.jobs.pipeline._compose", lambda overrides: None)
+    step = compose("+stage=cost", "superspace=digits")
+    monkeypatch.setattr("spaceevo.jobs.pipeline._compose", lambda overrides: step)
+    monkeypatch.setattr("spaceevo.jobs.pipeline.look_ahead", lambda steps, configs: [])
     job = make_job(compose("+stage=pipeline", "superspace=digits"))
     assert isinstance(job, PipelineJob)
     job.work()
@@ -90,7 +92,7 @@ def test_a_platform_without_a_table_says_of_which_superspace(compose: Compose, t
     job = make_job(compose("+stage=benchmark", "model=SEQnet@vnni-A0", "platform=vnni", table))
     assert isinstance(job, BenchmarkJob)
     with pytest.raises(SpaceEvoError, match=r"\+stage=fit_latency superspace=onnxw platform=vnni source="):
-        _ = job.platform
+        _ = job.benches
 
 
 def test_without_a_space_search_auto_finds_a_limit(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:

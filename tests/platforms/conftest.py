@@ -51,10 +51,12 @@ class Desk(Runtime):
 
 
 class Bench:
-    """A place where a file takes a millisecond for each of its bytes, and one for running it."""
+    """A place where a file takes a millisecond, or as told, for each of its bytes, and one for running it."""
 
-    def __init__(self, machine: str = "A") -> None:
+    def __init__(self, machine: str = "A", per_byte: float = 1.0, once: float = 1.0) -> None:
         self.machine = machine
+        self.per_byte = per_byte
+        self.once = once
         self.timed = list[str]()
 
     def provenance(self, runtime: Runtime) -> dict[str, str]:
@@ -62,16 +64,23 @@ class Bench:
 
     def time_models(self, runtime: Runtime, models: Mapping[str, bytes], repeats: int) -> dict[str, Timing]:
         self.timed += models
-        return {name: Timing(1.0 + len(file), 1.0) for name, file in models.items()}
+        return {name: Timing(self.once + self.per_byte * len(file), 1.0) for name, file in models.items()}
 
 
 class Fake(MeasuringPlatform):
     """A desk's runtime on a bench."""
 
     def __init__(
-        self, cache: Path, name: str = "fake", superspace: str = "digits", machine: str = "A", **settings: Any
+        self,
+        cache: Path,
+        name: str = "fake",
+        superspace: str = "digits",
+        machine: str = "A",
+        per_byte: float = 1.0,
+        once: float = 1.0,
+        **settings: Any,
     ):
-        self.bench = Bench(machine)
+        self.bench = Bench(machine, per_byte, once)
         super().__init__(name, "desk", superspace, str(cache), place=self.bench, **settings)
 
     @property

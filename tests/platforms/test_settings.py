@@ -45,7 +45,7 @@ def test_a_platform_that_knows_nothing_says_so() -> None:
             ask()
 
 
-def test_files_for_phones_are_not_packed() -> None:
+def test_files_for_phones_and_microcontrollers_are_not_packed() -> None:
     packed = {path.stem: settings(path).get("packed_channels") for path in FILES}
-    assert packed.pop("adb") == packed.pop("pixel4") == packed.pop("ssh") == 1
+    assert packed.pop("adb") == packed.pop("pixel4") == packed.pop("ssh") == packed.pop("tflite_micro") == 1
     assert set(packed.values()) == {None}

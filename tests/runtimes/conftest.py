@@ -7,6 +7,7 @@ from torch import Tensor
 
 from spaceevo.quant.program import ConvWeights, Program, TensorQuant
 from spaceevo.quant.quantizer import GATE_SCALE
+from spaceevo.runtimes.base import Runtime
 
 
 def irregular(program: Program, seed: int = 0) -> Program:
@@ -30,6 +31,20 @@ def irregular(program: Program, seed: int = 0) -> Program:
             op = replace(op, weights=ConvWeights(weights.weight, scale, bias))
         ops.append(op)
     return replace(program, tensors=tensors, ops=ops)
+
+
+def narrowed(program: Program) -> Program:
+    """The program with weights within ±63: no sum of two products of uint8 and int8 then exceeds 16 bits."""
+    ops = [
+        op if op.weights is None else replace(op, weights=replace(op.weights, weight=op.weights.weight // 2))
+        for op in program.ops
+    ]
+    return replace(program, ops=ops)
+
+
+def for_here(runtime: Runtime, program: Program) -> Program:
+    """The program as this machine's processor lets the runtime compute it; narrowed where sums are cut off."""
+    return narrowed(program) if runtime.caution() else program
 
 
 def steps_apart(program: Program, one: Tensor, other: Tensor) -> Tensor:

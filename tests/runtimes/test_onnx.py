@@ -58,10 +58,19 @@ def test_model_is_valid_and_says_what_it_is(program: Program) -> None:
     assert shapes == [["batch", 3, 24, 24], ["batch", 10]]
 
 
-def test_every_tensor_is_quantised_once(program: Program) -> None:
+def test_every_tensor_is_quantised_once_but_for_branches_of_sums(program: Program) -> None:
     counts = Counter(node.op_type for node in to_onnx(program).graph.node)
-    assert counts["QuantizeLinear"] == len(program.tensors)
+    convolved = {op.output for op in program.ops if op.kind == "conv"}
+    branches = [name for op in program.ops if op.kind == "add" for name in op.inputs if name in convolved]
+    assert len(branches) == 6
+    assert counts["QuantizeLinear"] == len(program.tensors) + len(branches)
     assert not {"Relu", "Clip", "HardSigmoid"} & counts.keys()
+
+
+def test_the_second_rounding_of_branches_costs_nothing(program: Program) -> None:
+    executed = ONNX.op_counts(to_onnx(program).SerializeToString())
+    assert executed["QuantizeLinear"] == executed["DequantizeLinear"] == 1
+    assert executed["QLinearAdd"] == sum(op.kind in ("add", "hard_sigmoid") for op in program.ops)
 
 
 def test_block_output_shape() -> None:

@@ -125,3 +125,26 @@ def test_blocks_measured_since_leave_a_result_as_it_is(
     first = next(iter(measured.entries))
     LatencyTable({**measured.entries, first: 7.0}, provenance=measured.provenance).save(table)
     assert made_anew(compose("benchmark", *given))
+
+
+def test_several_platforms_name_the_fastest_of_each_subnet(
+    run_stage: RunStage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(RUNTIMES, "desk", Desk())
+    costs = {"small": (2, 1), "large": (1, 40)}  # a byte, and once: one is faster on 34 bytes, the other on 54
+    listed = [
+        f"+platforms.{name}={{_target_: tests.platforms.conftest.Fake, name: {name}, cache: {tmp_path}, "
+        f"per_byte: {per_byte}, once: {once}}}"
+        for name, (per_byte, once) in costs.items()
+    ]
+    found = run_stage("benchmark", *LISTED, "trust=true", *listed)
+    largest, smallest = map(str, BLOCKS)
+    assert found.figures["fastest"] == {largest: "large", smallest: "small"}
+    assert [(row["platform"], row["subnet"]) for row in found.figures["subnets"]] == [
+        ("small", largest),
+        ("small", smallest),
+        ("large", largest),
+        ("large", smallest),
+    ]
+    assert "the fastest platform of each subnet" in capsys.readouterr().out
+    assert {"picture_small", "picture_large", "table"} <= found.outputs.keys()

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -30,8 +31,9 @@ from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_subnet
 from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.superspace import SpaceMember
-from spaceevo.stages.front_files import merge_fronts
-from spaceevo.stages.front_search import most_accurate
+from spaceevo.stages.front_files import fastest_platforms, merge_fronts
+from spaceevo.stages.front_search import Found, most_accurate
+from spaceevo.stages.subnet_figures import SubnetFigures
 from spaceevo.stages.subnet_search import SubnetSearchJob
 from tests.runtimes.conftest import irregular
 from tests.stages.conftest import CLASSES, Compose, RunStage, World
@@ -47,6 +49,8 @@ RECIPE = (
 
 class Desk(Platform):
     """A platform at hand, on which everything takes 5 % longer than predicted."""
+
+    machine = "desk"
 
     def measured_ms(self, models: Mapping[str, Program]) -> dict[str, float]:
         return {text: 1.05 * self.subnet_ms(MEMBER, SubnetSpec.parse(text)) for text in models}
@@ -285,3 +289,20 @@ def test_jobs_of_a_sweep_become_one_front(tmp_path: Path) -> None:
     assert (tmp_path / "front.png").exists()
     SubnetSearchJob.merge_sweep(tmp_path / "none", [tmp_path / "none/0"])
     assert not (tmp_path / "none").exists()
+
+
+def test_the_fastest_platform_of_each_subnet_is_told_on_one_machine_alone() -> None:
+    small, large = MEMBER.smallest, MEMBER.largest
+    times = {"ort": {small: 1.0, large: 3.0}, "openvino": {small: 2.0, large: 2.0}}
+
+    class Known(SubnetFigures):
+        def latency_ms(self, spec: SubnetSpec) -> float:
+            return times[self.platform_name][spec]
+
+    fronts = [Found(Known(MEMBER, None, (), name), (), {}, [], {}) for name in times]
+    desk, other = (SimpleNamespace(machine=name, measured_ms=dict) for name in ("desk", "phone"))
+    told = fastest_platforms([small, large], fronts, {"ort": desk, "openvino": desk})
+    assert told == {str(small): "ort", str(large): "openvino"}
+    assert fastest_platforms([small], fronts, {"ort": desk, "openvino": other}) == {}
+    assert fastest_platforms([small], fronts, {"ort": desk, "openvino": object()}) == {}
+    assert fastest_platforms([small], fronts[:1], {"ort": desk}) == {}

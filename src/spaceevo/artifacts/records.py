@@ -180,6 +180,7 @@ class StageResult:
     seconds: float = 0.0  # how long it took
     summary: tuple[str, ...] = ()  # figures shown at its end
     next_command: str = ""  # what the user would run next
+    command: str = ""  # what makes it again
     schema: int = SCHEMA  # version of this record
 
     def changed_files(self) -> Iterator[str]:

@@ -12,9 +12,10 @@ from spaceevo.nn.calibrate import IMAGES_A_PASS
 from spaceevo.nn.evaluate import Batch, logits_of
 from spaceevo.nn.supernet import Network, resize
 from spaceevo.quant.program import Executor, Program
-from spaceevo.runtimes.base import FileOptions, Shape
+from spaceevo.runtimes.base import FileOptions, Runtime, Shape
 from spaceevo.runtimes.preprocessing import Preprocessing
 from spaceevo.runtimes.registry import formats, runtime_for
+from spaceevo.terminal import told
 
 WATCHED_IMAGES = 16  # Images of which every layer is compared, to name the first that differs
 FIRST_IMAGES = 64  # Images that go first, to fail early
@@ -76,7 +77,8 @@ class Gate:
 
     def _executed(self, dtype: torch.dtype) -> Tensor:
         executor = Executor(self.program, dtype)
-        return torch.cat([executor(batch) for batch in torch.split(self.images, IMAGES_A_PASS)])
+        batches = torch.split(self.images, IMAGES_A_PASS)
+        return torch.cat([executor(batch) for batch in told(batches, "integer program, batches", len(batches))])
 
     def figures(self) -> dict[str, float]:
         """Compare the trained network, its folded evaluation and the exact executor."""
@@ -109,37 +111,45 @@ class Gate:
             "published_mean_difference_std": found.mean_difference,
         }
 
-    def check(self, format: str, tolerance: Tolerance, *, allow_float: bool = False) -> dict[str, Figure]:
+    def check(
+        self, format: str, tolerance: Tolerance, *, allow_float: bool = False, runtime: Runtime | None = None
+    ) -> dict[str, Figure]:
         """Run a file of this format on all images, in every way its runtime has; return figures of its parity.
 
         A few images go first, so that what must fail fails at once.
 
+        Args:
+            format: the file's format, by which figures are named.
+            tolerance: how far the file may be from the trained network.
+            allow_float: whether operators may compute in float.
+            runtime: another runtime that executes such files, instead of the format's own; figures have its name.
+
         Raises:
             ExportError: it differs from the trained network by more than the tolerance, or computes in float.
         """
-        runtime = runtime_for(format)
-        file = self._file(format)
+        other, runtime = runtime, runtime or runtime_for(format)
+        file, what = self._file(format), f"the {format} file" + f" in {runtime.name}" * (other is not None)
         float_ops = runtime.float_ops(file)
         if float_ops and not allow_float:
             raise ExportError(
-                f"the {format} file computes in float: {choices(float_ops)}; "
-                "recipe.export.allow_float=true lets it pass"
+                f"{what} computes in float: {choices(float_ops)}; recipe.export.allow_float=true lets it pass"
             )
-        where = self._first_divergences(format)
+        prefix = format if other is None else runtime.name
+        where = self._first_divergences(prefix, runtime)
         sessions = {way: runtime.load(file, way) for way in ("", *runtime.other_ways)}
-        names = {way: f"the {format} file" + f" ({way})" * bool(way) for way in sessions}
+        names = {way: what + f" ({way})" * bool(way) for way in sessions}
         trained = self._logits(self.network, self.first) if self.is_trained else Executor(self.program)(self.first)
         for way, session in sessions.items():
             tolerance.check_first(names[way], compare(trained, session.logits(self.first), self.step), where)
         figures: dict[str, Figure] = {}
         for way, session in sessions.items():
             logits = session.logits(self.images)
-            figures |= self._compared(f"{format}_{way}{'_' * bool(way)}", names[way], logits, tolerance, where)
+            figures |= self._compared(f"{prefix}_{way}{'_' * bool(way)}", names[way], logits, tolerance, where)
         return figures | {
-            f"{format}_first_divergence": where,
-            f"{format}_float_layers": len(float_ops),
-            f"{format}_float_ops": float_ops,
-            f"{format}_op_counts": runtime.op_counts(file),
+            f"{prefix}_first_divergence": where,
+            f"{prefix}_float_layers": len(float_ops),
+            f"{prefix}_float_ops": float_ops,
+            f"{prefix}_op_counts": runtime.op_counts(file),
         }
 
     def check_pixels(self, format: str, preprocessing: Preprocessing, tolerance: Tolerance = PIXELS) -> None:
@@ -175,16 +185,17 @@ class Gate:
         }
         return {f"{prefix}{name}": figure for name, figure in figures.items()}
 
-    def _first_divergences(self, format: str) -> str:
+    def _first_divergences(self, name: str, runtime: Runtime) -> str:
         """Tell the first tensors that differ: trained network against exact executor, that against the runtime."""
         images = self.images[:WATCHED_IMAGES]
         exact = Executor(self.program).integers(images)
         pairs = {
             "trained/exact": (network_integers(self.network, self.program, images), exact),
-            f"exact/{format}": (exact, runtime_for(format).integers(self.program, images)),
+            f"exact/{name}": (exact, runtime.integers(self.program, images)),
         }
         found = {pair: first_divergence(self.program, *integers) for pair, integers in pairs.items()}
-        return ", ".join(f"{pair} {_told(at)}" for pair, at in found.items())
+        told = ", ".join(f"{pair} {_told(at)}" for pair, at in found.items())
+        return f"{told} ({caution})" if (caution := runtime.caution()) else told
 
 
 def check_float(

@@ -83,6 +83,8 @@ class MeasuringPlatform(Platform):
         if (packed := self.runtime.packed(packed_channels)) > 1:  # tables without this entry are of unpacked files
             self.provenance["packed_channels"] = str(packed)
         self.machine = self.provenance["machine"]
+        if (caution := self.runtime.caution()) and place is None:
+            log.warning(f"platform {name}: {caution}; latencies are right, answers are not the network's")
         digest = hashlib.sha256(str(self.provenance | {"date": ""}).encode()).hexdigest()[:8]
         path = table or str(Path(cache) / f"{name}-{superspace}-{digest}.json")
         super().__init__(name, path, fixed_latency_ms, unknown_blocks, packed_channels)

@@ -1,13 +1,16 @@
 """The picture of accuracy against cost: all that was evaluated, the front, what was asked and what was measured."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING, Any
 
 from spaceevo.report.picture import LABELS, picture
+
+if TYPE_CHECKING:  # jobs that draw nothing start without matplotlib
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)

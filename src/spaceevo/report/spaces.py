@@ -1,17 +1,23 @@
 """Pictures of a space search: how the best space's subnets compare, how the search went, and how sweeps compare."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 
 from spaceevo.report.picture import LABELS, picture
 
+if TYPE_CHECKING:  # jobs that draw nothing start without matplotlib
+    from matplotlib.axes import Axes
+
 FloatArray = npt.NDArray[np.float32]
 SHARES = np.linspace(0.0, 1.0, 401)
+TABLE_SHARES = np.linspace(0.0, 1.0, 51)
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,23 @@ def draw_distributions(
         cost_axes.set(xlim=(0.0, 4.0 * loosest), xlabel=label, ylabel="share of subnets")
         loss_axes.set(xlabel=f"loss (NSR) of subnets within {loosest:g}, {label}")
         cost_axes.legend(fontsize="small", loc="lower right")
+
+
+def quantiles(spaces: Sequence[SampledSpace], axis: str) -> list[dict[str, float | str]]:
+    """Return, for shares of each space's subnets, at most which cost and, within the loosest limit, loss they have.
+
+    A row is a space and a share; its cost is named as the column `axis`. A space without a subnet within has no losses.
+    """
+    rows: list[dict[str, float | str]] = []
+    for space in spaces:
+        within = space.loss[space.within]
+        costs = np.quantile(space.cost, TABLE_SHARES)
+        losses = np.quantile(within, TABLE_SHARES) if len(within) else ()
+        for number, share in enumerate(TABLE_SHARES):
+            row: dict[str, float | str] = {"space": space.name, "share": float(share)}
+            row[axis] = float(f"{costs[number]:.5g}")
+            rows.append(row | ({"loss": float(f"{losses[number]:.5g}")} if len(within) else {}))
+    return rows
 
 
 def draw_history(path: Path, scores: Sequence[float]) -> None:

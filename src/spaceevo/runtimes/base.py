@@ -17,6 +17,7 @@ from spaceevo.quant.program import Program
 from spaceevo.runtimes.preprocessing import Preprocessing
 from spaceevo.runtimes.random_program import random_block_program
 from spaceevo.space.placement import PlacedBlock
+from spaceevo.terminal import told
 
 Shape = tuple[int, int, int]  # Channels, height and width `(C, H, W)` of one image or feature map
 P = ParamSpec("P")
@@ -91,8 +92,9 @@ class Session(ABC):
 
     def run(self, images: Tensor, batch_size: int = 64) -> list[Tensor]:
         """Compute every output of the file for images `(N, C, H, W)`, so many at a time."""
-        batches = [self.outputs(batch) for batch in torch.split(images.cpu(), batch_size)]
-        return [torch.cat(parts) for parts in zip(*batches, strict=True)]
+        batches = torch.split(images.cpu(), batch_size)
+        found = [self.outputs(batch) for batch in told(batches, "file, batches", len(batches))]
+        return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
     def logits(self, images: Tensor, batch_size: int = 64) -> Tensor:
         """Compute the file's first output for images `(N, C, H, W)`."""
@@ -110,12 +112,17 @@ class Runtime(ABC):
     package: str  # distribution that contains it
     module: str  # what is imported of it
     extra: str = ""  # our extra that installs it; empty where it is always installed
+    normalises: bool = True  # whether it executes files that take pixels and normalise them
     other_ways: tuple[str, ...] = ()  # further ways to load a file, which the parity gate checks besides the usual one
 
     def require(self) -> None:
         """Check that the runtime is there; raises `MissingExtraError` where it is not installed."""
         if find_spec(self.module) is None:
             raise MissingExtraError(self.package, self.extra)
+
+    def caution(self) -> str:
+        """Tell in one line why its integers are not the program's on this machine; empty where they are."""
+        return ""
 
     def version(self) -> str:
         """Return the version of the runtime's package."""

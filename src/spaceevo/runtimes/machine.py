@@ -28,6 +28,11 @@ def has_vnni() -> bool:
     return any("vnni" in flag for flag in _cpuinfo().get("flags", "").split())
 
 
+def is_x86() -> bool:
+    """Tell whether the processor is of the x86 family."""
+    return platform.machine().lower() in ("x86_64", "amd64", "i686")
+
+
 def machine_name() -> str:
     """Name this machine's processor and what multiplies its integers, e.g. `AMD EPYC 7763, without VNNI`."""
     name = _cpuinfo().get("model name") or platform.processor() or platform.machine()

@@ -1,23 +1,17 @@
 """What subnets demand besides time: MACs, parameters, kB of their INT8 file and of a microcontroller's memory.
 
 Each is made of shares of blocks, found once for each block. Of memory, buffers of tensors are needed one block after
-another, so that the greatest share counts; all other shares add up.
+another, so that the greatest share counts; all other shares add up. Sizes in bytes (`sizes.py`) need torch, which waits
+until one is asked for: limits of MACs, tables and helps do without.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spaceevo.latency.fastest import fastest_subnet
-from spaceevo.quant.program import Op
-from spaceevo.runtimes.hollow_program import NamedBlock, hollow_program
-from spaceevo.runtimes.random_program import empty_program
-from spaceevo.runtimes.registry import runtime_named
-from spaceevo.runtimes.tflm.memory import arena_parts, flash_bytes, part_bytes
 from spaceevo.search.limits import Demand
 from spaceevo.space.cost import block_macs_and_params, subnet_cost
 from spaceevo.space.encoding import SubnetSpec
@@ -26,10 +20,6 @@ from spaceevo.space.spec import BlockSpec
 from spaceevo.space.superspace import SpaceMember
 
 Figures = NDArray[np.float32] | NDArray[np.float64]
-KB = 1e3
-ENDS_BYTES = 1_500  # Of a file: its metadata but for the names of classes, and what it holds to normalise images
-NAMES_BYTES = 64  # Of an ONNX file: by so much at most the names of a block's neighbours are longer than when alone
-BLOCK_NAME = "stage0.0"  # Of a block by itself; names of other places are about as long
 
 
 class Share(NamedTuple):
@@ -57,38 +47,28 @@ def _mparams(spec: BlockSpec, hw: int) -> float:
     return block_macs_and_params(spec, hw)[1] / 1e6
 
 
-@lru_cache(maxsize=1 << 16)
 def _onnx_kb(spec: BlockSpec, hw: int) -> float:
-    runtime = runtime_named("onnxruntime")
-    alone, thin, left_out = hollow_program([NamedBlock(BLOCK_NAME, spec, hw)]), list[Op](), 0
-    for op in alone.ops:  # written without most of the weights, whose bytes are known
-        if (weights := op.weights) is not None:
-            slim = replace(weights, weight=weights.weight[:, :1])
-            left_out += weights.weight.size - slim.weight.size
-            op = replace(op, weights=slim)
-        thin.append(op)
-    written = len(runtime.write(replace(alone, ops=thin))) - len(runtime.write(empty_program((spec.cin, hw, hw))))
-    return (written + left_out + NAMES_BYTES) / KB
+    from spaceevo.search.sizes import onnx_kb
+
+    return onnx_kb(spec, hw)
 
 
-@lru_cache(maxsize=1 << 16)
 def _tflite_kb(spec: BlockSpec, hw: int) -> float:
-    alone = hollow_program([NamedBlock(BLOCK_NAME, spec, hw)])
-    return (flash_bytes(alone) - flash_bytes(empty_program((spec.cin, hw, hw)))) / KB
+    from spaceevo.search.sizes import tflite_kb
 
-
-@lru_cache(maxsize=1 << 16)
-def _memory_kb(spec: BlockSpec, hw: int) -> tuple[float, float]:
-    planned, lasting = part_bytes(hollow_program([NamedBlock(BLOCK_NAME, spec, hw)]))
-    return planned / KB, lasting / KB
+    return tflite_kb(spec, hw)
 
 
 def _planned_kb(spec: BlockSpec, hw: int) -> float:
-    return _memory_kb(spec, hw)[0]
+    from spaceevo.search.sizes import memory_kb
+
+    return memory_kb(spec, hw)[0]
 
 
 def _lasting_kb(spec: BlockSpec, hw: int) -> float:
-    return _memory_kb(spec, hw)[1]
+    from spaceevo.search.sizes import memory_kb
+
+    return memory_kb(spec, hw)[1]
 
 
 SHARES: Mapping[Demand, tuple[Share, ...]] = {
@@ -112,12 +92,12 @@ def ends(kind: Demand, channels: int, resolution: int, classes: Sequence[str]) -
     """Compute the shares of what a network has besides its blocks: conversion of images and logits, metadata."""
     if kind in ("mmacs", "mparams"):
         return (0.0,)
-    empty = empty_program((channels, resolution, resolution))
+    from spaceevo.search.sizes import ends_file_kb, ends_memory_kb
+
     if kind == "peak_ram_kb":
-        planned, lasting = arena_parts(empty)
-        return lasting / KB, planned / KB
-    texts = ENDS_BYTES + sum(len(name.encode()) + len('"", ') for name in classes)
-    return (len(runtime_named("onnxruntime").write(empty)) + texts) / KB, (flash_bytes(empty) + texts) / KB
+        planned, lasting = ends_memory_kb(channels, resolution)
+        return lasting, planned
+    return ends_file_kb(channels, resolution, classes)
 
 
 class SubnetDemands:

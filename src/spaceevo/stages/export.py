@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from pydantic import FiniteFloat
 
 from spaceevo.artifacts import write_csv
-from spaceevo.artifacts.values import Amount
+from spaceevo.artifacts.values import Amount, Name, Positive
 from spaceevo.errors import ConfigError
 from spaceevo.export.bundle import PRECISIONS, save_bundle
 from spaceevo.export.gate import PIXELS, Gate, asked_formats, check_float, top1
@@ -19,12 +19,13 @@ from spaceevo.lit.matching import evaluation_settings
 from spaceevo.lit.random_images import RandomImages
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.evaluate import Batch, logits_of
+from spaceevo.platforms.microcontroller import check_memory
 from spaceevo.report.latency import draw_operators
-from spaceevo.runtimes.base import FileOptions, Profile
+from spaceevo.runtimes.base import FileOptions, Profile, Runtime
 from spaceevo.runtimes.machine import machine_name
 from spaceevo.runtimes.plain import to_plain
 from spaceevo.runtimes.preprocessing import Preprocessing
-from spaceevo.runtimes.registry import runtime_for
+from spaceevo.runtimes.registry import other_runtime, runtime_for
 from spaceevo.runtimes.timing import time_models
 from spaceevo.space.cost import subnet_cost
 from spaceevo.stages.extraction import Extraction, Int8Form, Subject
@@ -56,6 +57,9 @@ class ExportSettings(SupernetSettings, SubnetSettings):
     """Says which subnet is exported, by default what the last subnet search chose."""
 
     packed_channels: Count | None  # channels to which the platform's files pack the pixels of narrow convolutions
+    runtime: Name | None  # the platform's, which files of its format must pass too; None where that is a table
+    arena_kb: Positive | None  # memory of a microcontroller for what lives, in kB; None sets no limit
+    flash_kb: Positive | None  # memory of a microcontroller for the file, likewise
     recipe: ExportRecipe  # what is written
 
 
@@ -80,6 +84,14 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
     def formats(self) -> list[str]:
         """The file formats asked for; an unknown one is a `ConfigError`."""
         return asked_formats(self.settings.recipe.format or ())
+
+    @cached_property
+    def other_runtime(self) -> Runtime | None:
+        """The platform's runtime, where it executes one of the formats and does not write it itself."""
+        runtime = other_runtime(self.settings.runtime, self.formats)
+        if runtime is not None:
+            runtime.require()
+        return runtime
 
     @cached_property
     def extraction(self) -> Extraction:
@@ -108,7 +120,10 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         if isinstance(asked, tuple) and len(asked) > 1:
             listed = ",".join(asked)
             raise ConfigError(f"subnet = [{listed}]; allowed: one subnet; export them one by one: -m 'subnet={listed}'")
-        _ = self.formats
+        runtime = self.other_runtime
+        if runtime is not None and not runtime.normalises and self.settings.recipe.preprocessing == "inside":
+            allowed = f"allowed with platform.runtime={runtime.name}: outside, it takes no pixels"
+            raise ConfigError(f"recipe.export.preprocessing = inside; {allowed}")
 
     def work(self) -> Outcome:
         """Extract, convert, compare; then write.
@@ -118,11 +133,13 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         """
         recipe = self.settings.recipe
         subject = self._subject()
+        memory = self._memory(subject)  # told before the gate, which takes longer
         figures: dict[str, Any] = {"subnet": str(subject.spec), "machine": machine_name(), **self._check(subject)}
         outputs = self._write(subject)
-        costs, pictures = file_costs(outputs, self.formats, recipe.repeats, self.workspace.output)
+        folder, repeats = self.workspace.output, recipe.repeats
+        costs, pictures = file_costs(outputs, self.formats, repeats, folder, self.other_runtime)
         cost = subnet_cost(subject.member, subject.spec)
-        figures |= {**costs, "mmacs": cost.mmacs, "mparams": cost.mparams}
+        figures |= {**costs, **memory, "mmacs": cost.mmacs, "mparams": cost.mparams}
         return Outcome(figures, {**outputs, **pictures}, self._next(subject))
 
     @cached_property
@@ -140,6 +157,13 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         if self.given is not None:
             return Subject.given(self.extraction, self.given, self.settings.recipe.calibration_images)
         return Subject.extracted(self.extraction, self.best_subnet(), self.settings.recipe.calibration_images)
+
+    def _memory(self, subject: Subject) -> dict[str, float]:
+        """Figures of a microcontroller's memory, where the platform is one; raises where the network does not fit."""
+        if subject.int8 is None or self.settings.runtime != "tflite_micro":
+            return {}
+        texts = subject.metadata(self.classes, self._preprocessing)
+        return check_memory(subject.int8.program, self.settings.arena_kb, self.settings.flash_kb, texts)
 
     @property
     def _is_untrained(self) -> bool:
@@ -176,6 +200,8 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
             figures |= gate.check_origin(int8.trained, tolerance)
         for format in self.formats:
             figures |= gate.check(format, tolerance, allow_float=allow_float)
+            if self.other_runtime is not None and self.other_runtime.format == format:
+                figures |= gate.check(format, tolerance, allow_float=allow_float, runtime=self.other_runtime)
             if self._preprocessing.inside:
                 gate.check_pixels(format, self._preprocessing, tolerance if self._is_untrained else PIXELS)
         return figures | gate.figures()
@@ -207,36 +233,45 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
 
 
 def file_costs(
-    files: Mapping[str, Path], formats: Sequence[str], repeats: int, output: Path
+    files: Mapping[str, Path], formats: Sequence[str], repeats: int, output: Path, other: Runtime | None = None
 ) -> tuple[dict[str, float], dict[str, Path]]:
     """Measure exported files (`onnx_int8` → path) side by side, and the operators of the INT8 ones, on this machine.
 
+    Args:
+        files: the files by format and precision.
+        formats: the formats to measure.
+        repeats: timings of each; the least counts.
+        output: folder of the tables and pictures of operators.
+        other: a further runtime that executes files of one of the formats; its figures have its name.
+
     Returns:
-        Figures by name (kB, ms), and the tables and pictures of operators written to the folder `output`.
+        Figures by name (kB, ms), and the tables and pictures written.
     """
-    written = [(format, of) for format in formats for of in PRECISIONS if f"{format}_{of}" in files]
-    runtimes = {f"{format}_{of}": runtime_for(format) for format, of in written}
-    contents = {name: files[name].read_bytes() for name in runtimes}
-    sessions = {name: runtime.load(contents[name]) for name, runtime in runtimes.items()}
+    runtimes = {format: runtime_for(format) for format in formats} | ({other.name: other} if other else {})
+    written = [
+        (name, of) for name, runtime in runtimes.items() for of in PRECISIONS if f"{runtime.format}_{of}" in files
+    ]
+    contents = {f"{name}_{of}": files[f"{runtimes[name].format}_{of}"].read_bytes() for name, of in written}
+    sessions = {f"{name}_{of}": runtimes[name].load(contents[f"{name}_{of}"]) for name, of in written}
     latency_ms = {name: timing.latency_ms for name, timing in time_models(sessions, lambda it: it, repeats).items()}
-    figures = {f"{name}_file_kb": len(content) / 1e3 for name, content in contents.items()}
+    figures = {f"{name}_{of}_file_kb": len(contents[f"{name}_{of}"]) / 1e3 for name, of in written if name in formats}
     figures |= {f"{name}_latency_ms": ms for name, ms in latency_ms.items()}
     tables: dict[str, Path] = {}
-    for format in (format for format, of in written if of == "int8"):
-        figures[f"{format}_int8_speedup"] = latency_ms[f"{format}_fp32"] / latency_ms[f"{format}_int8"]
-        profile = runtime_for(format).profile(contents[f"{format}_int8"], repeats)
+    for name in (name for name, of in written if of == "int8"):
+        figures[f"{name}_int8_speedup"] = latency_ms[f"{name}_fp32"] / latency_ms[f"{name}_int8"]
+        profile = runtimes[name].profile(contents[f"{name}_int8"], repeats)
         if profile.whole_ms is not None:
-            figures[f"{format}_operators_ms"] = sum(operator.least_ms for operator in profile.operators)
-            figures[f"{format}_operators_whole_ms"] = profile.whole_ms
-        tables |= _write_operators(output, format, profile)
+            figures[f"{name}_operators_ms"] = sum(operator.least_ms for operator in profile.operators)
+            figures[f"{name}_operators_whole_ms"] = profile.whole_ms
+        tables |= _write_operators(output, name, profile)
     return figures, tables
 
 
-def _write_operators(output: Path, format: str, profile: Profile) -> dict[str, Path]:
+def _write_operators(output: Path, name: str, profile: Profile) -> dict[str, Path]:
     """Write and draw the times of a file's operators; return what was written."""
-    table, drawing = (output / f"profile_{format}.{suffix}" for suffix in ("csv", "png"))
+    table, drawing = (output / f"profile_{name}.{suffix}" for suffix in ("csv", "png"))
     write_csv(table, [{"stage": operator.stage, **operator._asdict()} for operator in profile.operators])
     apart = "" if profile.whole_ms is None else f", whole {profile.whole_ms:.3f} ms, operators one by one"
     rows = [(operator.stage, operator.kind, operator.least_ms) for operator in profile.operators]
-    draw_operators(drawing, f"{machine_name()}\nINT8 {format}{apart}", rows)
-    return {f"{format}_profile": table, f"{format}_profile_picture": drawing}
+    draw_operators(drawing, f"{machine_name()}\nINT8 {name}{apart}", rows)
+    return {f"{name}_profile": table, f"{name}_profile_picture": drawing}

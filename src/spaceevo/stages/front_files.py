@@ -48,6 +48,8 @@ Row = dict[str, Any]
 class Measures(Protocol):
     """A platform that is at hand."""
 
+    machine: str  # on which it measures
+
     def measured_ms(self, models: Mapping[str, Program]) -> Mapping[str, float]:
         """Measure the latency in ms of programs."""
         ...
@@ -95,6 +97,12 @@ class FrontFiles:
         dropped = ("subnet", *ALL_SETTINGS)  # export takes the chosen one
         following = workspace.commands("export", *changes, without=dropped)
         figures = {"space": space, **_figures(fronts, rows, first)}
+        if fastest := fastest_platforms(specs, fronts, platforms):
+            figures["fastest"] = fastest
+            told = [{"subnet": subnet, "platform": name} for subnet, name in fastest.items()]
+            print_rows(
+                told, {"platform": "fastest", "subnet": "subnet"}, "the fastest platform of each subnet, as predicted"
+            )
         return Outcome(figures, outputs, following, str(workspace.device))
 
     def _test_and_extract(
@@ -172,6 +180,22 @@ def _write_tables(rows: Sequence[Row], fronts: Sequence[PlatformFront], output: 
         told -= {"mparams"}
     print_rows(rows, {n: heading for n, heading in COLUMNS.items() if n not in OPTIONAL or n in told}, "fronts")
     return {"front": output / "front.csv", "picture": output / "front.png"}
+
+
+def fastest_platforms(
+    specs: Sequence[SubnetSpec], fronts: Sequence[Found], platforms: Mapping[str, object]
+) -> dict[str, str]:
+    """Tell by which platform, of several on one machine, each subnet has the least predicted latency; else nothing."""
+    here = [(found, platforms.get(found.platform)) for found in fronts]
+    machines = {platform.machine for _, platform in here if isinstance(platform, Measures)}
+    if len(here) < 2 or len(machines) != 1 or not all(isinstance(platform, Measures) for _, platform in here):
+        return {}
+    fastest: dict[str, str] = {}
+    for spec in specs:
+        by_platform = {found.platform: ms for found in fronts if (ms := found.figures.latency_ms(spec)) is not None}
+        if by_platform:
+            fastest[str(spec)] = min(by_platform, key=by_platform.__getitem__)
+    return fastest
 
 
 def _figures(fronts: Sequence[Found], rows: Sequence[FrontSubnet], chosen: str) -> dict[str, Any]:

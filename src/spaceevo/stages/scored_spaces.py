@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from spaceevo.artifacts import write_csv
-from spaceevo.report.spaces import SampledSpace, draw_distributions, draw_history
+from spaceevo.report.spaces import SampledSpace, draw_distributions, draw_history, quantiles
 from spaceevo.search.limits import kinds_of, main_kind
 from spaceevo.search.problems import SpaceProblem
 from spaceevo.search.quality import Quality, QualityScorer
@@ -95,7 +95,10 @@ class ScoredSpaces:
         outputs |= {name: folder / f"{name}.png" for name in ("distributions", "score_by_evaluation")}
         axis = main_kind(self.scorer.limits)
         bounds = [limit.by_kind[axis] for limit in self.scorer.limits]
-        draw_distributions(outputs["distributions"], self._sampled(best), uniform, bounds, column_of(axis))
+        sampled, column = self._sampled(best), column_of(axis)
+        draw_distributions(outputs["distributions"], sampled, uniform, bounds, column)
+        outputs["quantiles"] = folder / "quantiles.csv"
+        write_csv(outputs["quantiles"], quantiles([sampled, *uniform], column))
         draw_history(outputs["score_by_evaluation"], [quality.score for quality in self.qualities.values()])
         return outputs
 

@@ -151,7 +151,8 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
             others = () if is_ms_alone else tuple({str(kind): most for kind, most in it.most} for it in limits)
             choice = SpaceChoice(str(best), constraints_ms, quality.score, quality.probability, quality.loss, others)
             choice.write(outputs["best"])
-        following = self.workspace.commands("supernet", f"space={best}", without=ALL_SETTINGS)
+        begins = () if self.workspace.layout.supernet(str(best), int8=False).exists() else ("quant=off",)  # in fp32
+        following = self.workspace.commands("supernet", f"space={best}", *begins, without=ALL_SETTINGS)
         return Outcome({**figures, **tables}, outputs, following)
 
     def _given(self) -> list[SpaceMember]:

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,11 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spaceevo.nn.supernet import Network
-from spaceevo.quant.program import Program
-from spaceevo.runtimes.base import PLAIN_FILE, FileOptions, OperatorTime, Profile, Runtime, Session, Shape, reads_file
+from spaceevo.runtimes.base import OperatorTime, Profile, Session, Shape, reads_file
 from spaceevo.runtimes.machine import has_vnni
-from spaceevo.runtimes.onnx.float_writer import to_float_onnx
+from spaceevo.runtimes.onnx.files import OnnxFiles
 from spaceevo.runtimes.onnx.writer import open_end, open_start, to_onnx
 from spaceevo.runtimes.preprocessing import INSIDE_NAME
 from spaceevo.runtimes.random_program import random_block_program
@@ -68,24 +65,13 @@ class OnnxSession(Session):
         return {value.name: rng.standard_normal(shape, np.float32)}
 
 
-class OnnxRuntime(Runtime):
-    """Executes ONNX files, in which pairs of Q and DQ say what is an integer."""
+class OnnxRuntime(OnnxFiles):
+    """Executes ONNX files by ONNX Runtime."""
 
     name = "onnxruntime"
-    format = "onnx"
     package = "onnxruntime"
     module = "onnxruntime"
     other_ways = ("unoptimized",)
-
-    def write(
-        self, program: Program, metadata: Mapping[str, str] | None = None, options: FileOptions = PLAIN_FILE
-    ) -> bytes:
-        """Write an integer program; nothing is packed."""
-        return bytes(to_onnx(program, metadata, options).SerializeToString())
-
-    def write_float(self, network: Network, shape: Shape, metadata: Mapping[str, str] | None = None) -> bytes:
-        """Write a network in fp32 by torch's own exporter."""
-        return to_float_onnx(network, shape, metadata)
 
     @reads_file
     def load(self, file: bytes, way: str = "") -> OnnxSession:
@@ -119,11 +105,6 @@ class OnnxRuntime(Runtime):
     def float_ops(self, file: bytes) -> list[str]:
         """List the operators that compute in float, as `type name`."""
         return [f"{node.op_type} {node.name or node.output[0]}" for node in self._executed(file) if _is_float(node)]
-
-    @reads_file
-    def metadata(self, file: bytes) -> dict[str, str]:
-        """Read the file's `metadata_props`."""
-        return {entry.key: entry.value for entry in onnx.load_from_string(file).metadata_props}
 
     def prepare(self, file: bytes) -> bytes:
         """Rewrite a file with its operators fused as ONNX Runtime does it on this machine."""

@@ -1,5 +1,6 @@
 """Writes integer programs as ONNX: pairs of Q and DQ, every number as the program has it."""
 
+from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import version
 
@@ -32,6 +33,8 @@ class _Graph:
         self.initializers: list[TensorProto] = []
         self.grids: dict[str, list[str]] = {}
         self.reals: dict[str, str] = {}
+        readers = Counter(name for op in program.ops for name in op.inputs)
+        self.branches = {op.output for op in program.ops if op.kind == "conv" and readers[op.output] == 1}
         images = program.input_name
         self.settle(images if preprocessing is None else self.normalize(preprocessing), images)
         for op in program.ops:
@@ -67,6 +70,19 @@ class _Graph:
             self.reals[tensor] = self.node("DequantizeLinear", [f"{tensor}.q", *self.grids[tensor]], name)
         return self.reals[tensor]
 
+    def summand(self, tensor: str) -> str:
+        """Write the real values of a tensor that a sum reads; those of a convolution that ends in it are rounded twice.
+
+        OpenVINO takes a sum into the convolution before it, whose result it then leaves unrounded: a fifth of the sum's
+        integers come out a step apart. Of two roundings it keeps one, unless the convolution is rectified, for then it
+        sees that the second changes nothing; ONNX Runtime drops the second in any case.
+        """
+        real = self.real(tensor)
+        if tensor not in self.branches:
+            return real
+        self.node("QuantizeLinear", [real, *self.grids[tensor]], f"{tensor}.again.q")
+        return self.node("DequantizeLinear", [f"{tensor}.again.q", *self.grids[tensor]], f"{tensor}.again.dq")
+
     def normalize(self, preprocessing: Preprocessing) -> str:
         gain, shift = (values.reshape(1, -1, 1, 1) for values in preprocessing.factors())
         x = self.node("Cast", [INSIDE_NAME], f"{INSIDE_NAME}.real", to=TensorProto.FLOAT)
@@ -79,7 +95,8 @@ class _Graph:
             self.hard_sigmoid(op, result)
             return
         if op.weights is None:
-            self.node(_REAL_OPS[op.kind], [self.real(name) for name in op.inputs], result)
+            read = self.summand if op.kind == "add" else self.real
+            self.node(_REAL_OPS[op.kind], [read(name) for name in op.inputs], result)
         elif op.kind == "linear":
             self.linear(op, op.weights, result)
         else:
@@ -173,18 +190,18 @@ def open_start(model: onnx.ModelProto) -> None:
     graph.input.append(helper.make_tensor_value_info(name, TensorProto.UINT8, shape))
 
 
-def open_end(model: onnx.ModelProto) -> None:
-    """Drop the dequantisation of the output: the model returns integers, channels last where they have a height."""
+def open_end(model: onnx.ModelProto, *, channels_last: bool = True) -> None:
+    """Drop the dequantisation of the output: the model returns integers, `channels_last` where they have a height."""
     graph = model.graph
     dequantize = graph.node.pop()
     assert dequantize.op_type == "DequantizeLinear"
     name = dequantize.input[0]
-    count, channels, *sides = _shape(graph.output.pop())
-    if sides:
+    count, channels, *sides = shape = _shape(graph.output.pop())
+    if sides and channels_last:
         outer = f"{name}.channels_last"
         graph.node.append(helper.make_node("Transpose", [name], [outer], perm=(0, 2, 3, 1)))
-        name = outer
-    graph.output.append(helper.make_tensor_value_info(name, TensorProto.UINT8, [count, *sides, channels]))
+        name, shape = outer, [count, *sides, channels]
+    graph.output.append(helper.make_tensor_value_info(name, TensorProto.UINT8, shape))
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[int]:

@@ -1,0 +1,32 @@
+"""Writes and reads ONNX files, whatever runtime executes them."""
+
+from collections.abc import Mapping
+
+import onnx
+
+from spaceevo.nn.supernet import Network
+from spaceevo.quant.program import Program
+from spaceevo.runtimes.base import PLAIN_FILE, FileOptions, Runtime, Shape, reads_file
+from spaceevo.runtimes.onnx.float_writer import to_float_onnx
+from spaceevo.runtimes.onnx.writer import to_onnx
+
+
+class OnnxFiles(Runtime):
+    """Executes ONNX files, in which pairs of Q and DQ say what is an integer."""
+
+    format = "onnx"
+
+    def write(
+        self, program: Program, metadata: Mapping[str, str] | None = None, options: FileOptions = PLAIN_FILE
+    ) -> bytes:
+        """Write an integer program; nothing is packed."""
+        return bytes(to_onnx(program, metadata, options).SerializeToString())
+
+    def write_float(self, network: Network, shape: Shape, metadata: Mapping[str, str] | None = None) -> bytes:
+        """Write a network in fp32 by torch's own exporter."""
+        return to_float_onnx(network, shape, metadata)
+
+    @reads_file
+    def metadata(self, file: bytes) -> dict[str, str]:
+        """Read the file's `metadata_props`."""
+        return {entry.key: entry.value for entry in onnx.load_from_string(file).metadata_props}
