@@ -89,7 +89,7 @@ def test_a_platform_without_a_table_says_of_which_superspace(compose: Compose, t
     job = make_job(compose("+stage=benchmark", "model=SEQnet@vnni-A0", "platform=vnni", table))
     assert isinstance(job, BenchmarkJob)
     with pytest.raises(SpaceEvoError, match=r"\+stage=fit_latency superspace=onnxw platform=vnni source="):
-        _ = job.platform
+        _ = job.benches
 
 
 def test_without_a_space_search_auto_finds_a_limit(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:

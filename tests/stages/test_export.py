@@ -154,9 +154,9 @@ def test_of_random_weights_the_logits_alone_decide(
     seen: list[Tolerance] = []
     check = Gate.check
 
-    def noting(self: Gate, format: str, tolerance: Tolerance, **settings: bool) -> dict[str, Figure]:
+    def noting(self: Gate, format: str, tolerance: Tolerance, *, allow_float: bool) -> dict[str, Figure]:
         seen.append(tolerance)
-        return check(self, format, tolerance, **settings)
+        return check(self, format, tolerance, allow_float=allow_float)
 
     monkeypatch.setattr(Gate, "check", noting)
     given = [*int8_world.settings, "quant=deploy", f"space={SPACE}", "subnet=min", "recipe.export.repeats=1"]

@@ -45,7 +45,7 @@ class OpenVinoSession(Session):
 
         self.core = Core()
         self.settings = {**SETTINGS, **settings}
-        self.prepared = file if file.startswith(PREPARED) else None
+        self.prepared = file if file.startswith(PREPARED) else b""
         self.model: Model | None = None if self.prepared else self.core.read_model(file)
 
     @cached_property
