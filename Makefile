@@ -25,7 +25,7 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(VENV)/lib || true
 COMPILE_OWN := $(BIN)/python -m compileall -qq src tests || true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-core format lint contracts typecheck test test-slow soak bench demo check clean
+.PHONY: help setup setup-core format lint contracts typecheck test test-slow soak bench demo docs check clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,8 +78,12 @@ bench: $(CORE)  ## run every benchmarks/*.py
 demo: $(CORE)  ## the whole method on scikit-learn's digits: teacher to INT8 ONNX
 	env -u OMP_NUM_THREADS $(BIN)/python -m spaceevo +stage=pipeline experiment=digits
 
+docs: $(DEV)  ## the documentation's site, in site/
+	$(INSTALL) --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 check: lint contracts typecheck test  ## everything a change must pass
 
 clean:  ## remove caches and built packages; keeps .venv, data and runs
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info
+	rm -rf build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info
 	find . -path './$(VENV)' -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""The program's entry: what it imports, how it ends, and subnets as they are typed."""
+"""The program's entry: what it imports, and how it ends."""
 
 from __future__ import annotations
 
@@ -13,53 +13,33 @@ from pathlib import Path
 
 import pytest
 
-from spaceevo.__main__ import _override, main
+from spaceevo.__main__ import main
 from spaceevo.errors import ConfigError, Stopped
+from spaceevo.latency.table import LatencyTable
+from spaceevo.space.description import parse_space
+from spaceevo.space.placement import block_key, subnet_blocks
 
-TEXT = "d1#2_k3#3#5_w16#24#24_e0#3.0#6.0_r160"
 COST = ("+stage=cost", "superspace=digits", "space=digits-012-010")
 IMPORTED = """
 import sys
 from spaceevo.__main__ import main
 sys.argv = ["spaceevo", *sys.argv[1:]]
 main()
-heavy = {"torch", "pytorch_lightning", "torchvision", "onnx", "sklearn", "pandas", "matplotlib"} & set(sys.modules)
+heavy = {"torch", "pytorch_lightning", "torchvision", "onnx", "sklearn", "pandas", "matplotlib", "scipy"}
+heavy &= set(sys.modules)
 assert not heavy, heavy
 """
 
 
-@pytest.mark.parametrize(
-    ("typed", "passed_on"),
-    [
-        (f"subnet={TEXT}", f"subnet='{TEXT}'"),
-        (f"subnet=[{TEXT},max, d1_k3_w8_e0_r32]", f"subnet=['{TEXT}',max, 'd1_k3_w8_e0_r32']"),
-        (f"subnet={TEXT},{TEXT}", f"subnet='{TEXT}','{TEXT}'"),
-        (f"subnet='{TEXT}'", f"subnet='{TEXT}'"),
-        (f'subnet=["{TEXT}"]', f'subnet=["{TEXT}"]'),
-        ("subnet=[SEQnet@vnni-A0,min]", "subnet=[SEQnet@vnni-A0,min]"),
-        ("space=digits-012-010", "space=digits-012-010"),
-        ("space=111111_000000", "space='111111_000000'"),
-        ("space=[111111_000000,mobilew-122222-155400]", "space=['111111_000000',mobilew-122222-155400]"),
-        ("space=012_010,000_000", "space='012_010','000_000'"),
-        ("space='012_010'", "space='012_010'"),
-        ("space=digits-012_010-align1", "space=digits-012_010-align1"),
-        ("space=122222", "space='122222'"),
-        ("+space=012_010", "+space='012_010'"),
-        ("subnet=1#2", "subnet='1#2'"),
-        ("subnet=[d1#2,max]", "subnet=['d1#2',max]"),
-        ("recipe.lr_by_stage.fp32.stage1=0.01", "++recipe.lr_by_stage.fp32.stage1=0.01"),
-        ("+recipe.lr_by_stage.fp32.stage1=0.01", "+recipe.lr_by_stage.fp32.stage1=0.01"),
-        ("logger=null", "~logger"),
-        ("model=null", "model=null"),
-        ("+stage=cost", "+stage=cost"),
-    ],
-)
-def test_encodings_may_be_typed_as_they_are_printed(typed: str, passed_on: str) -> None:
-    assert _override(typed) == passed_on
+PREDICT = ("+stage=predict_latency", *COST[1:], "subnet=[max,min]", "platform=vnni", "platform.table=table.json")
+LISTS = [(), ("+stage=space_search", "--help"), COST, PREDICT]
 
 
-@pytest.mark.parametrize("words", [(), COST], ids=["list of stages", "cost"])
+@pytest.mark.parametrize("words", LISTS, ids=["lists", "help of a job", "cost", "latency from a table"])
 def test_what_builds_no_network_starts_without_torch(words: tuple[str, ...], tmp_path: Path) -> None:
+    member = parse_space("digits-012-010")
+    blocks = [block for spec in (member.largest, member.smallest) for block in subnet_blocks(member, spec)]
+    LatencyTable({block_key(*block): 1.0 for block in blocks}).save(tmp_path / "table.json")
     command = [sys.executable, "-c", IMPORTED, *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr

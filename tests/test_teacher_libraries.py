@@ -1,7 +1,10 @@
 """Any classifier of timm or torchvision teaches, once its taps are named."""
 
 import logging
+import socket
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -149,3 +152,33 @@ def test_a_teacher_without_weights_stops_unless_random_ones_are_asked_for(
     assert not [record for record in caplog.records if "huggingface" in record.name]
     teacher = load_teacher(replace(config, weights="random"), Layout(tmp_path), 5, quant, "train it")
     assert teacher(torch.randn(2, 3, 8, 8)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("answers", [False, True])
+def test_weights_out_of_reach_are_tried_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answers: bool) -> None:
+    """A server that refuses, or that takes the call and says nothing: no file is tried for 20 s."""
+    timm = import_module("timm")
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if answers:
+            server.listen()
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        monkeypatch.setattr("spaceevo.teacher.PATIENCE_S", 0.1)
+        slept: list[float] = []
+        monkeypatch.setattr("time.sleep", slept.append)
+        config = TeacherConfig("far", partial(timm.create_model, "resnet10t"), {"stage0": "act1"}, "pretrained")
+        with pytest.raises(ConfigError, match=rf"cannot be fetched \({endpoint}: .*; go online, .*weights=random"):
+            make_teacher(config, 10, pretrained=True)
+    assert slept == []
+    assert not import_module("huggingface_hub.constants").HF_HUB_OFFLINE
+
+
+def test_kept_weights_serve_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept(num_classes: int, pretrained: bool = False) -> nn.Module:
+        assert import_module("huggingface_hub.constants").HF_HUB_OFFLINE
+        return nn.Sequential(nn.Conv2d(3, num_classes, 3))
+
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert make_teacher(TeacherConfig("near", kept, {"stage0": "0"}), 10, pretrained=True).tap("stage0") == "0"

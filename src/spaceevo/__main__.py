@@ -1,11 +1,10 @@
 """Command line: `python -m spaceevo +stage=… superspace=… key=value …`, with Hydra's sweeps under `-m`."""
 
 import os
-import re
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import FrameType
 
@@ -15,39 +14,22 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from spaceevo.collectives.launcher import check_launch, is_first
-from spaceevo.errors import ConfigError, SpaceEvoError, Stopped, choices, fault_line, shortened
+from spaceevo.errors import SpaceEvoError, Stopped, fault_line, shortened
+from spaceevo.jobs.help import composed, job_help, overview
+from spaceevo.jobs.mistyped import explained
 from spaceevo.jobs.trust import check_folders
-from spaceevo.space.description import conf_files, conf_folder, superspaces
-from spaceevo.space.published import published_models
+from spaceevo.jobs.words import Options, hydras_words, options
+from spaceevo.space.description import conf_folder
 
-ENCODED = ("space", "subnet")
-"""Settings of encodings, which may be typed as they are printed."""
-ITEM = re.compile(r"""'[^']*'|"[^"]*"|[^\s,()\[\]]+""")
-MISREAD = re.compile(r"[\d_.]+|d\d+_k.*|.*#.*")
-"""Texts that Hydra stumbles over, as it does over #, or reads as numbers."""
-OPEN = "recipe.lr_by_stage."
-"""What is below it has the names of the superspace's stages, which Hydra's own config does not list."""
-NEEDED = ("data", "teacher", "quant", "platform", "recipe", "trainer", "paths", "superspace")
-"""Groups of which one is taken always; of `logger`, none may be."""
-NO_OPTION = re.compile(r"null|true|false|nan|inf|[-+\d.]+")
 FULL_ERROR = "HYDRA_FULL_ERROR"
 HYDRAS_NOTE = "Error executing job with overrides"
-
-
-def _print_stages() -> None:
-    print("usage: python -m spaceevo +stage=<stage> superspace=<superspace> [key=value …]   (-m sweeps)\n\nstages:")
-    for file in sorted((conf_folder() / "stage").glob("*.yaml")):
-        first = file.read_text(encoding="utf-8").split("\n", 2)[1].lstrip("# ")
-        print(f"  {file.stem:16} {first}")
-    print(f"superspaces: {', '.join(superspaces())}")
-    print(f"models: {', '.join(published_models())}")
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder().resolve()), config_name="config")
 def _task(config: DictConfig) -> object:
     """Train where the job trains; the others do their work as Hydra's callback, when this returns."""
     if config.stage.name is None:
-        _print_stages()
+        print(overview())
         return None
     from spaceevo.jobs.runner import job_type, run
 
@@ -55,30 +37,21 @@ def _task(config: DictConfig) -> object:
     return run(config).figures.get(job.main_figure) if job.trains else None
 
 
-def _override(argument: str) -> str:
-    """Write an override as Hydra needs it: encodings in `subnet=…` and `space=…` quoted, open settings joined."""
-    key, is_set, value = argument.partition("=")
-    if key in NEEDED and NO_OPTION.fullmatch(value):  # Hydra takes null, and ends in a traceback by the others
-        raise ConfigError(f"{key} = {value}; allowed: {choices(sorted(conf_files(key)), limit=20)}")
-    if argument == "logger=null":
-        return "~logger"
-    if key.startswith(OPEN):
-        return f"++{argument}"
-    return f"{key}{is_set}{ITEM.sub(_quoted, value)}" if key.lstrip("+") in ENCODED else argument
+def _show_help(given: Options) -> None:
+    if not any(word.startswith(("+stage=", "experiment=")) for word in given.overrides):
+        print(overview())
+    else:
+        print(job_help(composed(given.overrides, given.config_dir)))
 
 
-def _quoted(item: re.Match[str]) -> str:
-    return f"'{item[0]}'" if MISREAD.fullmatch(item[0]) and item[0][0] not in "'\"" else item[0]
-
-
-def _one_line(error: Exception) -> str | None:
+def _one_line(error: Exception, words: Sequence[str]) -> str | None:
     """What a user can mend, of a library's error that wraps it too; None of a fault of the program."""
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__) is not None:
         causes.append(cause)
     ours = [cause for cause in causes if isinstance(cause, SpaceEvoError)]
     if not ours and isinstance(error, HydraException | OmegaConfBaseException):
-        return shortened(" ".join(" ".join(map(str, causes)).split()))
+        return shortened(explained(error, words))
     return next(filter(None, map(fault_line, ours or causes)), None)
 
 
@@ -123,16 +96,17 @@ def main() -> None:
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing, and the line is ours to write
     try:
         check_launch()
+        sys.argv[1:] = hydras_words(typed)
+        given = options(sys.argv[1:])
         check_folders(typed)
-        sys.argv[1:] = map(_override, typed)
         with _stoppable(), nullcontext() if show_all else _only_our_line():
-            _print_stages() if len(sys.argv) == 1 else _task()
+            _show_help(given) if given.wants_help or not typed else _task()
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has read enough; what is left in the buffer would raise again at the exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        line = None if show_all else _one_line(error)
+        line = None if show_all else _one_line(error, typed)
         if line is None:
             raise
         print(f"error: {line}", file=sys.stderr)

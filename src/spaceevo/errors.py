@@ -66,6 +66,14 @@ class MissingExtraError(SpaceEvoError):
         super().__init__(f"package '{package}' is not installed; install it with: pip install 'spaceevo[{extra}]'")
 
 
+class LostProcessError(SpaceEvoError):
+    """Another process of the same run has ended."""
+
+    def __init__(self, rank: int, reason: str) -> None:
+        told = shortened(" ".join(reason.split()), 200)
+        super().__init__(f"process {rank} of this run has ended ({told}); the same command goes on")
+
+
 class Stopped(BaseException):
     """A signal asks the program to end."""
 

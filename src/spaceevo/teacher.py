@@ -1,7 +1,8 @@
 """Teachers: a classifier of a library, with the layers whose outputs its stages teach."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -21,6 +22,8 @@ from spaceevo.torchvision_shim import ensure_torchvision
 
 ensure_torchvision()
 log = logging.getLogger(__name__)
+PATIENCE_S = 3.0
+"""What a server of weights may take to answer before it counts as out of reach."""
 
 
 @dataclass(frozen=True)
@@ -129,23 +132,51 @@ def make_teacher(config: TeacherConfig, num_classes: int, *, pretrained: bool = 
         ConfigError: the library's weights cannot be fetched.
     """
     model = partial(config.model, num_classes=num_classes, **({} if channels == 3 else {"in_chans": channels}))
-    if pretrained:
-        downloads = logging.getLogger("huggingface_hub")
-        level = downloads.level
-        downloads.setLevel(logging.CRITICAL)  # it tells every attempt, twice
+    return Teacher(_fetched(model, config.name) if pretrained else model(), config.taps, channels)
+
+
+def _fetched(model: Callable[..., nn.Module], name: str) -> nn.Module:
+    """Make a classifier with the library's weights; one try, without the download client's lines about it."""
+    downloads = logging.getLogger("huggingface_hub")
+    level = downloads.level
+    downloads.setLevel(logging.CRITICAL)  # it tells every attempt, twice
+    with _quick_to_fail() as fault:
         try:
-            fetched = model(pretrained=True)
+            return model(pretrained=True)
         except Exception as error:  # the library raises whatever its download client does
-            reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-            raise ConfigError(
-                f"teacher.weights = pretrained of {config.name}: no checkpoint is there, and the library's weights "
-                f"cannot be fetched ({reason}); go online, name a released file by +stage=convert checkpoint=…, or set "
-                "teacher.weights=random to try what does not depend on them"
-            ) from None
+            is_hub = type(error).__module__.startswith("huggingface_hub")
+            reason = fault if fault and is_hub else _first_line(error)
         finally:
             downloads.setLevel(level)
-        return Teacher(fetched, config.taps, channels)
-    return Teacher(model(), config.taps, channels)
+    raise ConfigError(
+        f"teacher.weights = pretrained of {name}: no checkpoint is there, and the library's weights "
+        f"cannot be fetched ({reason}); go online, name a released file by +stage=convert checkpoint=…, or set "
+        "teacher.weights=random to try what does not depend on them"
+    ) from None
+
+
+@contextmanager
+def _quick_to_fail() -> Iterator[str]:
+    """Let the Hugging Face client look into its cache alone where its server is out of reach; yield why it is.
+
+    By itself it tries every file for 20 s.
+    """
+    from huggingface_hub import constants, get_session
+
+    before, fault = constants.HF_HUB_OFFLINE, ""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=PATIENCE_S)
+    except Exception as error:  # of whatever client it has
+        fault = f"{constants.ENDPOINT}: {_first_line(error)}"
+    constants.HF_HUB_OFFLINE = before or bool(fault)
+    try:
+        yield fault
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
 
 
 def load_teacher(

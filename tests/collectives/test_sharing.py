@@ -1,7 +1,10 @@
 """Several processes give the results of one, in order, and end."""
 
+import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -119,3 +122,76 @@ def test_processes_join_by_where_their_networks_run(monkeypatch: pytest.MonkeyPa
     with process_group(torch.device(device)) as (rank, world_size):
         assert (rank, world_size) == (0, 2)
     assert joined == [backend]
+
+
+ENDED = """
+import os, signal, sys, time
+from pathlib import Path
+from spaceevo.__main__ import _stoppable
+from spaceevo.collectives.sharing import Ranks
+from spaceevo.errors import LostProcessError, Stopped
+
+folder, rank, doomed = Path(sys.argv[1]), os.environ["RANK"], sys.argv[2].split()
+
+def work(item):
+    (folder / f"busy{rank}").write_text(str(os.getpid()))
+    while not all((folder / f"busy{other}").exists() for other in "01"):
+        time.sleep(0.01)
+    if rank == "0":
+        for other in doomed:
+            os.kill(int((folder / f"busy{other}").read_text()), int(sys.argv[3]))
+    time.sleep(20 if rank in doomed or "0" in doomed else 0.1)
+    return item
+
+with _stoppable():
+    try:
+        ranks = Ranks()
+        with ranks.leading(work):
+            list(ranks.map(work, ["a", "b"]))
+        ended = "well"
+    except Stopped as stopped:
+        ended = f"signal {stopped.signal_number}"
+    except LostProcessError as error:
+        ended = f"lost {str(error)[:9]}"
+(folder / f"ended{rank}").write_text(f"{time.monotonic()} {ended}")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("doomed", "number", "ends"),
+    [
+        ("1 0", 15, {"0": "signal 15", "1": "signal 15"}),
+        ("0", 15, {"0": "signal 15", "1": "lost process 0"}),
+        ("1", 9, {"0": "lost process 1"}),
+    ],
+)
+def test_nobody_waits_for_a_process_that_was_ended(
+    tmp_path: Path, doomed: str, number: int, ends: dict[str, str]
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(ENDED)
+    given = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    started = time.monotonic()
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(program), str(tmp_path), doomed, str(number)], env={**given, "RANK": rank}
+        )
+        for rank in "01"
+    ]
+    processes[0].wait(60)
+    assert (tmp_path / "ended0").read_text().split(" ", 1)[1] == ends["0"]
+    waited = time.monotonic() - float((tmp_path / "ended0").read_text().split()[0])
+    assert waited < 10  # nor does the interpreter
+    for process in processes:
+        process.wait(60)
+    found = {rank: (tmp_path / f"ended{rank}").read_text().split(" ", 1)[1] for rank in ends}
+    assert found == ends
+    assert processes[0].returncode == 0
+    assert time.monotonic() - started < 60
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

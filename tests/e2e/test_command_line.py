@@ -137,6 +137,35 @@ def test_a_failing_sweep_exits_1(tmp_path: Path) -> None:
     assert "+stage=block_lut" in line
 
 
+COMPLETE = """
+eval "$(spaceevo -sc install=bash)"
+COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}; COMP_CWORD=$(($# - 1)); hydra_bash_completion; echo "${COMPREPLY[*]}"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("begun", "whole"),
+    [
+        ("+stage=sup", "+stage=supernet"),
+        ("quant=d", "quant=deploy"),
+        ("recipe.supernet.fp32.ep", "recipe.supernet.fp32.epochs="),
+    ],
+)
+def test_bash_completes_words(tmp_path: Path, begun: str, whole: str) -> None:
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", COMPLETE, "bash", "spaceevo", begun],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.stdout.split() == [whole], done.stderr
+
+
 @pytest.mark.slow
 def test_a_step_of_block_kd_on_a_folder_of_a_few_images(tmp_path: Path) -> None:
     root = images(tmp_path / "images")

@@ -5,19 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
-from spaceevo.nn.supernet import Supernet
-from spaceevo.quant.prepare import set_quant
-from spaceevo.search.lut import LutRow, lut_file_name, lut_keys, write_lut_file
-from spaceevo.space.description import parse_space, superspace
-from spaceevo.space.encoding import format_substage
 from tests.e2e.published_commands import LINES, PAGE, Line, key, page, small
 from tests.jobs.conftest import Compose, RunJob
-from tests.nn.published import published
-
-DIGITS, SPACE = superspace("digits"), "digits-012-010"
 
 
 def test_the_page_is_as_its_lines_are() -> None:
@@ -31,19 +22,6 @@ def test_every_line_is_understood_in_full_size(compose: Compose, line: Line) -> 
 
 
 @pytest.fixture
-def released(tmp_path: Path) -> Path:
-    """A supernet's file as released: foreign names, a state that training left."""
-    supernet = Supernet(parse_space(SPACE), "published")
-    set_quant(supernet, True)
-    images = torch.randn(8, 3, 32, 32)
-    for spec in (supernet.member.largest, supernet.member.smallest):
-        supernet.activate(spec)
-        supernet(images)
-    torch.save({"state_dict": published(supernet.eval()), "epoch": 50}, tmp_path / "lsq.pth")
-    return tmp_path / "lsq.pth"
-
-
-@pytest.fixture
 def ten_classes(tmp_path: Path) -> Path:
     """Images of as many classes as the released file has outputs, which it does not name."""
     for split, count in (("train", 3), ("val", 1)):
@@ -53,22 +31,6 @@ def ten_classes(tmp_path: Path) -> Path:
             for number in range(count):
                 Image.effect_noise((32, 32), 20 + 20 * label).convert("RGB").save(folder / f"{number}.png")
     return tmp_path / "ten"
-
-
-@pytest.fixture
-def tables(tmp_path: Path) -> Path:
-    """Stage tables of a few rows for every block and window."""
-    for stage_key in lut_keys(DIGITS):
-        stage = DIGITS.searched[stage_key.stage].name
-        space = DIGITS.stage_space(stage, stage_key.block)
-        rows = [
-            LutRow(format_substage(blocks), cin, DIGITS.input_hw(stage, resolution), 1.0, 1.0, 0.1, 0.01 * len(blocks))
-            for resolution in DIGITS.block_resolutions
-            for blocks in (space.smallest, space.largest)
-            for cin in space.cins
-        ]
-        write_lut_file(tmp_path / "tables" / lut_file_name(DIGITS, stage_key), rows)
-    return tmp_path / "tables"
 
 
 @pytest.mark.slow

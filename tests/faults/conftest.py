@@ -3,84 +3,94 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from tests.stages.conftest import SPACE, RunStage, World, compose, run_stage, shared_world, world
+from tests.faults.children import Child
+from tests.stages.conftest import SPACE, RunStage, World, compose, int8_world, run_stage, shared_world, world
 
-__all__ = ["compose", "run_stage", "shared_world", "world"]
+__all__ = ["compose", "int8_world", "run_stage", "shared_world", "world"]
 
 LUT = "recipe.block_lut={samples: 2, calibration_batches: 1, evaluation_batches: 1, evaluation_batch_size: 4}"
 FRONT = "recipe.subnet_search.front={population: 3, generations: 1, children: 2}"
-JOBS = ("cost", "block_lut", "space_search", "subnet_search", "teacher")
+LENIENT = "recipe.export={min_agreement: 0, max_mean_difference: 100, calibration_images: 16, repeats: 2}"
+TRAINS = [
+    "max_epochs=2", "trainer.limit_train_batches=2", "data.batch_size=8", "trainer.accelerator=cpu",
+    "recipe.save_minutes=1e-9",
+]  # fmt: skip
 Start = Callable[[], object]
+Launch = Callable[..., Child]
 OF_THE_RUN = ("made", "seconds", "checksum", "files_made")
+TIMED = ("_latency_ms", "_speedup", "_operators_ms", "_whole_ms")  # what export measures with a clock
 
 
-@pytest.fixture
-def given(world: World) -> dict[str, list[str]]:
+def overrides(world: World) -> dict[str, list[str]]:
     """Overrides of each job, few images and small searches."""
-    trains = ["max_epochs=2", "trainer.limit_train_batches=1", "data.batch_size=8", "trainer.accelerator=cpu"]
     search = ["latency_constraint=5.5", "platform.fixed_latency_ms=0.5", "recipe.space_search.samples=500"]
+    space, subnet = f"space={SPACE}", "subnet=min"
     jobs = {
-        "cost": [f"space={SPACE}"],
+        "cost": [space],
+        "predict_latency": [space, "recipe.predict_latency.random_subnets=5"],
         "block_lut": [f"paths.lut={world.root / 'made'}", "block=stage1_0", "window=0", LUT],
         "space_search": [f"paths.lut={world.lut}", *search],
-        "subnet_search": [f"space={SPACE}", "latency_constraint=100", FRONT, "recipe.subnet_search.tested=1"],
-        "teacher": trains,
+        "subnet_search": [space, "latency_constraint=100", FRONT, "recipe.subnet_search.tested=1"],
+        "evaluate": [space, subnet],
+        "export": [space, subnet, "quant=deploy", LENIENT],
+        "teacher": TRAINS,
+        "block_kd": [*TRAINS, "block=stage1_0"],
+        "supernet": [*TRAINS, space],
+        "finetune": [*TRAINS, space, subnet],
     }
-    return {job: [*world.settings, *overrides] for job, overrides in jobs.items()}
+    return {job: [*world.settings, *given] for job, given in jobs.items()}
+
+
+JOBS = tuple(overrides(World(Path())))
 
 
 @pytest.fixture
-def start(run_stage: RunStage, given: dict[str, list[str]], world: World) -> Callable[..., Start]:
+def given(int8_world: World) -> dict[str, list[str]]:
+    """Overrides of each job in a world that has INT8 weights too."""
+    return overrides(int8_world)
+
+
+@pytest.fixture
+def start(run_stage: RunStage, given: dict[str, list[str]]) -> Callable[..., Start]:
     """Start a job in this process; what it makes lies in the test's folder."""
-
-    def make(job: str, *more: str) -> Start:
-        if job == "teacher":  # the world has one
-            shutil.rmtree(world.layout.root / "block_kd/teacher_checkpoint")
-        return lambda: run_stage(job, *given[job], *more)
-
-    return make
+    return lambda job, *more: lambda: run_stage(job, *given[job], *more)
 
 
 @pytest.fixture
-def launch(given: dict[str, list[str]], tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start a job as a process of its own; stdout and stderr can be read as one."""
+def launch(given: dict[str, list[str]], tmp_path: Path) -> Iterator[Launch]:
+    """Start a job as a process of its own."""
+    numbers = count()
+    outside = tmp_path.parent / f"{tmp_path.name}-told"
+    outside.mkdir()
 
-    def make(job: str, *more: str, **environment: str) -> subprocess.Popen[str]:
+    def make(job: str, *more: str, **environment: str) -> Child:
         folders = [f"paths.root={tmp_path / 'runs'}", f"hydra.run.dir={tmp_path / 'runs' / job}"]
-        return subprocess.Popen(
-            [sys.executable, "-u", "-m", "spaceevo", f"+stage={job}", *folders, *given[job], *more],
-            cwd=tmp_path,
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        words = [f"+stage={job}", *folders, *given[job], *more]
+        return Child(words, tmp_path, outside / f"{next(numbers)}.txt", {"OMP_NUM_THREADS": "1", **environment})
 
-    return make
+    yield make
 
 
 def left(folder: Path) -> dict[str, object]:
-    """Everything in a folder but pictures, logs and hidden files; of results, what does not say how they were made."""
+    """Everything in a folder but pictures, logs, timings and hidden files; of results, what a rerun must find too."""
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if (
             path.is_file()
             and path.suffix not in (".png", ".log", ".yaml")
-            and path.name != "metrics.csv"
+            and path.name not in ("metrics.csv", "profile_onnx.csv")
             and not any(part.startswith(".") for part in path.parts)
         ):
             found[name] = path.read_bytes()
         if path.name == "result.json":
             record = json.loads(path.read_text())
-            found[name] = {key: value for key, value in record.items() if key not in OF_THE_RUN}
+            of_the_run = (*OF_THE_RUN, *(("checksums", *TIMED) if record["stage"] == "export" else ()))
+            found[name] = {key: value for key, value in record.items() if not key.endswith(of_the_run)}
     return found

@@ -9,7 +9,17 @@ from random import Random
 
 import pytest
 
-from spaceevo.artifacts import Front, SpaceChoice, StageResult, checksums, file_hash, require_undamaged, write_json
+from spaceevo.artifacts import (
+    Front,
+    SpaceChoice,
+    StageResult,
+    cache_folder,
+    checksums,
+    file_hash,
+    require_undamaged,
+    write_json,
+)
+from spaceevo.artifacts.files import MACHINE
 from spaceevo.errors import CheckpointError, SpaceEvoError, TableError
 from spaceevo.nn.loading import read_checkpoint
 from spaceevo.search.lut import BlockLut, lut_file_name, lut_keys, lut_record
@@ -97,3 +107,11 @@ def test_exported_files_are_checked_against_the_result_beside_them(tmp_path: Pat
     for _ in flipped(path):
         with pytest.raises(CheckpointError, match="is damaged: it is not as it was made; make it again with: the comm"):
             require_undamaged(path, "the command")
+
+
+def test_what_killed_processes_left_in_the_cache_is_removed(start: Callable[..., Start]) -> None:
+    half = cache_folder("tars") / f".a.npz.{MACHINE}-{2**22 + 1}-01234567.tmp"
+    half.parent.mkdir(parents=True, exist_ok=True)
+    half.touch()
+    start("cost")()
+    assert not half.exists()

@@ -48,7 +48,9 @@ def test_stem_and_head_cost_what_searched_blocks_tell_and_the_error_is_said(
 ) -> None:
     file = tmp_path / "pixel4.json"
     given = ("platform=pixel4", f"platform.table={file}", f"source={tables}")
-    figures = tiny("fit_latency", *given).figures
+    result = tiny("fit_latency", *given)
+    assert "platform.unknown_blocks=fitted" in result.next_command  # or no space could be scored
+    figures = result.figures
     for resolution in DIGITS.block_resolutions:
         expected = sum(map(truth, fixed_blocks(DIGITS, resolution)))
         assert figures[f"fixed_{resolution}_latency_ms"] == pytest.approx(expected, rel=0.1)

@@ -14,6 +14,7 @@ from spaceevo.jobs.pipeline import PipelineJob
 from spaceevo.jobs.runner import make_job
 from spaceevo.nn.student import BlockStudent
 from spaceevo.quant.quantizer import PUBLISHED
+from spaceevo.search.limits import Limit
 from spaceevo.space.description import parse_space, superspace
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.published import published_model
@@ -74,7 +75,9 @@ def test_the_table_of_a_pipeline_lists_no_slower_subnet_of_lower_top1(
     ]
     result = StageResult("subnet_search", "", None, {"pareto_subnets": rows})
     monkeypatch.setattr("spaceevo.jobs.pipeline.run", lambda config: result)
-    monkeypatch.setattr("spaceevo.jobs.pipeline._compose", lambda overrides: None)
+    step = compose("+stage=cost", "superspace=digits")
+    monkeypatch.setattr("spaceevo.jobs.pipeline._compose", lambda overrides: step)
+    monkeypatch.setattr("spaceevo.jobs.pipeline.look_ahead", lambda steps, configs: [])
     job = make_job(compose("+stage=pipeline", "superspace=digits"))
     assert isinstance(job, PipelineJob)
     job.work()
@@ -102,4 +105,4 @@ def test_without_a_space_search_auto_finds_a_limit(compose: Compose, monkeypatch
     monkeypatch.setattr(SubnetSearchJob, "platforms", {"desk": Known()})
     job = make_job(compose("+stage=subnet_search", "superspace=digits", "space=digits-012-000"))
     assert isinstance(job, SubnetSearchJob)
-    assert job._limits("desk") == (5.5,)
+    assert job._limits("desk") == (Limit.of({"ms": 5.5}),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from omegaconf import open_dict
 
 from spaceevo.errors import ConfigError
 from spaceevo.jobs.runner import make_job
@@ -109,6 +110,17 @@ def test_faults_are_told_all_at_once() -> None:
         "data.hold_out",
     }
     assert len(told) == 4
+
+
+def test_an_argument_that_is_taken_out_is_missed() -> None:
+    with changed("supernet", "data.holdout=3", "recipe.threads=1") as config:
+        with open_dict(config):
+            del config.data["root"]
+            del config.recipe.supernet.fp32["epochs"]
+        with pytest.raises(ConfigError) as caught:
+            make_job(config)
+    faults = str(caught.value).split(" | ")
+    assert sorted(faults) == ["data.root is missing; set it", "recipe.supernet.fp32.epochs is missing; set it"]
 
 
 def test_the_precision_decides_which_recipe_is_named() -> None:

@@ -41,6 +41,7 @@ NEUTRAL = {
     "platform.cache": WHERE,
     "platform.table": WHERE,
     "recipe.cache_mib": "says where features lie, not which",
+    "recipe.save_minutes": "says where a killed run goes on, and ends alike",
     "recipe.validate_every": "looks on, and changes nothing",
     "recipe.guard": "acts where a loss diverges; until then training is the same",
     "together": "students end as they would alone",

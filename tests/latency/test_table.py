@@ -70,3 +70,14 @@ def test_broken_file_is_named(tmp_path: Path, text: str) -> None:
 def test_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"none\.json does not exist; set platform\.table"):
         LatencyTable.load(tmp_path / "none.json")
+
+
+def test_a_changed_table_is_refused_and_one_without_its_checksum_taken(tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    LatencyTable({"a": 1.5}).save(path)
+    path.write_text(path.read_text().replace("1.5", "1.25"))
+    with pytest.raises(TableError, match=r"is damaged, or was edited: its checksum differs; delete it or set platform"):
+        LatencyTable.load(path)
+    lines = [line for line in path.read_text().splitlines() if '"checksum"' not in line]
+    path.write_text("\n".join(lines))  # by hand, on purpose
+    assert LatencyTable.load(path).entries == {"a": 1.25}

@@ -55,7 +55,7 @@ class Bench:
         self.training = Training(data, folder / "run", 0, self.make_trainer, self.said.append)
         self.fault = False
 
-    def make_trainer(self, folder: Path, epochs: int, callbacks: Sequence[Callback] = ()) -> Trainer:
+    def make_trainer(self, folder: Path, epochs: int, callbacks: Sequence[Callback], run_id: str) -> Trainer:
         settings: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False}
         return Trainer(
             max_epochs=epochs, limit_train_batches=2, accelerator="cpu", logger=self.loggers, callbacks=[*callbacks],

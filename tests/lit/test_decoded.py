@@ -17,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+from spaceevo.artifacts.files import MACHINE
 from spaceevo.errors import ConfigError, DataError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.decoded import HEADER, LEDGER, DecodedCache
@@ -217,3 +218,17 @@ def test_images_read_in_two_ways_are_kept_apart(tmp_path: Path) -> None:
     for _ in range(2):
         for how, colour in {Reading(): 255, Reading(ground=(9, 9, 9)): 9, Reading(reading="published"): 0}.items():
             assert np.asarray(DecodedCache(tmp_path / "cache", 1, how).load(str(path))).max() == colour
+
+
+def test_what_a_killed_process_left_half_written_is_removed(photos: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    epochs(photos, cache)
+    lacking = files(cache)[0]
+    half = lacking.with_name(f".{lacking.name}.{MACHINE}-{2**22 + 1}-01234567.tmp")
+    other = lacking.with_name(f".{lacking.name}.elsewhere-{2**22 + 1}-01234567.tmp")
+    for file in (half, other):
+        lacking.rename(file) if lacking.exists() else file.write_bytes(b"")
+    epochs(photos, cache)
+    assert lacking.exists()
+    assert not half.exists()
+    assert other.exists()  # its process may live, on another machine

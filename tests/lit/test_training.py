@@ -23,6 +23,7 @@ from spaceevo.lit.transforms import ImageTransform
 from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.loading import read_checkpoint
 
+BATCHES = 2  # of an epoch
 RECIPE = Recipe(3, lambda groups: torch.optim.SGD(groups, lr=0.1, weight_decay=0.01))
 
 
@@ -54,10 +55,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def make_trainer(folder: Path, epochs: int, callbacks: Sequence[Callback] = (), **settings: Any) -> Trainer:
+def make_trainer(
+    folder: Path, epochs: int, callbacks: Sequence[Callback] = (), run_id: str = "", **settings: Any
+) -> Trainer:
     return Trainer(
         max_epochs=epochs,
-        limit_train_batches=2,
+        limit_train_batches=BATCHES,
         accelerator="cpu",
         logger=False,
         callbacks=list(callbacks),
@@ -334,7 +337,7 @@ def test_a_signal_leaves_the_last_finished_epoch(bench: Bench) -> None:
 
     with pytest.raises(Stopped) as caught:
         bench.fit("toy.pth", Signalled)
-    assert caught.value.kept == [f"toy, its last finished epoch in {state_of(bench)}"]
+    assert caught.value.kept == [f"toy, its last state in {state_of(bench)}"]
     assert torch.equal(whole, bench.fit("toy.pth", Toy))
     assert "resumes" in bench.said[0]
 

@@ -1,14 +1,18 @@
 """The shipped platforms' settings fit what they are settings of."""
 
 import inspect
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from spaceevo.errors import TableError
+from spaceevo.platforms.none import NoPlatform
 from spaceevo.runtimes.registry import RUNTIMES
-from spaceevo.space.description import conf_folder
+from spaceevo.space.description import conf_folder, parse_space
 
 FILES = sorted((conf_folder() / "platform").glob("*.yaml"))
 
@@ -28,7 +32,20 @@ def test_every_setting_is_an_argument_and_every_needed_argument_set(path: Path) 
     assert config.get("runtime", "litert") in RUNTIMES
 
 
+def test_a_platform_that_knows_nothing_says_so() -> None:
+    platform, member = NoPlatform("none"), parse_space("digits-012-010")
+    assert all(map(math.isnan, platform.rows_ms([[], []])))
+    asked: list[Callable[[], object]] = [
+        lambda: platform.subnet_ms(member, member.smallest),
+        lambda: platform.fixed_ms(member.superspace),
+        lambda: platform.fastest(member),
+    ]
+    for ask in asked:
+        with pytest.raises(TableError, match=r"platform=none knows no latencies; limit something else \(limit.mmacs"):
+            ask()
+
+
 def test_files_for_phones_and_microcontrollers_are_not_packed() -> None:
     packed = {path.stem: settings(path).get("packed_channels") for path in FILES}
-    assert packed.pop("adb") == packed.pop("pixel4") == packed.pop("tflite_micro") == 1
+    assert packed.pop("adb") == packed.pop("pixel4") == packed.pop("ssh") == packed.pop("tflite_micro") == 1
     assert set(packed.values()) == {None}

@@ -139,7 +139,7 @@ def test_it_beats_as_many_random_subnets(screened: int) -> None:
         return volume([(mmacs(spec), score(spec)) for spec in specs], mmacs(member.largest))
 
     for seed in range(2):
-        strategy = FrontEvolution(SubnetProblem(member, latency_ms=mmacs), 24, 8, 24, screened)
+        strategy = FrontEvolution(SubnetProblem(member, cost=mmacs), 24, 8, 24, screened)
         found = evolve(strategy, score, Random(seed)).history
         rng = Random(seed)
         assert area(found) > 1.1 * area(sample_subnet(member, rng) for _ in range(strategy.total))

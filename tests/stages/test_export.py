@@ -4,6 +4,7 @@ import json
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from spaceevo.__main__ import _override
 from spaceevo.artifacts import Front, FrontSubnet, Layout
 from spaceevo.errors import ConfigError, EncodingError, ExportError, MissingArtifactError
 from spaceevo.export.gate import Figure, Gate
 from spaceevo.export.parity import Tolerance
+from spaceevo.jobs.words import hydras_words
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.supernet import Network, Supernet
@@ -154,9 +155,9 @@ def test_of_random_weights_the_logits_alone_decide(
     seen: list[Tolerance] = []
     check = Gate.check
 
-    def noting(self: Gate, format: str, tolerance: Tolerance, *, allow_float: bool) -> dict[str, Figure]:
+    def noting(self: Gate, format: str, tolerance: Tolerance, **settings: Any) -> dict[str, Figure]:
         seen.append(tolerance)
-        return check(self, format, tolerance, allow_float=allow_float)
+        return check(self, format, tolerance, **settings)
 
     monkeypatch.setattr(Gate, "check", noting)
     given = [*int8_world.settings, "quant=deploy", f"space={SPACE}", "subnet=min", "recipe.export.repeats=1"]
@@ -243,7 +244,7 @@ def test_the_next_command_measures_what_was_exported(
     assert "quant=deploy" in words
     assert not any(word.startswith("checkpoint=") for word in words)
     places = [f"paths.checkpoints={int8_world.layout.root}", f"platform.table={int8_world.table}", "platform=vnni"]
-    found = run_stage("benchmark", *places, *map(_override, words[4:]), "superspace=digits").figures
+    found = run_stage("benchmark", *places, *hydras_words(words[4:]), "superspace=digits").figures
     assert [row["subnet"] for row in found["subnets"]] == [str(MEMBER.smallest)]
     assert found["int8_latency_ms"] > 0
 
@@ -318,7 +319,7 @@ def test_random_weights_need_no_images(
     words = next_command(capsys)
     assert "weights=random" not in words
     table = [f"platform.table={world.table}", "platform=vnni", "recipe.benchmark.repeats=1"]
-    found = run_stage("benchmark", *map(_override, words[4:]), *table).figures
+    found = run_stage("benchmark", *hydras_words(words[4:]), *table).figures
     assert found["fp32_latency_ms"] > 0
     assert ("int8_speedup" in found) == (quant != "off")
 

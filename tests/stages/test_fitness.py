@@ -63,7 +63,7 @@ def search(fitness: Fitness, seed: int = 0) -> SearchState[SubnetSpec]:
         stairs = Staircase([(latency_ms(s), e.top1) for s, e in known.items() if not e.stopped])
         fitness.evaluate(state.batch, lambda spec: stairs(latency_ms(spec)), known.__setitem__)
 
-    strategy = FrontEvolution(SubnetProblem(MEMBER, latency_ms=latency_ms), population=16, generations=6, children=10)
+    strategy = FrontEvolution(SubnetProblem(MEMBER, cost=latency_ms), population=16, generations=6, children=10)
     return evolve(strategy, lambda spec: known[spec].top1, Random(seed), on_batch=on_batch)
 
 

@@ -7,16 +7,18 @@ from random import Random
 
 import pytest
 
-from spaceevo.artifacts import read_json
+from spaceevo.artifacts import Layout, read_json
 from spaceevo.errors import ConfigError
+from spaceevo.jobs.runner import make_job
 from spaceevo.latency.roofline import family_of
 from spaceevo.latency.table import LatencyTable
 from spaceevo.runtimes.registry import RUNTIMES
 from spaceevo.runtimes.timing import Timing
 from spaceevo.space.description import superspace
 from spaceevo.space.placement import PlacedBlock, subnet_blocks
+from spaceevo.space.selection import parse_blocks
 from spaceevo.space.superspace import SpaceMember
-from spaceevo.stages.profile import ProfileRecipe, Sample
+from spaceevo.stages.profile import ProfileJob, ProfileRecipe, Sample
 from spaceevo.stages.profile_timings import Collections, ProfileTimings, sample_blocks, sample_networks
 from tests.platforms.conftest import Desk, Fake
 from tests.stages.conftest import Compose, MadeAnew, RunStage
@@ -184,14 +186,20 @@ def test_a_new_profile_makes_what_rests_on_it_anew(
     assert made_anew(resting)
 
 
-def test_the_next_command_is_of_the_same_platform(
-    run_stage: RunStage, given: list[str], capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("are_distilled", [False, True])
+def test_the_next_command_is_of_the_same_platform_and_can_run(
+    compose: Compose, given: list[str], tmp_path: Path, are_distilled: bool
 ) -> None:
-    run_stage("profile", *given)
-    out = capsys.readouterr().out
-    assert "Next: python -m spaceevo +stage=space_search" in out
-    assert "platform.name=fake" in out
-    assert "'latency_constraint=<ms>'" in out
+    config = compose("profile", *given, f"paths.checkpoints={tmp_path}")
+    for stage, index in parse_blocks(superspace("digits"), "all") if are_distilled else ():
+        path = Layout(tmp_path).block("digits", stage, index, int8=True)
+        path.parent.mkdir(parents=True)
+        path.touch()
+    job = make_job(config)
+    assert isinstance(job, ProfileJob)
+    words = job.next_command().split()
+    assert words[3:4] == (["+stage=block_lut"] if are_distilled else [])
+    assert ("platform.name=fake" in words) == are_distilled
 
 
 def test_a_table_cannot_be_measured(run_stage: RunStage, tmp_path: Path) -> None:

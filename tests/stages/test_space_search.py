@@ -16,6 +16,7 @@ from hydra import compose, initialize_config_dir
 from spaceevo.artifacts import SpaceChoice, StageResult, read_sealed_json
 from spaceevo.errors import ConfigError, ConstraintError, EncodingError, TableError
 from spaceevo.jobs import runner
+from spaceevo.search.limits import Limit, limits_of
 from spaceevo.search.quality import Quality, QualityScorer
 from spaceevo.space.description import conf_folder, superspace
 from spaceevo.space.superspace import SpaceMember
@@ -197,9 +198,43 @@ def test_given_spaces_are_scored_and_no_choice_is_made(
     assert SpaceChoice.read(file) == found
 
 
+def test_a_limit_on_macs_needs_no_platform(tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nowhere = ["latency_constraint=auto", "platform=vnni", f"platform.table={tmp_path / 'none.json'}"]
+    result = run(tables, tmp_path, *nowhere, "limit={mmacs: [0.5,0.6], mparams: 9}")
+    limits = [Limit.of({"mmacs": bound, "mparams": 9}) for bound in (0.5, 0.6)]
+    scorer = QualityScorer(tables, "digits", limits, 0.0, samples=5000)
+    members = [scorer.superspace.member(b, w) for b in np.ndindex(3, 3, 3) for w in np.ndindex(2, 2, 2)]
+    best = max(members, key=lambda member: scorer.score(member).score)
+    assert result.figures["space"] == str(best)
+    assert result.figures["limits"] == "0.5 MMACs, 9 MParams or 0.6 MMACs, 9 MParams"
+    assert "fastest_ms" not in result.figures
+    assert result.figures["least_mmacs"] == scorer.demand_range("mmacs", best)[0]
+    assert {"score_at_0.5mmacs+9mparams", "greatest_mparams"} <= set(pd.read_csv(result.outputs["spaces"]).columns)
+    choice = SpaceChoice.read(tmp_path / "checkpoints/block_kd/search/digits/best.json")
+    assert (choice.latency_constraints_ms, limits_of(choice.limits)) == ((), tuple(limits))
+    assert "latency is not limited" in capsys.readouterr().out
+    assert "limit." not in result.next_command  # the choice says what it was made for
+    assert Path(result.outputs["distributions"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_limits_that_only_together_are_too_low_are_told(tables: Path, tmp_path: Path) -> None:
+    lowest = QualityScorer(tables, "digits", [100.0], 0.5, samples=10).latency_range_ms()[0]
+    asked = [f"latency_constraint={1.0001 * lowest}", "limit.mmacs=50", "recipe.space_search.local.total=30"]
+    with pytest.raises(
+        ConstraintError, match="latency_constraint and limit.mmacs: no sampled subnet .* within .* MMACs"
+    ):
+        run(tables, tmp_path, *asked)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
+        (
+            "limit.mmacs=0.0001",
+            ConstraintError,
+            r"limit.mmacs = 0.0001: no sampled subnet .* the least is 0\.\d+, with",
+        ),
+        ("limit.mmacs=[1,2] latency_constraint=[5,6]", ConfigError, "are lists; allowed: one list"),
         ("latency_constraint=0.9", ConstraintError, r"latency_constraint 0.9 ms: .* fastest takes \d"),
         ("space=[onnxw-151122-023231]", EncodingError, "not of superspace digits"),
         ("space=[digits-912-101]", EncodingError, "block index 9"),
@@ -211,7 +246,18 @@ def test_given_spaces_are_scored_and_no_choice_is_made(
 def test_faults_name_the_value(tables: Path, tmp_path: Path, change: str, error: type[Exception], words: str) -> None:
     tmp_path.joinpath("found").mkdir()
     with pytest.raises(error, match=words):
-        run(tables, tmp_path, change)
+        run(tables, tmp_path, *change.split())
+
+
+@pytest.mark.slow
+def test_a_sweep_over_another_limit_has_a_row_for_each(tables: Path, tmp_path: Path) -> None:
+    given = [text for text in settings(tables, tmp_path) if not text.startswith(("latency_constraint", "platform"))]
+    command = [sys.executable, "-m", "spaceevo", "-m", *given, "platform=none", "limit.mmacs=0.5,0.6"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "multirun/space_search/sweep.csv")
+    assert table["limit.mmacs"].tolist() == [0.5, 0.6]
+    assert table["score"][0] < table["score"][1]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,13 +23,19 @@ from spaceevo.nn.supernet import Supernet
 from spaceevo.platforms.base import Platform
 from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.program import Program
+from spaceevo.runtimes.random_program import random_program
+from spaceevo.runtimes.tflm.memory import arena_bytes
+from spaceevo.space.cost import subnet_cost
 from spaceevo.space.description import superspace
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_subnet
+from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.front_files import fastest_platforms, merge_fronts
 from spaceevo.stages.front_search import Found, most_accurate
+from spaceevo.stages.subnet_figures import SubnetFigures
 from spaceevo.stages.subnet_search import SubnetSearchJob
+from tests.runtimes.conftest import irregular
 from tests.stages.conftest import CLASSES, Compose, RunStage, World
 
 DIGITS = superspace("digits")
@@ -193,6 +200,70 @@ def test_faults_are_named(
         search()
 
 
+def peak_ram_kb(spec: SubnetSpec) -> float:
+    return arena_bytes(irregular(random_program(subnet_blocks(MEMBER, spec)))) / 1e3
+
+
+@pytest.mark.parametrize("method", ["front", "published"])
+def test_every_subnet_keeps_limits_of_every_kind(
+    run_stage: RunStage, world: World, given: list[str], limits: list[float], tmp_path: Path, method: str
+) -> None:
+    ram_kb = round((peak_ram_kb(MEMBER.smallest) + peak_ram_kb(MEMBER.largest)) / 2, 1)
+    asked = [f"latency_constraint={limits}", f"limit.peak_ram_kb={ram_kb}", "limit.mparams=0.09"]
+    figures = run_stage("subnet_search", *given, *asked, f"recipe.subnet_search.method={method}").figures
+    front, platform = front_of(world), Platform("desk", str(world.table))
+    assert list(front.chosen_by_limit["desk"]) == [f"{ms:g}ms+0.09mparams+{ram_kb:g}peak_ram_kb" for ms in limits]
+    (log,) = (tmp_path / "runs/subnet_search").glob("evaluations_*.jsonl")
+    evaluated = [SubnetSpec.parse(json.loads(line)[0]) for line in log.read_text().splitlines()]
+    for spec in evaluated:  # not one that breaks a limit was even looked at
+        assert platform.subnet_ms(MEMBER, spec) <= limits[0]
+        assert subnet_cost(MEMBER, spec).mparams <= 0.09
+        assert peak_ram_kb(spec) <= ram_kb
+    assert {row.subnet for row in front.front} <= set(map(str, evaluated))
+    for row in front.front:
+        assert row.peak_ram_kb == pytest.approx(peak_ram_kb(SubnetSpec.parse(row.subnet)))
+        assert row.file_kb is None
+    assert figures["limits"].startswith(f"{limits[0]:g} ms, 0.09 MParams, ")
+    assert figures["chosen_peak_ram_kb"] <= ram_kb
+
+
+def test_without_a_limit_on_latency_no_platform_is_asked(
+    run_stage: RunStage, world: World, given: list[str], tmp_path: Path
+) -> None:
+    mmacs = [subnet_cost(MEMBER, spec).mmacs for spec in (MEMBER.smallest, MEMBER.largest)]
+    bounds = [round(mmacs[0] + share * (mmacs[1] - mmacs[0]), 2) for share in (0.5, 0.2)]
+    nowhere = [f"platform.table={tmp_path / 'none.json'}", f"limit.mmacs={bounds}"]
+    result = run_stage("subnet_search", *given, *nowhere)
+    front = front_of(world)
+    assert (front.axis, front.limits_ms, list(front.chosen_by_limit)) == ("mmacs", {"any": ()}, ["any"])
+    for bound, subnet in zip(bounds, front.chosen_by_limit["any"].values(), strict=True):
+        assert subnet_cost(MEMBER, SubnetSpec.parse(subnet)).mmacs <= bound
+    rows = pd.read_csv(result.outputs["front"])
+    assert rows.latency_ms.isna().all()
+    assert rows.mmacs.is_monotonic_increasing
+    assert (rows.mmacs <= bounds[0]).all()
+    assert not [name for name in result.inputs if name.startswith("platform")]
+    assert Path(result.outputs["picture"]).stat().st_size > 1000
+
+
+def test_limits_that_nothing_keeps_are_told(run_stage: RunStage, given: list[str], limits: list[float]) -> None:
+    def search(*more: str) -> None:
+        run_stage("subnet_search", *given, *more)
+
+    least = subnet_cost(MEMBER, MEMBER.smallest).mmacs
+    fault = rf"limit.mmacs = 0.01: .* so few MMACs; the least is {least:.4g} \({MEMBER.smallest}\); set it higher"
+    with pytest.raises(ConstraintError, match=fault):
+        search("limit.mmacs=0.01")
+    with pytest.raises(ConstraintError, match=r"limit.file_kb = 9: .* so few kB of file; the least is \d+"):
+        search("limit.file_kb=9", f"latency_constraint={limits[0]}")
+    with pytest.raises(ConfigError, match="latency_constraint and limit.mmacs are lists; allowed: one list"):
+        search("limit.mmacs=[1,2]", f"latency_constraint={limits}")
+    with pytest.raises(ConfigError, match="delta_ms = 5; allowed: null where latency is not limited"):
+        search("limit.mmacs=1", "recipe.subnet_search.delta_ms=5")
+    with pytest.raises(ConfigError, match="limit.mparams = 0; allowed: above 0"):
+        search("limit.mparams=0")
+
+
 def test_ties_go_to_what_other_subnets_speak_for() -> None:
     rng = Random(0)
     scores = {spec: float(len(spec.stages[2])) for spec in (sample_subnet(MEMBER, rng) for _ in range(60))}
@@ -223,7 +294,12 @@ def test_jobs_of_a_sweep_become_one_front(tmp_path: Path) -> None:
 def test_the_fastest_platform_of_each_subnet_is_told_on_one_machine_alone() -> None:
     small, large = MEMBER.smallest, MEMBER.largest
     times = {"ort": {small: 1.0, large: 3.0}, "openvino": {small: 2.0, large: 2.0}}
-    fronts = [Found(name, times[name].__getitem__, {}, [], {}) for name in times]
+
+    class Known(SubnetFigures):
+        def latency_ms(self, spec: SubnetSpec) -> float:
+            return times[self.platform_name][spec]
+
+    fronts = [Found(Known(MEMBER, None, (), name), (), {}, [], {}) for name in times]
     desk, other = (SimpleNamespace(machine=name, measured_ms=dict) for name in ("desk", "phone"))
     told = fastest_platforms([small, large], fronts, {"ort": desk, "openvino": desk})
     assert told == {str(small): "ort", str(large): "openvino"}

@@ -120,6 +120,8 @@ class SpaceChoice(Record):
     score: float  # its Q-T score
     probability: float  # share of its subnets within the constraint
     loss: float  # mean of the smallest losses among those
+    # limits of several kinds that it was searched for, each by kind; none where latency alone was limited
+    limits: tuple[Mapping[str, float], ...] = ()
     schema: int = SCHEMA  # version of this record
 
 
@@ -129,8 +131,8 @@ class FrontSubnet:
 
     platform: str  # whose front it is on
     subnet: str  # its encoding
-    asked_ms: str  # latency limits it is the best within, separated by spaces
-    latency_ms: float  # predicted
+    asked_ms: str  # limits it is the best within, in ms or with their kind, separated by spaces
+    latency_ms: float | None  # predicted; None where latency was not limited
     measured_ms: float | None  # measured, where the device was at hand
     held_out_top1: float  # in percent
     top1: float  # on the test images, in percent
@@ -139,6 +141,8 @@ class FrontSubnet:
     file: str = ""  # number of its checkpoints
     int8_file: str | None = None  # its INT8 checkpoint
     fp32_file: str | None = None  # its fp32 checkpoint
+    file_kb: float | None = None  # predicted size of its INT8 file in kB, where that was limited
+    peak_ram_kb: float | None = None  # predicted memory on a microcontroller in kB, where that was limited
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,8 @@ class Front(Record):
     front: tuple[FrontSubnet, ...]  # the subnets, platform by platform, the fastest first
     latency_constraints_ms: tuple[float, ...]  # limits of the first platform, in ms
     limits_ms: Mapping[str, tuple[float, ...]]  # limits of each platform, in ms
-    chosen_by_limit: Mapping[str, Mapping[str, str]]  # platform → limit in ms as a text → the best subnet
+    chosen_by_limit: Mapping[str, Mapping[str, str]]  # platform → limit (in ms) as a text → the best subnet
+    axis: str = "latency_ms"  # column of the subnets that the front is low in
     schema: int = SCHEMA  # version of this record
 
 
@@ -175,6 +180,7 @@ class StageResult:
     seconds: float = 0.0  # how long it took
     summary: tuple[str, ...] = ()  # figures shown at its end
     next_command: str = ""  # what the user would run next
+    command: str = ""  # what makes it again
     schema: int = SCHEMA  # version of this record
 
     def changed_files(self) -> Iterator[str]:

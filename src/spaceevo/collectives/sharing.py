@@ -7,12 +7,12 @@ to, is used by torch to find the processes and carries nothing of ours; and text
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch._C._distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from spaceevo.collectives.launcher import launched
+from spaceevo.errors import LostProcessError, Stopped
 
 Work = Callable[[str], str]  # Turns the text of an item into the text of its result
 PATIENCE = timedelta(days=7)
@@ -43,8 +44,11 @@ class Ranks:
     def leading(self, work: Work) -> Iterator[None]:
         """Let the first process go on; the others do `work` on what `map` has to do until it is done, then exit.
 
+        Where the first is asked to end it waits for nobody: its end is theirs.
+
         Raises:
             SystemExit: with code 0, in the processes that serve.
+            LostProcessError: another process has ended before its work was done.
         """
         if self.rank > 0:
             while (item := self.receive(0)) is not None:
@@ -52,40 +56,62 @@ class Ranks:
             raise SystemExit(0)
         try:
             yield
-        finally:
-            for rank in range(1, self.size):
-                self.send(rank, None)
+        except Stopped:
+            raise
+        except BaseException:
+            with suppress(LostProcessError):  # what went wrong before is what is told
+                self._dismiss()
+            raise
+        else:
+            self._dismiss()
+
+    def _dismiss(self) -> None:
+        for rank in range(1, self.size):
+            self.send(rank, None)
 
     def map(self, work: Work, items: Sequence[str]) -> Iterator[str]:
         """Give the result of `work` on each item, in order, as soon as it is there; whoever is free takes the next."""
         if self.size == 1:
             yield from map(work, items)
             return
-        left: SimpleQueue[int] = SimpleQueue()
         results = [Future[str]() for _ in items]
+        left: SimpleQueue[int] = SimpleQueue()
         for number in range(len(items)):
             left.put(number)
+        others = self._let_others_take(left, items, results)
+        given = 0
+        try:
+            for number in _drained(left):
+                results[number].set_result(work(items[number]))
+                while given < len(items) and results[given].done():
+                    yield results[given].result()
+                    given += 1
+            yield from (result.result() for result in results[given:])
+        except Stopped:
+            raise
+        except BaseException:
+            list(_drained(left))  # nothing more is begun after a fault
+            _join(others)
+            raise
+        _join(others)
 
-        def take(do: Work) -> None:
+    def _let_others_take(
+        self, left: SimpleQueue[int], items: Sequence[str], results: Sequence[Future[str]]
+    ) -> list[Thread]:
+        """Start a thread for each other process, which has it do what is left until nothing is."""
+
+        def take(rank: int) -> None:
             for number in _drained(left):
                 try:
-                    results[number].set_result(do(items[number]))
-                except BaseException as error:
+                    results[number].set_result(self._have_done(rank, items[number]))
+                except Exception as error:
                     results[number].set_exception(error)
 
-        with ThreadPoolExecutor(self.size - 1) as others:
-            for rank in range(1, self.size):
-                others.submit(take, partial(self._have_done, rank))
-            given = 0
-            try:
-                for number in _drained(left):
-                    results[number].set_result(work(items[number]))
-                    while given < len(items) and results[given].done():
-                        yield results[given].result()
-                        given += 1
-                yield from (result.result() for result in results[given:])
-            finally:
-                list(_drained(left))  # nothing more is begun after a fault
+        # daemons, since an interpreter that is asked to end would wait for all others
+        threads = [Thread(target=take, args=(rank,), daemon=True) for rank in range(1, self.size)]
+        for thread in threads:
+            thread.start()
+        return threads
 
     def _have_done(self, rank: int, item: str) -> str:
         self.send(rank, item)
@@ -94,17 +120,33 @@ class Ranks:
     def send(self, rank: int, text: str | None) -> None:
         """Send a text, or that there are no more, to a process."""
         data = torch.frombuffer(bytearray(json.dumps(text).encode()), dtype=torch.uint8)
-        self.group.send([torch.tensor([len(data)])], rank, 0).wait()
-        self.group.send([data], rank, 1).wait()
+        with _connected(rank):
+            self.group.send([torch.tensor([len(data)])], rank, 0).wait()
+            self.group.send([data], rank, 1).wait()
 
     def receive(self, rank: int) -> str | None:
         """Wait for what a process sends."""
         size = torch.zeros(1, dtype=torch.int64)
-        self.group.recv([size], rank, 0).wait()
-        data = torch.empty(int(size), dtype=torch.uint8)
-        self.group.recv([data], rank, 1).wait()
+        with _connected(rank):
+            self.group.recv([size], rank, 0).wait()
+            data = torch.empty(int(size), dtype=torch.uint8)
+            self.group.recv([data], rank, 1).wait()
         text: str | None = json.loads(bytes(data.tolist()))
         return text
+
+
+@contextmanager
+def _connected(rank: int) -> Iterator[None]:
+    """Say in words that the process at the other end is there no more."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise LostProcessError(rank, str(error)) from error
+
+
+def _join(threads: Sequence[Thread]) -> None:
+    for thread in threads:
+        thread.join()
 
 
 def _drained(queue: SimpleQueue[int]) -> Iterator[int]:

@@ -15,6 +15,7 @@ from spaceevo.quant.program import Executor, Program
 from spaceevo.runtimes.base import FileOptions, Runtime, Shape
 from spaceevo.runtimes.preprocessing import Preprocessing
 from spaceevo.runtimes.registry import formats, runtime_for
+from spaceevo.terminal import told
 
 WATCHED_IMAGES = 16  # Images of which every layer is compared, to name the first that differs
 FIRST_IMAGES = 64  # Images that go first, to fail early
@@ -76,7 +77,8 @@ class Gate:
 
     def _executed(self, dtype: torch.dtype) -> Tensor:
         executor = Executor(self.program, dtype)
-        return torch.cat([executor(batch) for batch in torch.split(self.images, IMAGES_A_PASS)])
+        batches = torch.split(self.images, IMAGES_A_PASS)
+        return torch.cat([executor(batch) for batch in told(batches, "integer program, batches", len(batches))])
 
     def figures(self) -> dict[str, float]:
         """Compare the trained network, its folded evaluation and the exact executor."""

@@ -5,28 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import hydra
 from annotated_types import MinLen
-from omegaconf import DictConfig, OmegaConf
 
 from spaceevo.artifacts import Neutral
-from spaceevo.artifacts.values import Name
+from spaceevo.artifacts.progress import STEPS_FILE, StepList
 from spaceevo.errors import ConfigError
 from spaceevo.jobs.runner import run
+from spaceevo.jobs.steps import Step, compose, look_ahead, print_outlooks, step_config
 from spaceevo.search.front import front
 from spaceevo.stages.job import Job, Outcome
-from spaceevo.stages.settings import Quant
 from spaceevo.terminal import console, print_rows
-
-
-@dataclass(frozen=True)
-class Step:
-    """Names one job of the pipeline."""
-
-    title: str  # shown above what it prints
-    stage: Name  # the job, as `+stage=` names it
-    quant: Quant  # scheme of quantisation, or `off`
-    shows: tuple[str, ...] = ()  # its figures that are shown at the end
 
 
 @dataclass(frozen=True)
@@ -51,22 +39,21 @@ class PipelineJob(Job[PipelineSettings]):
         given = [text for text in self.workspace.commands.given if not text.startswith("quant=")]
         given += ["force=true"] if self.settings.force else []
         steps = self.settings.steps
+        configs = [step_config(step, given) for step in steps]
+        folders = tuple(str(Path(config.paths.output).relative_to(config.paths.root)) for config in configs)
+        StepList(tuple(step.title for step in steps), folders).write(self.workspace.output / STEPS_FILE)
+        print_outlooks(look_ahead(steps, configs), "what this pipeline would do")
         figures: dict[str, Any] = {}
-        for number, step in enumerate(steps, start=1):
+        for number, (step, config) in enumerate(zip(steps, configs, strict=True), start=1):
             console.rule(f"{number}/{len(steps)} {step.title}", align="left")
-            result = run(_compose([*given, f"+stage={step.stage}", f"quant={step.quant}"]))
+            result = run(config)
             figures |= result.figures
             figures[f"{step.stage}_{step.quant}_seconds"] = result.seconds
         found = figures.get("pareto_subnets", [])  # a front of the held-out images; of the test images some are beaten
-        best = front([(row["latency_ms"], row["top1"]) for row in found])
+        axis = figures.get("front_axis", "latency_ms")
+        best = front([(row[axis], row["top1"]) for row in found])
         pareto = [{**found[index], "top1": f"{found[index]['top1']:.2f}"} for index in best]
-        columns = {"top1": "top-1 %", "latency_ms": "predicted ms", "subnet": "subnet"}
+        columns = {"top1": "top-1 %", axis: "predicted ms" if axis == "latency_ms" else axis, "subnet": "subnet"}
         print_rows(pareto, columns, "Pareto subnets (INT8)")
+        run(compose([*given, "+stage=report"]))
         return Outcome(figures, summary=tuple(name for step in steps for name in step.shows))
-
-
-def _compose(overrides: list[str]) -> DictConfig:
-    """The config of one step; its output folder is the one that the job has by itself."""
-    config = hydra.compose("config", overrides=overrides, return_hydra_config=True)
-    OmegaConf.update(config, "paths.output", str(Path(config.paths.root) / config.stage.folder))
-    return config

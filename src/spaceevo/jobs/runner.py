@@ -17,10 +17,22 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from spaceevo.artifacts import RESULT_FILE, Component, Layout, Plain, StageResult, checksums, sole_worker, sweep
+from spaceevo.artifacts import (
+    RESULT_FILE,
+    Component,
+    Layout,
+    Plain,
+    StageResult,
+    cache_folder,
+    checksums,
+    sole_worker,
+    sweep,
+)
 from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import CheckpointError, ConfigError, SpaceEvoError, Stopped
 from spaceevo.jobs.experiments import chosen_experiment
+from spaceevo.jobs.mistyped import check_added
+from spaceevo.jobs.recording import recorded
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import is_tracked, track
 from spaceevo.jobs.trust import require_allowed, require_own
@@ -46,7 +58,8 @@ def run(config: DictConfig) -> StageResult:
     job = make_job(config)
     with sole_worker(job.workspace.output / ".lock", console.print) if is_first() else nullcontext():
         try:
-            return _run(config, job)
+            with recorded(job.workspace.output, job.name, _command(job)) if is_first() else nullcontext():
+                return _run(config, job)
         except Stopped as stopped:
             stopped.kept.append(f"what {job.name} had finished, in {shown(job.workspace.output)}")
             raise
@@ -68,6 +81,7 @@ def _run(config: DictConfig, job: Job[Any]) -> StageResult:
     result = _result(job, outcome, states, time.monotonic() - started)
     if is_first():
         sweep(output, depth=2)
+        sweep(cache_folder(""), depth=1)
         for folder in {path if path.is_dir() else path.parent for path in outcome.outputs.values()}:
             sweep(folder)
         keep(config, result, output, job.workspace.run_name, keeps_run=job.keeps_run)
@@ -115,10 +129,13 @@ def _is_skipped(job: Job[Any], previous: StageResult | None, states: Mapping[str
 
 def make_job(config: DictConfig) -> Job[Any]:
     """Make the job of a composed config, its settings checked."""
+    node = hydra_node(config)
+    check_added(config, node.overrides.task, node.runtime.choices)
     cls = job_type(config)
     # a job's class is generic over the dataclass of its settings: `class CostJob(Job[CostSettings])`
     settings_type, *_ = next(get_args(base) for base in getattr(cls, "__orig_bases__", ()))
-    job = cls(read_settings(settings_type, config), _workspace(config))
+    workspace = _workspace(config)
+    job = cls(read_settings(settings_type, config), workspace)
     job.check()
     return job
 
@@ -184,7 +201,11 @@ def commands(config: DictConfig) -> Commands:
     given = {text: override_key(text) for text in node.overrides.task if override_key(text) not in UNREPEATED}
     name = next((text.partition("=")[2] for text, key in given.items() if key == "experiment"), "")
     chosen, beside = chosen_experiment(name, [*(Path(source.path) for source in sources), conf_folder()])
-    if not chosen.pop("stage"):
+    job = chosen.pop("stage")
+    if job and job != config.stage.name:
+        told = f"experiment = {name} selects +stage={job}, and not {config.stage.name}"
+        raise ConfigError(f"{told}; leave one of them out, and set what the job needs")
+    if not job:
         return Commands(options, tuple(given))
     kept = tuple(text for text, key in given.items() if key != "experiment")
     return Commands(options, kept, tuple(f"{key}={value}" for key, value in chosen.items()), beside)
@@ -230,7 +251,14 @@ def _result(job: Job[Any], outcome: Outcome, states: Mapping[str, Plain], second
         seconds=round(seconds, 1),
         summary=single if outcome.summary is None else tuple(name for name in outcome.summary if name in single),
         next_command=outcome.next_command,
+        command=_command(job),
     )
+
+
+def _command(job: Job[Any]) -> str:
+    """The command that makes a job's result, its scheme of quantisation told where the job has one."""
+    quant = getattr(job.settings, "quant", None)
+    return job.workspace.commands(job.name, *([f"quant={quant}"] if quant else []))
 
 
 def package_versions() -> dict[str, str]:

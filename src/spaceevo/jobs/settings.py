@@ -7,7 +7,7 @@ faults are told at once, by the names that the user may set.
 import inspect
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -65,7 +65,7 @@ def read_settings(cls: type[S], config: DictConfig) -> S:
     Raises:
         ConfigError: settings are missing, unknown or wrong; names them all, each with its value and what is allowed.
     """
-    plain = _plain(config)
+    plain = plain_settings(config)
     faults = [*_unknown_fields(cls, plain, ()), *_component_faults(plain, (), get_type_hints(cls, include_extras=True))]
     of: Any = cls
     settings: S | None = None
@@ -75,7 +75,7 @@ def read_settings(cls: type[S], config: DictConfig) -> S:
         faults = [*(_told(detail, plain) for detail in error.errors()), *faults]
     if faults or settings is None:
         deepest = [(path, text) for path, text in faults if not any(_is_above(path, other) for other, _ in faults)]
-        named = (_users_name(("stage", "settings", *path), config) + text for path, text in deepest)
+        named = (users_name(("stage", "settings", *path), config) + text for path, text in deepest)
         raise ConfigError(_line([*_joined(named)]))
     return settings
 
@@ -85,7 +85,8 @@ def _checks(cls: Any) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 
-def _plain(config: DictConfig) -> dict[str, Plain]:
+def plain_settings(config: DictConfig) -> dict[str, Plain]:
+    """Return a job's settings as plain values, their references followed."""
     try:
         plain = OmegaConf.to_container(config.stage.settings, resolve=True)
     except OmegaConfBaseException as error:
@@ -105,7 +106,7 @@ def _line(faults: list[str]) -> str:
     return " | ".join([*shown, *([f"and {left} more"] if (left := len(faults) - len(shown)) else [])])
 
 
-def _users_name(path: Path, config: DictConfig) -> str:
+def users_name(path: Path, config: DictConfig) -> str:
     """The name under which a user sets this: what interpolations on the way to it point at, and so on."""
     node: object = config
     for depth, key in enumerate(path):
@@ -116,7 +117,7 @@ def _users_name(path: Path, config: DictConfig) -> str:
             name = INTERPOLATION.sub(lambda inner: str(OmegaConf.select(config, inner[1])), texts[key][2:-1])
             if (target := re.fullmatch(r"(?:oc\.select:)?([\w.]+)(?:,\w+)?", name)) is None:
                 break
-            return _users_name((*target[1].split("."), *path[depth + 1 :]), config)
+            return users_name((*target[1].split("."), *path[depth + 1 :]), config)
         node = node[key]
     return ".".join(path).removeprefix("stage.settings.")
 
@@ -210,6 +211,8 @@ def _argument_faults(node: Mapping[str, Plain], path: Path, wanted: object = Non
         yield (*path, "_target_"), f" = {target}{ALLOWED}a {wanted.__name__}"
         return
     known = {name for each in constructors(made) for name in inspect.signature(each).parameters} - {"self"}
+    for name in _required(made) - node.keys() if target.startswith(OURS) and not node.get("_partial_") else ():
+        yield (*path, name), " is missing; set it"
     hints = {**(declared_types(made) if target.startswith(OURS) else ARGUMENTS), **HYDRAS}
     for key, value in node.items():
         if key not in known | HYDRAS.keys() and not takes_more(constructors(made)[0]):
@@ -220,8 +223,14 @@ def _argument_faults(node: Mapping[str, Plain], path: Path, wanted: object = Non
             yield from _value_faults(hints[key], value, (*path, key))
 
 
+def _required(made: Callable[..., object]) -> set[str]:
+    """Names of arguments without which it cannot be called."""
+    given = inspect.signature(made).parameters.values()
+    return {it.name for it in given if it.default is it.empty and it.kind not in (it.VAR_POSITIONAL, it.VAR_KEYWORD)}
+
+
 @cache
-def _adapter(hint: Any) -> TypeAdapter[Any] | None:
+def adapter_of(hint: Any) -> TypeAdapter[Any] | None:
     """What checks values of a type; None of a class that checks its own arguments."""
     for config in (None, ConfigDict(arbitrary_types_allowed=True)):  # dataclasses take none
         with suppress(PydanticUserError, PydanticUndefinedAnnotation, TypeError):
@@ -230,7 +239,7 @@ def _adapter(hint: Any) -> TypeAdapter[Any] | None:
 
 
 def _value_faults(hint: Any, value: Plain, path: Path) -> Iterator[Fault]:
-    adapter = _adapter(hint)
+    adapter = adapter_of(hint)
     try:
         if adapter is not None:
             adapter.validate_json(json.dumps(value), strict=True)

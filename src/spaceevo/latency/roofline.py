@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import TypeVar, assert_never
 
 import numpy as np
-from scipy.optimize import nnls
 
 from spaceevo.errors import TableError, choices
 from spaceevo.space.cost import block_macs_and_params
@@ -91,6 +90,8 @@ def _conv_work(layer: Layer, positions: int) -> dict[str, float]:
 
 def fit_costs(works: Sequence[Mapping[Kind, float]], latency_ms: Sequence[float]) -> dict[Kind, float]:
     """Find the non-negative costs of each kind of work that minimise the squared relative error of latencies."""
+    from scipy.optimize import nnls  # tables are read and used without it
+
     kinds = sorted({kind for work in works for kind in work})
     features = np.array([[work.get(kind, 0.0) for kind in kinds] for work in works], np.float64)
     scaled = features / np.asarray(latency_ms, np.float64)[:, None]

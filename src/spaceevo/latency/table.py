@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from spaceevo.artifacts import read_json, write_json
+from spaceevo.artifacts import read_sealed_json, write_sealed_json
 from spaceevo.errors import CheckpointError, TableError
 from spaceevo.latency.roofline import Correction, Roofline
 
@@ -29,15 +29,19 @@ class LatencyTable:
 
     @classmethod
     def load(cls, path: Path) -> LatencyTable:
-        """Read a table that `save` wrote, or a plain `{key: ms}` as published; raises `TableError` if it is neither."""
+        """Read a table that `save` wrote, or a plain `{key: ms}` as published; raises `TableError` if it is neither.
+
+        So does one that is not as it was saved; where its first line, the checksum, is gone, it is taken as it is.
+        """
         if not path.is_file():
             raise TableError(
                 f"latency table {path} does not exist; set platform.table, or platform=ort_cpu to measure blocks"
             )
         try:
-            content = read_json(path)
+            content = read_sealed_json(path)
         except CheckpointError as error:
-            raise TableError(f"latency table {error}") from error
+            told = str(error).removesuffix("; make it again")
+            raise TableError(f"latency table {told}; {REMEDY}") from error
         if not isinstance(content, dict):
             raise TableError(f"latency table {path} must be an object {{block key: ms}}; {REMEDY}")
         parts = content if "blocks" in content else {"blocks": content}
@@ -61,13 +65,13 @@ class LatencyTable:
         )
 
     def save(self, path: Path) -> None:
-        """Write the table atomically, its entries in the order in which they came."""
+        """Write the table atomically, with a checksum, its entries in the order in which they came."""
         parts: dict[str, object] = {"provenance": dict(self.provenance)}
         if self.model is not None:
             parts |= {"correction": asdict(self.correction), "model": self.model.costs}
         if self.counts:
             parts["counts"] = dict(sorted(self.counts.items()))
-        write_json(path, {**parts, "blocks": self.entries})
+        write_sealed_json(path, {**parts, "blocks": self.entries})
 
 
 def _check_numbers(path: Path, part: str, numbers: Mapping[str, object], least: float) -> None:

@@ -20,13 +20,18 @@ class Curve(Callback):
     Args:
         figures: measures networks by name.
         say: shows a line to the user.
+        tell: is told, after every step, how many are done and how many there are in all.
     """
 
     def __init__(
-        self, figures: Callable[[MultiPassModule], Mapping[str, Mapping[str, float]]], say: Callable[[str], None]
+        self,
+        figures: Callable[[MultiPassModule], Mapping[str, Mapping[str, float]]],
+        say: Callable[[str], None],
+        tell: Callable[[float, float], None] = lambda done, total: None,
     ) -> None:
         self.figures = figures
         self.say = say
+        self.tell = tell
         self.rows: list[Row] = []
         self._losses: list[float] = []
 
@@ -35,12 +40,12 @@ class Curve(Callback):
         self.rows = []
 
     def state_dict(self) -> dict[str, Any]:
-        """Keep the rows beside the weights of the last finished epoch."""
-        return {"rows": self.rows}
+        """Keep the rows, and the losses of the epoch that is going on, beside the weights."""
+        return {"rows": self.rows, "losses": self._losses}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them up again."""
-        self.rows = list(state_dict["rows"])
+        self.rows, self._losses = list(state_dict["rows"]), list(state_dict.get("losses", ()))
 
     def on_train_epoch_start(self, trainer: Trainer, module: Any) -> None:
         """Measure what the epochs before have made, where it is time to; those are kept already."""
@@ -58,8 +63,10 @@ class Curve(Callback):
         self.say(f"epoch {finished} of {trainer.max_epochs}: {shown(found)}")
 
     def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
-        """Remember the step's loss."""
+        """Remember the step's loss; tell how far training is."""
         self._losses.append(float(trainer.callback_metrics["loss"]))
+        steps = float(trainer.num_training_batches)  # of an epoch
+        self.tell(trainer.current_epoch * steps + len(self._losses), steps * (trainer.max_epochs or 1))
 
     def on_train_epoch_end(self, trainer: Trainer, module: Any) -> None:
         """Record the mean loss of the epoch's steps, and the rate at its end."""

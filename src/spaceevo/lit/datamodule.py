@@ -26,7 +26,7 @@ from spaceevo.lit.listing import Sample, Source
 from spaceevo.lit.splits import Splits, read_splits
 from spaceevo.lit.tars import TarImage
 from spaceevo.lit.transforms import Images, ImageTransform, Load, Transform, load_image
-from spaceevo.terminal import console
+from spaceevo.terminal import console, told
 
 Batch = tuple[Tensor, Tensor]
 LOADING = Neutral("says how images are loaded, not which")
@@ -47,6 +47,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
     epoch: int = 0
     rank: int = 0
     world_size: int = 1
+    done: tuple[int, int] = (0, 0)  # an epoch, and how many images of it are left out: a killed run had had them
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration yields."""
@@ -61,7 +62,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
         order = torch.randperm(self.length, generator=generator)
         draws = torch.randint(2**32, (self.length,), generator=generator)
         mine = torch.arange(self.rank, len(self) * self.world_size, self.world_size) % self.length
-        return iter(list(zip(order[mine].tolist(), draws[mine].tolist(), strict=True)))
+        epoch, images = self.done
+        left = mine[images:] if epoch == self.epoch else mine
+        return iter(list(zip(order[left].tolist(), draws[left].tolist(), strict=True)))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -105,6 +108,7 @@ class ImageFolderDataModule(LightningDataModule):
         self.outputs: tuple[int, ...] = ()  # by label, what `label_as` gives for it; empty where labels are as they are
         self._kept: dict[str, Sequence[Batch]] = {}
         self._training: dict[tuple[int, int], DataLoader[Any]] = {}
+        self._done = 0, 0  # an epoch, and how many batches of it a killed run had had
 
     @cached_property
     def splits(self) -> Splits:
@@ -166,8 +170,18 @@ class ImageFolderDataModule(LightningDataModule):
             self.prepare(self.root)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the folder, so that its faults show before anything else starts."""
+        """Read the folder, so that its faults show before anything else starts; a training then begins anew."""
         _ = self._calibration
+        self._done = 0, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Keep how far the training is: the epoch, and the batches of it that were trained on."""
+        assert self.trainer is not None
+        return {"done": divmod(self.trainer.global_step, int(self.trainer.num_training_batches))}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Leave these batches out of that epoch; a trainer calls this after `setup`."""
+        self._done = state_dict["done"]
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Load augmented training batches of one epoch, this process's share of them.
@@ -190,6 +204,8 @@ class ImageFolderDataModule(LightningDataModule):
                 persistent_workers=self.num_workers > 0,
             )
         loader = self._training[rank, world_size]
+        done_epoch, batches = self._done
+        loader.sampler.done = done_epoch, batches * self.batch_size  # type: ignore[attr-defined]
         loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
         return loader
 
@@ -229,7 +245,7 @@ class ImageFolderDataModule(LightningDataModule):
         """
         if "calibration" not in self._kept:
             loader = self._evaluation(self._calibration, batch_size=self.calibration_batch_size)
-            self._kept["calibration"] = list(loader)
+            self._kept["calibration"] = list(told(loader, "images to calibrate on, batches", len(loader)))
         return [images for images, _ in self._kept["calibration"]]
 
     @property
@@ -250,7 +266,7 @@ class ImageFolderDataModule(LightningDataModule):
             mib = len(images) * self.transform.channels * self.transform.size**2 * 4 / 2**20
             if mib > self.cache_mib:
                 return loader
-            self._kept[name] = list(loader)
+            self._kept[name] = list(told(loader, f"images of {name}, batches", len(loader)))
         return self._kept[name]
 
     def _load(self) -> Load:

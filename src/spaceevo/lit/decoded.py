@@ -10,7 +10,7 @@ from zlib import crc32
 import numpy as np
 from PIL import Image
 
-from spaceevo.artifacts import atomic_path
+from spaceevo.artifacts import atomic_path, sweep
 from spaceevo.errors import ConfigError
 from spaceevo.lit.content import file_state
 from spaceevo.lit.listing import Source
@@ -51,6 +51,7 @@ class DecodedCache:
         self._used_bytes = 0
         self._read_bytes = 0
         self._can_write = True
+        self._swept: set[Path] = set()  # folders that this process wrote to
 
     def load(self, source: Source) -> Image.Image:
         """Return the RGB image of a file, from the cache or decoded."""
@@ -79,6 +80,9 @@ class DecodedCache:
     def _write(self, path: Path, content: bytes) -> None:
         if not self._book(len(content)):
             return
+        if path.parent not in self._swept:  # what a killed process left there was of an image that is still lacking
+            sweep(path.parent)
+            self._swept.add(path.parent)
         with atomic_path(path, is_cached=True) as temporary:
             temporary.write_bytes(content)
             replaced = path.stat().st_size if path.exists() else 0  # by another process meanwhile, or out of date

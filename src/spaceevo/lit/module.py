@@ -43,6 +43,8 @@ class Recipe:
     schedule_every: Count = 1  # steps between two changes of the rate
     # decay of an exponential mean of the weights, which then is what is saved; None keeps none
     ema_decay: InnerShare | None = None
+    # minutes between two saves of the state within an epoch; None saves at the ends of epochs alone
+    save_minutes: Annotated[Positive | None, Neutral("says where a killed run goes on, and ends alike")] = 10.0
     # epochs between two looks at how good the networks are; None looks at the end alone
     validate_every: Annotated[Count | None, Neutral("looks on, and changes nothing")] = None
     guard: Annotated[Guard, Neutral("acts where a loss diverges; until then training is the same")] = Guard()
@@ -134,9 +136,14 @@ class MultiPassModule(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Let no epoch be kept whose weights or statistics are no numbers; the last step may have made them so."""
+        if fault := self.weights_fault():
+            raise DivergenceError(fault, self.global_step)
+
+    def weights_fault(self) -> str:
+        """Name a weight or statistic of any process that is no number; empty where all are."""
         fault = not_finite(self.network.state_dict())
-        if not least_(torch.tensor(not fault, dtype=torch.int32, device=self.device)):
-            raise DivergenceError(fault or "a weight of another process is nan or infinite", self.global_step)
+        is_well = least_(torch.tensor(not fault, dtype=torch.int32, device=self.device))
+        return "" if is_well else fault or "a weight of another process is nan or infinite"
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """List what the optimiser is given; groups without `lr` take the recipe's."""

@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import Logger
 from spaceevo.artifacts import Neutral
 from spaceevo.artifacts.values import MOST, Count, Index, Name, PositiveShare, Share
 from spaceevo.errors import ConfigError, choices
+from spaceevo.lit.lines import ProgressLines
 from spaceevo.terminal import console
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -63,14 +64,14 @@ def make_trainer(
     """
     end_open_run()
     _check_names(settings)
-    bars = [RichProgressBar(leave=False)] if console.is_terminal else []
+    shown: Callback = RichProgressBar(leave=False) if console.is_terminal else ProgressLines()
     try:
         trainer = Trainer(
             default_root_dir=folder,
             max_epochs=epochs,
-            callbacks=[*callbacks, *bars],
+            callbacks=[*callbacks, shown],
             logger=logger or False,
-            enable_progress_bar=bool(bars),
+            enable_progress_bar=console.is_terminal,
             **settings,
         )
     except (MisconfigurationException, ValueError, TypeError) as error:  # more processes than devices, a misspelt word

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import nn
 
 from spaceevo.artifacts import Plain, differences, fingerprint, read_sealed_json, write_sealed_json
@@ -18,14 +19,15 @@ from spaceevo.errors import CheckpointError, DataError, Stopped
 from spaceevo.lit.curve import Curve, Row, shown
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.guard import DivergenceError
-from spaceevo.lit.kept import RESUME_FILE, KeptCheckpoints, resume_from
+from spaceevo.lit.kept import WITHIN_FILE, KeptCheckpoints, StateKeeper, resume_from
 from spaceevo.lit.module import Callback, MultiPassModule, Trainer
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.loading import read_checkpoint
+from spaceevo.terminal import tell_progress, tell_trouble
 from spaceevo.version import VERSION
 
 Figures = dict[str, float]
-IDENTITY_FILE, ROLLBACKS_FILE = "identity.json", "rollbacks.json"
+IDENTITY_FILE, ROLLBACKS_FILE, RUN_FILE = "identity.json", "rollbacks.json", "run.json"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Training:
     data: ImageFolderDataModule
     output: Path  # for what only this run needs: logs, and the state a killed run goes on from
     seed: int  # of everything random
-    make_trainer: Callable[[Path, int, Sequence[Callback]], Trainer]  # from its folder, the epochs and extra callbacks
+    # from its folder, the epochs, extra callbacks and the id of the loggers' run
+    make_trainer: Callable[[Path, int, Sequence[Callback], str], Trainer]
     say: Callable[[str], None]  # shows a line to the user
     made: dict[str, Path] = field(default_factory=dict)  # checkpoint of each network, by name
     device: str = "cpu"  # where networks were trained
@@ -98,7 +101,11 @@ class Training:
         state = _State(self.output / label, list(due.values()))
         for line in state.begin():
             self.say(f"{label}: {line}")
-        curve = Curve(figures, lambda line: self.say(f"{label}: {line}"))
+        curve = Curve(
+            figures,
+            lambda line: self.say(f"{label}: {line}"),
+            lambda done, total: tell_progress(label, f"{label}, steps", done, total),
+        )
         module, trainer = self._train(label, state, lambda: make_module(list(due)), curve)
         self.device = str(trainer.strategy.root_device)
         measured = figures(module)
@@ -137,13 +144,14 @@ class Training:
     def _train(
         self, label: str, state: _State, make_module: Callable[[], MultiPassModule], curve: Curve
     ) -> tuple[MultiPassModule, Trainer]:
-        """Train from the last finished epoch that `state` keeps; after a divergence, as the recipe's guard says."""
+        """Train from the last state that was kept; after a divergence, as the recipe's guard says."""
         while True:
             torch.manual_seed(self.seed)  # what a library initialises draws from the global generator
             module = make_module()
             guard = module.recipe.guard
             module.rate_factor = guard.rate_factor**state.rollbacks
-            trainer = self.make_trainer(self.output / label, module.recipe.epochs, [*_callbacks(module, state), curve])
+            callbacks = [*_callbacks(module, state), curve]
+            trainer = self.make_trainer(self.output / label, module.recipe.epochs, callbacks, state.run_id)
             _check_batches(module, self.data, trainer.world_size)
             for logger in trainer.loggers:
                 logger.log_hyperparams(state.hyperparameters)
@@ -153,14 +161,16 @@ class Training:
                 trainer.fit(module, self.data, ckpt_path=resume)
             except Stopped as stopped:
                 kept = resume_from(state.folder)
-                stopped.kept.append(f"{label}, its last finished epoch in {kept}" if kept else f"nothing of {label}")
+                stopped.kept.append(f"{label}, its last state in {kept}" if kept else f"nothing of {label}")
                 raise
             except DivergenceError as error:
                 if guard.action == "stop" or state.rollbacks >= guard.attempts:
                     raise
                 state.roll_back(writes=trainer.is_global_zero)
                 rate = guard.rate_factor**state.rollbacks
-                self.say(f"{label}: {error}; rolled back, rates now times {rate:.4g}")
+                line = f"{label}: {error}; rolled back, rates now times {rate:.4g}"
+                self.say(line)
+                tell_trouble(line)
                 continue
             return module, trainer
 
@@ -177,9 +187,7 @@ def _check_batches(module: MultiPassModule, data: ImageFolderDataModule, process
 
 
 def _callbacks(module: MultiPassModule, state: _State) -> list[Callback]:
-    # Without `monitor` the one checkpoint kept is the latest: of the last finished epoch.
-    name = RESUME_FILE.removesuffix(".ckpt")
-    callbacks: list[Callback] = [ModelCheckpoint(state.folder, name, save_top_k=1, enable_version_counter=False)]
+    callbacks: list[Callback] = [StateKeeper(state.folder, module.recipe.save_minutes)]
     if module.recipe.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=module.recipe.ema_decay, use_buffers=False))
     return callbacks
@@ -209,19 +217,27 @@ class _State:
     def begin(self) -> list[str]:
         """Keep what the run began with; say which unfinished run cannot be gone on with, and why."""
         lines = []
-        for file in self.parent.glob(f"*/{RESUME_FILE}"):
-            began = file.with_name(IDENTITY_FILE)
-            if file.parent != self.folder and began.exists():
+        for folder in sorted({file.parent for file in self.parent.glob("*/*.ckpt")}):
+            began = folder / IDENTITY_FILE
+            if folder != self.folder and began.exists():
                 changed = differences(_record(began), self.identity)
                 lines.append(f"starts over, since an unfinished run began with other settings or inputs: {changed}")
         if not (self.folder / IDENTITY_FILE).exists():
             write_sealed_json(self.folder / IDENTITY_FILE, self.identity)
+        if not _record(self.folder / RUN_FILE):
+            write_sealed_json(self.folder / RUN_FILE, {"id": secrets.token_hex(4)})
         return lines
 
+    @property
+    def run_id(self) -> str:
+        """The id of the loggers' run, which a run that goes on keeps."""
+        return str(_record(self.folder / RUN_FILE)["id"])
+
     def roll_back(self, *, writes: bool) -> None:
-        """Count one more return to the last finished epoch."""
+        """Count one more return to the last finished epoch; when its state was kept within an epoch decides nothing."""
         self.rollbacks += 1
         if writes:
+            (self.folder / WITHIN_FILE).unlink(missing_ok=True)
             write_sealed_json(self._rollbacks_file, {"rollbacks": self.rollbacks})
 
     def remove(self) -> None:

@@ -15,6 +15,7 @@ from spaceevo.nn.finite import check_logits
 from spaceevo.nn.memory import images_last
 from spaceevo.nn.supernet import Supernet
 from spaceevo.space.encoding import SubnetSpec
+from spaceevo.terminal import told
 
 Batch = tuple[Tensor, Tensor]
 
@@ -53,7 +54,8 @@ def _answers(network: nn.Module, batches: Iterable[Batch]) -> Iterator[Batch]:
     """
     network.eval()
     device = device_of(network)
-    for images, labels in equal_batches(batches, IMAGES_A_PASS):
+    total = -(-sum(len(labels) for _, labels in batches) // IMAGES_A_PASS) if isinstance(batches, Sequence) else None
+    for images, labels in told(equal_batches(batches, IMAGES_A_PASS), f"batches of {IMAGES_A_PASS} images", total):
         images = images_last(images, device)
         logits = network(images)
         check_logits(network, images, logits)

@@ -1,13 +1,16 @@
-"""The picture of accuracy against latency: all that was evaluated, the front, what was asked and what was measured."""
+"""The picture of accuracy against cost: all that was evaluated, the front, what was asked and what was measured."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
+from spaceevo.report.picture import LABELS, picture
 
-from spaceevo.report.picture import picture
+if TYPE_CHECKING:  # jobs that draw nothing start without matplotlib
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -16,12 +19,14 @@ class PlatformFront:
 
     platform: str
     rows: Sequence[Mapping[str, Any]]  # subnets: `latency_ms` (predicted), `measured_ms` (or None), `held_out_top1`
-    limits_ms: Sequence[float]  # that were asked for
-    evaluated: Sequence[tuple[float, float]]  # latency in ms and top-1 in percent of every evaluated subnet
+    limits: Sequence[float]  # that were asked for, of the axis
+    evaluated: Sequence[tuple[float, float]]  # axis and top-1 in percent of every evaluated subnet
+    axis: str = "latency_ms"  # column of `rows` that the front is low in
+    beside: str = ""  # what else was limited, in words
 
 
 def draw_fronts(path: Path, fronts: Sequence[PlatformFront]) -> None:
-    """Draw top-1 against latency, one platform beside the other."""
+    """Draw top-1 against latency or another cost, one platform beside the other."""
     with picture(path, columns=len(fronts), width=6.0) as axes:
         for axis, front in zip(axes, fronts, strict=True):
             _draw(axis, front)
@@ -30,18 +35,20 @@ def draw_fronts(path: Path, fronts: Sequence[PlatformFront]) -> None:
 def _draw(axis: Axes, front: PlatformFront) -> None:
     times, tops = zip(*front.evaluated, strict=True)
     axis.scatter(times, tops, s=8, color="0.75", label=f"evaluated ({len(tops)})")
-    rows = sorted(front.rows, key=lambda row: row["latency_ms"])
-    predicted = [row["latency_ms"] for row in rows]
+    rows = sorted(front.rows, key=lambda row: row[front.axis])
+    predicted = [row[front.axis] for row in rows]
     accuracy = [row["held_out_top1"] for row in rows]
     axis.step(predicted, accuracy, where="post", color="C0", linewidth=1)
     axis.scatter(predicted, accuracy, color="C0", zorder=3, label="front, predicted")
-    measured = [(row["latency_ms"], row["measured_ms"], row["held_out_top1"]) for row in rows if row["measured_ms"]]
+    timed = [row for row in rows if row["measured_ms"] and front.axis == "latency_ms"]
+    measured = [(row["latency_ms"], row["measured_ms"], row["held_out_top1"]) for row in timed]
     for before, after, top1 in measured:
         axis.plot([before, after], [top1, top1], color="C1", linewidth=1)
     if measured:
         _, times, tops = zip(*measured, strict=True)
         axis.scatter(times, tops, marker="x", color="C1", zorder=4, label="front, measured")
-    for number, limit in enumerate(front.limits_ms):
+    for number, limit in enumerate(front.limits):
         axis.axvline(limit, linestyle="--", linewidth=1, color="C3", label="" if number else "asked")
-    axis.set(xlabel="latency, ms", ylabel="top-1 of held-out images, %", title=front.platform)
+    title = f"{front.platform}; {front.beside}" if front.beside else front.platform
+    axis.set(xlabel=LABELS[front.axis], ylabel="top-1 of held-out images, %", title=title)
     axis.legend()

@@ -1,16 +1,27 @@
 """The one way a picture is drawn and saved; what each picture shows stands in the module of its subject."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from spaceevo.artifacts import atomic_path
 
+if TYPE_CHECKING:  # jobs that draw nothing start without matplotlib
+    from matplotlib.axes import Axes
+
 STYLE = {"figure.dpi": 120, "axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False}
+
+LABELS = {
+    "latency_ms": "latency, ms",
+    "mmacs": "multiply-accumulates, millions",
+    "mparams": "parameters, millions",
+    "file_kb": "INT8 file, kB",
+    "peak_ram_kb": "memory of a microcontroller, kB",
+}
+"""Titles of axes, by the column that they show."""
 
 
 @contextmanager
@@ -19,6 +30,9 @@ def picture(path: Path, columns: int = 1, *, width: float = 5.0) -> Iterator[lis
 
     No display is needed, and pyplot's global state is not touched. Width is that of each axes, in inches.
     """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=(width * columns, 4.0), layout="constrained")
         yield list(figure.subplots(1, columns, squeeze=False)[0])

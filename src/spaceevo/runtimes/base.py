@@ -17,6 +17,7 @@ from spaceevo.quant.program import Program
 from spaceevo.runtimes.preprocessing import Preprocessing
 from spaceevo.runtimes.random_program import random_block_program
 from spaceevo.space.placement import PlacedBlock
+from spaceevo.terminal import told
 
 Shape = tuple[int, int, int]  # Channels, height and width `(C, H, W)` of one image or feature map
 P = ParamSpec("P")
@@ -91,8 +92,9 @@ class Session(ABC):
 
     def run(self, images: Tensor, batch_size: int = 64) -> list[Tensor]:
         """Compute every output of the file for images `(N, C, H, W)`, so many at a time."""
-        batches = [self.outputs(batch) for batch in torch.split(images.cpu(), batch_size)]
-        return [torch.cat(parts) for parts in zip(*batches, strict=True)]
+        batches = torch.split(images.cpu(), batch_size)
+        found = [self.outputs(batch) for batch in told(batches, "file, batches", len(batches))]
+        return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
     def logits(self, images: Tensor, batch_size: int = 64) -> Tensor:
         """Compute the file's first output for images `(N, C, H, W)`."""

@@ -45,14 +45,14 @@ class OpenVinoSession(Session):
 
         self.core = Core()
         self.settings = {**SETTINGS, **settings}
-        self.prepared = file if file.startswith(PREPARED) else b""
-        self.model: Model | None = None if self.prepared else self.core.read_model(file)
+        self.file = file
+        self.model: Model | None = None if file.startswith(PREPARED) else self.core.read_model(file)
 
     @cached_property
     def single(self) -> "CompiledModel":
         """The model for a single image."""
         if self.model is None:
-            return self.core.import_model(io.BytesIO(self.prepared), "CPU", self.settings)
+            return self.core.import_model(io.BytesIO(self.file), "CPU", self.settings)
         single = self.model.clone()
         single.reshape([1 if size.is_dynamic else size.get_length() for size in single.input().partial_shape])
         return self.core.compile_model(single, "CPU", self.settings)

@@ -196,7 +196,7 @@ class GenerationalEvolution:
         """Keep the best half of population and batch, and propose its children; see `Strategy`."""
         if state.generation == 0:
             first = partial(self.problem.sample, state.rng)
-            return feasible_ones(self.problem, (), self.population, first, self.tries)
+            return feasible_ones(self.problem, self.problem.starts, self.population, first, self.tries)
         everyone = sorted(state.population + state.batch, key=lambda item: -state.history[item])
         state.population = everyone[: min(self.population, len(everyone) + 1) // 2]
         return self._children(state) if state.generation < self.generations else []

@@ -44,12 +44,12 @@ class FrontEvolution:
         if state.generation == 0:
             return self._first_population(state.rng)
         everyone = [*state.population, *state.batch]
-        points = [(self.problem.latency_ms(spec), state.history[spec]) for spec in everyone]
+        points = [(self.problem.cost(spec), state.history[spec]) for spec in everyone]
         state.population = [everyone[index] for index in survival_order(points)[: self.population]]
         return self._children(state) if state.generation < self.generations else []
 
     def _first_population(self, rng: Random) -> list[SubnetSpec]:
-        """Feasible subnets at even steps of latency, sampled between the smallest and the largest."""
+        """Feasible subnets at even steps of cost, sampled between the smallest and the largest."""
         problem = self.problem
         corners = (problem.member.smallest, problem.member.largest)
 
@@ -61,8 +61,8 @@ class FrontEvolution:
                 spec = problem.crossover(spec, corner, rng)
             return spec
 
-        pool = feasible_ones(problem, corners, 4 * self.population, sample, self.tries)
-        return evenly(pool, [problem.latency_ms(spec) for spec in pool], self.population)
+        pool = feasible_ones(problem, (*corners, *problem.starts), 4 * self.population, sample, self.tries)
+        return evenly(pool, [problem.cost(spec) for spec in pool], self.population)
 
     def _children(self, state: SearchState[SubnetSpec]) -> list[SubnetSpec]:
         """New feasible children of parents chosen by binary tournament: a crossover, a mutant, or both."""
@@ -85,7 +85,7 @@ class FrontEvolution:
         if len(sampled) <= self.children:
             return sampled
         scores = predict_scores(sampled, list(state.history.items()))
-        points = [(problem.latency_ms(spec), score) for spec, score in zip(sampled, scores, strict=True)]
+        points = [(problem.cost(spec), score) for spec, score in zip(sampled, scores, strict=True)]
         return [sampled[index] for index in survival_order(points)[: self.children]]
 
 

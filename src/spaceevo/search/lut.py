@@ -28,6 +28,7 @@ from spaceevo.space.superspace import Superspace
 
 FloatArray = npt.NDArray[np.float32]
 MOST = 1e9  # Of a figure; arrays of 32 bits hold 1e38
+NO_LATENCY = "nan"  # Stands for the latency of a row where no platform was asked
 COLUMNS = ("sub-stage", "input shape", "loss", "MFLOPs", "MParams", "latency ms")
 
 
@@ -41,7 +42,7 @@ class LutRow:
     loss: float
     mflops: float  # millions of multiply-accumulates
     mparams: float
-    latency_ms: float
+    latency_ms: float  # nan where no platform was asked
 
     @classmethod
     def parse(cls, line: str) -> LutRow:
@@ -55,7 +56,8 @@ class LutRow:
         except EncodingError as error:
             raise TableError(str(error)) from None
         cin, hw = _parse_shape(fields[1])
-        loss, mflops, mparams, latency_ms = map(_parse_figure, COLUMNS[2:], fields[2:])
+        loss, mflops, mparams = map(_parse_figure, COLUMNS[2:5], fields[2:5])
+        latency_ms = math.nan if fields[5] == NO_LATENCY else _parse_figure(COLUMNS[5], fields[5])
         if loss == 0.0:
             raise TableError(f"loss '{fields[2]}' must be greater than 0")
         return cls(fields[0], cin, hw, loss, mflops, mparams, latency_ms)
@@ -145,6 +147,20 @@ class BlockLut:
         resolutions = len(superspace.block_resolutions)
         groups = [tuple(splits[start : start + resolutions]) for start in range(0, len(splits), resolutions)]
         return cls(superspace, dict(zip(paths, groups, strict=True)))
+
+    def with_latencies(self) -> BlockLut:
+        """Return the tables; a `TableError` where they were made without latencies."""
+        if any(np.isnan(part.latency_ms).any() for parts in self.samples.values() for part in parts):
+            raise TableError(
+                f"look-up tables of {self.superspace.name} have no latencies (platform=none); limit something else "
+                f"than latency, or make them again for a platform: {_command(self.superspace)} platform=…"
+            )
+        return self
+
+    def without_latencies(self) -> BlockLut:
+        """Return the same tables as if nothing took time."""
+        parts = {key: tuple(LutSamples(p.loss, np.zeros_like(p.loss)) for p in of) for key, of in self.samples.items()}
+        return BlockLut(self.superspace, parts)
 
 
 def lut_record(path: Path) -> Path:
@@ -253,5 +269,7 @@ def _parse_figure(column: str, text: str) -> float:
 
 
 def _format_figure(value: float) -> str:
+    if math.isnan(value):
+        return NO_LATENCY
     text = f"{value:.4f}"
     return text if value >= 1.0 or float(text) == value else f"{value:.6g}"

@@ -62,12 +62,13 @@ class SpaceProblem:
 
 @dataclass(frozen=True)
 class SubnetProblem:
-    """Describes the search among the subnets of a space that pass `feasible`, usually a range of predicted latency."""
+    """Describes the search among the subnets of a space that pass `feasible`, usually limits."""
 
     member: SpaceMember
     feasible: Callable[[SubnetSpec], bool] = lambda _: True
     requirement: str = "none"  # what `feasible` asks for, in words, for the message when no subnet passes
-    latency_ms: Callable[[SubnetSpec], float] = lambda _: 0.0  # what the search of a front keeps low
+    cost: Callable[[SubnetSpec], float] = lambda _: 0.0  # what the search of a front keeps low, usually latency
+    starts: tuple[SubnetSpec, ...] = ()  # subnets to look at first, besides the smallest and the largest
 
     def sample(self, rng: random.Random) -> SubnetSpec:
         """Sample a subnet."""

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from spaceevo.errors import ConfigError, ConstraintError, TableError, choices
+from spaceevo.search.limits import SETTINGS, UNITS, Demand, Limit, kinds_of
 from spaceevo.search.lut import BlockLut, FloatArray, LutKey, LutSamples, lut_keys
-from spaceevo.search.sampled import Places, SampledLut
+from spaceevo.search.row_demands import RowDemands
+from spaceevo.search.sampled import Places, SampledLut, bound_ms
 from spaceevo.space import description
 from spaceevo.space.superspace import SpaceMember, Superspace
 
@@ -21,12 +23,17 @@ NO_SUBNET_LOSS = 1e5  # Of a space none of whose sampled subnets meets the const
 
 @dataclass(frozen=True, slots=True)
 class ConstraintQuality:
-    """Holds the quality of a space under one constraint, the latency bound T = `constraint_ms`; see `Quality`."""
+    """Holds the quality of a space under one constraint, usually a latency bound T; see `Quality`."""
 
-    constraint_ms: float
+    limit: Limit
     score: float
     probability: float
     loss: float
+
+    @property
+    def constraint_ms(self) -> float:
+        """The latency bound T in ms, infinite where latency is not limited."""
+        return math.inf if self.limit.ms is None else self.limit.ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +69,10 @@ class QualityScorer:
     Args:
         lut_dir: folder of the block look-up tables.
         superspace: itself or its name.
-        latency_constraints_ms: one or more latency bounds T.
+        latency_constraints_ms: one or more latency bounds T, or `Limit`s of other kinds or of several: p then counts
+            the subnets within all of them.
         fixed_latency_ms: latency in ms of the stages outside the tables (first_conv, stage0 and head, at their
-            smallest); a number, or one per block resolution.
+            smallest); a number, or one per block resolution. Without a latency bound, no latency is looked at.
         t: the probability from which on more of it does not count.
         a: weight of the probability.
         samples: number of draws.
@@ -81,7 +89,7 @@ class QualityScorer:
         self,
         lut_dir: Path | str,
         superspace: Superspace | str,
-        latency_constraints_ms: float | Sequence[float],
+        latency_constraints_ms: float | Limit | Sequence[float | Limit],
         fixed_latency_ms: float | Mapping[int, float],
         t: float = 0.08,
         a: float = 0.01,
@@ -91,26 +99,51 @@ class QualityScorer:
         cache_dir: Path | None = None,
     ) -> None:
         self.superspace = description.superspace(superspace) if isinstance(superspace, str) else superspace
-        self.constraints_ms = tuple(map(float, np.atleast_1d(latency_constraints_ms)))
-        _check_settings(self.constraints_ms, t, a, samples)
+        asked = (
+            [latency_constraints_ms]
+            if isinstance(latency_constraints_ms, float | int | Limit)
+            else latency_constraints_ms
+        )
+        self.limits = tuple(it if isinstance(it, Limit) else Limit.of({"ms": it}) for it in asked)
+        _check_settings(self.limits, t, a, samples)
         self.t = t
         self.a = a
         self.samples = samples
         self.seed = seed
-        self.fixed_latency_ms = _per_resolution(fixed_latency_ms, self.superspace.block_resolutions)
-        self._lut = BlockLut.load(lut_dir, self.superspace, cache_dir)
+        kinds = kinds_of(self.limits)
+        fixed = fixed_latency_ms if "ms" in kinds else 0.0
+        self.fixed_latency_ms = _per_resolution(fixed, self.superspace.block_resolutions)
+        lut = BlockLut.load(lut_dir, self.superspace, cache_dir)
+        self._lut = lut.with_latencies() if "ms" in kinds else lut.without_latencies()
+        self._demands = RowDemands.load(lut_dir, self.superspace, [kind for kind in kinds if kind != "ms"])
         self._extremes = {
             key: np.array([[part.latency_ms.min() for part in parts], [part.latency_ms.max() for part in parts]])
             for key, parts in self._lut.samples.items()
         }
-        fastest, _ = self.latency_range_ms()
-        for constraint in self.constraints_ms:
-            if constraint < fastest:
-                raise ConstraintError(
-                    f"latency_constraint {constraint:g} ms: no subnet of {self.superspace.name} is that fast, "
-                    f"the fastest takes {fastest:.4g} ms; allow at least that"
-                )
+        for limit in self.limits:
+            self._require(limit)
         self._sampled = self._sample(0, lut_keys(self.superspace))
+
+    def _require(self, limit: Limit) -> None:
+        """Raise a `ConstraintError` where no subnet of any space is within one kind of a limit."""
+        space, fastest = self.superspace.name, self.latency_range_ms()[0]
+        if limit.ms is not None and limit.ms < fastest:
+            raise ConstraintError(
+                f"latency_constraint {limit.ms:g} ms: no subnet of {space} is that fast, "
+                f"the fastest takes {fastest:.4g} ms; allow at least that"
+            )
+        for kind, most in limit.demands.items():
+            if most < self._demands.range(kind, lut_keys(self.superspace))[0]:
+                least, of = self._demands.least(kind)
+                raise ConstraintError(
+                    f"{SETTINGS[kind]} = {most:g}: no sampled subnet of {space} takes so few {UNITS[kind]}; the least "
+                    f"is {least:.4g}, with {of}; allow at least that"
+                )
+
+    @property
+    def constraints_ms(self) -> tuple[float, ...]:
+        """The latency bounds in ms."""
+        return tuple(limit.ms for limit in self.limits if limit.ms is not None)
 
     def score(self, member: SpaceMember | str) -> Quality:
         """Score a space of the superspace, given as itself or as text (`onnxw-151122-023231`)."""
@@ -127,7 +160,7 @@ class QualityScorer:
 
     def bound(self, choices: Iterable[tuple[LutKey, ...]]) -> float:
         """Compute a score that no space exceeds whose key in every stage is one of that stage's `choices`."""
-        found = self._sampled.bounds(choices, self.constraints_ms, TOP)
+        found = self._sampled.bounds(choices, self.limits, TOP)
         return sum(self._greatest_score(met, losses) for met, losses in found)
 
     def _greatest_score(self, met: int, losses: FloatArray) -> float:
@@ -144,6 +177,14 @@ class QualityScorer:
     def sampled(self, member: SpaceMember | str) -> LutSamples:
         """Return losses and latencies in ms of a space's sampled subnets."""
         return self._sampled.totals(self._keys(member))
+
+    def sampled_demand(self, kind: Demand, member: SpaceMember | str) -> FloatArray:
+        """Return what a space's sampled subnets demand of a kind that is limited, in the order of `sampled`."""
+        return self._sampled.demand(kind, self._keys(member))
+
+    def demand_range(self, kind: Demand, member: SpaceMember | str) -> tuple[float, float]:
+        """Tell between which bounds a demand of the subnets of a space lies that its tables can compose."""
+        return self._demands.range(kind, self._keys(member))
 
     def latency_range_ms(self, member: SpaceMember | str | None = None) -> tuple[float, float]:
         """Tell the latencies in ms of the fastest and the slowest subnet of a space, or of any space.
@@ -166,16 +207,17 @@ class QualityScorer:
     def _sample(self, replicate: int, keys: Iterable[LutKey]) -> SampledLut:
         rng = np.random.default_rng([self.seed, replicate])
         places = Places(rng, self.samples, len(self.superspace.searched), len(self.fixed_latency_ms))
-        return SampledLut(self._lut, keys, places, self.fixed_latency_ms, max(self.constraints_ms))
+        most_ms = max(map(bound_ms, self.limits))
+        return SampledLut(self._lut, list(keys), places, self.fixed_latency_ms, most_ms, self._demands)
 
     def _quality(self, sampled: SampledLut, keys: Iterable[LutKey]) -> Quality:
         parts = []
-        found = sampled.best(keys, self.constraints_ms, TOP)
-        for constraint_ms, (met, losses) in zip(self.constraints_ms, found, strict=True):
+        found = sampled.best(keys, self.limits, TOP)
+        for limit, (met, losses) in zip(self.limits, found, strict=True):
             probability = met / self.samples + EPSILON
             loss = float(losses.sum(dtype=np.float64)) / (len(losses) + EPSILON) if met else NO_SUBNET_LOSS
             score = qt_score(probability, loss, self.t, self.a)
-            parts.append(ConstraintQuality(constraint_ms, score, probability, loss))
+            parts.append(ConstraintQuality(limit, score, probability, loss))
         return Quality(
             score=sum(part.score for part in parts),
             probability=sum(part.probability for part in parts) / len(parts),
@@ -184,12 +226,12 @@ class QualityScorer:
         )
 
 
-def _check_settings(constraints_ms: Sequence[float], t: float, a: float, samples: int) -> None:
-    if not constraints_ms:
+def _check_settings(limits: Sequence[Limit], t: float, a: float, samples: int) -> None:
+    if not limits:
         raise ConfigError("latency_constraint is empty; give one or more latencies in ms")
-    for constraint in constraints_ms:
-        if not 0.0 < constraint < math.inf:
-            raise ConfigError(f"latency_constraint {constraint} must be a positive number of ms")
+    for kind, most in (bound for limit in limits for bound in limit.most):
+        if not 0.0 < most < math.inf:
+            raise ConfigError(f"{SETTINGS[kind]} {most} must be a positive number of {UNITS[kind]}")
     for name, value in (("t", t), ("samples", samples)):
         if not value > 0:
             raise ConfigError(f"{name} of the Q-T score is {value}; it must be greater than 0")

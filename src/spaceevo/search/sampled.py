@@ -13,7 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from spaceevo.search.limits import Demand, Limit
 from spaceevo.search.lut import BlockLut, FloatArray, LutKey, LutSamples
+from spaceevo.search.row_demands import RowDemands
+from spaceevo.search.sampled_demands import SampledDemands
 
 IndexArray = npt.NDArray[np.intp]
 Ticks = npt.NDArray[np.uint16]
@@ -25,6 +28,7 @@ LOSS_TICKS = 2**16 - 2
 TOO_SLOW = np.uint16(2**16 - 1)
 SLACK = 1  # Ticks that rounding of floats may cost, on top of one per stage for rounding down
 FEW = 1000  # Draws within a constraint up to which each is looked at
+NO_LIMIT_MS = 1e9  # Of latency where it is not limited
 GROUP = 50  # Draws of which the least loss stands for all when the best are sought
 
 
@@ -88,12 +92,23 @@ class SampledLut:
         places: the draws.
         fixed_latency_ms: latency in ms of the stages outside the tables, per resolution.
         limit_ms: greatest latency constraint in ms that will be asked for.
+        demands: what the rows of the tables demand besides time.
     """
 
     def __init__(
-        self, lut: BlockLut, keys: Iterable[LutKey], places: Places, fixed_latency_ms: Sequence[float], limit_ms: float
+        self,
+        lut: BlockLut,
+        keys: Iterable[LutKey],
+        places: Places,
+        fixed_latency_ms: Sequence[float],
+        limit_ms: float,
+        demands: RowDemands | None = None,
     ) -> None:
-        tables = {key: _joined(lut.samples[key], fixed_latency_ms if key.stage == 0 else None) for key in keys}
+        orders = {key: [np.argsort(part.loss, kind="stable") for part in lut.samples[key]] for key in keys}
+        tables = {
+            key: _joined(lut.samples[key], order, fixed_latency_ms if key.stage == 0 else None)
+            for key, order in orders.items()
+        }
         samples = places.samples
         self._option = {key: number for number, key in enumerate(tables)}
         self._stages = 1 + max(key.stage for key in tables)
@@ -114,17 +129,21 @@ class SampledLut:
         self._flags = np.empty(samples, dtype=bool)
         self._ranking = np.full(-(-samples // GROUP) * GROUP, TOO_SLOW)
         self._envelopes: dict[tuple[LutKey, ...], tuple[Ticks, Ticks]] = {}
+        self._demands = None if demands is None else SampledDemands(demands, orders, self._rows)
 
-    def best(self, keys: Iterable[LutKey], limits_ms: Sequence[float], count: int) -> Iterator[tuple[int, FloatArray]]:
+    def best(self, keys: Iterable[LutKey], limits: Sequence[Limit], count: int) -> Iterator[tuple[int, FloatArray]]:
         """Tell for each limit how many draws are within it, and the `count` least losses of those, in any order.
 
         The losses are fewer than `count` where fewer draws are within the limit.
         """
-        options = self._options(keys)
+        chosen = list(keys)
+        options = self._options(chosen)
         _add_up([self._latency[option] for option in options], self._latency_sum)
         loss_known = False
-        for limit_ms in limits_ms:
+        for limit in limits:
+            limit_ms = bound_ms(limit)
             in_time = self._in_time(limit_ms)
+            self._leave_out([(key,) for key in chosen], limit)
             met = int(np.count_nonzero(in_time))
             if met <= FEW:
                 rows = self._rows_of(options, np.flatnonzero(in_time))
@@ -141,17 +160,20 @@ class SampledLut:
             yield met, losses if len(losses) <= count else np.partition(losses, count - 1)[:count]
 
     def bounds(
-        self, choices: Iterable[tuple[LutKey, ...]], limits_ms: Sequence[float], count: int
+        self, choices: Iterable[tuple[LutKey, ...]], limits: Sequence[Limit], count: int
     ) -> Iterator[tuple[int, FloatArray]]:
         """Tell what `best` may give at best where a stage may take any of several keys, in every draw another one.
 
         So for each limit, no fewer draws than are within it, and the `count` least losses or lower ones, in order.
         """
-        envelopes = [self._envelope(keys) for keys in choices]
+        open_keys = list(choices)
+        envelopes = [self._envelope(keys) for keys in open_keys]
         _add_up([latency for latency, _ in envelopes], self._latency_sum)
         _add_up([loss for _, loss in envelopes], self._loss_sum)
-        for limit_ms in limits_ms:
-            met = int(np.count_nonzero(self._in_time(limit_ms)))
+        for limit in limits:
+            in_time = self._in_time(bound_ms(limit))
+            self._leave_out(open_keys, limit)
+            met = int(np.count_nonzero(in_time))
             ticks = self._ranking[self._candidates(np.empty(0, dtype=np.intp), count)]
             least = np.sort(ticks)[:count].astype(np.float64) - SLACK
             yield met, (sum(self._loss_scale.floors) + least * self._loss_scale.tick).astype(np.float32)
@@ -192,6 +214,18 @@ class SampledLut:
         np.subtract(most, self._latency_sum, out=self._left)
         return np.less_equal(self._left, most, out=self._flags)
 
+    def _leave_out(self, choices: Sequence[tuple[LutKey, ...]], limit: Limit) -> None:
+        """Treat draws that break a limit of another kind as too slow."""
+        if self._demands is not None and limit.demands:
+            outside = self._demands.outside(choices, limit.demands)
+            self._left[outside] = TOO_SLOW
+            self._flags[outside] = False
+
+    def demand(self, kind: Demand, keys: Iterable[LutKey]) -> FloatArray:
+        """Compute what all draws demand of a kind besides time."""
+        assert self._demands is not None
+        return self._demands.total(kind, [(key,) for key in keys])
+
     def _too_slow(self, options: IndexArray, limit_ms: float) -> IndexArray:
         """Draws beyond the limit whose ticks are not."""
         unsure = np.flatnonzero(np.less_equal(self._left, self._stages + 2 * SLACK, out=self._flags))
@@ -214,10 +248,16 @@ class SampledLut:
         return row * groups.shape[1] + columns[column]
 
 
-def _joined(parts: Sequence[LutSamples], fixed_latency_ms: Sequence[float] | None) -> LutSamples:
+def bound_ms(limit: Limit) -> float:
+    """The latency in ms that a limit allows; more than any where it limits none."""
+    return NO_LIMIT_MS if limit.ms is None else limit.ms
+
+
+def _joined(
+    parts: Sequence[LutSamples], orders: Sequence[IndexArray], fixed_latency_ms: Sequence[float] | None
+) -> LutSamples:
     """The tables of all resolutions in one, each in order of loss."""
     # Where all tables are in one order, a draw that is lucky in one space is lucky in the others too: it cancels out.
-    orders = [np.argsort(part.loss, kind="stable") for part in parts]
     fixed = fixed_latency_ms or [0.0] * len(parts)
     return LutSamples(
         np.concatenate([part.loss[order] for part, order in zip(parts, orders, strict=True)]),

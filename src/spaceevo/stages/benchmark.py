@@ -10,6 +10,7 @@ from spaceevo.export.bundle import PRECISIONS, file_name
 from spaceevo.latency.accuracy import PredictionError
 from spaceevo.platforms.base import Platform
 from spaceevo.report.latency import draw_predictions
+from spaceevo.search.limits import ms_of_key
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.stages.bench import Bench, Latencies, Models, make_benches, measure_in_turn, print_fastest
 from spaceevo.stages.job import Input, Outcome, file_input, platform_input
@@ -111,7 +112,7 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
         specs = [self.best_subnet(), *(SubnetSpec.parse(row.subnet) for row in front.front)]
         # A subnet may be the best of several limits; the lowest says most.
         asked = {
-            platform: {subnet: float(ms) for ms, subnet in sorted(chosen.items(), key=lambda item: -float(item[0]))}
+            platform: {subnet: ms for ms, subnet in sorted(_by_ms(chosen), key=lambda found: -found[0])}
             for platform, chosen in front.chosen_by_limit.items()
         }
         return list(dict.fromkeys(specs)), asked
@@ -140,3 +141,8 @@ def _first(row: Row) -> dict[str, Any]:
     if row["int8_ms"] and row["fp32_ms"]:
         figures["int8_speedup"] = row["fp32_ms"] / row["int8_ms"]
     return figures
+
+
+def _by_ms(chosen: Mapping[str, str]) -> list[tuple[float, str]]:
+    """Limits of latency in ms and the subnets that are the best within them; other limits are left out."""
+    return [(ms, subnet) for limit, subnet in chosen.items() if (ms := ms_of_key(limit)) is not None]

@@ -21,7 +21,7 @@ from spaceevo.space.encoding import parse_substage
 from spaceevo.space.placement import PlacedBlock, block_key, fixed_blocks, place
 from spaceevo.space.superspace import Superspace
 from spaceevo.space.walk import output_hw
-from spaceevo.stages.job import Input, Outcome, file_input, value_input
+from spaceevo.stages.job import Input, Outcome, file_input, override_key, value_input
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Seed, SuperspaceSettings
 from spaceevo.terminal import progress
@@ -120,14 +120,18 @@ class FitLatencyJob(SuperspaceJob[FitLatencySettings]):
             **{f"within_{p}_percent": round(100 * float((errors <= p / 100).mean()), 2) for p in PERCENTS},
             **_unmeasured(self.superspace, rows, table),
         }
-        # stage tables are look-up tables too
-        changes = (
-            f"superspace={self.superspace.name}",
-            f"platform={self.platform_name}",
-            f"paths.lut={self.settings.source}",
-        )
-        following = self.workspace.commands("space_search", *changes, without=("source", "exact"))
-        return Outcome(figures, {"table": self.table_file}, following)
+        return Outcome(figures, {"table": self.table_file}, self._next(table))
+
+    def _next(self, table: LatencyTable) -> str:
+        """Let spaces be searched on the stage tables, which are look-up tables too, with what was fitted."""
+        commands, superspace = self.workspace.commands, self.superspace
+        changes = [f"superspace={superspace.name}", f"platform={self.platform_name}"]
+        changes.append(f"paths.lut={self.settings.source}")
+        fixed = {block_key(*block) for r in superspace.block_resolutions for block in fixed_blocks(superspace, r)}
+        is_set = "platform.fixed_latency_ms" in map(override_key, commands.given)
+        if not (fixed <= table.entries.keys() or is_set):
+            changes.append("platform.unknown_blocks=fitted")
+        return commands("space_search", *changes, without=("source", "exact"))
 
     def _table(self, rows: StageRows, exact_ms: dict[str, float]) -> LatencyTable:
         """All blocks of the rows, the exact ones as they are, and the fixed stages' where they are known."""

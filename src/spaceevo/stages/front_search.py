@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property, partial
 from pathlib import Path
 from random import Random
 from typing import Literal
@@ -10,14 +9,14 @@ from typing import Literal
 from spaceevo.artifacts import write_json
 from spaceevo.errors import ConfigError, ConstraintError
 from spaceevo.nn.evaluate import Evaluation
-from spaceevo.platforms.base import Platform
 from spaceevo.search.evolution import GenerationalEvolution, SearchState, Strategy, evolve
 from spaceevo.search.front import FrontEvolution, Staircase, evenly, front, predict_scores
+from spaceevo.search.limits import Kind, Limit, kinds_of, main_kind
 from spaceevo.search.problems import SubnetProblem
 from spaceevo.space.encoding import SubnetSpec
-from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.fitness import Fitness
 from spaceevo.stages.settings import Count, Positive
+from spaceevo.stages.subnet_figures import SubnetFigures, column_of
 from spaceevo.terminal import progress
 
 
@@ -59,16 +58,30 @@ class SubnetSearchRecipe:
 class Found:
     """Holds what the search for one platform found."""
 
-    platform: str  # its name
-    latency_ms: Callable[[SubnetSpec], float]  # predicted latency of a subnet
+    figures: SubnetFigures  # what its subnets take
+    limits: tuple[Limit, ...]  # those that were kept
     evaluations: Mapping[SubnetSpec, Evaluation]  # all evaluated subnets
-    front: Sequence[SubnetSpec]  # those of the front that are tested, the fastest first
-    chosen: Mapping[float, SubnetSpec]  # the best subnet within each limit, in ms
+    front: Sequence[SubnetSpec]  # those of the front that are tested, the cheapest first
+    chosen: Mapping[Limit, SubnetSpec]  # the best subnet within each limit
+
+    @property
+    def platform(self) -> str:
+        """Name of the platform."""
+        return self.figures.platform_name
+
+    @property
+    def axis(self) -> Kind:
+        """What the front is low in."""
+        return main_kind(self.limits)
+
+    def cost(self, spec: SubnetSpec) -> float:
+        """Tell what a subnet takes of that."""
+        return self.figures.figure(self.axis, spec)
 
     @property
     def shown(self) -> list[SubnetSpec]:
-        """The front and the chosen ones, the fastest first."""
-        return sorted(dict.fromkeys([*self.front, *self.chosen.values()]), key=self.latency_ms)
+        """The front and the chosen ones, the cheapest first."""
+        return sorted(dict.fromkeys([*self.front, *self.chosen.values()]), key=self.cost)
 
 
 @dataclass
@@ -76,13 +89,11 @@ class FrontSearch:
     """Searches for one platform.
 
     Raises:
-        ConstraintError: it is known that no subnet meets the lowest limit; nothing has been evaluated then.
+        ConstraintError: it is known that no subnet meets the lowest limit of a kind; nothing has been evaluated then.
     """
 
-    member: SpaceMember  # the space
-    name: str  # name of the platform
-    platform: Platform  # predicts latencies
-    limits: Sequence[float]  # latency limits in ms
+    figures: SubnetFigures  # what subnets of the space take
+    limits: Sequence[Limit]  # limits to keep, of which at most one kind differs
     recipe: SubnetSearchRecipe  # how to search
     seed: int  # decides what is sampled
     fitness: Fitness  # evaluates subnets
@@ -90,35 +101,30 @@ class FrontSearch:
     evaluations: dict[SubnetSpec, Evaluation] = field(default_factory=dict)  # those of this search
 
     def __post_init__(self) -> None:
-        """Check the lowest limit."""
-        lowest, fastest = min(self.limits), self.platform.fastest(self.member)
-        if fastest is not None and self.latency(fastest) > lowest:
-            raise ConstraintError(
-                f"latency_constraint = {lowest:g} ms: the fastest subnet of {self.member} takes "
-                f"{self.latency(fastest):.4g} ms on {self.name} ({fastest}); set it higher, or take another space"
-            )
+        """Check the lowest limit of each kind."""
+        lowest = {kind: min(limit.by_kind[kind] for limit in self.limits) for kind in kinds_of(self.limits)}
+        self.starts = tuple(filter(None, [self.figures.require(kind, bound) for kind, bound in lowest.items()]))
 
-    @cached_property
-    def latency(self) -> Callable[[SubnetSpec], float]:
-        """Predicts the latency of a subnet in ms, of each once."""
-        return cache(partial(self.platform.subnet_ms, self.member))
+    def cost(self, spec: SubnetSpec) -> float:
+        """Tell what the front is to be low in."""
+        return self.figures.figure(main_kind(self.limits), spec)
 
     def run(self) -> Found:
         """Search once for all limits, or as published once for each."""
         if self.recipe.method == "front":
-            how, problem = self.recipe.front, self._problem(min(self.limits), max(self.limits))
+            how, problem = self.recipe.front, self._problem(self.limits)
             strategy = FrontEvolution(problem, how.population, how.generations, how.children, how.screened)
             self._evolve(strategy, Random(f"{self.seed}"), stops=True)
         for limit in self.limits if self.recipe.method == "published" else ():
-            size, problem = self.recipe.evolution, self._problem(limit, limit)
+            size, problem = self.recipe.evolution, self._problem([limit])
             published = GenerationalEvolution(problem, size.population, size.generations, size.mutants, size.crossovers)
-            self._evolve(published, Random(f"{self.seed}-{limit}"), stops=False)
+            self._evolve(published, Random(f"{self.seed}-{limit.label if limit.demands else limit.ms}"), stops=False)
         scores = {spec: found.top1 for spec, found in self.evaluations.items() if not found.stopped}
-        points = [(self.latency(spec), score) for spec, score in scores.items()]
+        points = [(self.cost(spec), score) for spec, score in scores.items()]
         best = [list(scores)[index] for index in front(points)]
-        shown = evenly(best, [self.latency(spec) for spec in best], self.recipe.tested)
+        shown = evenly(best, [self.cost(spec) for spec in best], self.recipe.tested)
         chosen = {limit: self._best(scores, limit) for limit in self.limits}
-        return Found(self.name, self.latency, self.evaluations, shown, chosen)
+        return Found(self.figures, tuple(self.limits), self.evaluations, shown, chosen)
 
     def _evolve(self, strategy: Strategy[SubnetSpec], rng: Random, stops: bool) -> None:
         with progress() as bar:
@@ -127,64 +133,71 @@ class FrontSearch:
             def show(spec: SubnetSpec, evaluation: Evaluation) -> None:
                 self.evaluations[spec] = evaluation
                 best = max(found.top1 for found in self.evaluations.values() if not found.stopped)
-                bar.update(task, advance=1, description=f"subnets for {self.name}, best {best:.1f} %")
+                bar.update(task, advance=1, description=f"subnets for {self.figures.platform_name}, best {best:.1f} %")
 
             def evaluate_batch(state: SearchState[SubnetSpec]) -> None:
-                known = [(self.latency(s), e.top1) for s, e in self.evaluations.items() if not e.stopped]
-                stairs = Staircase(known if stops else [])  # top-1 to beat at a latency: the best of all as fast
-                self.fitness.evaluate(state.batch, lambda spec: stairs(self.latency(spec)), on_evaluation=show)
+                known = [(self.cost(s), e.top1) for s, e in self.evaluations.items() if not e.stopped]
+                stairs = Staircase(known if stops else [])  # top-1 to beat at a cost: the best of all as cheap
+                self.fitness.evaluate(state.batch, lambda spec: stairs(self.cost(spec)), on_evaluation=show)
                 self._save_population(state)
 
             evolve(strategy, lambda spec: self.evaluations[spec].top1, rng, on_batch=evaluate_batch)
 
     def _save_population(self, state: SearchState[SubnetSpec]) -> None:
         """Write what the next generation descends from, for people: a search continues from its evaluations."""
+        column = column_of(main_kind(self.limits))
         rows = [
-            {"subnet": str(spec), "latency_ms": self.latency(spec), "held_out_top1": self.evaluations[spec].top1}
+            {"subnet": str(spec), column: self.cost(spec), "held_out_top1": self.evaluations[spec].top1}
             for spec in [*state.population, *state.batch]
         ]
-        path = self.output / f"population_{self.name}.json"
+        path = self.output / f"population_{self.figures.platform_name}.json"
         write_json(path, {"generation": state.generation, "population": rows})
 
-    def _best(self, scores: Mapping[SubnetSpec, float], limit_ms: float) -> SubnetSpec:
+    def _best(self, scores: Mapping[SubnetSpec, float], limit: Limit) -> SubnetSpec:
         """The most accurate subnet within a limit; of several, the one that all evaluations together speak for."""
-        problem = self._problem(limit_ms, limit_ms)
+        problem = self._problem([limit])
         within = [spec for spec in scores if problem.feasible(spec)]
         if not within:
             raise ConstraintError(f"no subnet found with {problem.requirement}")
-        return most_accurate(within, scores, self.latency)
+        return most_accurate(within, scores, self.cost)
 
-    def _problem(self, lowest_limit_ms: float, limit_ms: float) -> SubnetProblem:
-        """The search among subnets within the highest limit, and at most `delta_ms` below the lowest."""
-        delta_ms = self.recipe.delta_ms
-        if delta_ms is not None and delta_ms > lowest_limit_ms:
-            allowed = f"above 0, up to the constraint {lowest_limit_ms:g} ms"
-            raise ConfigError(f"recipe.subnet_search.delta_ms = {delta_ms:g}; allowed: {allowed}")
-        low_ms = 0.0 if delta_ms is None else lowest_limit_ms - delta_ms
-        smallest, largest = self.latency(self.member.smallest), self.latency(self.member.largest)
-        requirement = (
-            f"latency in [{low_ms:g}, {limit_ms:g}] ms on {self.name}; subnets of {self.member} take "
-            f"{smallest:.4g} ms (smallest) to {largest:.4g} ms (largest); "
-            "set latency_constraint, recipe.subnet_search.delta_ms"
-        )
+    def _problem(self, limits: Sequence[Limit]) -> SubnetProblem:
+        """The search among subnets within any of the limits, and at most `delta_ms` below the lowest latency."""
+        bounds_ms = [limit.ms for limit in limits if limit.ms is not None]
+        low_ms = self._low_ms(min(bounds_ms, default=None))
 
         def is_feasible(spec: SubnetSpec) -> bool:
-            return low_ms <= self.latency(spec) <= limit_ms
+            is_within = any(limit.allows(lambda kind: self.figures.figure(kind, spec)) for limit in limits)
+            return is_within and (low_ms == 0.0 or low_ms <= self.figures.figure("ms", spec))
 
-        return SubnetProblem(self.member, is_feasible, requirement, self.latency)
+        loosest = {kind: max(limit.by_kind[kind] for limit in limits) for kind in kinds_of(limits)}
+        requirement = self.figures.requirement(loosest, low_ms)
+        return SubnetProblem(self.figures.member, is_feasible, requirement, self.cost, self.starts)
+
+    def _low_ms(self, lowest_limit_ms: float | None) -> float:
+        """The least latency in ms that is looked at."""
+        delta_ms = self.recipe.delta_ms
+        if delta_ms is None:
+            return 0.0
+        if lowest_limit_ms is None or delta_ms > lowest_limit_ms:
+            allowed = "null where latency is not limited"
+            if lowest_limit_ms is not None:
+                allowed = f"above 0, up to the constraint {lowest_limit_ms:g} ms"
+            raise ConfigError(f"recipe.subnet_search.delta_ms = {delta_ms:g}; allowed: {allowed}")
+        return lowest_limit_ms - delta_ms
 
 
 def most_accurate(
     specs: Sequence[SubnetSpec],
     scores: Mapping[SubnetSpec, float],
-    latency_ms: Callable[[SubnetSpec], float],
+    cost: Callable[[SubnetSpec], float],
 ) -> SubnetSpec:
-    """Return the subnet of the highest top-1; of several, that of the highest predicted top-1, then the fastest.
+    """Return the subnet of the highest top-1; of several, that of the highest predicted top-1, then the cheapest.
 
     Few held-out images leave many ties, which their choices tell apart: what was good in other subnets is good here.
     """
     best = max(scores[spec] for spec in specs)
     equal = [spec for spec in specs if scores[spec] == best]
     predicted = predict_scores(equal, list(scores.items()))
-    ranked = sorted(zip(equal, predicted, strict=True), key=lambda pair: (-pair[1], latency_ms(pair[0])))
+    ranked = sorted(zip(equal, predicted, strict=True), key=lambda pair: (-pair[1], cost(pair[0])))
     return ranked[0][0]

@@ -20,6 +20,7 @@ from spaceevo.platforms.base import Platform
 from spaceevo.platforms.measuring import MeasuringPlatform
 from spaceevo.report.latency import draw_predictions
 from spaceevo.space.placement import PlacedBlock, subnet_blocks
+from spaceevo.space.selection import parse_blocks
 from spaceevo.space.superspace import Superspace
 from spaceevo.stages.job import Input, Outcome, platform_input
 from spaceevo.stages.profile_timings import Network, ProfileTimings, Timed, sample_blocks, sample_networks
@@ -119,8 +120,14 @@ class ProfileJob(SuperspaceJob[ProfileSettings]):
             "dispersion": timed[NETWORKS].dispersion,
             **platform.provenance,
         }
-        following = self.workspace.commands("space_search", "latency_constraint=<ms>")
-        return Outcome(figures, outputs, following, growing=("table",))
+        return Outcome(figures, outputs, self.next_command(), growing=("table",))
+
+    def next_command(self) -> str:
+        """Return the command that takes the latencies into look-up tables, where there are blocks to make them of."""
+        layout, superspace = self.workspace.layout, self.superspace
+        int8 = layout.quant != "off"
+        files = [layout.block(superspace.name, *block, int8=int8) for block in parse_blocks(superspace, "all")]
+        return self.workspace.commands("block_lut") if all(file.exists() for file in files) else ""
 
     def _measure(self, platform: MeasuringPlatform, sample: Sample) -> ProfileTimings:
         """Time everything, or what an interrupted run of the same settings on the same machine had not timed."""

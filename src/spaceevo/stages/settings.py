@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from spaceevo.artifacts.values import Name
 from spaceevo.artifacts.values import Positive as Positive
 from spaceevo.artifacts.values import Seed as Seed
 from spaceevo.errors import ConfigError, choices
+from spaceevo.search.limits import DEMANDS, SETTINGS, Kind, Limit
 
 Quant = Literal["off", "deploy", "published"]
 
@@ -33,6 +35,36 @@ Limits = Literal["auto"] | Positive | Annotated[tuple[Positive, ...], MinLen(1)]
 LatencyConstraint = Limits | Annotated[Mapping[str, Limits], MinLen(1)]  # For all platforms, or for each by its name
 
 
+DemandLimits = Positive | Annotated[tuple[Positive, ...], MinLen(1)] | None  # One bound, several, or none
+
+
+@dataclass(frozen=True)
+class LimitSettings:
+    """Says what a subnet may take at most besides time; each is kept by every subnet that a search finds."""
+
+    mmacs: DemandLimits  # multiply-accumulates of its convolutions, in millions
+    mparams: DemandLimits  # parameters, in millions
+    file_kb: DemandLimits  # kB (1000 bytes) of its INT8 file, the larger of ONNX and TFLite
+    peak_ram_kb: DemandLimits  # kB (1000 bytes) of memory under TensorFlow Lite Micro
+
+
+def joined_limits(limits_ms: Sequence[float] | None, demands: LimitSettings) -> tuple[Limit, ...]:
+    """Join limits of latency and of other kinds: at most one kind has several, and each is joined by all others.
+
+    Raises:
+        ConfigError: several kinds have several.
+    """
+    asked: dict[Kind, tuple[float, ...]] = {} if limits_ms is None else {"ms": tuple(limits_ms)}
+    for kind in DEMANDS:
+        value: DemandLimits = getattr(demands, kind)
+        if value is not None:
+            asked[kind] = value if isinstance(value, tuple) else (value,)
+    several = [SETTINGS[kind] for kind, values in asked.items() if len(values) > 1]
+    if len(several) > 1:
+        raise ConfigError(f"{' and '.join(several)} are lists; allowed: one list, which the other limits join")
+    return tuple(Limit.of(dict(zip(asked, values, strict=True))) for values in product(*asked.values()) if asked)
+
+
 def limits_for(platform: str, constraint: LatencyConstraint) -> tuple[float, ...] | None:
     """Return a platform's latency limits in ms; None for `auto`.
 
@@ -46,6 +78,13 @@ def limits_for(platform: str, constraint: LatencyConstraint) -> tuple[float, ...
     if isinstance(constraint, tuple):
         return constraint
     return None if constraint == "auto" else (float(constraint),)
+
+
+def limits_for_any(constraint: LatencyConstraint) -> tuple[float, ...] | None:
+    """Return the latency limits in ms of the platform that has most of them; None where all are `auto`."""
+    each = constraint if isinstance(constraint, Mapping) else {"": constraint}
+    found = [limits_for(name, each) for name in each]
+    return max((limits for limits in found if limits is not None), key=len, default=None)
 
 
 def one_or_all(limits_ms: Sequence[float]) -> float | str:

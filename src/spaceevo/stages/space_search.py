@@ -1,37 +1,44 @@
-"""Job space_search: the space with the best Q-T score for one or several latency constraints."""
+"""Job space_search: the space with the best Q-T score for one limit or several, of latency and other kinds."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Literal
 
-from spaceevo.artifacts import Component, Plain, SpaceChoice, read_sealed_json, write_csv, write_sealed_json
+from spaceevo.artifacts import Component, Plain, SpaceChoice, read_sealed_json, write_sealed_json
 from spaceevo.artifacts.values import Amount, PositiveShare
-from spaceevo.errors import CheckpointError, ConfigError
+from spaceevo.errors import CheckpointError, ConfigError, ConstraintError
 from spaceevo.platforms.base import Platform
-from spaceevo.report.spaces import SampledSpace, draw_distributions, draw_history
 from spaceevo.search.evolution import AgeingEvolution, LocalSearch, Strategy, evolve
+from spaceevo.search.limits import ALL_SETTINGS, SETTINGS, Limit
 from spaceevo.search.lut import lut_file_name, lut_keys
 from spaceevo.search.optimum import OptimumSearch
 from spaceevo.search.problems import SpaceProblem
-from spaceevo.search.quality import Quality, QualityScorer
+from spaceevo.search.quality import NO_SUBNET_LOSS, Quality, QualityScorer
+from spaceevo.search.sampled import NO_LIMIT_MS
 from spaceevo.space.description import parse_space
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.job import Input, Made, Outcome, file_input, platform_input
+from spaceevo.stages.scored_spaces import ScoredSpaces
 from spaceevo.stages.selection import SuperspaceJob
-from spaceevo.stages.settings import Count, LatencyConstraint, Seed, SuperspaceSettings, Texts, limits_for, one_or_all
+from spaceevo.stages.settings import (
+    Count,
+    LatencyConstraint,
+    LimitSettings,
+    Seed,
+    SuperspaceSettings,
+    Texts,
+    joined_limits,
+    limits_for,
+    limits_for_any,
+    one_or_all,
+)
 from spaceevo.terminal import console, print_rows, progress
 
 AUTO_POINT = 0.35  # `latency_constraint=auto` lies this far from the fastest to the slowest subnet
 AUTO_SAMPLES = 1000
 SAVE_EVERY = 500  # Evaluations between two saves of a search; they take a fraction of a second
-NO_LIMIT_MS = 1e9
-TOP_SPACES = 50
-SENSITIVE_SPACES = 10
-COLUMNS = {name: name for name in ("space", "score", "probability", "loss", "fastest_ms", "slowest_ms")}
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -79,74 +86,8 @@ class SpaceSearchSettings(SuperspaceSettings):
     seed: Seed  # decides what is sampled
     space: Texts  # spaces to score and compare instead of searching; none of them is chosen
     latency_constraint: LatencyConstraint  # latency limits in ms
+    limit: LimitSettings  # limits of other kinds, kept as well
     recipe: SpaceSearchRecipe  # how
-
-
-class ScoredSpaces:
-    """Keeps the spaces scored so far, each once, in order."""
-
-    def __init__(self, scorer: QualityScorer) -> None:
-        self.scorer = scorer
-        self.qualities: dict[SpaceMember, Quality] = {}
-
-    def score(self, member: SpaceMember) -> Quality:
-        """Return the quality of a space, as known or computed now."""
-        if member not in self.qualities:
-            self.qualities[member] = self.scorer.score(member)
-        return self.qualities[member]
-
-    def ranked(self, score: Callable[[Quality], float] = lambda quality: quality.score) -> list[SpaceMember]:
-        """Return all spaces, the highest score first."""
-        return sorted(self.qualities, key=lambda member: -score(self.qualities[member]))
-
-    def row(self, member: SpaceMember) -> Row:
-        """Return a space's figures as a table has them; p and L of each constraint too where there are several."""
-        quality = self.qualities[member]
-        fastest, slowest = self.scorer.latency_range_ms(member)
-        row = {"space": str(member), "score": quality.score, "probability": quality.probability, "loss": quality.loss}
-        for part in quality.per_constraint if len(quality.per_constraint) > 1 else ():
-            at = f"at_{part.constraint_ms:g}ms"
-            row |= {f"score_{at}": part.score, f"probability_{at}": part.probability, f"loss_{at}": part.loss}
-        return row | {"fastest_ms": fastest, "slowest_ms": slowest}
-
-    def tables(self, t: Sequence[float], a: Sequence[float]) -> dict[str, list[Row]]:
-        """Return the best spaces, how they rank under other `t` and `a` of the Q-T score, and all in order."""
-        return {
-            "spaces": [self.row(member) for member in self.ranked()[:TOP_SPACES]],
-            "sensitivity": self._sensitivity(t, a),
-            "history": [{"evaluation": n, **self.row(member)} for n, member in enumerate(self.qualities, start=1)],
-        }
-
-    def _sensitivity(self, ts: Sequence[float], exponents: Sequence[float]) -> list[Row]:
-        """Score and rank the best few among all spaces under other constants; tell which is then best."""
-        rows = []
-        for t, a in product(ts, exponents):
-
-            def score(quality: Quality, t: float = t, a: float = a) -> float:
-                return quality.score_for(t, a)
-
-            ranked = self.ranked(score)
-            order = {member: rank for rank, member in enumerate(ranked, start=1)}
-            for rank, member in enumerate(self.ranked()[:SENSITIVE_SPACES], start=1):
-                row = {"t": t, "a": a, "rank": rank, "space": str(member), "score": score(self.qualities[member])}
-                rows.append({**row, "new_rank": order[member], "new_best": str(ranked[0])})
-        return rows
-
-    def write(self, folder: Path, tables: dict[str, list[Row]]) -> dict[str, Path]:
-        """Write tables and pictures; return their files by name."""
-        outputs = {name: folder / f"{name}.csv" for name in tables}
-        for name, rows in tables.items():
-            write_csv(outputs[name], rows)
-        best = self.ranked()[0]
-        starts = SpaceProblem(self.scorer.superspace).starts()
-        uniform = [self._sampled(member) for member in starts if member != best]
-        outputs |= {name: folder / f"{name}.png" for name in ("distributions", "score_by_evaluation")}
-        draw_distributions(outputs["distributions"], self._sampled(best), uniform, self.scorer.constraints_ms)
-        draw_history(outputs["score_by_evaluation"], [quality.score for quality in self.qualities.values()])
-        return outputs
-
-    def _sampled(self, member: SpaceMember) -> SampledSpace:
-        return SampledSpace(str(member), *self.scorer.sampled(member))
 
 
 class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
@@ -161,12 +102,18 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
         """Tell also what is wrong with spaces that are given."""
         super().check()
         self._given()
+        joined_limits(limits_for_any(self.settings.latency_constraint), self.settings.limit)
 
     def inputs(self) -> Mapping[str, Input]:
         """Return the look-up tables, and the platform's."""
         names = [lut_file_name(self.superspace, key) for key in lut_keys(self.superspace)]
         tables = {name: file_input(self.workspace.lut / name) for name in names}
-        return {"platform": platform_input(self.platform), **tables}
+        return {"platform": platform_input(self.platform), **tables} if self._limits_latency else tables
+
+    @property
+    def _limits_latency(self) -> bool:
+        """Whether a platform is asked for latencies: `auto` beside other limits sets none."""
+        return self.settings.latency_constraint != "auto" or not joined_limits(None, self.settings.limit)
 
     def work(self) -> Outcome:
         """Search, or take the spaces given; then write tables and pictures of the best."""
@@ -175,19 +122,23 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
         for member in given:
             spaces.score(member)
         if given:
-            print_rows([spaces.row(member) for member in spaces.ranked()], COLUMNS, "spaces asked for, the best first")
+            print_rows(
+                [spaces.row(member) for member in spaces.ranked()], spaces.columns(), "spaces asked for, the best first"
+            )
         else:
             self._search(spaces)
         proof = self._prove(spaces) if recipe.prove else {}
         best = spaces.ranked()[0]
         fresh = spaces.scorer.fresh_scores(best)
-        constraints_ms = spaces.scorer.constraints_ms
+        constraints_ms, limits = spaces.scorer.constraints_ms, spaces.scorer.limits
+        _require_subnets(spaces.score(best))
         figures = {
             **spaces.row(best),
             "score_standard_error": float(fresh.std(ddof=1)),
             "score_on_fresh_draws": float(fresh.mean()),
             "latency_constraints_ms": list(constraints_ms),
-            "latency_constraint_ms": one_or_all(constraints_ms),
+            "latency_constraint_ms": one_or_all(constraints_ms) if constraints_ms else None,
+            **({"limits": " or ".join(map(str, limits))} if any(limit.demands for limit in limits) else {}),
             "evaluations": len(spaces.qualities),
             **proof,
         }
@@ -196,9 +147,12 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
         if not given:  # given spaces are compared; no choice is made
             outputs["best"] = self.workspace.shared(self.workspace.layout.space_choice(self.superspace.name))
             quality = spaces.score(best)
-            choice = SpaceChoice(str(best), constraints_ms, quality.score, quality.probability, quality.loss)
+            is_ms_alone = not any(limit.demands for limit in limits)
+            others = () if is_ms_alone else tuple({str(kind): most for kind, most in it.most} for it in limits)
+            choice = SpaceChoice(str(best), constraints_ms, quality.score, quality.probability, quality.loss, others)
             choice.write(outputs["best"])
-        following = self.workspace.commands("supernet", f"space={best}", without=("latency_constraint",))
+        begins = () if self.workspace.layout.supernet(str(best), int8=False).exists() else ("quant=off",)  # in fp32
+        following = self.workspace.commands("supernet", f"space={best}", *begins, without=ALL_SETTINGS)
         return Outcome({**figures, **tables}, outputs, following)
 
     def _given(self) -> list[SpaceMember]:
@@ -209,14 +163,17 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
         return [parse_space(text, self.superspace) for text in ([asked] if isinstance(asked, str) else asked or ())]
 
     def _scorer(self) -> QualityScorer:
-        """Make what scores spaces for the asked latency, or for one found by itself."""
+        """Make what scores spaces for the asked limits, or for a latency found by itself."""
         settings, recipe, lut = self.settings, self.settings.recipe, self.workspace.lut
-        fixed_ms = self.platform.fixed_ms(self.superspace)
-        limits = limits_for(self.platform.name, settings.latency_constraint)
-        if limits is None:
+        fixed_ms = self.platform.fixed_ms(self.superspace) if self._limits_latency else 0.0
+        asked_ms = limits_for(self.platform.name, settings.latency_constraint) if self._limits_latency else None
+        limits = joined_limits(asked_ms, settings.limit)
+        if not self._limits_latency:
+            console.print(f"{self.name}: latency is not limited, and no platform is asked for any")
+        if not limits:
             unlimited = QualityScorer(lut, self.superspace, [NO_LIMIT_MS], fixed_ms, samples=AUTO_SAMPLES)
             fastest, slowest = unlimited.latency_range_ms()
-            limits = (float(f"{fastest + AUTO_POINT * (slowest - fastest):.3g}"),)
+            limits = (Limit.of({"ms": float(f"{fastest + AUTO_POINT * (slowest - fastest):.3g}")}),)
         return QualityScorer(
             lut, self.superspace, limits, fixed_ms, t=recipe.t, a=recipe.a, samples=recipe.samples, seed=settings.seed
         )
@@ -279,3 +236,14 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
             "search_reached_percent": 100 * spaces.score(found).score / optimum.score,
             "bounds": optimum.bounds,
         }
+
+
+def _require_subnets(best: Quality) -> None:
+    """Raise a `ConstraintError` where not even the best space has a sampled subnet within all of a limit."""
+    for part in best.per_constraint:
+        if part.loss == NO_SUBNET_LOSS:
+            names = " and ".join(SETTINGS[kind] for kind, _ in part.limit.most)
+            raise ConstraintError(
+                f"{names}: no sampled subnet of any space found is within {part.limit}; each alone can be met, "
+                "set one of them higher"
+            )

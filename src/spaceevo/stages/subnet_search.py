@@ -9,13 +9,23 @@ from spaceevo.artifacts import Component, SpaceChoice
 from spaceevo.collectives.sharing import Ranks
 from spaceevo.nn.evaluate import SubnetEvaluator
 from spaceevo.platforms.base import Platform
+from spaceevo.search.limits import Limit, kinds_of, limits_of
 from spaceevo.stages.extraction import Extraction
 from spaceevo.stages.fitness import Fitness, by_text
 from spaceevo.stages.front_files import FrontFiles, merge_fronts
 from spaceevo.stages.front_search import FrontSearch, SubnetSearchRecipe
 from spaceevo.stages.job import Input, Outcome, file_input, images_input, platform_input
 from spaceevo.stages.selection import SupernetBasedJob
-from spaceevo.stages.settings import LatencyConstraint, SupernetSettings, limits_for
+from spaceevo.stages.settings import (
+    LatencyConstraint,
+    LimitSettings,
+    SupernetSettings,
+    joined_limits,
+    limits_for,
+    limits_for_any,
+)
+from spaceevo.stages.subnet_figures import NO_PLATFORM, SubnetFigures
+from spaceevo.terminal import console
 
 AUTO_POINT = 0.35  # Without a space search, `auto` lies this far from the smallest subnet to the largest
 
@@ -27,6 +37,7 @@ class SubnetSearchSettings(SupernetSettings):
     platform: Component[Platform]  # the platform, where `platforms` lists none
     platforms: Mapping[str, Component[Platform]]  # several platforms by name
     latency_constraint: LatencyConstraint  # latency limits in ms
+    limit: LimitSettings  # limits of other kinds, kept as well
     recipe: SubnetSearchRecipe  # how to search
 
 
@@ -39,7 +50,9 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
 
     @cached_property
     def platforms(self) -> dict[str, Platform]:
-        """The platforms to search for, by name."""
+        """The platforms to search for, by name; none where latency is not limited."""
+        if not self._limits_latency:
+            return {}
         listed = {name: self.workspace.make(component) for name, component in self.settings.platforms.items()}
         if listed:
             return listed
@@ -50,10 +63,37 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
     def _choice_file(self) -> Path:
         return self.workspace.layout.space_choice(self.superspace.name)
 
+    @cached_property
+    def _demands(self) -> tuple[Limit, ...]:
+        """The limits besides latency that are asked for; none where there are none."""
+        return joined_limits(None, self.settings.limit)
+
+    @cached_property
+    def _chosen_for(self) -> tuple[Limit, ...]:
+        """The limits that the last space search was given; none where there was none."""
+        if not self._choice_file.exists():
+            return ()
+        choice = SpaceChoice.read(self._choice_file)
+        return limits_of(choice.limits) or tuple(Limit.of({"ms": ms}) for ms in choice.latency_constraints_ms)
+
+    @property
+    def _limits_latency(self) -> bool:
+        """Whether a platform is asked for latencies: `auto` beside other limits sets none."""
+        if self.settings.latency_constraint != "auto":
+            return True
+        return not self._demands and "ms" in kinds_of(self._chosen_for or [Limit.of({"ms": 1.0})])
+
+    def check(self) -> None:
+        """Tell also lists of limits that do not fit together."""
+        super().check()
+        limits_ms = limits_for_any(self.settings.latency_constraint)
+        joined_limits(limits_ms, self.settings.limit)
+
     def inputs(self) -> Mapping[str, Input]:
         """Return weights, images, latencies, and the space search where it decides space or limits."""
         found = {**super().inputs(), **self.supernet_inputs(*((True, False) if self.settings.int8 else (False,)))}
-        if any(limits_for(name, self.settings.latency_constraint) is None for name in self.platforms):
+        is_auto = any(limits_for(name, self.settings.latency_constraint) is None for name in self.platforms)
+        if not self._demands and (is_auto or not self.platforms):
             found["latency_constraint"] = file_input(self._choice_file)
         found["images"] = images_input(self.data)
         return found | {f"platform_{name}": platform_input(platform) for name, platform in self.platforms.items()}
@@ -71,23 +111,36 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
             if self.workspace.force:
                 evaluations.unlink(missing_ok=True)
             fitness = Fitness(evaluator, evaluations, ranks)
+            platforms: dict[str, Platform | None] = {**self.platforms} or {NO_PLATFORM: None}
+            if not self.platforms:
+                console.print(f"{self.name}: latency is not limited, and no platform is asked for any")
             searches = [
-                FrontSearch(member, name, platform, self._limits(name), recipe, settings.seed, fitness, output)
-                for name, platform in self.platforms.items()
+                FrontSearch(
+                    SubnetFigures(member, platform, self.classes, name),
+                    self._limits(name),
+                    recipe,
+                    settings.seed,
+                    fitness,
+                    output,
+                )
+                for name, platform in platforms.items()
             ]
             found = [search.run() for search in searches]
             return FrontFiles(self).write(supernet, found, self.platforms)
 
-    def _limits(self, platform: str) -> tuple[float, ...]:
-        """A platform's latency limits in ms: those asked for, those of the space search, or, without one, one found."""
-        asked = limits_for(platform, self.settings.latency_constraint)
-        if asked is None and not self._choice_file.exists():
-            smallest, largest = (
-                self.platforms[platform].subnet_ms(self.member, spec)
-                for spec in (self.member.smallest, self.member.largest)
-            )
-            return (float(f"{smallest + AUTO_POINT * (largest - smallest):.3g}"),)
-        return asked or SpaceChoice.read(self._choice_file).latency_constraints_ms
+    def _limits(self, platform: str) -> tuple[Limit, ...]:
+        """A platform's limits: those asked for, those of the space search, or, without one, a latency found."""
+        settings = self.settings
+        asked_ms = limits_for(platform, settings.latency_constraint) if platform in self.platforms else None
+        if asked_ms is not None or self._demands:
+            return joined_limits(asked_ms, settings.limit)
+        if self._chosen_for:
+            return self._chosen_for
+        smallest, largest = (
+            self.platforms[platform].subnet_ms(self.member, spec)
+            for spec in (self.member.smallest, self.member.largest)
+        )
+        return (Limit.of({"ms": float(f"{smallest + AUTO_POINT * (largest - smallest):.3g}")}),)
 
     @classmethod
     def merge_sweep(cls, folder: Path, jobs: Sequence[Path]) -> None:

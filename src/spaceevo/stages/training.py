@@ -171,13 +171,15 @@ class TrainingJob(SuperspaceJob[S]):
         check_transform(self.data, weights.meta, str(path))
         weights.load_into(network, int8=False)
 
-    def _make_trainer(self, folder: Path, epochs: int, callbacks: Sequence[Callback]) -> Trainer:
+    def _make_trainer(self, folder: Path, epochs: int, callbacks: Sequence[Callback], run_id: str) -> Trainer:
         folder.mkdir(parents=True, exist_ok=True)
         logger = self.settings.logger
         if logger is not None:
             run = self.workspace.run_name
             name = logger.node.get("name") or (run if folder.name in run.split("/") else f"{run}/{folder.name}")
-            logger = Component({**logger.node, "save_dir": str(folder), "name": name})
+            # what a logger calls its run by, where its configuration asks for it: a run that goes on is the same run
+            ids = {key: run_id for key in ("id", "version") if logger.node.get(key, run_id) is None}
+            logger = Component({**logger.node, **ids, "save_dir": str(folder), "name": name})
         make: Any = self.workspace.make(self.settings.trainer)
         made = logger and self.workspace.make(logger)
         trainer: Trainer = make(folder=folder, epochs=epochs, callbacks=callbacks, logger=made)

@@ -44,8 +44,13 @@ class Buffer(NamedTuple):
 
 def arena_bytes(program: Program) -> int:
     """Predict the arena, the memory in which a network lives: planned buffers, and what lies beside them throughout."""
+    return sum(arena_parts(program))
+
+
+def arena_parts(program: Program) -> tuple[int, int]:
+    """Predict both parts of the arena: bytes of planned buffers, and bytes that last as long as the network."""
     census = Census.of(program)
-    return planned_bytes(_buffers(census)) + _lasting_bytes(census)
+    return planned_bytes(_buffers(census)), _lasting_bytes(census)
 
 
 def flash_bytes(program: Program, texts: Mapping[str, str] | None = None) -> int:
@@ -78,6 +83,19 @@ def planned_bytes(buffers: Sequence[Buffer]) -> int:
         placed.append((offset, buffer))
         placed.sort(key=lambda each: each[0])
     return max((start + buffer.size for start, buffer in placed), default=0)
+
+
+def part_bytes(program: Program) -> tuple[int, int]:
+    """Predict what a program adds that stands within a network, without the real values that it reads and gives.
+
+    Returns:
+        Bytes of its planned buffers, the one that it reads included, and bytes that last as long as the network is
+        loaded. Of the parts of a network the greatest plan counts; what lasts adds up.
+    """
+    census = Census.of(program)
+    inner = [buffer for buffer in _buffers(census) if 0 < buffer.first < len(census.operators)]
+    empty = Census.of(Program(program.input_name, program.input_shape, program.tensors))
+    return planned_bytes(inner), _lasting_bytes(census) - _lasting_bytes(empty)
 
 
 def _buffers(census: Census) -> list[Buffer]:

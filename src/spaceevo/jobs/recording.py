@@ -1,0 +1,68 @@
+"""Keeps in a file how far a job is and what went wrong, for those who look at it from elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from spaceevo.artifacts.progress import PROGRESS_FILE, JobProgress, State, Task
+from spaceevo.errors import Stopped, fault_line, shortened
+from spaceevo.terminal import watchers
+
+SECONDS_A_RECORD = 2.0  # between two records of progress; what goes wrong is recorded at once
+MOST_TASKS, MOST_TROUBLES = 20, 50  # kept, the latest
+
+
+class Recorder:
+    """Writes what a job tells of itself."""
+
+    def __init__(self, folder: Path, job: str, command: str) -> None:
+        self.path = folder / PROGRESS_FILE
+        now = time.time()
+        self.record = JobProgress(job, command, began=now, told=now)
+        self.tasks: dict[str, Task] = {}
+        self.written = 0.0
+
+    def progressed(self, key: str, name: str, done: float, total: float | None) -> None:
+        """Take down how far a task is; one that starts again begins anew."""
+        now, known = time.time(), self.tasks.get(key)
+        if known is None or done < known.done:
+            self.tasks.pop(key, None)
+            known = Task(name, done, total, now, done, now)
+        self.tasks[key] = replace(known, name=name, done=done, total=total, told=now)
+        if now - self.written >= SECONDS_A_RECORD:
+            self.write()
+
+    def troubled(self, line: str) -> None:
+        """Take down what went wrong and was got over."""
+        self.record = replace(self.record, troubles=(*self.record.troubles, line)[-MOST_TROUBLES:])
+        self.write()
+
+    def write(self, state: State = "running", error: str = "") -> None:
+        """Write the record; a disk that is full, or may not be written to, is told of by the job itself."""
+        self.written = time.time()
+        tasks = tuple(self.tasks.values())[-MOST_TASKS:]
+        self.record = replace(self.record, told=self.written, tasks=tasks, state=state, error=error)
+        with suppress(OSError):
+            self.record.write(self.path)
+
+
+@contextmanager
+def recorded(folder: Path, job: str, command: str) -> Iterator[None]:
+    """Record what a job tells while this lasts, and how it ends; jobs within it have records of their own."""
+    recorder = Recorder(folder, job, command)
+    recorder.write()
+    watchers.append(recorder)
+    try:
+        yield
+    except Stopped:
+        recorder.write("stopped")
+        raise
+    except BaseException as error:
+        recorder.write("failed", fault_line(error) or shortened(f"{type(error).__name__}: {error}"))
+        raise
+    else:
+        recorder.write("done")
+    finally:
+        watchers.pop()

@@ -1,0 +1,94 @@
+"""Steps of a chain: the jobs that a pipeline runs, and what would become of each if it were started now."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from spaceevo.artifacts import StageResult
+from spaceevo.artifacts.values import Name
+from spaceevo.errors import CheckpointError, MissingArtifactError, SpaceEvoError
+from spaceevo.jobs.runner import make_job
+from spaceevo.stages.job import Job
+from spaceevo.stages.settings import Quant
+from spaceevo.terminal import print_rows, quietly
+
+COLUMNS = {"title": "step", "verdict": "would", "why": "since", "took": "took last time, s"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """Names one job of a pipeline."""
+
+    title: str  # shown above what it prints
+    stage: Name  # the job, as `+stage=` names it
+    quant: Quant  # scheme of quantisation, or `off`
+    shows: tuple[str, ...] = ()  # its figures that are shown at the end
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """Says what would become of a step."""
+
+    title: str
+    verdict: str  # `run`, `be skipped` or `fail`
+    why: str = ""  # what changed, or what is lacking
+    took: float | None = None  # seconds, the last time it ran here
+    job: Job[Any] | None = None  # None where it cannot be made
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """Compose the config of one step; its output folder is the one that the job has by itself."""
+    config = hydra.compose("config", overrides=[*overrides], return_hydra_config=True)
+    OmegaConf.update(config, "paths.output", str(Path(config.paths.root) / config.stage.folder))
+    return config
+
+
+def step_config(step: Step, given: Sequence[str]) -> DictConfig:
+    """Compose the config of a step under the overrides of a command line."""
+    return compose([*given, f"+stage={step.stage}", f"quant={step.quant}"])
+
+
+def look_ahead(steps: Sequence[Step], configs: Sequence[DictConfig]) -> list[Outlook]:
+    """Tell of each step, in order, whether it would run, be skipped or fail; nothing is written."""
+    found: list[Outlook] = []
+    with quietly():  # each job would say what images it finds
+        for step, config in zip(steps, configs, strict=True):
+            found.append(_look(step.title, config, any(one.verdict == "run" for one in found)))
+    return found
+
+
+def _look(title: str, config: DictConfig, follows: bool) -> Outlook:
+    """Look at one step; what an earlier step will make is not lacking where it `follows` one that would run."""
+    try:
+        job = make_job(config)
+    except SpaceEvoError as error:
+        return Outlook(title, "fail", str(error))
+    try:
+        previous = StageResult.load(job.workspace.output)
+        if previous is None or previous.stage != job.name:
+            return Outlook(title, "run", "it has not ended here yet", job=job)
+        changed = job.changes(previous, job.states(previous.inputs))
+    except MissingArtifactError as error:
+        return Outlook(title, "run", "earlier steps make what it reads", job=job) if follows else _failing(title, error)
+    except CheckpointError as error:
+        return Outlook(title, "run", str(error), job=job)
+    except SpaceEvoError as error:
+        return _failing(title, error)
+    if job.workspace.force:
+        changed = changed or "force=true"
+    if not changed and follows:
+        return Outlook(title, "be skipped", "unless an earlier step changes what it reads", previous.seconds, job)
+    return Outlook(title, "run" if changed else "be skipped", changed or "nothing changed", previous.seconds, job)
+
+
+def _failing(title: str, error: SpaceEvoError) -> Outlook:
+    return Outlook(title, "fail", str(error))
+
+
+def print_outlooks(outlooks: Sequence[Outlook], title: str) -> None:
+    """Print what would become of each step."""
+    print_rows([{name: getattr(one, name) for name in COLUMNS} for one in outlooks], COLUMNS, title)

@@ -1,0 +1,100 @@
+"""Words of a command line: as people type them, and as Hydra needs them."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
+from functools import cache
+from typing import NamedTuple
+
+from hydra._internal.utils import get_args
+
+from spaceevo.artifacts import read_yaml
+from spaceevo.errors import ConfigError, choices
+from spaceevo.space.description import conf_files, conf_folder
+
+JOB = "stage"
+"""What names a job; a group of configuration without a default."""
+ENCODED = ("space", "subnet")
+"""Settings of encodings, which may be typed as they are printed."""
+ITEM = re.compile(r"""'[^']*'|"[^"]*"|[^\s,()\[\]]+""")
+MISREAD = re.compile(r"[\d_.]+|d\d+_k.*|.*#.*")
+"""Texts that Hydra stumbles over, as it does over #, or reads as numbers."""
+OPEN = "recipe.lr_by_stage."
+"""What is below it has the names of the superspace's stages, which Hydra's own config does not list."""
+NO_OPTION = re.compile(r"null|true|false|nan|inf|[-+\d.]+")
+
+
+class Options(NamedTuple):
+    """Holds what of a command line is no override, as far as the program itself looks at it."""
+
+    overrides: list[str]
+    wants_help: bool
+    config_dir: str | None  # one more folder of configuration
+
+
+def hydras_words(words: Sequence[str]) -> list[str]:
+    """Return the words as Hydra needs them.
+
+    Raises:
+        ConfigError: a group would get what is no option's name, or a word sets nothing.
+    """
+    return [_hydras_word(word) for word in words]
+
+
+def options(words: Sequence[str]) -> Options:
+    """Read Hydra's options; a `ConfigError` names one that it does not have."""
+    told = io.StringIO()
+    try:
+        with redirect_stderr(told):
+            given = get_args([*words])
+            return Options(given.overrides, given.help, given.config_dir)
+    except SystemExit:
+        fault = " ".join(told.getvalue().rpartition("error: ")[2].split())
+        raise ConfigError(f"{fault}; python -m spaceevo --hydra-help tells of the options") from None
+
+
+@cache
+def groups() -> Mapping[str, str | None]:
+    """Return the groups that a user chooses an option of, each with its default; of those without one, none may be."""
+    defaults = read_yaml(conf_folder() / "config.yaml")["defaults"]
+    chosen = {group: option for entry in defaults if isinstance(entry, dict) for group, option in entry.items()}
+    return chosen | {"logger": None}
+
+
+def option_names(group: str) -> list[str]:
+    """List the options of a group, shipped ones and those of the folder in `SPACEEVO_CONF`, those of folders too."""
+    folder = conf_folder() / group
+    nested = {str(each.relative_to(folder).with_suffix("")) for each in folder.rglob("*.yaml")}
+    return sorted({*conf_files(group), *nested})
+
+
+def _hydras_word(word: str) -> str:
+    """Write an override as Hydra needs it: encodings in `subnet=…` and `space=…` quoted, open settings joined."""
+    typed, is_set, value = word.partition("=")
+    key = typed.lstrip("+~")
+    if is_set and not key:
+        raise ConfigError(f"{word} sets nothing; write key=value")
+    if key in groups() or key == JOB:
+        _check_option(typed, value, is_set)
+    if word == "logger=null":
+        return "~logger"
+    if typed == JOB and is_set:
+        return f"+{word}"
+    if typed.startswith(OPEN):
+        return f"++{word}"
+    return f"{typed}{is_set}{ITEM.sub(_quoted, value)}" if key in ENCODED else word
+
+
+def _check_option(typed: str, value: str, is_set: str) -> None:
+    """Raise where a group would get a number, say: Hydra ends in a traceback then, or takes null for an answer."""
+    key = typed.lstrip("+~")
+    may_be_none = key in groups() and groups()[key] is None
+    is_deleted = typed.startswith("~") and not may_be_none
+    if is_deleted or (is_set and NO_OPTION.fullmatch(value) and not (may_be_none and value == "null")):
+        told = f"{typed} = {value}" if is_set else typed
+        raise ConfigError(f"{told}; allowed: {choices(option_names(key), limit=20)}")
+
+
+def _quoted(item: re.Match[str]) -> str:
+    return f"'{item[0]}'" if MISREAD.fullmatch(item[0]) and item[0][0] not in "'\"" else item[0]

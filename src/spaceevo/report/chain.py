@@ -1,0 +1,81 @@
+"""A chain as its files tell it: the results of all jobs below one folder, and the tables that they name."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from spaceevo.artifacts import RESULT_FILE, StageResult
+from spaceevo.errors import CheckpointError
+
+OVERVIEWS = ("pipeline", "report", "status")  # jobs that tell of others, and are no step of a chain
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Holds what one job of a chain left."""
+
+    folder: Path  # where its result lies
+    result: StageResult  # what it says of itself
+
+    @property
+    def name(self) -> str:
+        """The job and the precision of its networks, as its folder is named."""
+        return self.folder.name
+
+    @property
+    def precision(self) -> str:
+        """`fp32` or `int8`; jobs that know no scheme of quantisation count as `int8`."""
+        return "fp32" if self.result.settings.get("quant") == "off" else "int8"
+
+    def path(self, name: str) -> Path | None:
+        """Return an output's path; where the chain was moved, it is looked for beside the result."""
+        recorded = self.result.outputs.get(name)
+        if recorded is None:
+            return None
+        beside = (path for path in self.folder.rglob(Path(recorded).name))
+        return Path(recorded) if Path(recorded).exists() else next(beside, None)
+
+    def table(self, name: str) -> list[Row]:
+        """Read an output that is a CSV file; nothing where it is not there."""
+        path = self.path(name)
+        if path is None or not path.is_file():
+            return []
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            return [{key: value or "" for key, value in row.items() if key} for row in csv.DictReader(file)]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Holds what the jobs below one folder left."""
+
+    root: Path
+    steps: tuple[Step, ...]  # in the order in which they ended
+    broken: tuple[str, ...]  # results that cannot be read, a line each
+
+    def find(self, job: str, precision: str | None = None) -> Step | None:
+        """Return what a job left last, of networks of one precision where that is asked for."""
+        found = [step for step in self.steps if step.result.stage == job and precision in (None, step.precision)]
+        return found[-1] if found else None
+
+    def trainings(self) -> Iterator[tuple[str, list[Row]]]:
+        """Yield name and curve of everything that was trained, an epoch a row."""
+        for step in self.steps:
+            for name in step.result.outputs:
+                if name.endswith("_curve"):
+                    yield step.name, step.table(name)
+
+
+def read_chain(root: Path) -> Chain:
+    """Read every result that lies in a folder right below `root`."""
+    steps, broken = [], []
+    for file in sorted(root.glob(f"*/{RESULT_FILE}")):
+        try:
+            result = StageResult.load(file.parent)
+        except (CheckpointError, OSError) as error:
+            broken.append(str(error))
+            continue
+        if result is not None and result.stage not in OVERVIEWS:
+            steps.append(Step(file.parent, result))
+    return Chain(root, tuple(sorted(steps, key=lambda step: step.result.made)), tuple(broken))

@@ -1,0 +1,118 @@
+"""How far the jobs below a folder are, from their files alone: a run, a sweep or a chain."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spaceevo.artifacts import RESULT_FILE, StageResult
+from spaceevo.artifacts.progress import PROGRESS_FILE, STEPS_FILE, JobProgress, StepList
+from spaceevo.errors import CheckpointError
+from spaceevo.report.chain import OVERVIEWS
+
+PLACES = ("*", "multirun/*/*", "*/*")  # of jobs' folders below that of a run, a chain or a sweep
+ENDED_BADLY = ("failed", "killed", "silent")
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Says how far one job is; times are in seconds since 1970."""
+
+    name: str  # its folder below the one looked at
+    state: str  # `waiting`, `running`, `done`, `failed`, `stopped`, `killed` or `silent`
+    task: str = ""  # what it is at
+    done: float | None = None  # share of the task, from 0 to 1
+    age_s: float | None = None  # since it last told something
+    seconds: float | None = None  # it has taken
+    left_s: float | None = None  # until the task ends
+    troubles: Sequence[str] = ()  # what went wrong, a line each; the last is what it failed by
+    command: str = ""  # what goes on with it
+
+
+def watch(root: Path) -> list[Watched]:
+    """Look at all jobs below a folder; those that a pipeline has not begun yet are at the end."""
+    below = [folder for place in PLACES for folder in sorted(root.glob(place))]
+    folders = [folder for folder in dict.fromkeys([root, *below]) if _is_job(folder)]
+    found = [one for folder in folders if (one := _look(root, folder)) is not None]
+    planned = _planned(root)
+    names = {one.name for one in found}
+    found += [Watched(name, "waiting") for name in planned if name not in names]
+    order = {name: number for number, name in enumerate(planned)}
+    return sorted(found, key=lambda one: order.get(one.name, len(order)))
+
+
+def _is_job(folder: Path) -> bool:
+    return (folder / PROGRESS_FILE).is_file() or (folder / RESULT_FILE).is_file()
+
+
+def _planned(root: Path) -> list[str]:
+    """The folders of a pipeline's steps; none without one."""
+    try:
+        return list(StepList.read(root / "pipeline" / STEPS_FILE).folders)
+    except (CheckpointError, OSError):
+        return []
+
+
+def _look(root: Path, folder: Path) -> Watched | None:
+    name = root.name if folder == root else str(folder.relative_to(root))
+    try:
+        result = StageResult.load(folder)
+        file = folder / PROGRESS_FILE
+        progress = JobProgress.read(file) if file.is_file() else None
+    except (CheckpointError, OSError) as error:
+        return Watched(name, "failed", troubles=[f"cannot be read: {error}"])
+    stage = progress.stage if progress is not None else result.stage if result is not None else ""
+    if stage in OVERVIEWS:
+        return None
+    if progress is None:
+        return Watched(name, "done", seconds=result.seconds if result else None)
+    return _told(name, progress, result)
+
+
+def _told(name: str, progress: JobProgress, result: StageResult | None) -> Watched:
+    now, task, state = time.time(), progress.task, progress.fate
+    if state == "done":
+        seconds = result.seconds if result is not None else progress.told - progress.began
+        return Watched(name, state, seconds=seconds, troubles=progress.troubles)
+    ends = task.ends if task is not None and state == "running" else None
+    wrong = {"killed": "its process was killed", "silent": f"nothing was heard of process {progress.process}"}
+    error = progress.error or (f"{wrong[state]} on {progress.host}" if state in wrong else "")
+    return Watched(
+        name,
+        state,
+        task=task.name if task is not None else "",
+        done=task.done / task.total if task is not None and task.total else None,
+        age_s=now - progress.told,
+        seconds=(now if state == "running" else progress.told) - progress.began,
+        left_s=None if ends is None else max(0.0, ends - now),
+        troubles=[*progress.troubles, *([error] if error else [])],
+        command=progress.command,
+    )
+
+
+def going_on(watched: Sequence[Watched], pipeline: JobProgress | None) -> list[str]:
+    """Return the commands that go on with what is not done: the pipeline's where there is one, else each job's."""
+    if all(one.state in ("done", "running") for one in watched):
+        return []
+    if pipeline is not None:
+        return [] if pipeline.fate == "running" else [pipeline.command]
+    return [one.command for one in watched if one.state in (*ENDED_BADLY, "stopped") and one.command]
+
+
+def pipeline_of(root: Path) -> JobProgress | None:
+    """Return how far the pipeline of a chain is; None where none was started."""
+    try:
+        return JobProgress.read(root / "pipeline" / PROGRESS_FILE)
+    except (CheckpointError, OSError):
+        return None
+
+
+def duration(seconds: float | None) -> str:
+    """Write a duration as people say it."""
+    if seconds is None:
+        return ""
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

@@ -1,0 +1,66 @@
+"""Job status: how far a run, a sweep or a chain is, and what went wrong, from its files alone."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from spaceevo.artifacts import Neutral
+from spaceevo.errors import ConfigError
+from spaceevo.report.status import ENDED_BADLY, Watched, going_on, pipeline_of, watch
+from spaceevo.report.status_page import COLUMNS, rows, write_status_page
+from spaceevo.stages.job import Job, Outcome
+from spaceevo.stages.settings import Count
+from spaceevo.terminal import console, print_rows
+
+
+@dataclass(frozen=True)
+class StatusSettings:
+    """Says where to look, and how often."""
+
+    root: Path  # folder of a run, a sweep or a chain
+    # seconds between looks, until nothing runs any more; None looks once
+    watch: Annotated[Count | None, Neutral("says how often to look, not at what")]
+
+
+class StatusJob(Job[StatusSettings]):
+    """Reads the records that jobs keep of themselves; needs nothing of the processes, wherever they are."""
+
+    name = "status"
+    main_figure = "running"
+    always_works = True
+
+    def work(self) -> Outcome:
+        """Look once, or until nothing runs any more.
+
+        Raises:
+            ConfigError: the folder is not there.
+        """
+        root, every = self.settings.root.absolute(), self.settings.watch
+        if not root.is_dir():
+            raise ConfigError(f"paths.root = {self.settings.root} is no folder; give the folder of a run or chain")
+        page = self.workspace.output / "status.html"
+        while True:
+            watched, pipeline = watch(root), pipeline_of(root)
+            is_running = any(one.state == "running" for one in watched)
+            commands = going_on(watched, pipeline)
+            write_status_page(page, root, watched, commands, every if is_running else None)
+            if every is None or not is_running:
+                break
+            time.sleep(every)
+        _print(root, watched, commands)
+        states = [one.state for one in watched]
+        counted = {name: states.count(name) for name in ("done", "running", "waiting", "stopped")}
+        return Outcome({**counted, "failed": sum(state in ENDED_BADLY for state in states)}, {"status": page})
+
+
+def _print(root: Path, watched: Sequence[Watched], commands: Sequence[str]) -> None:
+    print_rows(
+        [dict(zip(COLUMNS, row, strict=True)) for row in rows(watched)], {name: name for name in COLUMNS}, str(root)
+    )
+    for one in watched:
+        for line in one.troubles:
+            console.print(f"{one.name}: {line}")
+    for command in commands:
+        console.print(f"Goes on with: {command}")

@@ -1,0 +1,68 @@
+"""Jobs keep records of how far they are and of what went wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from spaceevo.artifacts.progress import JobProgress
+from spaceevo.errors import ConfigError, DataError, Stopped
+from spaceevo.jobs.recording import recorded
+from spaceevo.terminal import progress, tell_progress, tell_trouble
+from tests.jobs.conftest import RunJob
+
+COMMAND = "python -m spaceevo +stage=supernet"
+
+
+def record(folder: Path) -> JobProgress:
+    return JobProgress.read(folder / "progress.json")
+
+
+def test_bars_are_recorded_and_so_is_the_end(tmp_path: Path) -> None:
+    with recorded(tmp_path, "supernet", COMMAND):
+        assert record(tmp_path).fate == "running"
+        with progress() as bar:
+            task = bar.add_task("subnets", total=8)
+            bar.update(task, completed=3, description="subnets, best 4")
+            bar.advance(task)
+    found = record(tmp_path)
+    assert (found.state, found.command) == ("done", COMMAND)
+    assert [(task.name, task.began_at, task.done, task.total) for task in found.tasks] == [("subnets, best 4", 3, 4, 8)]
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "line"),
+    [
+        (ConfigError("seed = x; allowed: numbers"), "failed", "seed = x; allowed: numbers"),
+        (KeyError("wrong"), "failed", "KeyError: 'wrong'"),
+        (Stopped(15), "stopped", ""),
+    ],
+)
+def test_how_a_job_failed_is_recorded(tmp_path: Path, error: BaseException, state: str, line: str) -> None:
+    with pytest.raises(type(error)), recorded(tmp_path, "supernet", COMMAND):
+        raise error
+    assert (record(tmp_path).state, record(tmp_path).error) == (state, line)
+
+
+def test_the_innermost_job_is_told_and_troubles_are_kept(tmp_path: Path) -> None:
+    with recorded(tmp_path / "pipeline", "pipeline", COMMAND), recorded(tmp_path / "step", "supernet", COMMAND):
+        tell_trouble("loss is nan; rolled back")
+        tell_progress("a", "steps", 1, 2)
+    assert record(tmp_path / "step").troubles == ("loss is nan; rolled back",)
+    assert len(record(tmp_path / "step").tasks) == 1
+    assert record(tmp_path / "pipeline").troubles == ()
+    assert record(tmp_path / "pipeline").tasks == ()
+
+
+def test_training_tells_its_steps(tiny: RunJob, tmp_path: Path) -> None:
+    tiny("supernet", "space=digits-222-000", "max_epochs=2")
+    found = record(tmp_path / "runs" / "supernet_fp32")
+    assert found.state == "done"
+    assert [(task.name, task.done, task.total) for task in found.tasks] == [("supernet_fp32, steps", 2, 2)]
+
+
+def test_a_job_that_fails_early_says_why(tiny: RunJob, tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        tiny("supernet", "space=digits-222-000", f"data.root={tmp_path}")
+    found = record(tmp_path / "runs" / "supernet_fp32")
+    assert found.state == "failed"
+    assert str(tmp_path) in found.error

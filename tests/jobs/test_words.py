@@ -1,0 +1,126 @@
+"""Words of a command line: as people type them, and as Hydra needs them; what cannot be made of them, in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+
+from spaceevo.errors import ConfigError
+from spaceevo.jobs.mistyped import explained
+from spaceevo.jobs.runner import make_job
+from spaceevo.jobs.words import groups, hydras_words
+from spaceevo.space.description import conf_folder
+from tests.jobs.conftest import Compose
+
+TEXT = "d1#2_k3#3#5_w16#24#24_e0#3.0#6.0_r160"
+
+
+@pytest.mark.parametrize(
+    ("typed", "passed_on"),
+    [
+        (f"subnet={TEXT}", f"subnet='{TEXT}'"),
+        (f"subnet=[{TEXT},max, d1_k3_w8_e0_r32]", f"subnet=['{TEXT}',max, 'd1_k3_w8_e0_r32']"),
+        (f"subnet={TEXT},{TEXT}", f"subnet='{TEXT}','{TEXT}'"),
+        (f"subnet='{TEXT}'", f"subnet='{TEXT}'"),
+        (f'subnet=["{TEXT}"]', f'subnet=["{TEXT}"]'),
+        ("subnet=[SEQnet@vnni-A0,min]", "subnet=[SEQnet@vnni-A0,min]"),
+        ("space=digits-012-010", "space=digits-012-010"),
+        ("space=111111_000000", "space='111111_000000'"),
+        ("space=[111111_000000,mobilew-122222-155400]", "space=['111111_000000',mobilew-122222-155400]"),
+        ("space=012_010,000_000", "space='012_010','000_000'"),
+        ("space='012_010'", "space='012_010'"),
+        ("space=digits-012_010-align1", "space=digits-012_010-align1"),
+        ("space=122222", "space='122222'"),
+        ("+space=012_010", "+space='012_010'"),
+        ("subnet=1#2", "subnet='1#2'"),
+        ("subnet=[d1#2,max]", "subnet=['d1#2',max]"),
+        ("recipe.lr_by_stage.fp32.stage1=0.01", "++recipe.lr_by_stage.fp32.stage1=0.01"),
+        ("+recipe.lr_by_stage.fp32.stage1=0.01", "+recipe.lr_by_stage.fp32.stage1=0.01"),
+        ("logger=null", "~logger"),
+        ("model=null", "model=null"),
+        ("+stage=cost", "+stage=cost"),
+        ("stage=cost", "+stage=cost"),
+    ],
+)
+def test_encodings_may_be_typed_as_they_are_printed(typed: str, passed_on: str) -> None:
+    assert hydras_words([typed]) == [passed_on]
+
+
+def test_groups_are_those_that_the_configuration_has() -> None:
+    assert groups().keys() == {folder.name for folder in conf_folder().iterdir() if folder.is_dir()} - {"stage"}
+    assert {group for group, default in groups().items() if default is None} == {
+        *("model", "experiment", "debug", "logger")
+    }
+
+
+def fault(*words: str) -> str:
+    """What is said of words of which no configuration can be made, or none that a job takes."""
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+            config = hydra.compose("config", hydras_words(words), return_hydra_config=True)
+            config.paths.output = "runs"
+            make_job(config)
+    except ConfigError as error:
+        return str(error)
+    except HydraException as error:
+        return explained(error, words)
+    pytest.fail(f"{words} are understood")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("+stage=supernat", "stage = supernat; did you mean supernet? allowed: benchmark, block_kd, "),
+        ("+stage=teacher quant=deplo", "quant = deplo; did you mean deploy? allowed: deploy, off, published"),
+        ("+stage=teacher data=nope", "data = nope; allowed: cifar10, cifar100, digits, "),
+        ("+stage=teacher platform=", "platform = ; allowed: adb, nn_meter, ort_cpu, pixel4, tflite_cpu, vnni"),
+        ("+stage=teacher +platform@platforms.desk=ort", "platform@platforms.desk = ort; did you mean ort_cpu? allowed"),
+        ("+stage=teacher superspace=digit", "superspace = digit; did you mean digits? allowed: digits, mobile_orig"),
+        ("experiment=mobilew/supernett", "experiment = mobilew/supernett; did you mean mobilew/supernet? allowed: "),
+        ("model=SEQnet@vnni-A9", "model = SEQnet@vnni-A9; did you mean SEQnet@vnni-A"),
+        ("hydra/launcher=joblibb", "hydra/launcher = joblibb; did you mean joblib? allowed: basic, "),
+        ("+stage=null", "+stage = null; allowed: benchmark, "),
+        ("+stage=cost experiment=1", "experiment = 1; allowed: digits, "),
+        ("~superspace", "~superspace; allowed: digits, "),
+        ("=3", "=3 sets nothing; write key=value"),
+        ("supernet", "supernet is no setting; did you mean +stage=supernet?"),
+        ("superspace", "superspace has no value; write superspace=value"),
+        ("format=[onnx", "format = [onnx cannot be read; lists are [a,b], "),
+        ("--bogus", "unrecognized arguments: --bogus; "),
+        ("--cfg jobs", "argument --cfg/-c: invalid choice: 'jobs' (choose from 'job', 'hydra', 'all'); "),
+        ("seed=1,2", "seed = 1,2; allowed: one value; a list is seed=[1,2]; to run each, put -m before the words"),
+        ("+stage=cost +stage=teacher", "stage is chosen more than once; leave one of them"),
+        ("recipe.supernet.fp32.epoch=3", "recipe.supernet.fp32.epoch is not a setting; did you mean recipe.supernet.f"),
+        ("+stage=teacher lr=inf", "lr is not a setting; did you mean recipe.teacher.fp32.optimizer.lr or recipe.teach"),
+        ("epochs=3", "epochs is not a setting; did you mean max_epochs or recipe."),
+        ("superspace.stages.stage9.window=1", "superspace.stages.stage9 is not a setting; did you mean superspace.st"),
+        ("platfrom=vnni", "platfrom is not a setting; did you mean platform?"),
+        ("+seed=1", "+seed: seed is a setting already; write seed=… without +"),
+        ("~seedd", "~seedd: there is no setting seedd; leave it out"),
+        ("+stage=cost +max_epoch=3", "max_epoch is not a setting; did you mean max_epochs?"),
+        ("+stage=cost ++recipe.supernt=3", "recipe.supernt is not a setting; did you mean recipe.supernet?"),
+        ("+stage=cost +xyz=3", "xyz is not a setting; nothing would read it; leave it out"),
+        (
+            "experiment=mobilew/supernet +stage=cost",
+            "experiment = mobilew/supernet selects +stage=supernet, and not co",
+        ),
+    ],
+)
+def test_wrong_words_are_told_in_one_line_with_the_nearest(words: str, told: str) -> None:
+    line = fault(*words.split())
+    assert line.startswith(told)
+    assert "\n" not in line
+    assert len(line) < 500
+    assert "search path" not in line.lower()
+
+
+def test_what_another_job_reads_may_be_added(compose: Compose, tmp_path: Path) -> None:
+    """A sweep over jobs gives all of them what one of them takes."""
+    added = ["++recipe.block_lut.samples=4", "+recipe.lr_by_stage.fp32.stage2=0.1", "++weights=random"]
+    added += ["+platform@platforms.desk=ort_cpu", "+trainer.num_nodes=1", "+data.transform.flips=true"]
+    assert make_job(compose("+stage=cost", "superspace=digits", "space=digits-012-010", *added)).name == "cost"

@@ -1,0 +1,106 @@
+"""The page of a chain shows what its files say, and says what they lack."""
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from spaceevo.report.chain import read_chain
+from spaceevo.report.chain_page import chain_sections, write_chain_page
+from spaceevo.report.page import Chart, Section
+from tests.report.conftest import leave
+
+
+@pytest.fixture(autouse=True)
+def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bundling the charts' library takes seconds."""
+    monkeypatch.setattr("spaceevo.report.page.charts_library", lambda: "")
+
+
+def command(job: str, quant: str) -> str:
+    return f"make {job} {quant}"
+
+
+def sections(root: Path) -> dict[str, Section]:
+    return {section.title: section for section in chain_sections(read_chain(root), command)}
+
+
+def charted(section: Section) -> str:
+    return json.dumps([part.spec["data"] for part in section.parts if isinstance(part, Chart)])
+
+
+def page(root: Path, *others: Path) -> str:
+    chains = {folder.name: read_chain(folder) for folder in (root, *others)}
+    write_chain_page(root / "page.html", chains, lambda _: command)
+    return (root / "page.html").read_text()
+
+
+def test_every_section_of_a_whole_chain_is_filled(chain_folder: Path) -> None:
+    for title, section in sections(chain_folder).items():
+        assert section.parts, title
+        assert not section.lacks, title
+
+
+@pytest.mark.parametrize(
+    ("title", "values"),
+    [
+        ("Space search", ["0.34375", "1.75", "0.25"]),
+        ("Supernet and training curves", ["1.5", "44.25", "supernet_int8"]),
+        ("Front", ["0.4", "0.45", "70.5"]),
+        ("Asked, predicted, measured", ["0.45", "0.9"]),
+        ("Operators' time", ["0.3125", "QLinearConv"]),
+    ],
+)
+def test_charts_hold_what_the_jobs_found(chain_folder: Path, title: str, values: list[str]) -> None:
+    data = charted(sections(chain_folder)[title])
+    assert [value for value in values if value not in data] == []
+
+
+def test_heat_maps_of_both_precisions_have_one_scale(chain_folder: Path) -> None:
+    text = page(chain_folder)
+    cells = re.findall(r'--warmth:([\d.]+)">([\d.]+)<', text)
+    # losses 0.125 … 2 of the stage lie four doublings apart
+    assert cells == [("0.500", "0.5"), ("0.000", "0.125"), ("1.000", "2"), ("0.250", "0.25")]
+    assert "0 ResNet" in text and "1 MobileNetV1" in text
+
+
+@pytest.mark.parametrize(
+    ("folder", "told"),
+    [
+        ("block_kd_int8", "Block losses, INT8: not there yet; it is made by: make block_kd deploy"),
+        ("supernet_fp32", "Supernet, fp32: not there yet; it is made by: make supernet off"),
+        ("benchmark", "Latencies of subnets, measured: not there yet; it is made by: make benchmark deploy"),
+        ("export", "Exported files: not there yet; it is made by: make export deploy"),
+        ("space_search", "Space search: not there yet; it is made by: make space_search deploy"),
+        ("subnet_search", "Front of subnets: not there yet; it is made by: make subnet_search deploy"),
+    ],
+)
+def test_what_is_lacking_is_said_in_its_place(chain_folder: Path, folder: str, told: str) -> None:
+    (chain_folder / folder / "result.json").unlink()
+    assert told in page(chain_folder)
+
+
+def test_a_damaged_result_is_told_and_the_rest_shown(chain_folder: Path) -> None:
+    (chain_folder / "benchmark" / "result.json").write_text("{")
+    text = page(chain_folder)
+    assert "cannot be read" in text and "benchmark/result.json" in text
+    assert "99.5" in text
+
+
+def test_nothing_is_fetched_and_names_cannot_add_markup(chain_folder: Path) -> None:
+    leave(chain_folder, "teacher_fp32", {"top1": 1.0, "space": "<img src=x>"}, "2026-11-28T09:00:00+00:00")
+    leave(chain_folder, "supernet_int8", {"space": "</script><b>"}, "2026-11-28T11:00:00+00:00")
+    text = page(chain_folder)
+    assert not re.search(r'(?:src|href)="(?!#|data:,)', text)
+    assert "</script><b>" not in text and "</script><b>" in unescape(text)
+
+
+def test_chains_stand_side_by_side(chain_folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    leave(other, "teacher_fp32", {"top1": 12.5}, "2026-11-28T09:00:00+00:00")
+    text = page(chain_folder, other)
+    assert "91.5" in text and "12.5" in text
+    assert text.count('<p class="whose">other</p>') == len(sections(other))
+    assert "Exported files: not there yet" in text

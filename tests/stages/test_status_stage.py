@@ -1,0 +1,27 @@
+"""The job status: one look, or many until nothing runs any more."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from spaceevo.artifacts.progress import JobProgress
+from tests.stages.conftest import RunStage
+
+
+def test_it_looks_until_nothing_runs(run_stage: RunStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, file = time.time(), tmp_path / "runs" / "supernet_fp32" / "progress.json"
+    JobProgress("supernet", "python -m spaceevo", began=now - 9, told=now).write(file)
+    pages: list[str] = []
+
+    def sleep(seconds: float) -> None:
+        assert seconds == 3
+        pages.append((tmp_path / "runs" / "status" / "status.html").read_text())
+        JobProgress("supernet", "again", began=now - 9, told=now, state="failed", error="disk is full").write(file)
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    result = run_stage("status", "watch=3")
+    assert result.figures == {"done": 0, "running": 0, "waiting": 0, "stopped": 0, "failed": 1}
+    assert len(pages) == 1 and 'content="3"' in pages[0]
+    last = Path(result.outputs["status"]).read_text()
+    assert "disk is full" in last and "http-equiv" not in last
