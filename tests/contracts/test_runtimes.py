@@ -155,7 +155,7 @@ def test_every_tensor_has_the_executors_integers(runtime: Runtime, program: Prog
         assert integers.shape == exact[name].shape
         steps = (integers.double() - exact[name].double()).abs()
         assert (steps > 0).double().mean() < (0.01 if closeness(runtime) == EXACT else 0.6), name
-        assert (steps > 8).double().mean() < 0.01, name
+        assert (steps > 8).double().mean() < (0.01 if closeness(runtime) == EXACT else 0.03), name
 
 
 def test_a_file_tells_what_it_is(runtime: Runtime, program: Program) -> None:
