@@ -8,7 +8,7 @@ from pathlib import Path
 from spaceevo.artifacts import RESULT_FILE, StageResult
 from spaceevo.errors import CheckpointError
 
-OVERVIEWS = ("pipeline", "report", "status")  # jobs that tell of others, and are no step of a chain
+OVERVIEWS = ("pipeline", "plan", "report", "status")  # jobs that tell of others, and are no step of a chain
 Row = dict[str, str]
 
 
