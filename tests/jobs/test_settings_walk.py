@@ -45,6 +45,7 @@ NEUTRAL = {
     "recipe.validate_every": "looks on, and changes nothing",
     "recipe.guard": "acts where a loss diverges; until then training is the same",
     "together": "students end as they would alone",
+    "watch": "says how often to look, not at what",
     "force": "says whether to run, not what",
 }
 """Settings, with all below them, that may change without making a result out of date; and why."""
