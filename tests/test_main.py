@@ -210,3 +210,16 @@ def test_a_fault_of_the_program_is_shown_whole(monkeypatch: pytest.MonkeyPatch, 
 
     with pytest.raises(RuntimeError, match="a mistake of ours"):
         ends(monkeypatch, tmp_path, work)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--bogus",), "error: unrecognized arguments: --bogus; "),
+        (("--cfg", "jobs"), "error: argument --cfg/-c: invalid choice: 'jobs' (choose from 'job', 'hydra', 'all'); "),
+    ],
+)
+def test_options_that_hydra_does_not_know(
+    words: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended(words, monkeypatch, capsys).startswith(told)
