@@ -12,24 +12,29 @@ from spaceevo.runtimes.registry import RUNTIMES
 from spaceevo.runtimes.timing import time_models
 from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.published import published_model, published_models
-from spaceevo.stages.benchmark import random_network
+from spaceevo.stages.bench import random_network
 
 NAMES = {"onnxruntime": "ORT", "openvino": "OpenVINO", "litert": "LiteRT"}
 
 
 def measure(name: str, repeats: int) -> dict[str, float]:
-    """Time a published subnet; return ms by `runtime precision`, and the convolutions that OpenVINO leaves in float."""
+    """Time a published subnet; return ms by `runtime precision`. No convolution of the INT8 files may be in float."""
     model = published_model(name)
     assert model.spec is not None
     size, channels = model.spec.resolution, model.member.superspace.input_channels
     program = random_program(subnet_blocks(model.member, model.spec))
     network = random_network(model.member, model.spec)
+    runtimes = [RUNTIMES[each] for each in NAMES]
+    writers = {runtime.format: runtime for runtime in reversed(runtimes)}
+    files = {f"{format} int8": writer.write(program) for format, writer in writers.items()}
+    files |= {
+        f"{format} fp32": writer.write_float(network, (channels, size, size)) for format, writer in writers.items()
+    }
     sessions = {}
-    for runtime in (RUNTIMES[each] for each in NAMES):
-        file = runtime.write(program)
-        assert not runtime.float_ops(file), runtime.float_ops(file)
-        sessions[f"{runtime.name} int8"] = runtime.load(file)
-        sessions[f"{runtime.name} fp32"] = runtime.load(runtime.write_float(network, (channels, size, size)))
+    for runtime in runtimes:
+        assert not runtime.float_ops(files[f"{runtime.format} int8"]), runtime.name
+        for precision in ("int8", "fp32"):
+            sessions[f"{runtime.name} {precision}"] = runtime.load(files[f"{runtime.format} {precision}"])
     return {key: timing.latency_ms for key, timing in time_models(sessions, lambda it: it, repeats).items()}
 
 

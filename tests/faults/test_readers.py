@@ -30,6 +30,7 @@ from spaceevo.search.evolution import SearchState
 from spaceevo.search.lut import LutRow, _checked_hash, read_lut_file, write_lut_file
 from spaceevo.space.description import conf_files, parse_description, parse_space, superspace
 from spaceevo.space.encoding import SubnetSpec, parse_substage
+from spaceevo.space.listing import read_list
 from spaceevo.space.spec import BlockSpec
 from spaceevo.stages.fitness import _line
 from spaceevo.stages.fitness import _read as read_evaluations
@@ -145,6 +146,14 @@ READERS = {
         lambda path: write_lut_file(path, [LutRow("3#16#2_5#24#3", 8, 16, 0.5, 1.0, 0.1, 2.0)] * 5),
         damaged_table,
         read_lut_file,
+    ),
+    "list of subnets": Reader(
+        "input.csv",
+        lambda path: path.write_text(
+            "superspace,space,subnet\n" + f"digits,{SPACE},max\ndigits,{SPACE},{SUBNET}\n" * 3
+        ),
+        damaged_table,
+        read_list,
     ),
     "program": Reader("p.safetensors", lambda path: save_program(path, PROGRAM), damaged_bytes, load_program),
     "checkpoint": Reader("a.pth", _weights(True), damaged_bytes, lambda path: read_checkpoint(path, "it")),

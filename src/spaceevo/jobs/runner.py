@@ -83,7 +83,7 @@ def _run(config: DictConfig, job: Job[Any]) -> StageResult:
         sweep(output, depth=2)
         sweep(cache_folder(""), depth=1)
         for folder in {path if path.is_dir() else path.parent for path in outcome.outputs.values()}:
-            sweep(folder)
+            sweep(folder, depth=1)
         keep(config, result, output, job.workspace.run_name, keeps_run=job.keeps_run)
         _say_next(result.next_command)
     return result

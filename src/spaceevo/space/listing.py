@@ -1,0 +1,62 @@
+"""Reads lists of subnets, `superspace,space,subnet` a line, as the published tools take them."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from spaceevo.errors import EncodingError, SpaceEvoError
+from spaceevo.space.description import parse_space, superspace
+from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.superspace import SpaceMember
+
+HEADING = ("superspace", "space", "subnet")
+MOST_BYTES = 1 << 20
+
+
+class Listed(NamedTuple):
+    """Holds one subnet of a list."""
+
+    member: SpaceMember  # its space
+    spec: SubnetSpec  # its encoding
+
+
+def read_list(path: Path) -> list[Listed]:
+    """Read a list of subnets; a heading, empty lines and lines that begin with `#` are passed over.
+
+    A space may be written without its superspace's name, a subnet as `max` or `min`.
+
+    Raises:
+        EncodingError: a line is malformed; names the file, the line and the column, counted from 1.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            text = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise EncodingError(f"models = {path}: {error.strerror}; name a file of lines {','.join(HEADING)}") from None
+    if len(text) > MOST_BYTES:
+        raise EncodingError(f"models = {path} is larger than {MOST_BYTES} bytes; split it")
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        cells = tuple(cell.strip() for cell in line.split(","))
+        if not line.strip() or line.lstrip().startswith("#") or cells == HEADING:
+            continue
+        found.append(_listed(cells, f"{path}, line {number}"))
+    if not found:
+        raise EncodingError(f"models = {path} lists no subnet; write lines {','.join(HEADING)}")
+    return found
+
+
+def _listed(cells: tuple[str, ...], where: str) -> Listed:
+    if len(cells) != len(HEADING):
+        raise EncodingError(f"{where}: {len(cells)} columns; allowed: 3, {','.join(HEADING)}")
+    column = 1
+    try:
+        within = superspace(cells[0])
+        column = 2
+        member = parse_space(cells[1], within)
+        column = 3
+        corners = {"max": member.largest, "min": member.smallest}
+        spec = corners.get(cells[2]) or SubnetSpec.parse(cells[2])
+        member.validate(spec)
+    except SpaceEvoError as error:
+        raise EncodingError(f"{where}, column {column} ({HEADING[column - 1]}): {error}") from None
+    return Listed(member, spec)

@@ -1,0 +1,50 @@
+"""Job models: a list of subnets becomes files, and one table, without an image."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from spaceevo.errors import ConfigError, EncodingError, ExportError
+from spaceevo.runtimes.litert.runtime import LiteRt
+from spaceevo.space.description import parse_space
+from tests.stages.conftest import Compose, MadeAnew, RunStage
+
+MEMBER = parse_space("digits-222-110")
+LITERT = ("platform=tflite_cpu", "recipe.models.repeats=1", "data.root=/nowhere")
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> str:
+    """A setting that names a list of two subnets."""
+    (tmp_path / "input.csv").write_text(f"superspace,space,subnet\ndigits,{MEMBER},min\ndigits,222-110,max\n")
+    return f"models={tmp_path / 'input.csv'}"
+
+
+@pytest.mark.skipif(not find_spec("ai_edge_litert"), reason="needs the extra tflite")
+def test_a_list_becomes_files_and_one_table(
+    run_stage: RunStage, compose: Compose, made_anew: MadeAnew, listed: str, tmp_path: Path
+) -> None:
+    found = run_stage("models", listed, *LITERT)
+    table = pd.read_csv(found.outputs["table"])
+    assert table.subnet.tolist() == [str(MEMBER.smallest), str(MEMBER.largest)]
+    assert (table.difference < 0.1).all()
+    for precision in ("int8", "fp32"):
+        assert (table[f"{precision}_ms"] > 0).all()
+    file = Path(found.outputs["002_int8.tflite"]).read_bytes()
+    assert LiteRt().metadata(file)["subnet"] == str(MEMBER.largest)
+    assert table.file_kb[1] == pytest.approx(len(file) / 1e3)
+    assert not made_anew(compose("models", listed, *LITERT))
+    (tmp_path / "input.csv").write_text("digits,222-110,min\n")
+    assert made_anew(compose("models", listed, *LITERT))
+
+
+def test_faults_are_named(run_stage: RunStage, tmp_path: Path, listed: str) -> None:
+    with pytest.raises(ConfigError, match="models = null; name a file"):
+        run_stage("models", *LITERT)
+    (tmp_path / "bad.csv").write_text("digits,222-110,min\ndigits,222-990,min\n")
+    with pytest.raises(EncodingError, match=r"bad.csv, line 2, column 2 \(space\)"):
+        run_stage("models", f"models={tmp_path / 'bad.csv'}", *LITERT)
+    with pytest.raises(ExportError, match="the tflite file of subnet 1 in litert is not"):
+        run_stage("models", listed, *LITERT, "recipe.models.max_mean_difference=0")
