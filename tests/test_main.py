@@ -186,6 +186,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "/somewhere/runs/a.json"
         (FULL, "error: /somewhere/runs/a.json: No space left on device ("),
         (OSError(errno.EROFS, "Read-only file system", "/x/y"), "error: /x/y: Read-only file system; "),
         (MemoryError(), "error: memory is full (no more can be had); "),
+        (RuntimeError("could not create a primitive"), "error: memory is full (could not create a primitive); "),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), "error: memory is full (Default"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "error: DataLoader worker (pid 7) "),
         (ConfigError("a" * 10_000 + "; set it"), f"error: {'a' * 300}"),
