@@ -9,7 +9,7 @@ VENV        ?= .venv
 VENV_ARGS   ?=
 PIP_ARGS    ?=
 PYTEST_ARGS ?=
-KILLS       ?= 20
+KILLS       ?= 10
 CONSTRAINTS ?= constraints.txt
 
 BIN     := $(VENV)/bin
@@ -68,7 +68,7 @@ test-slow: $(DEV)  ## the tests marked slow
 	@$(COMPILE_OWN)
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
-soak: $(DEV)  ## hundreds of kills, two at once, signals; KILLS=20 of each job in two ways
+soak: $(DEV)  ## hundreds of kills, two at once, signals; KILLS=10 of each of eleven jobs in two ways
 	@$(COMPILE_OWN)
 	$(BIN)/pytest -m slow tests/faults --kills $(KILLS) $(PYTEST_ARGS)
 

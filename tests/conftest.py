@@ -36,6 +36,14 @@ def impatient() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def open_streams() -> Iterator[None]:
+    """Hydra's logging shuts other handlers down, and absl's (of tflite-micro) then closes what pytest captures in."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("logging.shutdown", lambda *handlers: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)

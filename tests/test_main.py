@@ -75,8 +75,6 @@ def test_a_rank_that_is_no_number_is_one_line(
 def ended(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     """What a command says at its end, which must be one line."""
     monkeypatch.setenv("HYDRA_FULL_ERROR", "")
-    # Hydra's logging shuts other handlers down, and absl's then closes the stream that pytest captures in
-    monkeypatch.setattr("logging.config.dictConfig", lambda config: None)
     monkeypatch.setattr(sys, "argv", ["spaceevo", *words])
     with pytest.raises(SystemExit) as caught:
         main()

@@ -93,10 +93,12 @@ def check_files(program: Program, images: torch.Tensor) -> None:
     """What runtimes compute from the files is what the executor computes, but for roundings half-way."""
     exact, step = execute(program, images), program.tensors[program.output_name].scale
     for runtime in RUNTIMES.values():
-        if find_spec(runtime.module) is None:
-            continue
+        if find_spec(runtime.module) is None or runtime.caution():
+            continue  # not installed, or it computes something else on this processor, and says so
         file = runtime.write(program)
         assert not runtime.float_ops(file)
+        if runtime.name == "tflite_micro":
+            continue  # it rounds twice, and how far that goes is test_runtimes' to say
         output = runtime.load(file).logits(images)
         assert exact.std() > 0
         assert ((output - exact).abs() / step).max() <= 1.01

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import sys
 from collections.abc import Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+FREE_MIB = "TESTS_FREE_MIB"
+"""Variable of the environment: MiB of memory that a child may take besides what it has when it starts."""
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.faults.imported"])
 
@@ -55,6 +58,10 @@ def _main(words: list[str], folder: Path, told: Path, environment: dict[str, str
         os.dup2(handle, number)
     sys.stdout, sys.stderr = (os.fdopen(os.dup(number), "w", buffering=1) for number in (1, 2))
     os.environ.update(environment)
+    if FREE_MIB in environment:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + int(environment[FREE_MIB]) * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
     os.chdir(folder)
     sys.argv = ["spaceevo", *words]
     from spaceevo.__main__ import main

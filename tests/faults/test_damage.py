@@ -18,6 +18,7 @@ from spaceevo.artifacts import (
     file_hash,
     require_undamaged,
     write_json,
+    write_sealed_json,
 )
 from spaceevo.artifacts.files import MACHINE
 from spaceevo.errors import CheckpointError, SpaceEvoError, TableError
@@ -40,7 +41,7 @@ def flipped(path: Path, count: int = FLIPS) -> Iterable[int]:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("job", ["cost", "subnet_search"])
+@pytest.mark.parametrize("job", ["cost", "subnet_search", pytest.param("export", marks=pytest.mark.slow)])
 def test_every_file_of_a_result_is_checked_when_the_job_is_skipped(
     start: Callable[..., Start], job: str, tmp_path: Path
 ) -> None:
@@ -48,6 +49,9 @@ def test_every_file_of_a_result_is_checked_when_the_job_is_skipped(
     assert isinstance(made, StageResult)
     files = [path for given in made.outputs.values() for path in ([given] if Path(given).is_file() else [])]
     assert set(files) <= set(made.checksums)
+    if job == "export":
+        beside = {str(path) for path in (tmp_path / "runs/export").glob("[!.]*.*")}
+        assert beside <= {*made.checksums, str(tmp_path / "runs/export/result.json")}
     assert not list(made.changed_files())
     for path in map(Path, made.checksums):
         for _ in flipped(path, 5):
@@ -92,6 +96,10 @@ def test_tables_are_checked_when_they_are_read(world: World) -> None:
     BlockLut.load(world.lut, DIGITS)
     for _ in flipped(path):
         with pytest.raises(TableError, match=r"csv is damaged, or was edited: .* make it again with: .*block_lut"):
+            BlockLut.load(world.lut, DIGITS)
+    write_sealed_json(lut_record(path), {"table": file_hash(path)})
+    for _ in flipped(lut_record(path)):
+        with pytest.raises(TableError, match=r"csv is damaged, or was edited"):
             BlockLut.load(world.lut, DIGITS)
     path.write_text(path.read_text().replace("1.0", "1.5", 1))
     lut_record(path).unlink()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from spaceevo.artifacts import Front, SpaceChoice
+from spaceevo.artifacts.files import MACHINE
 from tests.faults.conftest import JOBS, Start, left
 from tests.faults.layer import Killed, faults, killed
 from tests.stages.conftest import SPACE, World
@@ -32,6 +33,14 @@ def survives(tmp_path: Path, start: Start, choose: Callable[[int], list[int]]) -
         start()
         assert left(tmp_path) == whole, operations[number - 1]
         assert not list(tmp_path.rglob(".*.tmp")), operations[number - 1]
+
+
+def test_what_a_killed_process_left_beside_an_output_is_removed(tmp_path: Path, start: Callable[..., Start]) -> None:
+    half = tmp_path / f"world/made/.made/.a.csv.{MACHINE}-{2**22 + 1}-01234567.tmp"
+    half.parent.mkdir(parents=True)
+    half.touch()
+    start("block_lut")()
+    assert not half.exists()
 
 
 @pytest.mark.parametrize("job", ["block_lut", pytest.param("subnet_search", marks=pytest.mark.slow)])

@@ -50,7 +50,8 @@ def save_bundle(
                 reason = error.strerror or type(error).__name__
                 remedy = "set paths.output to a folder you may write to"
                 raise ExportError(f"cannot write {path} ({reason}); {remedy}") from error
-    outputs["plain_fp32"], *_ = save_plain(to_plain(fp32, float_metadata), folder / "subnet_fp32.json")
+    plain = save_plain(to_plain(fp32, float_metadata), folder / "subnet_fp32.json")
+    outputs |= zip(("plain_fp32", "plain_fp32_weights", "plain_fp32_reader"), plain, strict=True)
     if program is not None:
         outputs["program"] = folder / "program.safetensors"
         save_program(outputs["program"], program, metadata)

@@ -83,7 +83,7 @@ def _run(config: DictConfig, job: Job[Any]) -> StageResult:
         sweep(output, depth=2)
         sweep(cache_folder(""), depth=1)
         for folder in {path if path.is_dir() else path.parent for path in outcome.outputs.values()}:
-            sweep(folder)
+            sweep(folder, depth=1)
         keep(config, result, output, job.workspace.run_name, keeps_run=job.keeps_run)
         _say_next(result.next_command)
     return result
@@ -134,8 +134,8 @@ def make_job(config: DictConfig) -> Job[Any]:
     cls = job_type(config)
     # a job's class is generic over the dataclass of its settings: `class CostJob(Job[CostSettings])`
     settings_type, *_ = next(get_args(base) for base in getattr(cls, "__orig_bases__", ()))
-    workspace = _workspace(config)
-    job = cls(read_settings(settings_type, config), workspace)
+    following = commands(config)  # an experiment of another job is told of before its settings are
+    job = cls(read_settings(settings_type, config), _workspace(config, following))
     job.check()
     return job
 
@@ -160,7 +160,7 @@ def hydra_node(config: DictConfig) -> DictConfig:
     return node
 
 
-def _workspace(config: DictConfig) -> Workspace:
+def _workspace(config: DictConfig, following: Commands) -> Workspace:
     def make(component: Component[Any]) -> Any:
         if not config.trust:
             require_own(component.node)
@@ -178,7 +178,7 @@ def _workspace(config: DictConfig) -> Workspace:
         output=_folder(config, "output"),
         lut=_folder(config, "lut"),
         exported=_folder(config, "exported"),
-        commands=commands(config),
+        commands=following,
         make=make,
         is_sweep=hydra_node(config).mode is RunMode.MULTIRUN,
         force=config.force,

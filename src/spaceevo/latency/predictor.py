@@ -119,7 +119,7 @@ class BlockLatency:
         placed = self.missing(blocks)
         missing = list(placed)
         total = len({block_key(*block) for block in blocks})
-        near = nearest_keys(missing[0], self.table.entries)
+        near = nearest_keys(missing[0], self.table.entries, limit=1)  # one: the remedies must fit into the line too
         whose, of = (f" of superspace {superspace}", f" superspace={superspace}") if superspace else ("", "")
         remedies = [f"platform=ort_cpu measures them on this machine (python -m spaceevo +stage=profile{of})"]
         model = self.table.model

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import IO, Annotated, Any, Literal
 
 from annotated_types import Ge, Le
-from pydantic import StringConstraints
 
 from spaceevo.artifacts.values import Channels, Index, Name
 from spaceevo.errors import ConfigError, choices, shortened
@@ -52,8 +51,8 @@ GROUP = 16  # Models measured at a time, side by side; a broken connection costs
 GROUP_BYTES = 2**26
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # Before each attempt to connect again
 LAST_WORDS_S = 5.0  # That ssh may take to say what is wrong when a connection has ended
-HOST = r"^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,253}$"
-Host = Annotated[str, StringConstraints(pattern=HOST)]
+
+
 Port = Annotated[int, Ge(1), Le(65535)]
 
 
@@ -291,7 +290,7 @@ class SshPlatform(MeasuringPlatform):
     def __init__(
         self,
         name: Name,
-        host: Host,
+        host: Name,
         runtime: Name,
         superspace: Name,
         cache: Annotated[str, WHERE],

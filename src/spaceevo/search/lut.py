@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from spaceevo.artifacts import atomic_path, cache_folder, file_hash, fingerprint, read_json, write_text
-from spaceevo.errors import EncodingError, MissingArtifactError, TableError, choices
+from spaceevo.artifacts import atomic_path, cache_folder, file_hash, fingerprint, read_sealed_json, write_text
+from spaceevo.errors import CheckpointError, EncodingError, MissingArtifactError, TableError, choices
 from spaceevo.space.encoding import parse_substage
 from spaceevo.space.superspace import Superspace
 
@@ -171,7 +171,10 @@ def lut_record(path: Path) -> Path:
 def _checked_hash(path: Path, superspace: Superspace) -> str:
     """Hash a table; a `TableError` where it is not as block_lut made it."""
     record, found = lut_record(path), file_hash(path)
-    made = read_json(record) if record.is_file() else {}
+    try:
+        made = read_sealed_json(record) if record.is_file() else {}
+    except CheckpointError:  # as good as none that says this table's hash
+        made = None
     if not isinstance(made, dict) or made.get("table", found) != found:
         raise TableError(
             f"{path} is damaged, or was edited: it is not as it was made; make it again with: {_command(superspace)}, "

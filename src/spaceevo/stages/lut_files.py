@@ -10,7 +10,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spaceevo.artifacts import Plain, append_line, file_hash, fingerprint, parse_json, write_json, write_text
+from spaceevo.artifacts import (
+    Plain,
+    append_line,
+    file_hash,
+    fingerprint,
+    parse_json,
+    read_sealed_json,
+    write_sealed_json,
+    write_text,
+)
 from spaceevo.errors import CheckpointError, TableError
 from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.evaluate import equal_batches
@@ -112,8 +121,11 @@ class LutFile:
         """Tell whether the table is there as it was made, and would be made the same now."""
         if not (self.path.is_file() and self.made.is_file()):
             return False
-        record = _parsed(self.made.read_text(encoding="utf-8", errors="replace"))
-        return self._is_same(record) and record.get("table") == file_hash(self.path)
+        try:
+            record = read_sealed_json(self.made)
+        except CheckpointError:
+            return False
+        return isinstance(record, dict) and self._is_same(record) and record.get("table") == file_hash(self.path)
 
     def forget(self) -> None:
         """Make the table due, from its first row on."""
@@ -159,7 +171,7 @@ class LutFile:
                 f"{self.unfinished}: row {len(rows) + 1} was changed by another program; start this one again"
             )
         write_lut_file(self.path, rows)
-        write_json(self.made, {**self._record(), "table": file_hash(self.path)})
+        write_sealed_json(self.made, {**self._record(), "table": file_hash(self.path)})
         self.unfinished.unlink()
 
 
