@@ -73,12 +73,9 @@ class ModelsJob(Job[ModelsSettings]):
             raise ConfigError("models = null; name a file of lines superspace,space,subnet: models=input.csv")
         return read_list(self.settings.models)
 
-    def check(self) -> None:
-        """Tell faults of the list."""
-        _ = self.listed
-
     def inputs(self) -> Mapping[str, Input]:
-        """Return the list, and what the platforms measured before."""
+        """Return the list, whose faults are told here, and what the platforms measured before."""
+        _ = self.listed
         found = {f"platform_{name}": platform_input(b.platform) for name, b in self.benches.items()}
         return {"models": file_input(self.settings.models or Path())} | found
 
