@@ -39,7 +39,12 @@ def test_training_from_the_teacher_to_a_finetuned_subnet(tiny: RunJob, tmp_path:
 
 
 def test_the_pipeline_to_a_measured_file(tiny: RunJob) -> None:
-    small = ["recipe.space_search.samples=500", "recipe.benchmark.repeats=2", "recipe.export.repeats=2"]
+    small = [
+        "recipe.subnet_search.tested=1",
+        "recipe.space_search.samples=500",
+        "recipe.benchmark.repeats=2",
+        "recipe.export.repeats=2",
+    ]
     small += [f"superspace.candidates={CANDIDATES}", "superspace.stages.stage3.widths=[40,48]"]
     result = tiny("pipeline", "debug=fast", *small)
     assert result.figures["onnx_agreement"] >= 0
