@@ -1,5 +1,6 @@
 """Fixtures of all tests: determinism, and the reference data where it is present."""
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,8 +40,13 @@ def impatient() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def open_streams() -> Iterator[None]:
     """Hydra's logging shuts other handlers down, and absl's (of tflite-micro) then closes what pytest captures in."""
+    shut_down = logging.shutdown
+
+    def all_but_absls(handlers: list[Callable[[], logging.Handler | None]]) -> None:
+        shut_down([each for each in handlers if not type(each()).__module__.startswith("absl")])
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("logging.shutdown", lambda *handlers: None)
+        patch.setattr("logging.shutdown", all_but_absls)
         yield
 
 

@@ -186,6 +186,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "/somewhere/runs/a.json"
         (FULL, "error: /somewhere/runs/a.json: No space left on device ("),
         (OSError(errno.EROFS, "Read-only file system", "/x/y"), "error: /x/y: Read-only file system; "),
         (MemoryError(), "error: memory is full (no more can be had); "),
+        (RuntimeError("could not create a primitive"), "error: memory is full (could not create a primitive); "),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), "error: memory is full (Default"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "error: DataLoader worker (pid 7) "),
         (ConfigError("a" * 10_000 + "; set it"), f"error: {'a' * 300}"),
@@ -210,3 +211,16 @@ def test_a_fault_of_the_program_is_shown_whole(monkeypatch: pytest.MonkeyPatch, 
 
     with pytest.raises(RuntimeError, match="a mistake of ours"):
         ends(monkeypatch, tmp_path, work)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--bogus",), "error: unrecognized arguments: --bogus; "),
+        (("--cfg", "jobs"), "error: argument --cfg/-c: invalid choice: 'jobs' (choose from 'job', 'hydra', 'all'); "),
+    ],
+)
+def test_options_that_hydra_does_not_know(
+    words: tuple[str, ...], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended(words, monkeypatch, capsys).startswith(told)

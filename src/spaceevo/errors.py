@@ -84,6 +84,7 @@ class Stopped(BaseException):
 
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "Cannot allocate memory", "bad_alloc", "unable to mmap")
+ONEDNN_OUT_OF_MEMORY = "could not create a primitive"  # whose *descriptor* it cannot create for other reasons
 OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -92,7 +93,7 @@ def fault_line(error: BaseException) -> str | None:
     text = " ".join(str(error).split())
     if isinstance(error, SpaceEvoError):
         return shortened(text)
-    if isinstance(error, MemoryError) or any(word in text for word in OUT_OF_MEMORY):
+    if isinstance(error, MemoryError) or any(word in text for word in OUT_OF_MEMORY) or text == ONEDNN_OUT_OF_MEMORY:
         told = shortened(text, 200) or "no more can be had"
         return f"memory is full ({told}); free some, or set smaller batches; the same command goes on"
     if isinstance(error, OSError):

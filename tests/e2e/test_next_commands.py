@@ -60,8 +60,6 @@ def once(ran: list[str]) -> list[str]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the whole chain was followed from its first command."""
-    if "DEV" in os.environ:
-        return Path(os.environ["DEV"])
     folder = tmp_path_factory.mktemp("chain")
     assert follow(folder, "+stage=teacher", *SMALL) == CHAIN.split()
     return folder

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from spaceevo.artifacts.progress import PROGRESS_FILE
 from tests.faults.children import Child
 from tests.stages.conftest import SPACE, RunStage, World, compose, int8_world, run_stage, shared_world, world
 
@@ -85,7 +86,7 @@ def left(folder: Path) -> dict[str, object]:
         if (
             path.is_file()
             and path.suffix not in (".png", ".log", ".yaml")
-            and path.name not in ("metrics.csv", "profile_onnx.csv")
+            and path.name not in ("metrics.csv", "profile_onnx.csv", PROGRESS_FILE)
             and not any(part.startswith(".") for part in path.parts)
         ):
             found[name] = path.read_bytes()

@@ -33,6 +33,7 @@ def survives(tmp_path: Path, start: Start, choose: Callable[[int], list[int]]) -
         start()
         assert left(tmp_path) == whole, operations[number - 1]
         assert not list(tmp_path.rglob(".*.tmp")), operations[number - 1]
+    tempfile.tempdir = None
 
 
 def test_what_a_killed_process_left_beside_an_output_is_removed(tmp_path: Path, start: Callable[..., Start]) -> None:

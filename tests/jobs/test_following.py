@@ -75,8 +75,6 @@ def test_the_table_of_a_pipeline_lists_no_slower_subnet_of_lower_top1(
     ]
     result = StageResult("subnet_search", "", None, {"pareto_subnets": rows})
     monkeypatch.setattr("spaceevo.jobs.pipeline.run", lambda config: result)
-    step = compose("+stage=cost", "superspace=digits")
-    monkeypatch.setattr("spaceevo.jobs.pipeline._compose", lambda overrides: step)
     monkeypatch.setattr("spaceevo.jobs.pipeline.look_ahead", lambda steps, configs: [])
     job = make_job(compose("+stage=pipeline", "superspace=digits"))
     assert isinstance(job, PipelineJob)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from tests.lit.test_training import RECIPE, Bench, Toy, digits
 from torch import Tensor, nn
 
 from spaceevo.lit.guard import DivergenceError, Guard
+from spaceevo.lit.module import Callback, Trainer
 
 __all__ = ["digits"]
 OFTEN = replace(RECIPE, epochs=2, save_minutes=1e-9)  # after every step
@@ -106,11 +105,11 @@ def test_a_run_that_goes_on_keeps_its_id(bench: Bench, monkeypatch: pytest.Monke
     ids: list[str] = []
     make = bench.training.make_trainer
 
-    def noting(*words: Any) -> pl.Trainer:
-        ids.append(words[3])
-        return make(*words)
+    def noted(folder: Path, epochs: int, callbacks: Sequence[Callback], run_id: str) -> Trainer:
+        ids.append(run_id)
+        return make(folder, epochs, callbacks, run_id)
 
-    monkeypatch.setattr(bench.training, "make_trainer", noting)
+    monkeypatch.setattr(bench.training, "make_trainer", noted)
     with pytest.raises(SystemError):
         bench.fit("toy.pth", lambda: Toy(OFTEN, kill=3))
     bench.fit("toy.pth", lambda: Toy(OFTEN))

@@ -15,6 +15,7 @@ import pytest
 
 from spaceevo.errors import ConfigError, fault_line
 from spaceevo.platforms import remote
+from spaceevo.platforms.connection import Connection
 from spaceevo.platforms.remote import OtherMachine, SshPlatform
 from spaceevo.runtimes.machine import machine_name
 from spaceevo.runtimes.random_program import random_block_program
@@ -120,15 +121,15 @@ def test_a_connection_that_breaks_in_the_middle_is_taken_up(
     place = server.place()
     place.provenance(ONNX)
     sent: list[str] = []
-    time_models = remote._Connection.time_models
+    time_models = Connection.time_models
 
-    def fragile(self: remote._Connection, group: dict[str, bytes], repeats: int) -> object:
+    def fragile(self: Connection, group: dict[str, bytes], repeats: int) -> object:
         sent.extend(group)
         if len(sent) == 2:
             self.process.kill()
         return time_models(self, group, repeats)
 
-    monkeypatch.setattr(remote._Connection, "time_models", fragile)
+    monkeypatch.setattr(Connection, "time_models", fragile)
     assert list(place.time_models(ONNX, models, 1)) == list(models)
     assert sent == ["block 0", "block 1", "block 1", "block 2"]  # no group but the broken one again
     assert "connection to 127.0.0.1 broke" in capsys.readouterr().out

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from spaceevo.artifacts import StageResult, write_csv, write_text
+from spaceevo.artifacts import StageResult, checksums, write_csv, write_text
 
 FRONT = {"platform": "ort_cpu", "subnet": "d1_k3", "asked_ms": "0.5", "latency_ms": 0.4, "measured_ms": 0.45}
 FRONT |= {"held_out_top1": 70.5, "top1": 71.25, "mmacs": 1.5, "mparams": 0.5}
@@ -71,7 +71,8 @@ def leave(root: Path, folder: str, figures: dict[str, object], made: str) -> Non
     command = f"python -m spaceevo +stage={job} quant={quant}"
     versions = {"spaceevo": "0.2.0"}
     settings = {"quant": quant, "superspace.candidates": [{"type": "ResNet"}, {"type": "MobileNetV1"}]}
+    sums = checksums(map(Path, outputs.values()))
     result = StageResult(
-        job, "f", 0, figures, settings, {}, outputs, {}, versions, made=made, seconds=4.5, command=command
+        job, "f", 0, figures, settings, {}, outputs, sums, versions, made=made, seconds=4.5, command=command
     )
     result.save(root / folder)

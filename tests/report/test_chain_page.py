@@ -10,7 +10,7 @@ import pytest
 from spaceevo.report.chain import read_chain
 from spaceevo.report.chain_page import chain_sections, write_chain_page
 from spaceevo.report.page import Chart, Section
-from tests.report.conftest import leave
+from tests.report.conftest import BENCHMARKED, FRONT, leave
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +87,31 @@ def test_a_damaged_result_is_told_and_the_rest_shown(chain_folder: Path) -> None
     text = page(chain_folder)
     assert "cannot be read" in text and "benchmark/result.json" in text
     assert "99.5" in text
+
+
+def test_a_front_by_other_limits_is_drawn_by_them(chain_folder: Path) -> None:
+    row = {**FRONT, "asked_ms": "5mmacs", "latency_ms": None, "measured_ms": None, "mmacs": 4.75}
+    figures: dict[str, object] = {"front_axis": "mmacs", "pareto_subnets": [row]}
+    leave(chain_folder, "subnet_search", figures, "2026-11-28T11:00:00+00:00")
+    section = sections(chain_folder)["Front"]
+    assert '"mmacs": 4.75' in charted(section)
+    assert section.lacks == ["Measured latencies: the platform was not at hand, or is a table."]
+
+
+def test_latencies_of_several_platforms_are_told_apart(chain_folder: Path) -> None:
+    rows = [{"platform": name, **BENCHMARKED} for name in ("ort_cpu", "phone")]
+    leave(chain_folder, "benchmark", {"platform": "ort_cpu, phone", "subnets": rows}, "2026-11-28T11:00:00+00:00")
+    data = charted(sections(chain_folder)["Asked, predicted, measured"])
+    assert '"ort_cpu INT8"' in data and '"phone fp32"' in data
+
+
+def test_a_damaged_table_is_left_out_and_told(chain_folder: Path) -> None:
+    curve = chain_folder / "supernet_int8" / "training.csv"
+    curve.write_text("epoch,loss,lr\n1.0,broken,0.1\n")
+    found = sections(chain_folder)
+    assert found["The chain"].lacks == [f"{curve} is not as it was made; what it holds is left out"]
+    data = charted(found["Supernet and training curves"])
+    assert "supernet_fp32" in data and "supernet_int8" not in data
 
 
 def test_nothing_is_fetched_and_names_cannot_add_markup(chain_folder: Path) -> None:

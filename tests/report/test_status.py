@@ -87,6 +87,10 @@ def test_the_page_shows_blocks_and_front_so_far(chain_folder: Path) -> None:
     assert "Front on phone after generation 3" in text
     assert "61.5" in text and "best" in text and "slower and worse" not in text
     assert "0 ResNet" in text
+    smaller = [{"subnet": "small", "mmacs": 5.5, "held_out_top1": 60.0}]
+    write_json(chain_folder / "subnet_search" / "population_phone.json", {"generation": 1, "population": smaller})
+    write_status_page(page, chain_folder, [], [], refresh_s=None)
+    assert ">mmacs<" in page.read_text() and ">5.5<" in page.read_text()
 
 
 def test_losses_of_blocks_at_work_are_those_logged_last(tmp_path: Path) -> None:

@@ -252,12 +252,16 @@ def test_faults_name_the_value(tables: Path, tmp_path: Path, change: str, error:
 @pytest.mark.slow
 def test_a_sweep_over_another_limit_has_a_row_for_each(tables: Path, tmp_path: Path) -> None:
     given = [text for text in settings(tables, tmp_path) if not text.startswith(("latency_constraint", "platform"))]
-    command = [sys.executable, "-m", "spaceevo", "-m", *given, "platform=none", "limit.mmacs=0.5,0.6"]
+    scorer = QualityScorer(tables, "digits", [Limit.of({"mmacs": 50})], 0.0, samples=10)
+    least, greatest = scorer.demand_range("mmacs", "digits-111-000")
+    tight, loose = round(0.9 * least + 0.1 * greatest, 3), round(1.1 * greatest, 3)
+    command = [sys.executable, "-m", "spaceevo", "-m", *given, "platform=none", f"limit.mmacs={tight},{loose}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "multirun/space_search/sweep.csv")
-    assert table["limit.mmacs"].tolist() == [0.5, 0.6]
+    assert table["limit.mmacs"].tolist() == [tight, loose]
     assert table["score"][0] < table["score"][1]
+    assert table["probability"][0] < table["probability"][1]
 
 
 @pytest.mark.slow

@@ -5,7 +5,11 @@ own, so nothing may be averaged between them. torchrun's key-value store, which 
 to, is used by torch to find the processes and carries nothing of ours; and texts are plain, never pickles.
 """
 
+import atexit
 import json
+import os
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -25,6 +29,7 @@ from spaceevo.errors import LostProcessError, Stopped
 
 Work = Callable[[str], str]  # Turns the text of an item into the text of its result
 PATIENCE = timedelta(days=7)
+PARTING_S = 3.0  # For others that are asked to end together with the first
 _groups = count()  # Names the groups of this process; all processes make theirs in the same order
 
 
@@ -87,7 +92,10 @@ class Ranks:
                     yield results[given].result()
                     given += 1
             yield from (result.result() for result in results[given:])
-        except Stopped:
+        except Stopped as stopped:
+            _join(others, PARTING_S)
+            if any(other.is_alive() for other in others):
+                atexit.register(_end_at_once, 128 + stopped.signal_number)
             raise
         except BaseException:
             list(_drained(left))  # nothing more is begun after a fault
@@ -144,9 +152,18 @@ def _connected(rank: int) -> Iterator[None]:
         raise LostProcessError(rank, str(error)) from error
 
 
-def _join(threads: Sequence[Thread]) -> None:
+def _end_at_once(code: int) -> None:
+    """End this process: a thread that waits for another one, and wakes while Python ends, would abort it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _join(threads: Sequence[Thread], most_s: float = PATIENCE.total_seconds()) -> None:
+    """Wait for threads to end, so many seconds in all at most."""
+    until = time.monotonic() + most_s
     for thread in threads:
-        thread.join()
+        thread.join(max(0.0, until - time.monotonic()))
 
 
 def _drained(queue: SimpleQueue[int]) -> Iterator[int]:

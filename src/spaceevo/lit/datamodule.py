@@ -273,6 +273,13 @@ class ImageFolderDataModule(LightningDataModule):
         """What decodes an image; it travels to the loader's workers."""
         return partial(load_image, how=self.transform) if self.decoded is None else self.decoded.load
 
+    def open_some(self, most: int) -> int:
+        """Open so many images, evenly spread over all splits, and return their number; a broken one raises."""
+        every = [*self.splits.train, *self.splits.held_out, *self.splits.test]
+        some = every[:: -(-len(every) // most)]
+        load = self._load()
+        return sum(load(image) is not None for image, _ in some)
+
     def _evaluation(self, samples: Sequence[Sample], **batching: Any) -> DataLoader[Any]:
         return self._loader(samples, self.transform.evaluate(), **batching)
 

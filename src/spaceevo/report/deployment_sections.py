@@ -31,7 +31,12 @@ def latency_section(chain: Chain, command: CommandOf) -> Section:
         figures, rows = step.result.figures, rows_of(step, "subnets")
         where = f"{figures.get('platform')}, {figures.get('machine')}"
         points = [
-            {"series": name, "predicted": row["predicted_ms"], "measured": row[key], "subnet": row["subnet"]}
+            {
+                "series": f"{row.get('platform', '')} {name}".strip(),
+                "predicted": row["predicted_ms"],
+                "measured": row[key],
+                "subnet": row["subnet"],
+            }
             for row in rows
             for name, key in (("INT8", "int8_ms"), ("fp32", "fp32_ms"))
             if row.get(key) is not None
@@ -40,8 +45,9 @@ def latency_section(chain: Chain, command: CommandOf) -> Section:
         if points:
             chart = scatter(points, x, y, ("series", "predicted", "measured", "subnet"))
             parts.append(Chart(f"Predicted and measured: {where}", chart))
-        headings = [name.replace("_ms", " ms") for name in LATENCY_COLUMNS]
-        parts.append(Table(f"Latencies: {where}", headings, cells(rows, LATENCY_COLUMNS)))
+        columns = (*(("platform",) if any("platform" in row for row in rows) else ()), *LATENCY_COLUMNS)
+        headings = [name.replace("_ms", " ms") for name in columns]
+        parts.append(Table(f"Latencies: {where}", headings, cells(rows, columns)))
     if exported is not None:
         parts.append(_runtimes(exported))
     return Section("Asked, predicted, measured", parts, lacks)

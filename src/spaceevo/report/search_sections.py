@@ -10,11 +10,12 @@ from spaceevo.report.chain import Chain, Step
 from spaceevo.report.charts import Spec, axis, lines, scatter, thinned
 from spaceevo.report.page import Cell, Chart, Part, Section, Table
 from spaceevo.report.training_sections import CommandOf, lacking
+from spaceevo.search.limits import ms_of_key
 
 TOP = 10  # spaces of the table
 SPACE_COLUMNS = ("space", "score", "probability", "loss", "fastest_ms", "slowest_ms")
 FRONT_COLUMNS = {
-    "asked_ms": "asked ms",
+    "asked_ms": "asked",
     "latency_ms": "predicted ms",
     "measured_ms": "measured ms",
     "held_out_top1": "held-out top-1 %",
@@ -82,9 +83,10 @@ def front_section(chain: Chain, command: CommandOf) -> Section:
     parts: list[Part] = []
     for platform in dict.fromkeys(str(row["platform"]) for row in rows):
         mine = [row for row in rows if row["platform"] == platform]
+        cost = str(step.result.figures.get("front_axis", "latency_ms"))
         title = f"Front on {platform}; dashed: asked latency"
         parts += [
-            Chart(title, _front(mine, evaluated(step, platform))),
+            Chart(title, _front(mine, evaluated(step, platform), cost)),
             Table(f"Subnets on {platform}", tuple(FRONT_COLUMNS.values()), cells(mine, tuple(FRONT_COLUMNS))),
         ]
     unmeasured = all(row.get("measured_ms") is None for row in rows)
@@ -103,20 +105,24 @@ def evaluated(step: Step, platform: str) -> list[Mapping[str, Any]]:
     return [row for row in rows if isinstance(row, dict)]
 
 
-def _front(rows: Sequence[Mapping[str, Any]], population: Sequence[Mapping[str, Any]]) -> Spec:
+def _front(rows: Sequence[Mapping[str, Any]], population: Sequence[Mapping[str, Any]], cost: str) -> Spec:
+    """Draw top-1 against what was limited first: `cost` is its column, `latency_ms` in most searches."""
+    is_latency = cost == "latency_ms"
     points = [
-        {"series": name, "ms": row[key], "top1": row["held_out_top1"], "subnet": row["subnet"]}
+        {"series": name, cost: row[key], "top1": row["held_out_top1"], "subnet": row["subnet"]}
         for name, key, source in (
-            ("last generation", "latency_ms", population),
-            ("predicted", "latency_ms", rows),
-            ("measured", "measured_ms", rows),
+            ("last generation", cost, population),
+            ("predicted", cost, rows),
+            *((("measured", "measured_ms", rows),) if is_latency else ()),
         )
         for row in source
         if row.get(key) is not None
     ]
-    asked = sorted({float(text) for row in rows for text in str(row["asked_ms"]).split()})
+    limits = {ms_of_key(text) for row in rows for text in str(row["asked_ms"]).split()} if is_latency else set()
+    asked = sorted(ms for ms in limits if ms is not None)
+    x = axis(cost, "latency, ms" if is_latency else cost.replace("_", " "))
     top1 = axis("top1", "held-out top-1, %")
-    return scatter(points, axis("ms", "latency, ms"), top1, ("series", "ms", "top1", "subnet"), asked)
+    return scatter(points, x, top1, ("series", cost, "top1", "subnet"), asked)
 
 
 def rows_of(step: Step, name: str) -> list[Mapping[str, Any]]:

@@ -86,17 +86,16 @@ def _front(root: Path) -> Section:
     for file in sorted(root.glob("subnet_search*/population_*.json")):
         try:
             content = read_json(file)
-            members = [
-                (float(it["latency_ms"]), float(it["held_out_top1"]), str(it["subnet"])) for it in content["population"]
-            ]
-            generation = int(content["generation"])
-        except (CheckpointError, OSError, KeyError, TypeError, ValueError):
+            rows, generation = content["population"], int(content["generation"])
+            cost = next(name for name in rows[0] if name not in ("subnet", "held_out_top1"))  # what is limited first
+            members = [(float(it[cost]), float(it["held_out_top1"]), str(it["subnet"])) for it in rows]
+        except (CheckpointError, OSError, LookupError, StopIteration, TypeError, ValueError):
             continue
         best: list[list[Cell]] = []
-        for ms, top1, subnet in sorted(members, key=lambda it: (it[0], -it[1])):
+        for least, top1, subnet in sorted(members, key=lambda it: (it[0], -it[1])):
             if not best or top1 > float(best[-1][1] or 0):
-                best.append([ms, top1, subnet])
+                best.append([least, top1, subnet])
         platform = file.stem.removeprefix("population_")
         title = f"Front on {platform} after generation {generation}"
-        parts.append(Table(title, ("predicted ms", "held-out top-1 %", "subnet"), best))
+        parts.append(Table(title, (cost.replace("_", " "), "held-out top-1 %", "subnet"), best))
     return Section("Front so far", parts, [] if parts else ["No generation of subnets has been evaluated yet."])

@@ -30,7 +30,10 @@ def steps_section(chain: Chain) -> Section:
             Chart("Seconds a step", bars(times, axis("seconds", "seconds"), "step", ("step", "seconds"))),
         ]
     none = [] if rows else [f"No job has ended in {chain.root}."]
-    return Section("The chain", parts, [*none, *(f"cannot be read: {line}" for line in chain.broken)])
+    unread = [f"cannot be read: {line}" for line in chain.broken]
+    damaged = [path for step in chain.steps for path in step.damaged_tables()]
+    unread += [f"{path} is not as it was made; what it holds is left out" for path in damaged]
+    return Section("The chain", parts, [*none, *unread])
 
 
 def _told(step: Step) -> str:
