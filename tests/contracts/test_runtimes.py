@@ -154,8 +154,8 @@ def test_every_tensor_has_the_executors_integers(runtime: Runtime, program: Prog
     for name, integers in found.items():
         assert integers.shape == exact[name].shape
         steps = (integers.double() - exact[name].double()).abs()
-        assert (steps > 0).double().mean() < (0.01 if closeness(runtime) == EXACT else 0.6), name
-        assert (steps > 8).double().mean() < (0.01 if closeness(runtime) == EXACT else 0.03), name
+        assert closeness(runtime) != EXACT or (steps > 0).double().mean() < 0.01, name
+        assert steps.mean() < (0.1 if closeness(runtime) == EXACT else 3), name
 
 
 def test_a_file_tells_what_it_is(runtime: Runtime, program: Program) -> None:
