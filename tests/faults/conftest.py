@@ -85,7 +85,7 @@ def left(folder: Path) -> dict[str, object]:
         if (
             path.is_file()
             and path.suffix not in (".png", ".log", ".yaml")
-            and path.name not in ("metrics.csv", "profile_onnx.csv")
+            and path.name not in ("metrics.csv", "profile_onnx.csv", "progress.json")
             and not any(part.startswith(".") for part in path.parts)
         ):
             found[name] = path.read_bytes()
