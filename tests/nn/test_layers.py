@@ -154,3 +154,31 @@ def test_a_narrowed_norm_keeps_its_momentum() -> None:
     layer = ConvLayer(Layer("conv", 6, 8), DEPLOY)
     layer.norm.momentum = 0.03
     assert layer.narrow(Layer("conv", 4, 4)).norm.momentum == 0.03
+
+
+@pytest.mark.parametrize("hw", [7, 12])
+def test_narrow_strided_pointwise_convolutions_take_every_other_pixel(hw: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their strided gradient overwrites memory on some processors, so no such convolution is asked for."""
+    layer = make_layer(Layer("conv", 4, 6, 1, 2), DEPLOY).eval()
+    assert isinstance(layer, ConvLayer)
+    x = torch.randn(2, 4, hw, hw).contiguous(memory_format=torch.channels_last).requires_grad_()
+    strides: list[int] = []
+    convolve = functional.conv2d
+
+    def noting(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int, groups: int = 1) -> Tensor:
+        strides.append(stride)
+        return convolve(x, weight, bias, stride, padding, groups=groups)
+
+    monkeypatch.setattr(functional, "conv2d", noting)
+    weight = layer.convs[0].weight
+    assert isinstance(weight, Tensor)
+    y = layer.convs[0](x, layer.active)
+    y.square().sum().backward()
+    assert strides == [1]
+    plain = x.detach().contiguous().requires_grad_()
+    expected = torch.einsum("nchw,dc->ndhw", plain[..., ::2, ::2], weight[:, :, 0, 0])
+    expected.square().sum().backward()
+    assert torch.allclose(y, expected, atol=1e-6)
+    assert plain.grad is not None
+    assert x.grad is not None
+    assert torch.allclose(x.grad, plain.grad, atol=1e-5)

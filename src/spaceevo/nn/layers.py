@@ -74,6 +74,11 @@ class PlainLayer(ElasticLayer):
         return y
 
 
+SAFE_CHANNELS = 8
+"""With fewer input channels, channels last, oneDNN's gradient of a strided 1×1 convolution writes beside its memory on
+processors that have AVX2 and no more (torch 2.13). Of every other pixel, without a stride, it is right."""
+
+
 class ElasticConv(nn.Module):
     """Convolves without norm; holds the weight, its quantiser and, where the scheme has one there, the input's."""
 
@@ -96,7 +101,10 @@ class ElasticConv(nn.Module):
         if layer.kind == "depthwise" and bias is None:
             return depthwise_conv2d(x, weight, layer.stride)
         groups = layer.cin if layer.kind == "depthwise" else 1
-        return functional.conv2d(x, weight, bias, layer.stride, layer.kernel // 2, groups=groups)
+        stride = layer.stride
+        if layer.kernel == 1 and layer.cin < SAFE_CHANNELS and stride > 1:
+            x, stride = x[..., ::stride, ::stride], 1
+        return functional.conv2d(x, weight, bias, stride, layer.kernel // 2, groups=groups)
 
     def fold(self, layer: Layer, gain: Tensor | None, shift: Tensor | None) -> FoldedConv:
         """Compute the integer weights of the slice with norm or bias folded in."""
