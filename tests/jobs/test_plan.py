@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from spaceevo.artifacts import StageResult
+from spaceevo.errors import ConfigError
 from spaceevo.jobs.doctor import examine
 from spaceevo.jobs.runner import make_job
 from spaceevo.jobs.steps import Outlook, Step, look_ahead
@@ -73,3 +74,10 @@ def test_one_job_is_planned_under_its_own_scheme(tiny: RunJob, tmp_path: Path, q
     StageResult("teacher", "f", 0, {}, seconds=5.5).save(tmp_path / "runs" / folder)
     result = tiny("plan", "of=teacher", f"quant={quant}")
     assert [step["took"] for step in result.figures["steps"]] == [5.5]
+
+
+@pytest.mark.parametrize("words", [["+stage=pipeline"], ["+stage=plan"]])
+def test_a_pipeline_takes_no_scheme(compose: Compose, words: list[str]) -> None:
+    job = make_job(compose(*words, "superspace=digits", "quant=published"))
+    with pytest.raises(ConfigError, match=r"quant = published; each step of a pipeline has its own; leave it out"):
+        job.work()

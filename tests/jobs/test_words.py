@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from spaceevo.errors import ConfigError
 from spaceevo.jobs.mistyped import explained
 from spaceevo.jobs.runner import make_job
-from spaceevo.jobs.words import groups, hydras_words, options
+from spaceevo.jobs.words import Options, groups, hydras_words, options
 from spaceevo.space.description import conf_folder
 from tests.jobs.conftest import Compose
 
@@ -124,3 +124,8 @@ def test_what_another_job_reads_may_be_added(compose: Compose, tmp_path: Path) -
     added = ["++recipe.block_lut.samples=4", "+recipe.lr_by_stage.fp32.stage2=0.1", "++weights=random"]
     added += ["+platform@platforms.desk=ort_cpu", "+trainer.num_nodes=1", "+data.transform.flips=true"]
     assert make_job(compose("+stage=cost", "superspace=digits", "space=digits-012-010", *added)).name == "cost"
+
+
+def test_switches_may_stand_among_the_words() -> None:
+    assert hydras_words(["+stage=cost", "--help", "space=012_010"]) == ["--help", "+stage=cost", "space='012_010'"]
+    assert options(hydras_words(["+stage=cost", "--help", "seed=1"])) == Options(["+stage=cost", "seed=1"], True, None)

@@ -11,7 +11,7 @@ from spaceevo.artifacts import Neutral
 from spaceevo.artifacts.progress import STEPS_FILE, StepList
 from spaceevo.errors import ConfigError
 from spaceevo.jobs.runner import run
-from spaceevo.jobs.steps import Step, compose, look_ahead, print_outlooks, step_config
+from spaceevo.jobs.steps import Step, compose, look_ahead, print_outlooks, refuse_scheme, step_config
 from spaceevo.search.front import front
 from spaceevo.stages.job import Job, Outcome
 from spaceevo.terminal import console, print_rows
@@ -36,8 +36,8 @@ class PipelineJob(Job[PipelineSettings]):
         """Run every step in this process, the only one; gather the figures."""
         if os.environ.get("WORLD_SIZE", "1") != "1":
             raise ConfigError("stage=pipeline runs in one process; start its stages one by one under torchrun")
-        given = [text for text in self.workspace.commands.given if not text.startswith("quant=")]
-        given += ["force=true"] if self.settings.force else []
+        refuse_scheme(self.workspace.commands.given)
+        given = [*self.workspace.commands.given, *(["force=true"] if self.settings.force else [])]
         steps = self.settings.steps
         configs = [step_config(step, given) for step in steps]
         folders = tuple(str(Path(config.paths.output).relative_to(config.paths.root)) for config in configs)

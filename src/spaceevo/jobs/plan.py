@@ -8,7 +8,7 @@ from annotated_types import MinLen
 
 from spaceevo.artifacts.values import Name
 from spaceevo.jobs.doctor import examine, print_checks
-from spaceevo.jobs.steps import Step, compose, look_ahead, print_outlooks, step_config
+from spaceevo.jobs.steps import Step, compose, look_ahead, print_outlooks, refuse_scheme, step_config
 from spaceevo.stages.job import Job, Outcome
 from spaceevo.terminal import quietly
 
@@ -33,7 +33,7 @@ class PlanJob(Job[PlanSettings]):
         """Look, and tell."""
         given, settings = self.workspace.commands.given, self.settings
         if settings.of == "pipeline":
-            given = tuple(text for text in given if not text.startswith("quant="))
+            refuse_scheme(given)
             steps, configs = settings.steps, [step_config(step, given) for step in settings.steps]
         else:
             steps = (Step(settings.of, settings.of, "off"),)  # its scheme is that of the command line

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from spaceevo.artifacts import StageResult
 from spaceevo.artifacts.values import Name
-from spaceevo.errors import CheckpointError, MissingArtifactError, SpaceEvoError
+from spaceevo.errors import CheckpointError, ConfigError, MissingArtifactError, SpaceEvoError
 from spaceevo.jobs.runner import make_job
 from spaceevo.stages.job import Job
 from spaceevo.stages.settings import Quant
@@ -92,3 +92,15 @@ def _failing(title: str, error: SpaceEvoError) -> Outlook:
 def print_outlooks(outlooks: Sequence[Outlook], title: str) -> None:
     """Print what would become of each step."""
     print_rows([{name: getattr(one, name) for name in COLUMNS} for one in outlooks], COLUMNS, title)
+
+
+def refuse_scheme(given: Sequence[str]) -> None:
+    """Refuse `quant=…` of a pipeline, which would be read by no step.
+
+    Raises:
+        ConfigError: it is given.
+    """
+    for text in given:
+        if text.startswith("quant="):
+            told = f"quant = {text.removeprefix('quant=')}; each step of a pipeline has its own; leave it out"
+            raise ConfigError(f"{told}, or change recipe.pipeline.steps in a recipe of your own")

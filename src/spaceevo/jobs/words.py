@@ -33,13 +33,18 @@ class Options(NamedTuple):
     config_dir: str | None  # one more folder of configuration
 
 
+SWITCHES = ("--help", "-h", "--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help", "--version")
+"""Options that stand alone."""
+
+
 def hydras_words(words: Sequence[str]) -> list[str]:
     """Return the words as Hydra needs them.
 
     Raises:
         ConfigError: a group would get what is no option's name, or a word sets nothing.
     """
-    return [_hydras_word(word) for word in words]
+    switches = [word for word in words if word in SWITCHES]  # Hydra takes no words both before and behind one
+    return [*switches, *(_hydras_word(word) for word in words if word not in SWITCHES)]
 
 
 def options(words: Sequence[str]) -> Options:
