@@ -62,6 +62,13 @@ def test_a_table_measures_the_exported_subnet_alone(
     assert [row["int8_ms"] for row in run_stage("benchmark", *settings).figures["subnets"]] == [None, None]
 
 
+def test_without_latencies_the_exported_files_are_measured_all_the_same(run_stage: RunStage, tmp_path: Path) -> None:
+    export(tmp_path, str(MEMBER))
+    largest, smallest = run_stage("benchmark", *LISTED, "platform=none").figures["subnets"]
+    assert smallest["int8_ms"] > 0
+    assert (largest["predicted_ms"], smallest["predicted_ms"]) == (None, None)
+
+
 def test_faults_are_named(run_stage: RunStage, table: Path) -> None:
     with pytest.raises(ConfigError, match=r"recipe\.benchmark\.repeats = 0; allowed: 1 or more"):
         run_stage("benchmark", *LISTED, "recipe.benchmark.repeats=0")

@@ -45,6 +45,7 @@ class Platform:
     """
 
     unknown_choices: tuple[str, ...] = ("error", "fitted")
+    knows_latencies = True
 
     def __init__(
         self,

@@ -18,6 +18,8 @@ from spaceevo.space.superspace import SpaceMember, Superspace
 class NoPlatform(Platform):
     """Lets look-up tables be made without latencies; whatever needs one is refused."""
 
+    knows_latencies = False
+
     def __init__(self, name: Name) -> None:
         super().__init__(name, "")
 

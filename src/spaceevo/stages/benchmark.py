@@ -92,12 +92,13 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
         self, bench: Bench, specs: Sequence[SubnetSpec], asked_ms: Mapping[str, float], found_ms: Latencies
     ) -> list[Row]:
         """What was asked, predicted and measured of each subnet on one platform."""
-        predicted_ms = bench.platform.subnets_ms(self.member, specs)
+        is_known = bench.platform.knows_latencies
+        predicted_ms = bench.platform.subnets_ms(self.member, specs).tolist() if is_known else [None] * len(specs)
         return [
             {
                 "subnet": str(spec),
                 "asked_ms": asked_ms.get(str(spec)),
-                "predicted_ms": float(ms),
+                "predicted_ms": ms,
                 "int8_ms": found_ms.get(f"int8 {spec}"),
                 "fp32_ms": found_ms.get(f"fp32 {spec}"),
             }
