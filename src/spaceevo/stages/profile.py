@@ -31,6 +31,8 @@ BLOCKS = "blocks"
 NETWORKS = "networks"
 UNSEEN = "unseen networks"
 
+MEASURED = "ort_cpu, openvino_cpu, tflite_cpu, ssh, adb, or another of a runtime"
+
 
 @dataclass(frozen=True)
 class ProfileRecipe:
@@ -86,7 +88,7 @@ class ProfileJob(SuperspaceJob[ProfileSettings]):
         """Make the platform, with its table as it is now; one that cannot be measured is a `ConfigError`."""
         platform = self.workspace.make(self.settings.platform)
         if not isinstance(platform, MeasuringPlatform):
-            raise ConfigError(f"platform = {platform.name} cannot be measured; allowed: ort_cpu, tflite_cpu, adb")
+            raise ConfigError(f"platform = {platform.name} cannot be measured; allowed: {MEASURED}")
         return platform
 
     def inputs(self) -> Mapping[str, Input]:
