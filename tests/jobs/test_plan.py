@@ -81,3 +81,9 @@ def test_a_pipeline_takes_no_scheme(compose: Compose, words: list[str]) -> None:
     job = make_job(compose(*words, "superspace=digits", "quant=published"))
     with pytest.raises(ConfigError, match=r"quant = published; each step of a pipeline has its own; leave it out"):
         job.work()
+
+
+def test_a_pipeline_that_cannot_end_does_not_begin(compose: Compose) -> None:
+    job = make_job(compose("+stage=pipeline", "superspace=digits", "platform=none"))
+    with pytest.raises(ConfigError, match=r"step .*: platform=none knows no latencies; limit something else"):
+        job.work()

@@ -42,7 +42,11 @@ class PipelineJob(Job[PipelineSettings]):
         configs = [step_config(step, given) for step in steps]
         folders = tuple(str(Path(config.paths.output).relative_to(config.paths.root)) for config in configs)
         StepList(tuple(step.title for step in steps), folders).write(self.workspace.output / STEPS_FILE)
-        print_outlooks(look_ahead(steps, configs), "what this pipeline would do")
+        outlooks = look_ahead(steps, configs)
+        print_outlooks(outlooks, "what this pipeline would do")
+        for one in outlooks:
+            if one.verdict == "fail" and one.job is None:  # whatever earlier steps make, it cannot begin
+                raise ConfigError(f"step {one.title}: {one.why}")
         figures: dict[str, Any] = {}
         for number, (step, config) in enumerate(zip(steps, configs, strict=True), start=1):
             console.rule(f"{number}/{len(steps)} {step.title}", align="left")

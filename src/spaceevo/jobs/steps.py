@@ -73,11 +73,15 @@ def _look(title: str, config: DictConfig, follows: bool) -> Outlook:
             return Outlook(title, "run", "it has not ended here yet", job=job)
         changed = job.changes(previous, job.states(previous.inputs))
     except MissingArtifactError as error:
-        return Outlook(title, "run", "earlier steps make what it reads", job=job) if follows else _failing(title, error)
+        return (
+            Outlook(title, "run", "earlier steps make what it reads", job=job)
+            if follows
+            else _failing(title, error, job)
+        )
     except CheckpointError as error:
         return Outlook(title, "run", str(error), job=job)
     except SpaceEvoError as error:
-        return _failing(title, error)
+        return _failing(title, error, job)
     if job.workspace.force:
         changed = changed or "force=true"
     if not changed and follows:
@@ -85,8 +89,8 @@ def _look(title: str, config: DictConfig, follows: bool) -> Outlook:
     return Outlook(title, "run" if changed else "be skipped", changed or "nothing changed", previous.seconds, job)
 
 
-def _failing(title: str, error: SpaceEvoError) -> Outlook:
-    return Outlook(title, "fail", str(error))
+def _failing(title: str, error: SpaceEvoError, job: Job[Any]) -> Outlook:
+    return Outlook(title, "fail", str(error), job=job)
 
 
 def print_outlooks(outlooks: Sequence[Outlook], title: str) -> None:

