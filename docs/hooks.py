@@ -7,7 +7,7 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from spaceevo.jobs.help import composed, job_settings
+from spaceevo.jobs.help import composed, heading, job_settings
 from spaceevo.jobs.runner import job_type
 from spaceevo.space.description import conf_files
 
@@ -50,12 +50,8 @@ def on_page_markdown(markdown: str, page: object, config: MkDocsConfig, files: F
     return REPOSITORY_LINK.sub(on_site, markdown)
 
 
-def _heading(name: str) -> str:
-    return conf_files("stage")[name].read_text(encoding="utf-8").splitlines()[1].lstrip("# ")
-
-
 def _jobs() -> str:
-    rows = [f"| [`+stage={name}`](jobs/{name}.md) | {_heading(name)} |" for name in conf_files("stage")]
+    rows = [f"| [`+stage={name}`](jobs/{name}.md) | {heading(name)} |" for name in conf_files("stage")]
     return "\n".join(
         [
             "# Jobs",
@@ -73,8 +69,7 @@ def _job(name: str) -> str:
     config = composed([f"+stage={name}", SMALLEST], None)
     job = job_type(config)
     rows = [
-        f"| `{row.name}` | `{_value(row.value)}` | {_cell(row.may_be)} | {_cell(row.meaning)} |"
-        for row in job_settings(config)
+        f"| `{row.name}` | `{row.shown}` | {_cell(row.may_be)} | {_cell(row.meaning)} |" for row in job_settings(config)
     ]
     return "\n".join(
         [
@@ -94,10 +89,6 @@ def _job(name: str) -> str:
             *rows,
         ]
     )
-
-
-def _value(value: object) -> object:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else value
 
 
 def _cell(text: str) -> str:

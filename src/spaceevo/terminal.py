@@ -95,29 +95,9 @@ class _Bars(Progress):
         task = next(task for task in self.tasks if task.id == task_id)
         tell_progress(f"{id(self)}-{task_id}", task.description, task.completed, task.total)
 
-    def update(
-        self,
-        task_id: TaskID,
-        *,
-        total: float | None = None,
-        completed: float | None = None,
-        advance: float | None = None,
-        description: str | None = None,
-        visible: bool | None = None,
-        refresh: bool = False,
-        **fields: Any,
-    ) -> None:
+    def update(self, task_id: TaskID, **changes: Any) -> None:
         """Change a task."""
-        super().update(
-            task_id,
-            total=total,
-            completed=completed,
-            advance=advance,
-            description=description,
-            visible=visible,
-            refresh=refresh,
-            **fields,
-        )
+        super().update(task_id, **changes)
         self._moved(task_id)
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:

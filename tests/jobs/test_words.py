@@ -93,6 +93,7 @@ def fault(*words: str) -> str:
         ("supernet", "supernet is no setting; did you mean +stage=supernet?"),
         ("superspace", "superspace has no value; write superspace=value"),
         ("format=[onnx", "format = [onnx cannot be read; lists are [a,b], "),
+        ("+stage=subnet_search superspace=digits platform=ssh", "platform.host = not set; allowed: a name of letters"),
         ("seed=1,2", "seed = 1,2; allowed: one value; a list is seed=[1,2]; to run each, put -m before the words"),
         ("+stage=cost +stage=teacher", "stage is chosen more than once; leave one of them"),
         ("recipe.supernet.fp32.epoch=3", "recipe.supernet.fp32.epoch is not a setting; did you mean recipe.supernet.f"),

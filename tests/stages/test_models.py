@@ -38,6 +38,11 @@ def test_a_list_becomes_files_and_one_table(
     assert not made_anew(compose("models", listed, *LITERT))
     (tmp_path / "input.csv").write_text("digits,222-110,min\n")
     assert made_anew(compose("models", listed, *LITERT))
+    folder = Path(found.outputs["table"]).parent
+    assert {file.name for file in folder.iterdir()} == {"models.csv", "001_int8.tflite", "001_fp32.tflite"}
+    (tmp_path / "other.csv").write_text("digits,222-110,max\n")
+    assert Path(run_stage("models", f"models={tmp_path / 'other.csv'}", *LITERT).outputs["table"]).parent != folder
+    assert pd.read_csv(found.outputs["table"]).subnet.tolist() == [str(MEMBER.smallest)]
 
 
 def test_faults_are_named(run_stage: RunStage, tmp_path: Path, listed: str) -> None:

@@ -36,7 +36,7 @@ def overview() -> str:
     lines = [
         "usage: spaceevo +stage=<job> [key=value …]        also: python -m spaceevo",
         "",
-        *(_cut(f"  {name:{max(map(len, jobs))}}  {_heading(file)}", MOST_COLUMNS) for name, file in jobs.items()),
+        *(_cut(f"  {name:{max(map(len, jobs))}}  {heading(name)}", MOST_COLUMNS) for name in jobs),
         "",
     ]
     for group, title in NAMED.items():
@@ -52,9 +52,9 @@ def overview() -> str:
     )
 
 
-def _heading(file: Path) -> str:
-    """What a job's configuration says that it does."""
-    return file.read_text(encoding="utf-8").split("\n", 2)[1].lstrip("# ")
+def heading(job: str) -> str:
+    """Say in a line what a job does, as its configuration has it."""
+    return conf_files(JOB)[job].read_text(encoding="utf-8").split("\n", 2)[1].lstrip("# ")
 
 
 def _columns() -> int:
@@ -73,6 +73,11 @@ class Setting(NamedTuple):
     may_be: str  # what is allowed
     meaning: str  # where the code says it
 
+    @property
+    def shown(self) -> str:
+        """The value as it is typed."""
+        return self.value if isinstance(self.value, str) else json.dumps(self.value)
+
 
 def composed(words: list[str], folder: str | None) -> DictConfig:
     """Compose the configuration of words, as Hydra needs them; `folder` is one more folder of configuration."""
@@ -87,7 +92,7 @@ def job_help(config: DictConfig) -> str:
     rows = job_settings(config)
     whole = [row.name for row in rows if row.name in WITH_MORE]
     more = f"; all of a group: --cfg job -p <group>, of {', '.join(whole)}" if whole else ""
-    lines = _folded(f"spaceevo +stage={name} [key=value …]: ", _heading(conf_files(JOB)[name]))
+    lines = _folded(f"spaceevo +stage={name} [key=value …]: ", heading(name))
     lines += ["", *(line for row in rows for line in _lines(row)), ""]
     return "\n".join([*lines, *_folded("values are as the words beside --help leave them", more)])
 
@@ -100,8 +105,7 @@ def job_settings(config: DictConfig) -> list[Setting]:
 
 def _lines(row: Setting) -> list[str]:
     """What is allowed stands there whole; the meaning as far as the last line has room for it."""
-    value = "null" if row.value is None else row.value if isinstance(row.value, str) else json.dumps(row.value)
-    set_to = _cut(f"  {row.name} = {value}", _columns() - LEAST_COLUMNS // 4)
+    set_to = _cut(f"  {row.name} = {row.shown}", _columns() - LEAST_COLUMNS // 4)
     start, indent = f"{set_to:{SETTING_COLUMNS}}  ", " " * SETTING_COLUMNS + "    "
     *lines, last = textwrap.wrap(start + row.may_be, _columns(), subsequent_indent=indent, drop_whitespace=False) or [
         ""

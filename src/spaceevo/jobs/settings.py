@@ -14,7 +14,7 @@ from functools import cache
 from pkgutil import resolve_name
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
@@ -147,7 +147,8 @@ def _told(detail: ErrorDetails, plain: Plain) -> Fault:
     if detail["type"] == "missing":
         *parents, name = detail["loc"]
         return (*_path(parents, plain), str(name)), " is missing; set it"
-    return _path(detail["loc"], plain), f" = {_shown(detail['input'])}{ALLOWED}{_allowed(detail)}"
+    value = "not set" if detail["input"] == MISSING else _shown(detail["input"])
+    return _path(detail["loc"], plain), f" = {value}{ALLOWED}{_allowed(detail)}"
 
 
 def _path(parts: Iterable[int | str], plain: Plain) -> Path:

@@ -87,9 +87,8 @@ class ImageFolderDataModule(LightningDataModule):
     eval_batch_size: Annotated[Count, Neutral("networks in eval mode treat each image by itself")] = 256
     num_workers: Annotated[Workers, LOADING] = 0  # loader processes; 0 loads in this one
     prefetch_factor: Annotated[Count, LOADING] = 2  # batches that each of them loads ahead
-    holdout: Annotated[Count, Strict()] | InnerShare = (
-        0.04  # held-out images: a count, or a share between 0 and 1 (at least one image)
-    )
+    # held-out images: a count, or a share between 0 and 1 (at least one image)
+    holdout: Annotated[Count, Strict()] | InnerShare = 0.04
     split_seed: Seed = 2147483647  # decides which images are held out
     train_images: Count | None = None  # most that are trained on
     test_images: Count | None = None  # most that are held out, and most that are tested on

@@ -92,9 +92,8 @@ class TorchvisionDataModule(ImageFolderDataModule):
     """Loads a dataset of torchvision: its training images (`trainval` where published so) and its test images."""
 
     dataset: Dataset
-    holdout: Annotated[Index, Strict()] | ShareBelow1 = (
-        0  # held-out training images, a count or a share; 0: the test images serve as such
-    )
+    # held-out training images, a count or a share; 0: the test images serve as such
+    holdout: Annotated[Index, Strict()] | ShareBelow1 = 0
     # whether torchvision may fetch the files that `root` lacks, if that is `place`
     download: Annotated[bool, Neutral(FETCHES)] = True
     place: Annotated[Path, Neutral(FETCHES)] = Path("data/torchvision")  # the one `root` that it fetches to

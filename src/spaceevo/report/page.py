@@ -120,7 +120,7 @@ def write_report(path: Path, title: str, columns: Sequence[Column]) -> None:
     text = (
         _templates()
         .get_template("report.html")
-        .render(title=title, columns=columns, library=charts_library(), version=VERSION)
+        .render(title=title, columns=columns, library=charts_library(), refresh_s=None, version=VERSION)
     )
     write_text(path, text)
 

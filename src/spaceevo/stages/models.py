@@ -84,12 +84,17 @@ class ModelsJob(Job[ModelsSettings]):
         """The platforms by name."""
         return make_benches(self.workspace, self.settings.platform, self.settings.platforms)
 
+    @property
+    def folder(self) -> Path:
+        """Where files and table of this list go, apart from those of other lists."""
+        return self.workspace.output / Path(self.settings.models or "").stem
+
     def work(self) -> Outcome:
         """Write and check every file, then measure all."""
         programs = [random_program(subnet_blocks(*one)) for one in self.listed]
         rows: list[Row] = []
         models: dict[str, Models] = {name: {} for name in self.benches}
-        outputs: dict[str, Path] = {"table": self.workspace.output / "models.csv"}
+        outputs: dict[str, Path] = {"table": self.folder / "models.csv"}
         with progress() as bar:
             for number, (one, program) in enumerate(bar.track([*zip(self.listed, programs, strict=True)]), start=1):
                 cost = subnet_cost(*one)
@@ -131,12 +136,14 @@ class ModelsJob(Job[ModelsSettings]):
         written = {}
         for precision, content in files.items():
             name = f"{number:03d}_{precision}.{runtime.format}"
-            written[name] = self.workspace.output / name
+            written[name] = self.folder / name
             write_bytes(written[name], content)
         return written
 
     def _told(self, rows: list[Row], outputs: Mapping[str, Path]) -> Outcome:
         write_csv(outputs["table"], rows)
+        for other in {*self.folder.iterdir()} - {*outputs.values()}:  # of the list as it was, or of other platforms
+            other.unlink()
         for name, bench in self.benches.items():
             mine = [{**row, "difference": f"{row['difference']:.2g}"} for row in rows if row["platform"] == name]
             print_rows(mine, COLUMNS, f"{name}, {bench.machine}: random weights")
