@@ -85,7 +85,7 @@ def fault(*words: str) -> str:
         ("+stage=teacher superspace=digit", "superspace = digit; did you mean digits? allowed: digits, mobile_orig"),
         ("experiment=mobilew/supernett", "experiment = mobilew/supernett; did you mean mobilew/supernet? allowed: "),
         ("model=SEQnet@vnni-A9", "model = SEQnet@vnni-A9; did you mean SEQnet@vnni-A"),
-        ("hydra/launcher=joblibb", "hydra/launcher = joblibb; did you mean joblib? allowed: basic, "),
+        ("hydra/launcher=basik", "hydra/launcher = basik; did you mean basic? allowed: basic"),
         ("+stage=null", "+stage = null; allowed: benchmark, "),
         ("+stage=cost experiment=1", "experiment = 1; allowed: digits, "),
         ("~superspace", "~superspace; allowed: digits, "),
