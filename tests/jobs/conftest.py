@@ -18,6 +18,7 @@ from PIL import Image
 from spaceevo.artifacts import StageResult
 from spaceevo.jobs.runner import run
 from spaceevo.space.description import conf_folder
+from tests.composing import composed
 
 Compose = Callable[..., DictConfig]
 RunJob = Callable[..., StageResult]
@@ -44,7 +45,7 @@ def compose(tmp_path: Path) -> Iterator[Compose]:
         given = [*overrides]
         if not any(text.startswith("paths.root=") for text in given):
             given.append(f"paths.root={tmp_path / 'runs'}")
-        config = hydra.compose("config", given, return_hydra_config=True)
+        config = composed(given)
         config.paths.output = f"{config.paths.root}/{config.stage.folder}"
         return config
 
@@ -59,7 +60,7 @@ def defaults(job: str, superspace: str = "digits") -> DictConfig:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
         given = [f"+stage={job}", f"superspace={superspace}", "paths.root=runs"]
-        config = hydra.compose("config", given, return_hydra_config=True)
+        config = composed(given)
     GlobalHydra.instance().clear()
     config.paths.output = f"runs/{config.stage.folder}"
     return config

@@ -30,6 +30,7 @@ from spaceevo.space.description import conf_folder, superspace
 from spaceevo.space.placement import block_key
 from spaceevo.space.walk import output_hw
 from spaceevo.teacher import make_teacher
+from tests.composing import composed
 
 Compose = Callable[..., DictConfig]
 RunStage = Callable[..., StageResult]
@@ -46,7 +47,7 @@ def compose(tmp_path: Path) -> Iterator[Compose]:
 
     def make(stage: str, *overrides: str) -> DictConfig:
         folders = [f"paths.root={tmp_path / 'runs'}", f"paths.output={tmp_path / 'runs' / stage}"]
-        config = hydra.compose("config", [*folders, *overrides, f"+stage={stage}"], return_hydra_config=True)
+        config = composed([*folders, *overrides, f"+stage={stage}"])
         OmegaConf.resolve(config.paths)
         return config
 
