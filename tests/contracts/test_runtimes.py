@@ -118,7 +118,6 @@ def test_every_block_on_other_sizes(runtime: Runtime, name: str, stride: int) ->
         check_block(runtime, spec_of(name, stride, act, kernel, ratio), 1 if name == "Logits" else hw)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, kind in block_types().items() if not kind.is_head])
 def test_every_block_is_written_in_fp32(
     runtime: Runtime, name: str, randomize: Callable[[nn.Module], nn.Module]
@@ -173,7 +172,6 @@ def switches(network: Network) -> list[bool]:
     return [q.is_on for q in quantizers(network).values()] + [module.training for module in network.modules()]
 
 
-@pytest.mark.slow
 def test_the_fp32_file_is_the_network_which_stays_as_it_was(
     runtime: Runtime, network: Network, images: Tensor, capfd: pytest.CaptureFixture[str]
 ) -> None:

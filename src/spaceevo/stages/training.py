@@ -231,7 +231,7 @@ class OneNetworkJob(TrainingJob[S]):
 
 def _quiet_libraries() -> None:
     """Keep libraries' notes about themselves out of the way of the program's own lines; called after their import."""
-    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric|torch|onnxscript)(\\..*)?")
+    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric|torch)(\\..*)?")
     for name in logging.root.manager.loggerDict:
-        if name.startswith(("pytorch_lightning", "lightning", "onnxscript", "matplotlib")):
+        if name.startswith(("pytorch_lightning", "lightning", "matplotlib")):
             logging.getLogger(name).setLevel(logging.ERROR)
