@@ -14,6 +14,7 @@ from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.program import Program
+from spaceevo.report.picture import STYLE
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
@@ -34,6 +35,14 @@ def impatient() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("spaceevo.runtimes.timing.PATIENCE", 0.0)
         patch.setattr("spaceevo.runtimes.timing.SLACK_S", 0.0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_pictures() -> Iterator[None]:
+    """Tests look at no picture so closely that its labels would have to be fitted, which takes most of the drawing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(STYLE, "figure.constrained_layout.use", False)
         yield
 
 

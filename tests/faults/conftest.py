@@ -11,9 +11,19 @@ import pytest
 
 from spaceevo.artifacts.progress import PROGRESS_FILE
 from tests.faults.children import Child
-from tests.stages.conftest import SPACE, RunStage, World, compose, int8_world, run_stage, shared_world, world
+from tests.stages.conftest import (
+    SPACE,
+    RunStage,
+    World,
+    compose,
+    int8_world,
+    run_stage,
+    shared_int8_world,
+    shared_world,
+    world,
+)
 
-__all__ = ["compose", "int8_world", "run_stage", "shared_world", "world"]
+__all__ = ["compose", "int8_world", "run_stage", "shared_int8_world", "shared_world", "world"]
 
 LUT = "recipe.block_lut={samples: 2, calibration_batches: 1, evaluation_batches: 1, evaluation_batch_size: 4}"
 FRONT = "recipe.subnet_search.front={population: 3, generations: 1, children: 2}"

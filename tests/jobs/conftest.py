@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import hydra
 import numpy as np
@@ -38,8 +39,13 @@ TINY = (
 
 
 @pytest.fixture
-def compose(tmp_path: Path) -> Iterator[Compose]:
-    """Compose the shipped configuration as a command line would; a job's output folder is the one it has there."""
+def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compose]:
+    """Compose the shipped configuration as a command line would; a job's output folder is the one it has there.
+
+    Steps of a pipeline are composed in the same way.
+    """
+    hydras = SimpleNamespace(compose=lambda name, overrides, **_: composed(overrides))
+    monkeypatch.setattr("spaceevo.jobs.steps.hydra", hydras)
 
     def make(*overrides: str) -> DictConfig:
         given = [*overrides]

@@ -181,9 +181,11 @@ def world(shared_world: World, tmp_path: Path) -> World:
     return World(tmp_path / "world")
 
 
-@pytest.fixture
-def int8_world(world: World) -> World:
-    """A world with INT8 weights of the supernet under `deploy`, whose logits depend on the images."""
+@pytest.fixture(scope="session")
+def shared_int8_world(shared_world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A world with INT8 weights of the supernet under `deploy`, whose logits depend on the images; to copy."""
+    world = World(tmp_path_factory.mktemp("int8") / "world")
+    shutil.copytree(shared_world.root, world.root)
     torch.manual_seed(0)
     supernet = Supernet(MEMBER)
     for norm in (module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)):
@@ -201,6 +203,13 @@ def int8_world(world: World) -> World:
         world.layout.supernet(SPACE, True), supernet, CheckpointMeta(space=SPACE, classes=CLASSES, quant="deploy")
     )
     return world
+
+
+@pytest.fixture
+def int8_world(shared_int8_world: World, tmp_path: Path) -> World:
+    """Such a world of the test's own."""
+    shutil.copytree(shared_int8_world.root, tmp_path / "world")
+    return World(tmp_path / "world")
 
 
 def _all_blocks_ms() -> dict[str, float]:
