@@ -48,13 +48,13 @@ LOOSE = {
     # A fifth of a sum's integers is a step apart: OpenVINO adds to a rectified convolution before it rounds.
     ("openvino", "MobileNetV1Dual", "relu6"): Closeness(0.75, 0.999, 2),
 }
-MICRO = Closeness(0.6, 0.85, 6)  # Portable kernels round in fixed point, twice: a step apart now and then
+ROUNDED_TWICE = Closeness(0.6, 0.85, 6)
 
 
 def closeness(runtime: Runtime, spec: BlockSpec | None = None) -> Closeness:
     """What the runtime keeps to, on a block or in general."""
-    if runtime.name == "tflite_micro":
-        return MICRO
+    if runtime.rounds_twice:
+        return ROUNDED_TWICE
     return LOOSE.get((runtime.name, spec.type, spec.act), EXACT) if spec is not None else EXACT
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import MinLen
+from omegaconf import DictConfig
 
 from spaceevo.artifacts import Neutral
 from spaceevo.artifacts.progress import STEPS_FILE, StepList
 from spaceevo.errors import ConfigError
 from spaceevo.jobs.runner import run
-from spaceevo.jobs.steps import Step, compose, look_ahead, print_outlooks, refuse_scheme, step_config
+from spaceevo.jobs.steps import Outlook, Step, compose, look_ahead, print_outlooks, refuse_scheme, step_config
 from spaceevo.search.front import front
 from spaceevo.stages.job import Job, Outcome
 from spaceevo.terminal import console, print_rows
@@ -40,9 +41,9 @@ class PipelineJob(Job[PipelineSettings]):
         given = [*self.workspace.commands.given, *(["force=true"] if self.settings.force else [])]
         steps = self.settings.steps
         configs = [step_config(step, given) for step in steps]
-        folders = tuple(str(Path(config.paths.output).relative_to(config.paths.root)) for config in configs)
-        StepList(tuple(step.title for step in steps), folders).write(self.workspace.output / STEPS_FILE)
         outlooks = look_ahead(steps, configs)
+        folders = tuple(_folder(*each) for each in zip(configs, outlooks, strict=True))
+        StepList(tuple(step.title for step in steps), folders).write(self.workspace.output / STEPS_FILE)
         print_outlooks(outlooks, "what this pipeline would do")
         for one in outlooks:
             if one.verdict == "fail" and one.job is None:  # whatever earlier steps make, it cannot begin
@@ -61,3 +62,9 @@ class PipelineJob(Job[PipelineSettings]):
         print_rows(pareto, columns, "Pareto subnets (INT8)")
         run(compose([*given, "+stage=report"]))
         return Outcome(figures, summary=tuple(name for step in steps for name in step.shows))
+
+
+def _folder(config: DictConfig, outlook: Outlook) -> str:
+    """Where a step's result will lie, below the chain's folder."""
+    output = config.paths.output if outlook.job is None else outlook.job.workspace.output
+    return str(Path(output).relative_to(config.paths.root))
