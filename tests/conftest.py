@@ -1,5 +1,6 @@
 """Fixtures of all tests: determinism, and the reference data where it is present."""
 
+import gc
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,6 +123,11 @@ def network(images: Tensor, randomize: Callable[[nn.Module], nn.Module]) -> Netw
 def program(network: Network) -> Program:
     """Its integer program."""
     return to_program(network, (3, 24, 24))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays; the garbage collector need not look through it again and again."""
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
