@@ -42,7 +42,7 @@ class PipelineJob(Job[PipelineSettings]):
         steps = self.settings.steps
         configs = [step_config(step, given) for step in steps]
         outlooks = look_ahead(steps, configs)
-        folders = tuple(_folder(*each) for each in zip(configs, outlooks, strict=True))
+        folders = tuple(result_folder(*each) for each in zip(configs, outlooks, strict=True))
         StepList(tuple(step.title for step in steps), folders).write(self.workspace.output / STEPS_FILE)
         print_outlooks(outlooks, "what this pipeline would do")
         for one in outlooks:
@@ -64,7 +64,7 @@ class PipelineJob(Job[PipelineSettings]):
         return Outcome(figures, summary=tuple(name for step in steps for name in step.shows))
 
 
-def _folder(config: DictConfig, outlook: Outlook) -> str:
-    """Where a step's result will lie, below the chain's folder."""
+def result_folder(config: DictConfig, outlook: Outlook) -> str:
+    """Tell where a step's result will lie, below the chain's folder."""
     output = config.paths.output if outlook.job is None else outlook.job.workspace.output
     return str(Path(output).relative_to(config.paths.root))
