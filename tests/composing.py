@@ -23,7 +23,7 @@ def composed(words: Sequence[str]) -> DictConfig:
     parsed = OverridesParser.create().parse_overrides([*words])
     if any(override.is_sweep_override() for override in parsed):
         return hydra.compose("config", [*words], return_hydra_config=True)
-    chosen, values = [], []
+    chosen, values = list[Override](), list[Override]()
     for override in parsed:
         (chosen if _decides_files(override) else values).append(override)
     config: DictConfig = pickle.loads(_chosen(conf_folder().resolve(), tuple(str(it.input_line) for it in chosen)))
