@@ -26,6 +26,8 @@ def composed(words: Sequence[str]) -> DictConfig:
     chosen, values = list[Override](), list[Override]()
     for override in parsed:
         (chosen if _decides_files(override) else values).append(override)
+    if len({it.get_key_element() for it in chosen}) == len(chosen):  # else the last one of a group counts
+        chosen.sort(key=lambda it: str(it.input_line))
     config: DictConfig = pickle.loads(_chosen(conf_folder().resolve(), tuple(str(it.input_line) for it in chosen)))
     config.hydra.runtime.cwd = str(Path.cwd())
     ConfigLoaderImpl._apply_overrides_to_config(values, config)
