@@ -38,7 +38,7 @@ from spaceevo.jobs.tracking import is_tracked, track
 from spaceevo.jobs.trust import require_allowed, require_own
 from spaceevo.space.description import conf_folder
 from spaceevo.stages.job import Commands, Job, Outcome, Workspace, override_key
-from spaceevo.terminal import console, figure_table
+from spaceevo.terminal import console, figure_table, processor_seconds
 from spaceevo.version import VERSION
 
 JobType = type[Job[Any]]
@@ -76,9 +76,9 @@ def _run(config: DictConfig, job: Job[Any]) -> StageResult:
 
         torch.set_num_threads(threads)
     is_tracked(config)  # a missing package is told before the work
-    started = time.monotonic()
+    started = time.monotonic(), processor_seconds()
     outcome = job.work()
-    result = _result(job, outcome, states, time.monotonic() - started)
+    result = _result(job, outcome, states, time.monotonic() - started[0], processor_seconds() - started[1])
     if is_first():
         sweep(output, depth=2)
         sweep(cache_folder(""), depth=1)
@@ -233,7 +233,9 @@ def _say_skipped(job: Job[Any], previous: StageResult) -> None:
     _say_next(shlex.join(moved.get(override_key(word), word) for word in words))
 
 
-def _result(job: Job[Any], outcome: Outcome, states: Mapping[str, Plain], seconds: float) -> StageResult:
+def _result(
+    job: Job[Any], outcome: Outcome, states: Mapping[str, Plain], seconds: float, on_processors: float
+) -> StageResult:
     grown = {name: read.state(None) for name, read in job.inputs().items() if read.grows}
     single = tuple(name for name, value in outcome.figures.items() if not isinstance(value, list | dict))
     return StageResult(
@@ -249,6 +251,7 @@ def _result(job: Job[Any], outcome: Outcome, states: Mapping[str, Plain], second
         device=outcome.device,
         made=datetime.now(UTC).astimezone().isoformat(timespec="seconds"),
         seconds=round(seconds, 1),
+        processor_seconds=round(on_processors, 1),
         summary=single if outcome.summary is None else tuple(name for name in outcome.summary if name in single),
         next_command=outcome.next_command,
         command=_command(job),
