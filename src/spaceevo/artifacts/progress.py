@@ -2,12 +2,14 @@
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from spaceevo.artifacts.files import MACHINE
 from spaceevo.artifacts.records import SCHEMA, Record
+from spaceevo.artifacts.work import Amount, Spent
 
 PROGRESS_FILE, STEPS_FILE = "progress.json", "steps.json"
 SILENT_S = 600.0  # on another machine, a job that has told nothing for so long is taken for dead
@@ -60,6 +62,8 @@ class JobProgress(Record):
     process: int = field(default_factory=os.getpid)
     host: str = MACHINE
     tasks: tuple[Task, ...] = ()  # in the order in which they began
+    amounts: Mapping[str, Amount] = field(default_factory=dict)  # of work in all, by kind
+    spent: tuple[Spent, ...] = ()  # on it until now
     troubles: tuple[str, ...] = ()  # what went wrong and was got over, a line each
     error: str = ""  # the line with which it failed
     schema: int = SCHEMA  # version of this record

@@ -32,7 +32,7 @@ from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import CheckpointError, ConfigError, SpaceEvoError, Stopped
 from spaceevo.jobs.experiments import chosen_experiment
 from spaceevo.jobs.mistyped import check_added
-from spaceevo.jobs.recording import recorded
+from spaceevo.jobs.recording import Recorder, recorded
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import is_tracked, track
 from spaceevo.jobs.trust import require_allowed, require_own
@@ -58,14 +58,14 @@ def run(config: DictConfig) -> StageResult:
     job = make_job(config)
     with sole_worker(job.workspace.output / ".lock", console.print) if is_first() else nullcontext():
         try:
-            with recorded(job.workspace.output, job.name, _command(job)) if is_first() else nullcontext():
-                return _run(config, job)
+            with recorded(job.workspace.output, job.name, _command(job)) if is_first() else nullcontext() as recorder:
+                return _run(config, job, recorder)
         except Stopped as stopped:
             stopped.kept.append(f"what {job.name} had finished, in {shown(job.workspace.output)}")
             raise
 
 
-def _run(config: DictConfig, job: Job[Any]) -> StageResult:
+def _run(config: DictConfig, job: Job[Any], recorder: Recorder | None) -> StageResult:
     output = job.workspace.output
     previous = _previous(job, output)
     states = job.states({} if previous is None else previous.inputs)
@@ -76,6 +76,8 @@ def _run(config: DictConfig, job: Job[Any]) -> StageResult:
 
         torch.set_num_threads(threads)
     is_tracked(config)  # a missing package is told before the work
+    if recorder is not None:
+        recorder.expects(job.amounts())
     started = time.monotonic(), processor_seconds()
     outcome = job.work()
     result = _result(job, outcome, states, time.monotonic() - started[0], processor_seconds() - started[1])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from spaceevo.artifacts import Component, Layout, Plain, StageResult, differences, file_hash, fingerprint, identity
+from spaceevo.artifacts.work import Amount
 
 if TYPE_CHECKING:  # jobs that build no network start without torch
     import torch
@@ -185,6 +186,13 @@ class Job(ABC, Generic[S]):
 
     def inputs(self) -> Mapping[str, Input]:
         """Return what the job reads besides its settings; a change makes its result out of date."""
+        return {}
+
+    def amounts(self) -> Mapping[str, Amount]:
+        """Return how much work of each kind there is, as `doing` names it; nothing of jobs that are not timed ahead.
+
+        It reads settings and images, and nothing that an earlier job leaves.
+        """
         return {}
 
     @abstractmethod
