@@ -42,7 +42,11 @@ class Outlook:
 
 def compose(overrides: Sequence[str]) -> DictConfig:
     """Compose the config of one step; its output folder is the one that the job has by itself."""
-    config = hydra.compose("config", overrides=[*overrides], return_hydra_config=True)
+    return at_home(hydra.compose("config", overrides=[*overrides], return_hydra_config=True))
+
+
+def at_home(config: DictConfig) -> DictConfig:
+    """Let the job of a composed config work in the folder that it has by itself."""
     OmegaConf.update(config, "paths.output", str(Path(config.paths.root) / config.stage.folder))
     return config
 

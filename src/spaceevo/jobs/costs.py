@@ -1,0 +1,119 @@
+"""What a job will cost on this machine: pieces of its work are timed in trials, and multiplied by what it has to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from omegaconf import DictConfig
+
+from spaceevo.artifacts.work import Amount
+from spaceevo.jobs.trial import Extent, Trial
+
+FEW = 4  # Images of the first trial
+FEWER = 2  # Images of the second where the first was slow already
+BUDGET_S = 6.0  # Of processors, that the second trial's pieces of work may take
+MOST_REPEATS = 10
+MB = 1e6
+Try = Callable[[Extent], Trial]
+
+
+class Seconds(NamedTuple):
+    """Holds a time by the clock and one of processors."""
+
+    clock: float
+    processors: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Says what a job takes."""
+
+    seconds: float  # by the clock, as busy as the machine was while it was tried
+    processor_seconds: float
+    memory_mb: float  # most that is resident
+    disk_mb: float  # most that it writes
+    seconds_by_kind: Mapping[str, float]  # by the clock, of what grows with its settings
+    tried: str  # what it was measured on
+
+
+def estimate(asked: DictConfig, amounts: Mapping[str, Amount], attempt: Try) -> Cost:
+    """Time a few pieces of a job's work on few images, then on as many as can be had; tell what all of it takes.
+
+    What takes too long on as many images as asked for is timed on two smaller numbers, and grows in proportion.
+    """
+    extents = [Extent(FEW)]
+    trials = [attempt(extents[0])]
+    if any(amount.size > trials[0].amounts[kind].size for kind, amount in amounts.items()):
+        extents.append(_second(asked, amounts, trials[0]))
+        trials.append(attempt(extents[1]))
+    order = sorted(range(len(trials)), key=lambda number: _size(trials[number]))
+    small, large = trials[order[0]], trials[order[-1]]
+    each = {kind: _each(kind, amount, small, large) for kind, amount in amounts.items() if kind in large.spent}
+    spent = [Seconds(one.seconds, one.processor_seconds) for one in large.spent.values()]
+    fixed = Seconds(
+        max(0.0, large.seconds - sum(one.clock for one in spent)),
+        max(0.0, large.processor_seconds - sum(one.processors for one in spent)),
+    )
+    by_kind = {kind: amounts[kind].times * one.clock for kind, one in each.items()}
+    on_processors = sum(amounts[kind].times * one.processors for kind, one in each.items())
+    images = extents[order[-1]].images
+    return Cost(
+        seconds=fixed.clock + sum(by_kind.values()),
+        processor_seconds=fixed.processors + on_processors,
+        memory_mb=_grown(amounts, small, large, [trial.memory_bytes for trial in (small, large)]) / MB,
+        disk_mb=large.disk_bytes / MB,
+        seconds_by_kind=by_kind,
+        tried=_told(large, images),
+    )
+
+
+def _second(asked: DictConfig, amounts: Mapping[str, Amount], first: Trial) -> Extent:
+    """Choose what is tried next: as many images as the budget allows, and as many repeats."""
+    largest = int(max(amount.size for amount in amounts.values()))
+    for images in (None, *(2**power for power in range(largest.bit_length(), 2, -1))):
+        seconds = sum(_foreseen(kind, amount, first, images) for kind, amount in amounts.items())
+        if seconds <= BUDGET_S:
+            return Extent(images, max(1, min(MOST_REPEATS, int(BUDGET_S / max(seconds, 1e-3)))))
+    return Extent(FEWER)
+
+
+def _foreseen(kind: str, amount: Amount, first: Trial, images: int | None) -> float:
+    """Foresee the processor time of a kind in the second trial; half of the first's is taken not to grow."""
+    if kind not in first.spent:
+        return 0.0
+    few, spent = first.amounts[kind].size, first.spent[kind]
+    size = amount.size if images is None else min(amount.size, few / FEW * images)
+    return spent.times * spent.each[1] * (0.5 + 0.5 * size / few)
+
+
+def _size(trial: Trial) -> float:
+    return max(amount.size for amount in trial.amounts.values())
+
+
+def _each(kind: str, amount: Amount, small: Trial, large: Trial) -> Seconds:
+    """Time of one piece of work of a kind at the size asked for."""
+    most = Seconds(*large.spent[kind].each)
+    at, below = large.amounts[kind].size, small.amounts[kind].size
+    if amount.size <= at or kind not in small.spent:
+        return most
+    if at <= below:  # one trial alone
+        return Seconds(*(value * amount.size / at for value in most))
+    least = Seconds(*small.spent[kind].each)
+    further = (amount.size - at) / (at - below)
+    return Seconds(*(high + max(0.0, high - low) * further for low, high in zip(least, most, strict=True)))
+
+
+def _grown(amounts: Mapping[str, Amount], small: Trial, large: Trial, memory: Sequence[int]) -> float:
+    """Memory at the size asked for of the kind whose size grows most beyond the trial's."""
+    sizes = [(small.amounts[kind].size, large.amounts[kind].size, amount.size) for kind, amount in amounts.items()]
+    low, high, full = max(sizes, key=lambda size: size[2] / size[1])
+    further = (full - high) / (high - low) if high > low else 0.0
+    return memory[1] + max(0, memory[1] - memory[0]) * max(0.0, further)
+
+
+def _told(trial: Trial, images: int | None) -> str:
+    """Say what an estimate was measured on."""
+    work = ", ".join(f"{one.times} {kind}" for kind, one in trial.spent.items())
+    return f"{work}{'' if images is None else f'; {images} images at most, then in proportion'}"
