@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -11,6 +12,30 @@ class Amount:
 
     times: float  # how often it is done
     size: float = 1.0  # images, or what else it takes longer with, of each time
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Says of a setting that work grows with it, so that a budget may lower it."""
+
+    setting: str  # below the job's settings, e.g. `recipe.epochs`
+    asked: int
+    kinds: tuple[str, ...]  # of the work that grows with it
+    # settings that keep their proportion to it, with what was asked; whole numbers stay whole
+    along: Mapping[str, float] = field(default_factory=dict)
+
+    def scaled(self, factor: float) -> int:
+        """Return what becomes of it; nothing is left out altogether."""
+        return max(1, int(factor * self.asked))
+
+    def values(self, factor: float) -> dict[str, float]:
+        """Return what becomes of it and of the settings along with it."""
+        number = self.scaled(factor)
+        return {self.setting: number} | {name: _scaled(of, number / self.asked) for name, of in self.along.items()}
+
+
+def _scaled(value: float, factor: float) -> float:
+    return max(1, int(value * factor)) if isinstance(value, int) else float(f"{value * factor:.6g}")
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from omegaconf import DictConfig
-
+from spaceevo.artifacts.records import SCHEMA, Record
 from spaceevo.artifacts.work import Amount
 from spaceevo.jobs.trial import Extent, Trial
 
@@ -27,7 +26,7 @@ class Seconds(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cost:
+class Cost(Record):
     """Says what a job takes."""
 
     seconds: float  # by the clock, as busy as the machine was while it was tried
@@ -36,9 +35,22 @@ class Cost:
     disk_mb: float  # most that it writes
     seconds_by_kind: Mapping[str, float]  # by the clock, of what grows with its settings
     tried: str  # what it was measured on
+    schema: int = SCHEMA  # version of this record
+
+    @classmethod
+    def sum(cls, costs: Sequence[Cost]) -> Cost:
+        """Add the costs of jobs that run one after the other; of memory the greatest counts."""
+        times, disk = [(one.seconds, one.processor_seconds) for one in costs], sum(one.disk_mb for one in costs)
+        seconds, on_processors = (sum(each) for each in zip(*times, strict=True))
+        return cls(seconds, on_processors, max(one.memory_mb for one in costs), disk, {}, "")
+
+    def figures(self) -> dict[str, float | str]:
+        """Return the figures, and what they were measured on."""
+        names = ("seconds", "processor_seconds", "memory_mb", "disk_mb")
+        return {**{name: float(getattr(self, name)) for name in names}, "tried": self.tried}
 
 
-def estimate(asked: DictConfig, amounts: Mapping[str, Amount], attempt: Try) -> Cost:
+def estimate(amounts: Mapping[str, Amount], attempt: Try) -> Cost:
     """Time a few pieces of a job's work on few images, then on as many as can be had; tell what all of it takes.
 
     What takes too long on as many images as asked for is timed on two smaller numbers, and grows in proportion.
@@ -46,12 +58,13 @@ def estimate(asked: DictConfig, amounts: Mapping[str, Amount], attempt: Try) -> 
     extents = [Extent(FEW)]
     trials = [attempt(extents[0])]
     if any(amount.size > trials[0].amounts[kind].size for kind, amount in amounts.items()):
-        extents.append(_second(asked, amounts, trials[0]))
+        extents.append(_second(amounts, trials[0]))
         trials.append(attempt(extents[1]))
     order = sorted(range(len(trials)), key=lambda number: _size(trials[number]))
     small, large = trials[order[0]], trials[order[-1]]
     each = {kind: _each(kind, amount, small, large) for kind, amount in amounts.items() if kind in large.spent}
-    spent = [Seconds(one.seconds, one.processor_seconds) for one in large.spent.values()]
+    # what the first of a kind took more than others is part of what does not grow
+    spent = [Seconds(*(one.times * each for each in one.each)) for one in large.spent.values()]
     fixed = Seconds(
         max(0.0, large.seconds - sum(one.clock for one in spent)),
         max(0.0, large.processor_seconds - sum(one.processors for one in spent)),
@@ -69,7 +82,7 @@ def estimate(asked: DictConfig, amounts: Mapping[str, Amount], attempt: Try) -> 
     )
 
 
-def _second(asked: DictConfig, amounts: Mapping[str, Amount], first: Trial) -> Extent:
+def _second(amounts: Mapping[str, Amount], first: Trial) -> Extent:
     """Choose what is tried next: as many images as the budget allows, and as many repeats."""
     largest = int(max(amount.size for amount in amounts.values()))
     for images in (None, *(2**power for power in range(largest.bit_length(), 2, -1))):

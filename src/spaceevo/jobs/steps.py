@@ -51,9 +51,9 @@ def at_home(config: DictConfig) -> DictConfig:
     return config
 
 
-def step_config(step: Step, given: Sequence[str]) -> DictConfig:
-    """Compose the config of a step under the overrides of a command line."""
-    return compose([*given, f"+stage={step.stage}", f"quant={step.quant}"])
+def step_words(step: Step, given: Sequence[str]) -> list[str]:
+    """Return the overrides of a step under those of a command line."""
+    return [*given, f"+stage={step.stage}", f"quant={step.quant}"]
 
 
 def look_ahead(steps: Sequence[Step], configs: Sequence[DictConfig]) -> list[Outlook]:

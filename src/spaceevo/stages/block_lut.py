@@ -10,7 +10,7 @@ from typing import Annotated
 from rich.progress import Progress, TaskID
 
 from spaceevo.artifacts import Component, Neutral, file_hash, fingerprint, sole_worker, values
-from spaceevo.artifacts.work import Amount
+from spaceevo.artifacts.work import Amount, Scale
 from spaceevo.errors import ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.matching import check_shape, check_transform, tell_transform
@@ -134,6 +134,10 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
         images = calibration + held_out
         times = len(self.superspace.block_resolutions)
         return {FEATURES: Amount(times, images), ROWS: Amount(rows, images), BLOCKS: Amount(self._unmeasured())}
+
+    def scales(self) -> Sequence[Scale]:
+        """Return the rows of each table."""
+        return [Scale("recipe.samples", self.settings.recipe.samples, (ROWS, BLOCKS))]
 
     def _unmeasured(self) -> int:
         """Count the blocks that the platform does not know, of at most so many rows."""

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from spaceevo.artifacts import Component, SpaceChoice
-from spaceevo.artifacts.work import Amount
+from spaceevo.artifacts.work import Amount, Scale
 from spaceevo.collectives.launcher import launched
 from spaceevo.collectives.sharing import Ranks
 from spaceevo.nn.evaluate import SubnetEvaluator
@@ -111,6 +111,16 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
             SUBNETS: Amount(evaluated, data.calibrated_on + len(data.splits.held_out)),
             TESTED: Amount(shown, data.calibrated_on + len(data.splits.test)),
         }
+
+    def scales(self) -> Sequence[Scale]:
+        """Return the subnets of the first generation, and along with them those of the others."""
+        recipe = self.settings.recipe
+        if recipe.method == "front":
+            along = {"recipe.front.children": recipe.front.children}
+            return [Scale("recipe.front.population", recipe.front.population, (SUBNETS,), along)]
+        names = ("mutants", "crossovers")
+        along = {f"recipe.evolution.{name}": getattr(recipe.evolution, name) for name in names}
+        return [Scale("recipe.evolution.population", recipe.evolution.population, (SUBNETS,), along)]
 
     def work(self) -> Outcome:
         """Search on every platform; then test, extract and measure."""

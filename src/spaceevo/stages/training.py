@@ -13,7 +13,7 @@ from torch import nn
 
 from spaceevo.artifacts import Component, Makes, Neutral, Plain, write_csv
 from spaceevo.artifacts.values import ShareBelow1
-from spaceevo.artifacts.work import Amount
+from spaceevo.artifacts.work import Amount, Scale
 from spaceevo.collectives.launcher import is_first, launched
 from spaceevo.lit.curve import EVALUATIONS, STEPS
 from spaceevo.lit.datamodule import ImageFolderDataModule
@@ -131,6 +131,11 @@ class TrainingJob(SuperspaceJob[S]):
             EVALUATIONS: Amount(self.trainings * looks, self.evaluated_images),
             SAVES: Amount(self.trainings * recipe.epochs),
         }
+
+    def scales(self) -> Sequence[Scale]:
+        """Return the epochs; the warm-up keeps its share of them."""
+        along = {"recipe.warmup_epochs": float(self.recipe.warmup_epochs)}
+        return [Scale("recipe.epochs", self.recipe.epochs, (STEPS, EVALUATIONS, SAVES), along)]
 
     @cached_property
     def training(self) -> Training:
