@@ -12,8 +12,8 @@ from spaceevo.jobs.trial import Extent, Trial
 
 FEW = 4  # Images of the first trial
 FEWER = 2  # Images of the second where the first was slow already
-BUDGET_S = 6.0  # Of processors, that the second trial's pieces of work may take
-MOST_REPEATS = 10
+BUDGET_S = 15.0  # Of processors, that the second trial's work may be foreseen to take; it usually takes a third of that
+LEAST_REPEATS, MOST_REPEATS = 2, 10
 MB = 1e6
 Try = Callable[[Extent], Trial]
 
@@ -88,7 +88,7 @@ def _second(amounts: Mapping[str, Amount], first: Trial) -> Extent:
     for images in (None, *(2**power for power in range(largest.bit_length(), 2, -1))):
         seconds = sum(_foreseen(kind, amount, first, images) for kind, amount in amounts.items())
         if seconds <= BUDGET_S:
-            return Extent(images, max(1, min(MOST_REPEATS, int(BUDGET_S / max(seconds, 1e-3)))))
+            return Extent(images, max(LEAST_REPEATS, min(MOST_REPEATS, int(BUDGET_S / max(seconds, 1e-3)))))
     return Extent(FEWER)
 
 
