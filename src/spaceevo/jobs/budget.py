@@ -30,7 +30,7 @@ class Fitted(Record):
     budget_hours: float
     origin: str  # hash of the settings that were asked for
     hours: float  # that it is expected to take
-    rows: tuple[Mapping[str, str | float], ...]  # setting, asked, scaled; those that stay as they are left out
+    rows: tuple[Mapping[str, str | int | float], ...]  # setting, asked, scaled; those that stay as they are left out
     unknown: tuple[str, ...]  # steps whose costs are not known, and not counted
     schema: int = SCHEMA  # version of this record
 
@@ -62,7 +62,7 @@ class _Setting:
         """Seconds of that work when it is scaled."""
         return self.seconds * self.scale.scaled(factor) / self.scale.asked
 
-    def rows(self, factor: float) -> list[dict[str, str | float]]:
+    def rows(self, factor: float) -> list[dict[str, str | int | float]]:
         """What is asked for, and what becomes of it."""
         asked, scaled = self.scale.values(1.0), self.scale.values(factor)
         return [{"setting": self.names[it], "asked": asked[it], "scaled": scaled[it]} for it in asked]
