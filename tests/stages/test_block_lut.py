@@ -25,7 +25,7 @@ from spaceevo.stages.features import TeacherFeatures, TensorStore
 from spaceevo.stages.job import value_input
 from spaceevo.stages.lut_files import LutFile, first_batches, sample_rows, substage_loss
 from spaceevo.teacher import Teacher
-from tests.stages.conftest import RunStage, World, nudge
+from tests.stages.conftest import RunStage, World, nudge, work_of
 
 SPACE = superspace("digits").stage_space("stage2", 1)
 TAPS = {"stage1": ("stage0", "stage1"), "stage2": ("stage1", "stage2")}
@@ -210,6 +210,11 @@ def test_tables_are_kept_and_made_anew_one_by_one(run_stage: RunStage, world: Wo
 
 def test_latencies_in_a_table_follow_the_platforms(run_stage: RunStage, world: World) -> None:
     run_stage("block_lut", *given(world, "window=0"))
+    assert {kind: told == done for kind, (told, done) in work_of(world.root.parent / "runs" / "block_lut").items()} == {
+        "teacher's features": True,
+        "rows": True,
+        "measured blocks": True,
+    }
     before = read_lut_file(world.root / "made/stage1_0_0.csv")
     world.scale_table(3.0)
     assert run_stage("block_lut", *given(world, "window=0")).figures["files_made"] == 3
