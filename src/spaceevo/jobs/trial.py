@@ -144,6 +144,8 @@ def lend(root: Path, trials: Path) -> None:
     for folder in (found for name in LINKED for found in root.glob(name)):
         for file in (path for path in folder.rglob("*") if path.is_file()):
             place = trials / file.relative_to(root)
+            if any(part.startswith(".") for part in place.relative_to(trials).parts):
+                continue  # of unfinished work, which is added to
             place.parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.link(file, place)

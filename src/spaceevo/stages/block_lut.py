@@ -141,13 +141,15 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
 
     def _unmeasured(self) -> int:
         """Count the blocks that the platform does not know, of at most so many rows."""
+        if not isinstance(self.platform, MeasuringPlatform):
+            return 0
         count = min(self.settings.recipe.samples, max(1, COUNTED_ROWS // len(self.blocks)))
         found: set[str] = set()
         for key in self.blocks:
             name = lut_file_name(self.superspace, key)
             rows = _sampled(self, key, name, count)
             found |= self.platform.predictor.missing([block for _, placed in rows for block in placed]).keys()
-        return len(found) if isinstance(self.platform, MeasuringPlatform) else 0
+        return len(found)
 
     def work(self) -> Outcome:
         """Make the tables that are missing or out of date.

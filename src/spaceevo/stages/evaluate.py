@@ -52,7 +52,7 @@ class EvaluateJob(SupernetBasedJob[EvaluateSettings]):
     def amounts(self) -> Mapping[str, Amount]:
         """Return the subnets to evaluate."""
         data, subnets = self.data, len(self._asked) or 2
-        return {SUBNETS: Amount(subnets, data.calibrated_on + len(data.splits.test))}
+        return {SUBNETS: Amount(subnets, data.calibrated_on + data.tested_on)}
 
     def work(self) -> Outcome:
         """Evaluate each subnet on the test images.

@@ -130,7 +130,7 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
 
     def amounts(self) -> Mapping[str, Amount]:
         """Return the images on which files are compared with the network."""
-        return {PARITY: Amount(1, len(self.data.splits.test))}
+        return {PARITY: Amount(1, self.data.tested_on)}
 
     def work(self) -> Outcome:
         """Extract, convert, compare; then write.

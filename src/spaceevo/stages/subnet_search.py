@@ -109,7 +109,7 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
         evaluated = platforms * limits * recipe.evaluations / launched("WORLD_SIZE", 1)
         return {
             SUBNETS: Amount(evaluated, data.calibrated_on + len(data.splits.held_out)),
-            TESTED: Amount(shown, data.calibrated_on + len(data.splits.test)),
+            TESTED: Amount(shown, data.calibrated_on + data.tested_on),
         }
 
     def scales(self) -> Sequence[Scale]:

@@ -50,7 +50,7 @@ class SupernetJob(OneNetworkJob[SupernetSettings], SpaceJob[SupernetSettings]):
     @property
     def evaluated_images(self) -> int:
         """The number of images that a look takes: the largest and the smallest subnet are tested."""
-        return 2 * (self.data.calibrated_on + len(self.data.splits.test))
+        return 2 * (self.data.calibrated_on + self.data.tested_on)
 
     def work(self) -> Outcome:
         """Train, then tell the top-1 of the largest and the smallest subnet.

@@ -112,7 +112,7 @@ class TrainingJob(SuperspaceJob[S]):
     @property
     def evaluated_images(self) -> int:
         """The number of images that a look at the networks takes: here those that are tested on."""
-        return len(self.data.splits.test)
+        return self.data.tested_on
 
     @property
     def trainings(self) -> int:
