@@ -8,6 +8,7 @@ from spaceevo.artifacts import StageResult
 from spaceevo.errors import ConfigError
 from spaceevo.jobs.costs import Cost
 from spaceevo.jobs.doctor import examine
+from spaceevo.jobs.expected import find_costs, known_costs
 from spaceevo.jobs.plan import PlanJob
 from spaceevo.jobs.runner import make_job
 from spaceevo.jobs.steps import Outlook, Step, look_ahead
@@ -103,6 +104,32 @@ def test_a_pipeline_that_cannot_end_does_not_begin(compose: Compose) -> None:
     job = make_job(compose("+stage=pipeline", "superspace=digits", "platform=none"))
     with pytest.raises(ConfigError, match=r"step .*: platform=none knows no latencies; limit something else"):
         job.work()
+
+
+@pytest.mark.slow
+def test_a_trial_leaves_costs_and_nothing_else(
+    compose: Compose, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path / "cache"))
+    kept = tmp_path / "runs/checkpoints/block_kd/teacher_checkpoint/resnet10/checkpoint.pth"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"as it was")
+    words = [f"data.root={images}", "superspace=digits", "+stage=teacher", *TINY[1:2], *TINY[3:]]
+    config = composed_step([*words, f"paths.root={tmp_path / 'runs'}", "max_epochs=5"])
+    outlooks = look_ahead([TEACHER], [config])
+    found = find_costs(outlooks, [config], [words], tmp_path / "runs" / "plan" / "trial")["teacher"]
+    assert isinstance(found, Cost), found
+    assert found.memory_mb > 100 and found.disk_mb > 1
+    assert {*found.seconds_by_kind} == {"training steps", "evaluations", "saved states"}
+    assert 0 < sum(found.seconds_by_kind.values()) < found.seconds
+    assert kept.read_bytes() == b"as it was"
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"checkpoints", "plan"}
+    assert not any((tmp_path / "runs" / "plan").iterdir())
+    assert known_costs(outlooks) == {"teacher": found}
+    broken = next((images / "train").rglob("*.png"))
+    broken.write_bytes(b"no image")
+    told = find_costs(look_ahead([TEACHER], [config]), [config], [words], tmp_path / "trial")["teacher"]
+    assert isinstance(told, str) and broken.name in told
 
 
 def test_an_experiment_says_which_job_is_planned(compose: Compose, images: Path, estimated: None) -> None:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from spaceevo.artifacts.records import SCHEMA, Record
-from spaceevo.artifacts.work import Amount
+from spaceevo.artifacts.work import Amount, Spent
 from spaceevo.jobs.trial import Extent, Trial
 
 FEW = 4  # Images of the first trial
 FEWER = 2  # Images of the second where the first was slow already
-BUDGET_S = 15.0  # Of processors, that the second trial's work may be foreseen to take; it usually takes a third of that
+BUDGET_S = 15.0  # Of processors, that the second trial's work may be foreseen to take
+GROWING = 0.2  # of the time of few images, the part that is foreseen to grow with them
 LEAST_REPEATS, MOST_REPEATS = 2, 10
+TICK_S = 1e-6
 MB = 1e6
 Try = Callable[[Extent], Trial]
 
@@ -62,7 +64,7 @@ def estimate(amounts: Mapping[str, Amount], attempt: Try) -> Cost:
         trials.append(attempt(extents[1]))
     order = sorted(range(len(trials)), key=lambda number: _size(trials[number]))
     small, large = trials[order[0]], trials[order[-1]]
-    each = {kind: _each(kind, amount, small, large) for kind, amount in amounts.items() if kind in large.spent}
+    each = {kind: _each(kind, amount, small, large) for kind, amount in amounts.items() if kind in _spent(small, large)}
     # what the first of a kind took more than others is part of what does not grow
     spent = [Seconds(*(one.times * each for each in one.each)) for one in large.spent.values()]
     fixed = Seconds(
@@ -71,7 +73,8 @@ def estimate(amounts: Mapping[str, Amount], attempt: Try) -> Cost:
     )
     by_kind = {kind: amounts[kind].times * one.clock for kind, one in each.items()}
     on_processors = sum(amounts[kind].times * one.processors for kind, one in each.items())
-    images = extents[order[-1]].images
+    is_whole = all(amount.size <= large.amounts[kind].size for kind, amount in amounts.items())
+    images = None if is_whole else extents[order[-1]].images
     return Cost(
         seconds=fixed.clock + sum(by_kind.values()),
         processor_seconds=fixed.processors + on_processors,
@@ -93,12 +96,17 @@ def _second(amounts: Mapping[str, Amount], first: Trial) -> Extent:
 
 
 def _foreseen(kind: str, amount: Amount, first: Trial, images: int | None) -> float:
-    """Foresee the processor time of a kind in the second trial; half of the first's is taken not to grow."""
+    """Foresee the processor time of a kind in the second trial; most of the first's is taken not to grow."""
     if kind not in first.spent:
         return 0.0
     few, spent = first.amounts[kind].size, first.spent[kind]
     size = amount.size if images is None else min(amount.size, few / FEW * images)
-    return spent.times * spent.each[1] * (0.5 + 0.5 * size / few)
+    return spent.times * spent.each[1] * (1 - GROWING + GROWING * size / few)
+
+
+def _spent(small: Trial, large: Trial) -> dict[str, Spent]:
+    """What each kind took in the larger trial; in the other where it came in that alone, as blocks measured once."""
+    return {**small.spent, **large.spent}
 
 
 def _size(trial: Trial) -> float:
@@ -107,21 +115,25 @@ def _size(trial: Trial) -> float:
 
 def _each(kind: str, amount: Amount, small: Trial, large: Trial) -> Seconds:
     """Time of one piece of work of a kind at the size asked for."""
-    most = Seconds(*large.spent[kind].each)
+    most = Seconds(*_spent(small, large)[kind].each)
     at, below = large.amounts[kind].size, small.amounts[kind].size
     if amount.size <= at or kind not in small.spent:
         return most
     if at <= below:  # one trial alone
         return Seconds(*(value * amount.size / at for value in most))
-    least = Seconds(*small.spent[kind].each)
     further = (amount.size - at) / (at - below)
-    return Seconds(*(high + max(0.0, high - low) * further for low, high in zip(least, most, strict=True)))
+    growth = [
+        1 + max(0.0, 1 - low / max(high, TICK_S)) * further
+        for low, high in zip(small.spent[kind].each, most, strict=True)
+    ]
+    # by the clock what is busy beside this may hide growth, of processors what a GPU does
+    return Seconds(most.clock * max(growth), most.processors * growth[1])
 
 
 def _grown(amounts: Mapping[str, Amount], small: Trial, large: Trial, memory: Sequence[int]) -> float:
-    """Memory at the size asked for of the kind whose size grows most beyond the trial's."""
-    sizes = [(small.amounts[kind].size, large.amounts[kind].size, amount.size) for kind, amount in amounts.items()]
-    low, high, full = max(sizes, key=lambda size: size[2] / size[1])
+    """Memory at the size asked for of the first kind, which is the one that needs most."""
+    kind = next(iter(amounts))
+    low, high, full = small.amounts[kind].size, large.amounts[kind].size, amounts[kind].size
     further = (full - high) / (high - low) if high > low else 0.0
     return memory[1] + max(0, memory[1] - memory[0]) * max(0.0, further)
 

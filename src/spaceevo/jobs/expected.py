@@ -53,10 +53,12 @@ def find_costs(
     try:
         lend(Path(configs[0].paths.root).absolute(), folder)
         with progress() as bar:
+            task = bar.add_task("trials", total=len(due))
             for one, config, given in zip(outlooks, configs, words, strict=True):
                 if one in due:
+                    bar.update(task, description=f"trying {one.title}")
                     found[one.title] = _cost(one, config, given, folder)
-                bar.update(bar.add_task(f"tried {one.title}", total=1), completed=1)
+                    bar.advance(task)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return found

@@ -54,7 +54,7 @@ class PipelineJob(Job[PipelineSettings]):
         if costs := known_costs(outlooks):
             print_costs(rows(outlooks, costs))
         else:
-            console.print(f"What it will cost is told by: {self.workspace.commands('plan')}")
+            console.print("What it will cost is not known; the same words with +stage=plan tell it")
         figures: dict[str, Any] = {}
         for number, (step, config) in enumerate(zip(steps, configs, strict=True), start=1):
             console.rule(f"{number}/{len(steps)} {step.title}", align="left")

@@ -68,7 +68,9 @@ class PlanJob(Job[PlanSettings]):
         print_costs(told)
         if hours is not None:
             (fitted or fit(hours, outlooks, configs, costs)).print()
-        return Outcome(_figures(outlooks, checks) | {"costs": told}, next_command=self._next())
+        return Outcome(
+            _figures(outlooks, checks) | {"costs": told}, next_command=self.workspace.commands(self.of, without=("of",))
+        )
 
     def _steps(self, more: Sequence[str]) -> tuple[Sequence[Step], list[list[str]]]:
         """The steps, and the overrides of each, with some `more`."""
@@ -77,9 +79,6 @@ class PlanJob(Job[PlanSettings]):
             return [Step(self.of, self.of, "off")], [[*given, f"+stage={self.of}"]]
         refuse_scheme(given)
         return self.settings.steps, [step_words(step, given) for step in self.settings.steps]
-
-    def _next(self) -> str:
-        return self.workspace.commands(self.of, without=("of",))
 
 
 def _figures(outlooks: list[Outlook], checks: list[Check]) -> dict[str, Any]:

@@ -195,7 +195,7 @@ class Job(ABC, Generic[S]):
     def amounts(self) -> Mapping[str, Amount]:
         """Return how much work of each kind there is, as `doing` names it; nothing of jobs that are not timed ahead.
 
-        It reads settings and images, and nothing that an earlier job leaves.
+        What needs most memory comes first. It reads settings and images, and nothing that an earlier job leaves.
         """
         return {}
 
