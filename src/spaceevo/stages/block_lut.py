@@ -147,7 +147,7 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
         found: set[str] = set()
         for key in self.blocks:
             name = lut_file_name(self.superspace, key)
-            rows = _sampled(self, key, name, count)
+            rows = sampled(self, key, name, count)
             found |= self.platform.predictor.missing([block for _, placed in rows for block in placed]).keys()
         return len(found)
 
@@ -189,7 +189,7 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
     def _check_latencies(self, due: Mapping[LutKey, LutFile]) -> None:
         """Let the platform say what it does not know of a few sub-stages of each table, before the teacher works."""
         for key, file in due.items():
-            rows = _sampled(self, key, file.path.name, CHECKED_ROWS)
+            rows = sampled(self, key, file.path.name, CHECKED_ROWS)
             self.platform.rows_ms([placed for _, placed in rows])
 
     def _make(self, due: Mapping[LutKey, LutFile]) -> None:
@@ -207,7 +207,7 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _sampled(job: BlockLutJob, key: LutKey, file: str, count: int) -> list[tuple[Sampled, list[PlacedBlock]]]:
+def sampled(job: BlockLutJob, key: LutKey, file: str, count: int) -> list[tuple[Sampled, list[PlacedBlock]]]:
     """Sample sub-stages of the table of a file, each with its blocks where they lie."""
     superspace = job.superspace
     stage = superspace.searched[key.stage].name
@@ -250,7 +250,7 @@ class _LutBuilder:
     def fill(self, key: LutKey, file: LutFile, bar: Progress, task: TaskID) -> None:
         """Add the rows that a table lacks."""
         recipe, stage = self.recipe, self.job.superspace.searched[key.stage].name
-        rows = _sampled(self.job, key, file.path.name, self.recipe.samples)
+        rows = sampled(self.job, key, file.path.name, self.recipe.samples)
         sampled, placed = [one for one, _ in rows], [blocks for _, blocks in rows]
         latencies_ms = self.job.platform.rows_ms(placed)
         student = self._load(stage, key)
