@@ -14,6 +14,8 @@ from spaceevo.jobs.steps import Outlook
 from spaceevo.jobs.trial import attempt, lend, tried_words
 from spaceevo.report.status import duration
 from spaceevo.runtimes.machine import machine_name
+from spaceevo.stages.block_lut import BlockLutJob
+from spaceevo.stages.made_up_tables import fill
 from spaceevo.terminal import print_rows, progress, quietly
 from spaceevo.version import VERSION
 
@@ -79,6 +81,8 @@ def _cost(one: Outlook, config: DictConfig, given: Sequence[str], folder: Path) 
         options = one.job.workspace.commands.options
         words, config_dir = tried_words(given), options[1] if options else None
         found = estimate(amounts, lambda extent: attempt(words, config, extent, folder, config_dir))
+        if isinstance(one.job, BlockLutJob):
+            fill(one.job, folder / one.job.workspace.lut.absolute().relative_to(Path(config.paths.root).absolute()))
     except SpaceEvoError as error:
         return f"not known, since a trial on a few images failed: {error}"
     found.write(_file(one))

@@ -251,12 +251,12 @@ class _LutBuilder:
         """Add the rows that a table lacks."""
         recipe, stage = self.recipe, self.job.superspace.searched[key.stage].name
         rows = sampled(self.job, key, file.path.name, self.recipe.samples)
-        sampled, placed = [one for one, _ in rows], [blocks for _, blocks in rows]
+        tried, placed = [one for one, _ in rows], [blocks for _, blocks in rows]
         latencies_ms = self.job.platform.rows_ms(placed)
         student = self._load(stage, key)
-        done = file.begin(sampled)
+        done = file.begin(tried)
         bar.update(task, advance=done)
-        for one, blocks, latency_ms in list(zip(sampled, placed, latencies_ms, strict=True))[done:]:
+        for one, blocks, latency_ms in list(zip(tried, placed, latencies_ms, strict=True))[done:]:
             features = self.features.of(stage, one.resolution)
             with doing(ROWS):
                 loss = substage_loss(student, one.blocks, one.cin, features, recipe.variance_of)
@@ -264,7 +264,7 @@ class _LutBuilder:
             substage = format_substage(one.blocks)
             file.append(LutRow(substage, one.cin, one.hw, loss, cost.mmacs, cost.mparams, latency_ms))
             bar.update(task, advance=1)
-        file.finish(sampled)
+        file.finish(tried)
 
     def _load(self, stage: str, key: LutKey) -> BlockStudent:
         """A candidate block's student; the windows of a block share it."""
