@@ -14,8 +14,6 @@ from spaceevo.jobs.steps import Outlook
 from spaceevo.jobs.trial import attempt, lend, tried_words
 from spaceevo.report.status import duration
 from spaceevo.runtimes.machine import machine_name
-from spaceevo.stages.block_lut import BlockLutJob
-from spaceevo.stages.made_up_tables import fill
 from spaceevo.terminal import print_rows, progress, quietly
 from spaceevo.version import VERSION
 
@@ -81,12 +79,20 @@ def _cost(one: Outlook, config: DictConfig, given: Sequence[str], folder: Path) 
         options = one.job.workspace.commands.options
         words, config_dir = tried_words(given), options[1] if options else None
         found = estimate(amounts, lambda extent: attempt(words, config, extent, folder, config_dir))
-        if isinstance(one.job, BlockLutJob):
-            fill(one.job, folder / one.job.workspace.lut.absolute().relative_to(Path(config.paths.root).absolute()))
+        _fill_tables(one, Path(config.paths.root), folder)
     except SpaceEvoError as error:
         return f"not known, since a trial on a few images failed: {error}"
     found.write(_file(one))
     return found
+
+
+def _fill_tables(one: Outlook, root: Path, folder: Path) -> None:
+    """Where look-up tables were tried, give them the rows that they lack, for the trials that follow."""
+    from spaceevo.stages.block_lut import BlockLutJob  # other looks start without torch
+    from spaceevo.stages.made_up_tables import fill
+
+    if isinstance(one.job, BlockLutJob):
+        fill(one.job, folder / one.job.workspace.lut.absolute().relative_to(root.absolute()))
 
 
 def _file(one: Outlook) -> Path:
