@@ -41,7 +41,7 @@ def machine(asked: Mapping[str, Amount], each: Mapping[str, tuple[float, float]]
     return attempt
 
 
-@pytest.mark.parametrize(("speed", "images"), [(0.001, None), (0.1, 32), (5.0, 2)])
+@pytest.mark.parametrize(("speed", "images"), [(0.001, None), (1.0, 16), (5.0, 2)])
 def test_it_is_exact_however_few_images_are_tried(speed: float, images: int | None) -> None:
     asked = {"steps": Amount(120, 64), "looks": Amount(3, 40), "saves": Amount(12)}
     each = {"steps": (0.2 * speed, speed), "looks": (0.1, 0.2 * speed), "saves": (0.01, 0.0)}
@@ -62,7 +62,8 @@ def test_the_second_trial_keeps_its_budget() -> None:
         speed, tried = 10.0**exponent, list[Extent]()
         estimate(asked, machine(asked, {"steps": (0.0, speed)}, tried))
         last = tried[-1]
-        assert last.images == 2 or speed * (last.images or 256) * last.repeats <= 2 * BUDGET_S
+        takes = (1 + last.repeats) * speed * (last.images or 256)
+        assert last.images == 2 or takes <= 6 * BUDGET_S  # where all of the time grows, and a fifth was foreseen to
 
 
 def test_work_without_images_is_tried_once() -> None:
