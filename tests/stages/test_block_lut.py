@@ -18,7 +18,7 @@ from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import resize
 from spaceevo.quant.prepare import quantizers, set_quant
 from spaceevo.quant.quantizer import DEPLOY
-from spaceevo.search.lut import LutRow, lut_file_name, read_lut_file, write_lut_file
+from spaceevo.search.lut import LutRow, lut_file_name, lut_record, read_lut_file, write_lut_file
 from spaceevo.space.description import superspace
 from spaceevo.space.encoding import format_substage
 from spaceevo.space.operators import sample_substage
@@ -233,6 +233,8 @@ def test_a_few_rows_are_filled_up_to_as_many_as_the_job_would_make(compose: Comp
     for key in job.blocks:
         row = LutRow(format_substage(SPACE.smallest), 8, 12, loss=2.0, mflops=4.0, mparams=1.0, latency_ms=0.8)
         write_lut_file(folder / lut_file_name(job.superspace, key), [row])
+        lut_record(folder / lut_file_name(job.superspace, key)).parent.mkdir(exist_ok=True)
+        lut_record(folder / lut_file_name(job.superspace, key)).write_text("{}")
     fill(job, folder)
     for key in job.blocks:
         rows = read_lut_file(folder / lut_file_name(job.superspace, key))
@@ -240,6 +242,7 @@ def test_a_few_rows_are_filled_up_to_as_many_as_the_job_would_make(compose: Comp
         assert {row.hw for row in rows} == {job.superspace.input_hw("stage2", each) for each in resolutions}
         assert [row.latency_ms / row.mflops for row in rows] == pytest.approx([0.2] * 30, rel=0.01)
         assert all(1.0 <= row.loss <= 3.0 for row in rows)
+        assert not lut_record(folder / lut_file_name(job.superspace, key)).exists()
 
 
 def test_interpolated_latencies_are_told(run_stage: RunStage, world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from random import Random
 from statistics import fmean
 
-from spaceevo.search.lut import LutRow, lut_file_name, read_lut_file, write_lut_file
+from spaceevo.search.lut import LutRow, lut_file_name, lut_record, read_lut_file, write_lut_file
 from spaceevo.space.cost import blocks_cost
 from spaceevo.space.encoding import format_substage
 from spaceevo.stages.block_lut import BlockLutJob, sampled
@@ -28,3 +28,4 @@ def fill(job: BlockLutJob, folder: Path) -> None:
             figures = loss * rng.uniform(*SPREAD), cost.mmacs, cost.mparams, ms * cost.mmacs
             rows.append(LutRow(format_substage(one.blocks), one.cin, one.hw, *figures))
         write_lut_file(path, rows)
+        lut_record(path).unlink(missing_ok=True)  # it is not as it was made
