@@ -66,6 +66,13 @@ def test_the_second_trial_keeps_its_budget() -> None:
         assert last.images == 2 or takes <= 6 * BUDGET_S  # where all of the time grows, and a fifth was foreseen to
 
 
+def test_networks_that_are_not_tried_take_memory_and_disk() -> None:
+    asked = {"steps": Amount(120, 64)}
+    found = estimate(asked, machine(asked, {"steps": (0.0, 0.001)}, []), as_many=3.0)
+    assert found.memory_mb == pytest.approx(300 + 2 * 64 + 2 * 7)
+    assert found.disk_mb == pytest.approx(3 * 7)
+
+
 def test_work_without_images_is_tried_once() -> None:
     asked, tried = {"spaces": Amount(100, 5000)}, list[Extent]()
 

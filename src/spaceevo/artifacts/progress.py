@@ -93,7 +93,7 @@ class JobProgress(Record):
         if any(amount.times > self.amounts[main].times for kind, amount in self.amounts.items() if kind not in known):
             return None
         an_image = known[main].each[0] / self.amounts[main].size
-        earlier = max(0.0, task.done - known[main].times) / task.total if task.total else 0.0  # what a kill interrupted
+        earlier = max(0.0, task.began_at - 1) / task.total if task.total else 0.0  # what was done before a kill
         left_s = 0.0
         for kind, amount in self.amounts.items():
             each = known[kind].each[0] if kind in known else NEW * an_image * amount.size

@@ -52,10 +52,16 @@ class Cost(Record):
         return {**{name: float(getattr(self, name)) for name in names}, "tried": self.tried}
 
 
-def estimate(amounts: Mapping[str, Amount], attempt: Try) -> Cost:
+def estimate(amounts: Mapping[str, Amount], attempt: Try, as_many: float = 1.0) -> Cost:
     """Time a few pieces of a job's work on few images, then on as many as can be had; tell what all of it takes.
 
     What takes too long on as many images as asked for is timed on two smaller numbers, and grows in proportion.
+
+    Args:
+        amounts: of the whole job.
+        attempt: tries the job.
+        as_many: networks of the job for each one that is tried. What a trial writes of one is its weights, four times
+            (the checkpoint, and a state of weights and optimiser), which is about what it takes of memory.
     """
     extents = [Extent(FEW)]
     trials = [attempt(extents[0])]
@@ -78,8 +84,8 @@ def estimate(amounts: Mapping[str, Amount], attempt: Try) -> Cost:
     return Cost(
         seconds=fixed.clock + sum(by_kind.values()),
         processor_seconds=fixed.processors + on_processors,
-        memory_mb=_grown(amounts, small, large, [trial.memory_bytes for trial in (small, large)]) / MB,
-        disk_mb=large.disk_bytes / MB,
+        memory_mb=(_grown(amounts, small, large) + (as_many - 1) * large.disk_bytes) / MB,
+        disk_mb=as_many * large.disk_bytes / MB,
         seconds_by_kind=by_kind,
         tried=_told(large, images),
     )
@@ -130,12 +136,12 @@ def _each(kind: str, amount: Amount, small: Trial, large: Trial) -> Seconds:
     return Seconds(most.clock * max(growth), most.processors * growth[1])
 
 
-def _grown(amounts: Mapping[str, Amount], small: Trial, large: Trial, memory: Sequence[int]) -> float:
+def _grown(amounts: Mapping[str, Amount], small: Trial, large: Trial) -> float:
     """Memory at the size asked for of the first kind, which is the one that needs most."""
     kind = next(iter(amounts))
     low, high, full = small.amounts[kind].size, large.amounts[kind].size, amounts[kind].size
     further = (full - high) / (high - low) if high > low else 0.0
-    return memory[1] + max(0, memory[1] - memory[0]) * max(0.0, further)
+    return large.memory_bytes + max(0, large.memory_bytes - small.memory_bytes) * max(0.0, further)
 
 
 def _told(trial: Trial, images: int | None) -> str:

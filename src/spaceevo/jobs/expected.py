@@ -11,7 +11,7 @@ from spaceevo.artifacts import cache_folder, fingerprint
 from spaceevo.errors import SpaceEvoError
 from spaceevo.jobs.costs import Cost, estimate
 from spaceevo.jobs.steps import Outlook
-from spaceevo.jobs.trial import attempt, lend, tried_words
+from spaceevo.jobs.trial import attempt, lend, tried_blocks, tried_words
 from spaceevo.report.status import duration
 from spaceevo.runtimes.machine import machine_name
 from spaceevo.terminal import print_rows, progress, quietly
@@ -77,8 +77,9 @@ def _cost(one: Outlook, config: DictConfig, given: Sequence[str], folder: Path) 
         if not amounts:
             return f"+stage={one.job.name} is not timed ahead"
         options = one.job.workspace.commands.options
-        words, config_dir = tried_words(given), options[1] if options else None
-        found = estimate(amounts, lambda extent: attempt(words, config, extent, folder, config_dir))
+        blocks, as_many = tried_blocks(one.job)
+        words, config_dir = tried_words(given, blocks), options[1] if options else None
+        found = estimate(amounts, lambda extent: attempt(words, config, extent, folder, config_dir), as_many)
         _fill_tables(one, Path(config.paths.root), folder)
     except SpaceEvoError as error:
         return f"not known, since a trial on a few images failed: {error}"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -20,6 +21,7 @@ from spaceevo.errors import SpaceEvoError, fault_line, shortened
 from spaceevo.jobs.help import composed
 from spaceevo.jobs.runner import run
 from spaceevo.jobs.steps import at_home
+from spaceevo.stages.job import Job
 from spaceevo.terminal import console
 
 FORKS = get_context("forkserver")  # each trial then begins with the libraries loaded, and with memory of its own
@@ -31,6 +33,7 @@ CACHED = ("latency", "native", "images")
 DROPPED = ("paths.", "logger", "~logger")
 """Words that a trial does without."""
 STEADY = 1e-9  # learning rate that leaves weights as they are, whatever the few images of a batch
+MOST_BLOCKS = 9  # that are tried
 POLL_S = 0.2
 UNIT = 1024 if sys.platform != "darwin" else 1  # bytes of `ru_maxrss`
 
@@ -102,9 +105,22 @@ def _try(words: Sequence[str], root: Path, cache: str, config_dir: str | None, a
     answer.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT, error))
 
 
-def tried_words(given: Sequence[str]) -> list[str]:
-    """Return the words of a command line that a trial repeats."""
-    return [word for word in given if not word.lstrip("+").startswith(DROPPED)]
+def tried_words(given: Sequence[str], blocks: Sequence[str]) -> list[str]:
+    """Return the words of a command line that a trial repeats, with the candidate blocks that are tried."""
+    kept = [word for word in given if not word.lstrip("+").startswith(DROPPED)]
+    return [*kept, *([f"block=[{','.join(blocks)}]"] if blocks else [])]
+
+
+def tried_blocks(job: Job[Any]) -> tuple[list[str], float]:
+    """Choose, of many candidate blocks, a few of all stages and types; return how many times as many the job has.
+
+    None are chosen where the job has none, or not many.
+    """
+    names = list(dict.fromkeys(job.block_names))
+    if len(names) <= MOST_BLOCKS:
+        return [], 1.0
+    chosen = names[:: -(-len(names) // MOST_BLOCKS)]
+    return chosen, len(names) / len(chosen)
 
 
 def _shortened(asked: DictConfig, extent: Extent) -> Iterator[str]:

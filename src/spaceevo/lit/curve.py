@@ -14,7 +14,7 @@ from spaceevo.lit.module import Callback, MultiPassModule, Trainer
 from spaceevo.terminal import doing, processor_seconds, tell_work
 
 Row = dict[str, float]
-STEPS, EVALUATIONS = "training steps", "evaluations"  # Kinds of work
+STEPS, EVALUATIONS = "training steps", "evaluations"  # Kinds of work, of each network that is trained
 
 
 class Curve(Callback):
@@ -71,15 +71,16 @@ class Curve(Callback):
 
     def measure(self, module: MultiPassModule) -> Mapping[str, Mapping[str, float]]:
         """Measure the networks."""
-        with doing(EVALUATIONS):
+        with doing(EVALUATIONS, _networks(module)):
             return self.figures(module)
 
-    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: Any, *args: object) -> None:
         """Remember the step's loss; tell how far training is."""
         self._losses.append(float(trainer.callback_metrics["loss"]))
         steps = float(trainer.num_training_batches)  # of an epoch
         now, before = (time.monotonic(), processor_seconds()), self._step_began
-        tell_work(STEPS, now[0] - before[0], now[1] - before[1])  # with the time that its images took to load
+        # with the time that its images took to load
+        tell_work(STEPS, now[0] - before[0], now[1] - before[1], _networks(module))
         self._step_began = now
         self.tell(trainer.current_epoch * steps + len(self._losses), steps * (trainer.max_epochs or 1))
 
@@ -100,6 +101,11 @@ class Curve(Callback):
             self.rows[-1] |= found
         _log(trainer, {f"val/{name}": value for name, value in found.items()})
         return found
+
+
+def _networks(module: MultiPassModule) -> int:
+    """The number of networks that a step trains."""
+    return max(1, len(module.parts))
 
 
 def shown(figures: Mapping[str, float]) -> str:

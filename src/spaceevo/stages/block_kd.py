@@ -97,6 +97,16 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
         return 2 * (self.data.calibrated_on + len(self.data.splits.held_out))
 
     @property
+    def block_names(self) -> Sequence[str]:
+        """The blocks that are distilled."""
+        return [*self.blocks]
+
+    @property
+    def networks(self) -> int:
+        """The number of blocks."""
+        return len(self.blocks)
+
+    @property
     def trainings(self) -> int:
         """The number of passes over the data, each of some blocks."""
         return -(-len(self.blocks) // (self.settings.together or len(self.blocks)))

@@ -126,6 +126,11 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
             "tables": Input(tables, grows=True),
         }
 
+    @property
+    def block_names(self) -> Sequence[str]:
+        """The blocks that have tables."""
+        return [*self.blocks.values()]
+
     def amounts(self) -> Mapping[str, Amount]:
         """Return the images that the teacher sees at each resolution, the rows, and the blocks to measure."""
         recipe, data, rows = self.settings.recipe, self.data, len(self.blocks) * self.settings.recipe.samples

@@ -199,6 +199,11 @@ class Job(ABC, Generic[S]):
         """
         return {}
 
+    @property
+    def block_names(self) -> Sequence[str]:
+        """The candidate blocks that it works on, one by one."""
+        return ()
+
     def scales(self) -> Sequence[Scale]:
         """Return the settings that a budget may lower."""
         return ()

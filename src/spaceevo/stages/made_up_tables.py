@@ -16,11 +16,14 @@ SPREAD = (0.5, 1.5)  # of losses around their mean
 def fill(job: BlockLutJob, folder: Path) -> None:
     """Give the tables of a few rows in a folder as many as the job's would have, so that spaces can be scored by them.
 
-    Losses are spread around the mean of those few; latencies are in proportion to the multiply-accumulates.
+    Losses are spread around the mean of those few, or of all tables where one has none; latencies are in proportion to
+    the multiply-accumulates.
     """
-    for key in job.blocks:
-        path = folder / lut_file_name(job.superspace, key)
-        known, rng = read_lut_file(path), Random(path.name)
+    paths = {key: folder / lut_file_name(job.superspace, key) for key in job.blocks}
+    found = {path: read_lut_file(path) for path in paths.values() if path.is_file()}
+    every = [row for known in found.values() for row in known]
+    for key, path in paths.items():
+        known, rng = found.get(path, every), Random(path.name)
         loss, ms = fmean(row.loss for row in known), fmean(row.latency_ms / row.mflops for row in known)
         rows = []
         for one, placed in sampled(job, key, path.name, min(MOST_ROWS, job.settings.recipe.samples)):

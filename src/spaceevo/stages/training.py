@@ -115,6 +115,11 @@ class TrainingJob(SuperspaceJob[S]):
         return self.data.tested_on
 
     @property
+    def networks(self) -> int:
+        """The number of networks; here one."""
+        return 1
+
+    @property
     def trainings(self) -> int:
         """The number of trainings, one after the other; here one."""
         return 1
@@ -127,8 +132,8 @@ class TrainingJob(SuperspaceJob[S]):
         steps = batches if most is None else min(batches, most) if isinstance(most, int) else int(batches * most)
         looks = 1 + ((recipe.epochs - 1) // recipe.validate_every if recipe.validate_every else 0)
         return {
-            STEPS: Amount(self.trainings * recipe.epochs * steps, min(batch, images)),
-            EVALUATIONS: Amount(self.trainings * looks, self.evaluated_images),
+            STEPS: Amount(self.networks * recipe.epochs * steps, min(batch, images)),
+            EVALUATIONS: Amount(self.networks * looks, self.evaluated_images),
             SAVES: Amount(self.trainings * recipe.epochs),
         }
 
