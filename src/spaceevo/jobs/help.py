@@ -5,11 +5,9 @@ import shutil
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple, get_args, get_type_hints
 
-import hydra
 from omegaconf import DictConfig
 
 from spaceevo.artifacts import Plain, declared_types
@@ -19,7 +17,7 @@ from spaceevo.jobs.foreign import ARGUMENTS
 from spaceevo.jobs.runner import job_type
 from spaceevo.jobs.settings import OURS, plain_settings, users_name
 from spaceevo.jobs.words import JOB, groups, option_names
-from spaceevo.space.description import conf_files, conf_folder
+from spaceevo.space.description import conf_files
 
 NAMED = {"superspace": "superspaces", "platform": "platforms", "data": "data sets", "teacher": "teachers"}
 NAMED |= {"recipe": "recipes", "experiment": "experiments", "model": "models"}
@@ -77,13 +75,6 @@ class Setting(NamedTuple):
     def shown(self) -> str:
         """The value as it is typed."""
         return self.value if isinstance(self.value, str) else json.dumps(self.value)
-
-
-def composed(words: list[str], folder: str | None) -> DictConfig:
-    """Compose the configuration of words, as Hydra needs them; `folder` is one more folder of configuration."""
-    search = [] if folder is None else [f"hydra.searchpath=[file://{Path(folder).absolute()}]"]
-    with hydra.initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
-        return hydra.compose("config", [*words, *search], return_hydra_config=True)
 
 
 def job_help(config: DictConfig) -> str:
