@@ -13,9 +13,10 @@ from omegaconf import DictConfig
 from spaceevo.artifacts import Plain, declared_types
 from spaceevo.errors import choices
 from spaceevo.jobs.declared import allowed, comments
-from spaceevo.jobs.foreign import ARGUMENTS
+from spaceevo.jobs.foreign import ARGUMENTS, HYDRAS
 from spaceevo.jobs.runner import job_type
 from spaceevo.jobs.settings import OURS, plain_settings, users_name
+from spaceevo.jobs.standins import stand_ins
 from spaceevo.jobs.words import JOB, groups, option_names
 from spaceevo.space.description import conf_files
 
@@ -90,8 +91,9 @@ def job_help(config: DictConfig) -> str:
 
 def job_settings(config: DictConfig) -> list[Setting]:
     """Return the settings of the job of a composed configuration, in the order in which they are declared."""
-    settings_type, *_ = next(get_args(base) for base in getattr(job_type(config), "__orig_bases__", ()))
-    return [*_settings(settings_type, config)]
+    with stand_ins():
+        settings_type, *_ = next(get_args(base) for base in getattr(job_type(config), "__orig_bases__", ()))
+        return [*_settings(settings_type, config)]
 
 
 def _lines(row: Setting) -> list[str]:
@@ -124,8 +126,6 @@ def _settings(cls: type, config: DictConfig) -> Iterator[Setting]:
 def _leaves(cls: Any, node: Mapping[str, Plain], path: tuple[str, ...], config: DictConfig) -> Iterator[Setting]:
     """The arguments of a class or function, those of what it is made of in their place."""
     hints = get_type_hints(cls, include_extras=True) if is_dataclass(cls) else declared_types(cls)
-    if not cls.__module__.startswith(OURS):
-        hints = {**hints, **ARGUMENTS}
     names = [field.name for field in fields(cls)] if is_dataclass(cls) else [*hints]
     meanings = comments(cls)
     for name in names:
@@ -136,6 +136,16 @@ def _leaves(cls: Any, node: Mapping[str, Plain], path: tuple[str, ...], config: 
         is_made = isinstance(value, Mapping) and "_target_" in value
         if users in groups() or not (is_made or is_dataclass(hints[name])):
             yield Setting(users, value, allowed(hints[name]), meanings.get(name, ""))
+        elif is_made and not value["_target_"].startswith(OURS):
+            yield from _foreign(value, here, config)
         else:
             made = resolve_name(value["_target_"]) if is_made else hints[name]
             yield from _leaves(made, value, here, config)
+
+
+def _foreign(node: Mapping[str, Plain], path: tuple[str, ...], config: DictConfig) -> Iterator[Setting]:
+    """The arguments given to what another package makes; that is not imported."""
+    for name, value in node.items():
+        if name not in HYDRAS:
+            users = users_name(("stage", "settings", *path, name), config)
+            yield Setting(users, value, allowed(ARGUMENTS.get(name, Any)), "")
