@@ -55,7 +55,7 @@ def outputs(cpu: str, files: Mapping[str, tuple[bytes, Tensor]]) -> dict[str, li
             (folder / file).write_bytes(content)
             np.save((folder / file).with_suffix(".npy"), images.numpy())
         command = [FOLDER / "qemu-aarch64", "-cpu", cpu, "-L", root, root / f"usr/bin/python{PYTHON}", "-S", program]
-        subprocess.run([*command, folder], check=True, env=own, capture_output=True)
+        subprocess.run([*map(str, command), name], check=True, env=own, capture_output=True)
         return {file: _read(folder / f"{file}.npz") for file in files}
 
 

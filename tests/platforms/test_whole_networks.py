@@ -10,7 +10,7 @@ import spaceevo
 from spaceevo.latency.roofline import Correction
 from spaceevo.latency.table import LatencyTable
 from spaceevo.space.operators import sample_networks
-from spaceevo.space.placement import subnet_blocks
+from spaceevo.space.placement import block_key, subnet_blocks
 from tests.platforms.conftest import Fake
 
 MEMBER = spaceevo.parse_space("digits-012-000")
@@ -70,7 +70,7 @@ def test_a_correction_is_not_measured_anew_where_networks_need_none(tmp_path: Pa
     assert again.timed == []
 
 
-def test_nothing_is_measured_where_a_model_a_wish_or_another_machine_stands_against_it(tmp_path: Path) -> None:
+def test_nothing_is_measured_where_it_is_not_wished_or_the_table_is_not_of_here(tmp_path: Path) -> None:
     measuring = Fake(tmp_path, unknown_blocks="measure")
     measuring.ready(MEMBER.superspace)
     measuring.ensure(BLOCKS)
@@ -79,6 +79,10 @@ def test_nothing_is_measured_where_a_model_a_wish_or_another_machine_stands_agai
     assert other.timed == []
     assert not any(" " in name for name in measuring.timed)
     assert not LatencyTable.load(measuring.path).is_corrected
+    LatencyTable({block_key(*block): 0.5 for block in BLOCKS}).save(tmp_path / "anybody's.json")
+    anybodys = Fake(tmp_path, table=str(tmp_path / "anybody's.json"))
+    assert anybodys.subnet_ms(MEMBER, MEMBER.largest) == pytest.approx(0.5 * len(BLOCKS))
+    assert anybodys.timed == []
 
 
 def test_a_correction_without_a_model_is_kept(tmp_path: Path) -> None:

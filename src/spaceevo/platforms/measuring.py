@@ -64,7 +64,8 @@ class MeasuringPlatform(Platform):
         cache: folder of the tables.
         table: JSON file of the table instead of the machine's own in `cache`.
         fixed_latency_ms: ms of first_conv, stage0 and head, instead of measuring them.
-        unknown_blocks: `measure` them, take the `fitted` model, or `auto`: the model where it knows such blocks.
+        unknown_blocks: `measure` them, take the `fitted` model, or `auto`: the model where it knows such blocks, and
+            without one whole networks correct what is measured.
         place: machine on which the runtime runs; this machine by default.
     """
 
@@ -124,12 +125,15 @@ class MeasuringPlatform(Platform):
     def ready(self, superspace: Superspace) -> None:
         """Correct sums of blocks by some whole networks, once for a table, where `auto` has no fitted model.
 
-        What other jobs found meanwhile counts. Kept in the table, and how far it is off in its provenance.
+        What other jobs found meanwhile counts. Kept in the table, and how far it is off in its provenance. A table that
+        does not say where it was measured stays as it is.
         """
-        if self._is_ready or self.unknown_blocks != "auto" or not self.is_local:
+        table = self.predictor.table
+        is_ours = self.is_local and table.provenance.get("machine") == self.machine
+        if self._is_ready or self.unknown_blocks != "auto" or not is_ours:
             return
         self._is_ready = True
-        known, table = self.known_table(), self.predictor.table
+        known = self.known_table()
         if known.model is None and not known.is_corrected:
             self._measure_whole(superspace)
         elif table.model is None:
