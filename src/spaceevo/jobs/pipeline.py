@@ -103,31 +103,6 @@ class PipelineJob(Job[PipelineSettings]):
         fitted.print()
         return fitted.words
 
-    def _look(self, configs: Sequence[DictConfig]) -> list[Outlook]:
-        """Look ahead; raises where a step could not begin, whatever earlier ones make."""
-        outlooks = look_ahead(self.settings.steps, configs)
-        for one in outlooks:
-            if one.verdict == "fail" and one.job is None:
-                raise ConfigError(f"step {one.title}: {one.why}")
-        return outlooks
-
-    def _fitted(self, given: Sequence[str]) -> list[str]:
-        """Overrides that fit the pipeline into the budget; those of an earlier run of the same where there was one."""
-        hours, output = self.settings.budget_hours, self.workspace.output
-        if hours is None:
-            return []
-        words = [step_words(step, given) for step in self.settings.steps]
-        configs = [compose(each) for each in words]
-        outlooks = self._look(configs)
-        fitted = kept(output, hours, outlooks)
-        if fitted is None:
-            costs = find_costs(outlooks, configs, words, output.absolute() / "trial")
-            print_costs(rows(outlooks, costs))
-            fitted = fit(hours, outlooks, configs, costs)
-            fitted.write(output / BUDGET_FILE)
-        fitted.print()
-        return fitted.words
-
 
 def _folder(config: DictConfig, outlook: Outlook) -> str:
     """Where a step's result will lie, below the chain's folder."""
