@@ -1,5 +1,6 @@
 """The curve of a training: loss and rate of every epoch, and what is measured of the network now and then."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from statistics import fmean
@@ -34,6 +35,7 @@ class Curve(Callback):
         self.tell = tell
         self.rows: list[Row] = []
         self._losses: list[float] = []
+        self._began, self._images = 0.0, 0  # of this epoch, as far as this process was there
 
     def setup(self, *args: object, **kwargs: object) -> None:
         """Begin anew; a checkpoint that training goes on from is read after this."""
@@ -50,6 +52,10 @@ class Curve(Callback):
     def on_train_epoch_start(self, trainer: Trainer, module: Any) -> None:
         """Measure what the epochs before have made, where it is time to; those are kept already."""
         self._losses = []
+        self._look(trainer, module)
+        self._began, self._images = time.monotonic(), 0
+
+    def _look(self, trainer: Trainer, module: Any) -> None:
         every, finished = module.recipe.validate_every, trainer.current_epoch
         if every is None or finished == 0 or finished % every:
             return
@@ -62,17 +68,19 @@ class Curve(Callback):
         found = self.add(trainer, module, measured)
         self.say(f"epoch {finished} of {trainer.max_epochs}: {shown(found)}")
 
-    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
-        """Remember the step's loss; tell how far training is."""
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: object, batch: Any, index: int) -> None:
+        """Remember the step's loss and its images; tell how far training is."""
+        self._images += len(batch[0]) * trainer.world_size
         self._losses.append(float(trainer.callback_metrics["loss"]))
         steps = float(trainer.num_training_batches)  # of an epoch
         self.tell(trainer.current_epoch * steps + len(self._losses), steps * (trainer.max_epochs or 1))
 
     def on_train_epoch_end(self, trainer: Trainer, module: Any) -> None:
-        """Record the mean loss of the epoch's steps, and the rate at its end."""
+        """Record the mean loss of the epoch's steps, and the rate at its end; how fast it went decides nothing."""
         row = {"loss": fmean(self._losses), "lr": float(trainer.optimizers[0].param_groups[0]["lr"])}
         self.rows.append({"epoch": float(trainer.current_epoch + 1), **row})
-        _log(trainer, {f"epoch/{name}": value for name, value in row.items()})
+        speed = {"images_per_second": self._images / max(time.monotonic() - self._began, 1e-9)}
+        _log(trainer, {f"epoch/{name}": value for name, value in {**row, **speed}.items()})
 
     def add(self, trainer: Trainer, module: MultiPassModule, measured: Mapping[str, Mapping[str, float]]) -> Row:
         """Add what was measured of the networks to the last epoch's row; return it by the names it is logged under."""
