@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="the extra wandb is not installed"),
 ]
-TRACKERS = ("wandb", "mlflow", "tensorboard")
+TRACKERS = ("mlflow", "tensorboard", "wandb")
 OWN = re.compile(
     r"_|trainer/global_step|epoch$|epoch/images_per_second|ended|.*_type$"
 )  # W&B's own, and what takes time

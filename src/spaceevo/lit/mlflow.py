@@ -14,21 +14,21 @@ DATABASE = "sqlite:///"
 
 def mlflow_logger(
     *,
-    save_dir: str,
-    name: str | None,
     experiment_name: str,
     tracking_uri: str,
     job_type: str,
+    save_dir: str = "",
+    name: str | None = None,
     id: str | None = None,
 ) -> MLFlowLogger:
     """Make the logger of one run; the run that was begun under `id` goes on.
 
     Args:
-        save_dir: folder of what only this run leaves; MLflow keeps nothing there.
-        name: of the run.
         experiment_name: which runs of one chain share.
         tracking_uri: a server, or `sqlite:///` and the path of a database file, beside which files are kept.
         job_type: the job, as its folder is called.
+        save_dir: folder of what only this run leaves; MLflow keeps nothing there.
+        name: of the run.
         id: our id of the run; without, it is a new one.
     """
     del save_dir
@@ -38,11 +38,7 @@ def mlflow_logger(
         database.parent.mkdir(parents=True, exist_ok=True)
         files = database.with_suffix("").as_uri()
     client: Any = resolve_name("mlflow.tracking:MlflowClient")
-    for library in (
-        "alembic",
-        "mlflow",
-        "pytorch_lightning.loggers.mlflow",
-    ):  # they tell each step of making a database
+    for library in ("alembic", "mlflow", "pytorch_lightning.loggers.mlflow"):  # each tells every step of a new database
         logging.getLogger(library).setLevel(logging.ERROR)
     tags = {JOB_TAG: job_type} | ({RUN_TAG: id} if id else {})
     logger = MLFlowLogger(
