@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 from shutil import copytree
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -18,6 +17,7 @@ from spaceevo.quant.quantizer import DEPLOY, PUBLISHED
 from spaceevo.space.description import parse_space
 from spaceevo.space.published import published_model
 from tests.e2e.conftest import DIGITS, SPACE
+from tests.faults.children import Child
 from tests.nn.published import published, trained
 
 pytestmark = pytest.mark.slow
@@ -29,27 +29,43 @@ SMALL = ["superspace=digits", "debug=fast"]
 FOUND = ["subnet_search", "export", "benchmark"]
 
 
-def follow(folder: Path, *words: str) -> list[str]:
-    """Run a command, then what each says comes next; return the jobs that ran, `quant=` of each behind a colon."""
+class Place(NamedTuple):
+    """A folder in which commands run."""
+
+    path: Path
+    following: dict[str, str]  # command that ran there → the one it printed, which is run there once
+
+    def copy(self, path: Path) -> Place:
+        """Copy the folder."""
+        return Place(Path(copytree(self.path, path)), {**self.following})
+
+
+def follow(place: Place, *words: str) -> list[str]:
+    """Run a command, then what each says comes next; return the jobs that ran, in their order."""
     command, ran = " ".join(["python -m spaceevo", *words]), []
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     while command:
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=folder,
-            env={**os.environ, "PATH": path, "SPACEEVO_CACHE": str(folder / "cache")},
-            capture_output=True,
-            text=True,
-            timeout=1200,
-            check=False,
-        )
         ran.append(command)
-        print(command)
-        assert done.returncode == 0, "\n".join([*ran, done.stdout[-1500:], done.stderr])
-        following = [line.removeprefix(NEXT) for line in done.stdout.splitlines() if line.startswith(NEXT)]
-        command = "".join(following)
+        if command not in place.following:
+            place.following[command] = run(place.path, command)
+        command = place.following[command]
         assert len(ran) < 15, ran
-    return [word.removeprefix("+stage=") for each in ran for word in each.split() if word.startswith("+stage=")]
+    return [word.removeprefix("+stage=") for each in ran for word in words_of(each) if word.startswith("+stage=")]
+
+
+def run(folder: Path, command: str) -> str:
+    """Run a command; return the one it says comes next, if any."""
+    print(command, flush=True)
+    child = Child(words_of(command), folder, folder / "told.txt", {"SPACEEVO_CACHE": str(folder / "cache")})
+    assert child.wait(1200) == 0, f"{command}\n{child.text()[-3000:]}"
+    return "".join(line.removeprefix(NEXT) for line in child.text().splitlines() if line.startswith(NEXT))
+
+
+def words_of(command: str) -> list[str]:
+    """What a shell makes of a command, after `python -m spaceevo`."""
+    shell = ["bash", "-c", f"python() {{ printf '%s\\0' \"$@\"; }}; {command}"]
+    module, name, *words = subprocess.check_output(shell, text=True).removesuffix("\0").split("\0")
+    assert (module, name) == ("-m", "spaceevo"), command
+    return words
 
 
 def once(ran: list[str]) -> list[str]:
@@ -58,64 +74,70 @@ def once(ran: list[str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the whole chain was followed from its first command."""
-    folder = tmp_path_factory.mktemp("chain")
-    assert follow(folder, "+stage=teacher", *SMALL) == CHAIN.split()
-    return folder
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A place in which the whole chain was followed from its first command."""
+    place = Place(tmp_path_factory.mktemp("chain"), {})
+    assert follow(place, "+stage=teacher", *SMALL) == CHAIN.split()
+    return place
 
 
 @pytest.fixture
-def folder(whole: Path, tmp_path: Path) -> Path:
+def copy(whole: Place, tmp_path: Path) -> Place:
     """A copy of it."""
-    return Path(copytree(whole, tmp_path / "copy"))
+    return whole.copy(tmp_path / "copy")
 
 
-def test_the_chain_under_the_published_scheme(folder: Path) -> None:
-    ran = follow(folder, "+stage=block_kd", "quant=published", *SMALL)
+@pytest.fixture
+def empty(tmp_path: Path) -> Place:
+    """A place in which nothing ran."""
+    return Place(tmp_path, {})
+
+
+def test_the_chain_under_the_published_scheme(copy: Place) -> None:
+    ran = follow(copy, "+stage=block_kd", "quant=published", *SMALL)
     assert once(ran) == ["block_kd", *once(TO_THE_END)]
-    assert follow(folder, "+stage=supernet", "quant=published", *SMALL) == ["supernet", *FOUND]
-    assert follow(folder, "+stage=evaluate", "quant=published", *SMALL) == ["evaluate", *FOUND]
-    assert follow(folder, "+stage=finetune", "quant=published", *SMALL) == ["finetune", *FOUND[1:]]
+    assert follow(copy, "+stage=supernet", "quant=published", *SMALL) == ["supernet", *FOUND]
+    assert follow(copy, "+stage=evaluate", "quant=published", *SMALL) == ["evaluate", *FOUND]
+    assert follow(copy, "+stage=finetune", "quant=published", *SMALL) == ["finetune", *FOUND[1:]]
 
 
-def test_the_chain_in_fp32(folder: Path) -> None:
-    assert once(follow(folder, "+stage=block_lut", "quant=off", *SMALL)) == once(TO_THE_END)
-    assert follow(folder, "+stage=evaluate", "quant=off", *SMALL) == ["evaluate", *FOUND]
-    assert follow(folder, "+stage=finetune", "quant=off", *SMALL) == ["finetune", *FOUND[1:]]
+def test_the_chain_in_fp32(copy: Place) -> None:
+    assert once(follow(copy, "+stage=block_lut", "quant=off", *SMALL)) == once(TO_THE_END)
+    assert follow(copy, "+stage=evaluate", "quant=off", *SMALL) == ["evaluate", *FOUND]
+    assert follow(copy, "+stage=finetune", "quant=off", *SMALL) == ["finetune", *FOUND[1:]]
 
 
-def test_what_stands_beside_the_chain(folder: Path) -> None:
-    assert follow(folder, "+stage=evaluate", "subnet=[max,min]", *SMALL) == ["evaluate", *FOUND]
-    assert follow(folder, "+stage=evaluate", "weights=random", f"space={SPACE}", *SMALL) == ["evaluate", *FOUND]
-    assert follow(folder, "+stage=finetune", *SMALL, "subnet=min") == ["finetune", *FOUND[1:]]
-    assert once(follow(folder, "+stage=profile", *SMALL)) == ["profile", *once(TO_THE_END)]
-    assert follow(folder, "+stage=cost", *SMALL) == ["cost"]
-    assert follow(folder, "+stage=predict_latency", *SMALL) == ["predict_latency"]
+def test_what_stands_beside_the_chain(copy: Place) -> None:
+    assert follow(copy, "+stage=evaluate", "subnet=[max,min]", *SMALL) == ["evaluate", *FOUND]
+    assert follow(copy, "+stage=evaluate", "weights=random", f"space={SPACE}", *SMALL) == ["evaluate", *FOUND]
+    assert follow(copy, "+stage=finetune", *SMALL, "subnet=min") == ["finetune", *FOUND[1:]]
+    assert once(follow(copy, "+stage=profile", *SMALL)) == ["profile", *once(TO_THE_END)]
+    assert follow(copy, "+stage=cost", *SMALL) == ["cost"]
+    assert follow(copy, "+stage=predict_latency", *SMALL) == ["predict_latency"]
 
 
-def test_profile_as_the_first_command(tmp_path: Path) -> None:
-    assert follow(tmp_path, "+stage=profile", *SMALL) == ["profile"]
+def test_profile_as_the_first_command(empty: Place) -> None:
+    assert follow(empty, "+stage=profile", *SMALL) == ["profile"]
 
 
 @pytest.mark.parametrize("platform", ["vnni", "pixel4"])
-def test_published_tables(tmp_path: Path, tables: Path, platform: str) -> None:
+def test_published_tables(empty: Place, tables: Path, platform: str) -> None:
     given = [f"platform={platform}", f"source={tables}", *SMALL]
-    ran = follow(tmp_path, "+stage=fit_latency", *given)
+    ran = follow(empty, "+stage=fit_latency", *given)
     assert ran == ["fit_latency", *TO_THE_END[1:]]
 
 
 @pytest.mark.parametrize("form", ["'format=[onnx,tflite]' quant=published", "quant=off"])
-def test_released_networks(tmp_path: Path, form: str) -> None:
+def test_released_networks(empty: Place, form: str) -> None:
     is_int8 = "published" in form
     supernet = trained_supernet(int8=is_int8)
-    torch.save({"state_dict": published(supernet), "epoch": 50}, tmp_path / "released.pth")
+    torch.save({"state_dict": published(supernet), "epoch": 50}, empty.path / "released.pth")
     given = [form, "checkpoint=released.pth", f"space={SPACE}", *SMALL]
     for first in ("evaluate", "subnet_search"):
-        assert follow(tmp_path, f"+stage={first}", *given)[-3:] == FOUND
+        assert follow(empty, f"+stage={first}", *given)[-3:] == FOUND
     for first in ("export", "finetune"):
-        assert follow(tmp_path, f"+stage={first}", "subnet=min", *given)[-2:] == FOUND[1:]
-    assert follow(tmp_path, "+stage=convert", *given) == ["convert", "evaluate", *FOUND]
+        assert follow(empty, f"+stage={first}", "subnet=min", *given)[-2:] == FOUND[1:]
+    assert follow(empty, "+stage=convert", *given) == ["convert", "evaluate", *FOUND]
 
 
 def trained_supernet(*, int8: bool, space: str = SPACE, pixels: int = 32) -> Supernet:
@@ -129,30 +151,26 @@ def trained_supernet(*, int8: bool, space: str = SPACE, pixels: int = 32) -> Sup
 
 
 @pytest.mark.parametrize("int8", [True, False])
-def test_a_released_block(folder: Path, int8: bool) -> None:
+def test_a_released_block(copy: Place, int8: bool) -> None:
     student = trained(BlockStudent(DIGITS.stage_space("stage2", 1), (32, 64), PUBLISHED if int8 else DEPLOY), int8)
-    path = folder / "stage2_1" / "lsq.pth"
+    path = copy.path / "stage2_1" / "lsq.pth"
     path.parent.mkdir()
     torch.save({"model": published(student), "epoch": 4}, path)
-    ran = follow(folder, "+stage=convert", f"checkpoint={path.relative_to(folder)}", *SMALL)
+    copy.following.clear()  # the block is another now
+    ran = follow(copy, "+stage=convert", f"checkpoint={path.relative_to(copy.path)}", *SMALL)
     assert once(ran) == ["convert", *once(TO_THE_END)]
 
 
-def test_without_weights_at_full_size(tmp_path: Path) -> None:
+def test_without_weights_at_full_size(empty: Place) -> None:
     given = ["model=SEQnet@vnni-A0", "weights=random", "'format=[onnx,tflite]'", "debug=fast"]
-    assert follow(tmp_path, "+stage=export", *given) == ["export", "benchmark"]
+    assert follow(empty, "+stage=export", *given) == ["export", "benchmark"]
 
 
-def test_a_released_network_at_full_size_on_other_images(tmp_path: Path, images: Path) -> None:
+@pytest.mark.parametrize("quant", ["published", "off"])
+def test_a_released_network_at_full_size_on_other_images(empty: Place, images: Path, quant: str) -> None:
     model = published_model("SEQnet@vnni-A0")
-    supernet = trained_supernet(int8=True, space=str(model.member), pixels=160)
-    torch.save({"state_dict": published(supernet), "epoch": 50}, tmp_path / "lsq.pth")
-    given = [
-        f"model={model.name}",
-        "checkpoint=lsq.pth",
-        "quant=published",
-        f"data.root={images}",
-        "data.num_workers=0",
-    ]
-    ran = follow(tmp_path, "+stage=finetune", *given, "'format=[onnx,tflite]'", "debug=fast")
+    supernet = trained_supernet(int8=quant == "published", space=str(model.member), pixels=160)
+    torch.save({"state_dict": published(supernet), "epoch": 50}, empty.path / "lsq.pth")
+    given = [f"model={model.name}", "checkpoint=lsq.pth", f"quant={quant}", f"data.root={images}", "debug=fast"]
+    ran = follow(empty, "+stage=finetune", *given, "data.num_workers=0", "'format=[onnx,tflite]'")
     assert ran == ["finetune", "export", "benchmark"]

@@ -16,7 +16,7 @@ from spaceevo.runtimes.random_program import random_program
 from spaceevo.runtimes.registry import runtime_named
 from spaceevo.runtimes.tflm.memory import arena_bytes
 from spaceevo.search.demands import SHARES, SubnetDemands
-from spaceevo.search.limits import DEMANDS, Limit, kinds_of, main_kind, ms_of_key
+from spaceevo.search.limits import DEMANDS, Limit, kinds_of, main_kind, told_keys
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.description import parse_space
 from spaceevo.space.encoding import SubnetSpec
@@ -109,6 +109,11 @@ def test_limits_of_several_kinds() -> None:
     assert limit.allows({"ms": 0.4, "peak_ram_kb": 40.0}.__getitem__)
     assert not limit.allows({"ms": 0.4, "peak_ram_kb": 40.1}.__getitem__)
     assert not limit.allows({"ms": 0.5, "peak_ram_kb": 1.0}.__getitem__)
-    assert [ms_of_key(key) for key in ("0.4", limit.key, "40peak_ram_kb", "5mmacs+1mparams")] == [0.4, 0.4, None, None]
+    keys = ("0.4", limit.key, "40peak_ram_kb", "5mmacs+1mparams", "1e-05", "1e+06mmacs+2e+06mparams")
+    assert [Limit.of_key(key).ms for key in keys] == [0.4, 0.4, None, None, 1e-5, None]
+    assert [Limit.of_key(key).key for key in keys] == [*keys]
+    assert told_keys("0.4 0.5ms+0.5mmacs") == "0.4 ms; 0.5 ms, 0.5 MMACs"
+    assert told_keys("") == ""
+    assert Limit.of_key("0.4ms+5of_later") == Limit.of({"ms": 0.4})
     assert kinds_of([Limit.of({"mparams": 1}), limit]) == ("ms", "mparams", "peak_ram_kb")
     assert main_kind([Limit.of({"mparams": 1, "mmacs": 2})]) == "mmacs"

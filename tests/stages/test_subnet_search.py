@@ -228,7 +228,7 @@ def test_every_subnet_keeps_limits_of_every_kind(
 
 
 def test_without_a_limit_on_latency_no_platform_is_asked(
-    run_stage: RunStage, world: World, given: list[str], tmp_path: Path
+    run_stage: RunStage, world: World, given: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mmacs = [subnet_cost(MEMBER, spec).mmacs for spec in (MEMBER.smallest, MEMBER.largest)]
     bounds = [round(mmacs[0] + share * (mmacs[1] - mmacs[0]), 2) for share in (0.5, 0.2)]
@@ -239,6 +239,7 @@ def test_without_a_limit_on_latency_no_platform_is_asked(
     for bound, subnet in zip(bounds, front.chosen_by_limit["any"].values(), strict=True):
         assert subnet_cost(MEMBER, SubnetSpec.parse(subnet)).mmacs <= bound
     rows = pd.read_csv(result.outputs["front"])
+    assert f"{bounds[0]:g} MMACs" in capsys.readouterr().out
     assert rows.latency_ms.isna().all()
     assert rows.mmacs.is_monotonic_increasing
     assert (rows.mmacs <= bounds[0]).all()

@@ -9,8 +9,9 @@ from spaceevo.errors import CheckpointError
 from spaceevo.report.chain import Chain, Step
 from spaceevo.report.charts import Spec, axis, lines, scatter, thinned
 from spaceevo.report.page import Cell, Chart, Part, Section, Table
+from spaceevo.report.picture import LABELS
 from spaceevo.report.training_sections import CommandOf, lacking
-from spaceevo.search.limits import ms_of_key
+from spaceevo.search.limits import Limit, told_keys
 
 TOP = 10  # spaces of the table
 SPACE_COLUMNS = ("space", "score", "probability", "loss", "fastest_ms", "slowest_ms")
@@ -84,10 +85,11 @@ def front_section(chain: Chain, command: CommandOf) -> Section:
     for platform in dict.fromkeys(str(row["platform"]) for row in rows):
         mine = [row for row in rows if row["platform"] == platform]
         cost = str(step.result.figures.get("front_axis", "latency_ms"))
-        title = f"Front on {platform}; dashed: asked latency"
+        title = f"Front on {platform}" + ("; dashed: asked latency" if cost == "latency_ms" else "")
+        told = [{**row, "asked_ms": told_keys(str(row["asked_ms"]))} for row in mine]
         parts += [
             Chart(title, _front(mine, evaluated(step, platform), cost)),
-            Table(f"Subnets on {platform}", tuple(FRONT_COLUMNS.values()), cells(mine, tuple(FRONT_COLUMNS))),
+            Table(f"Subnets on {platform}", tuple(FRONT_COLUMNS.values()), cells(told, tuple(FRONT_COLUMNS))),
         ]
     unmeasured = all(row.get("measured_ms") is None for row in rows)
     lacks = ["Measured latencies: the platform was not at hand, or is a table."] if unmeasured else []
@@ -118,9 +120,9 @@ def _front(rows: Sequence[Mapping[str, Any]], population: Sequence[Mapping[str, 
         for row in source
         if row.get(key) is not None
     ]
-    limits = {ms_of_key(text) for row in rows for text in str(row["asked_ms"]).split()} if is_latency else set()
+    limits = {Limit.of_key(text).ms for row in rows for text in str(row["asked_ms"]).split()} if is_latency else set()
     asked = sorted(ms for ms in limits if ms is not None)
-    x = axis(cost, "latency, ms" if is_latency else cost.replace("_", " "))
+    x = axis(cost, LABELS[cost])
     top1 = axis("top1", "held-out top-1, %")
     return scatter(points, x, top1, ("series", cost, "top1", "subnet"), asked)
 

@@ -1,5 +1,6 @@
 """What a subnet may take at most: latency, computation, parameters, bytes of its file and of memory."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
@@ -17,6 +18,8 @@ UNITS: Mapping[Kind, str] = {
 }
 SETTINGS: Mapping[Kind, str] = {"ms": "latency_constraint", **{kind: f"limit.{kind}" for kind in DEMANDS}}
 """Names under which a user sets limits."""
+PART = re.compile(r"(\d[\d.]*(?:e[+-]\d+)?)([a-z_]*)")
+"""A bound and its kind in the key of a limit."""
 ALL_SETTINGS = ("limit", *SETTINGS.values())
 """The same, and the one that holds several."""
 
@@ -31,6 +34,12 @@ class Limit:
     def of(cls, most: Mapping[Kind, float]) -> Self:
         """Bound each of these kinds by its figure."""
         return cls(tuple((kind, float(most[kind])) for kind in KINDS if kind in most))
+
+    @classmethod
+    def of_key(cls, key: str) -> Self:
+        """Read a `key`; kinds of later versions are left out."""
+        most = {kind or "ms": float(bound) for bound, kind in PART.findall(key)}
+        return cls.of({kind: most[kind] for kind in KINDS if kind in most})
 
     @property
     def by_kind(self) -> dict[Kind, float]:
@@ -66,11 +75,9 @@ class Limit:
         return all(figure(kind) <= most for kind, most in self.most)
 
 
-def ms_of_key(key: str) -> float | None:
-    """Read the latency in ms from the `key` of a limit; None where it limits none."""
-    text, _, others = key.partition("+")
-    text = text.removesuffix("ms")
-    return None if text.endswith(DEMANDS) else float(text)
+def told_keys(keys: str) -> str:
+    """Write the keys of limits, separated by spaces, for people: `0.4 ms, 5 MMACs; 0.5 ms`."""
+    return "; ".join(str(Limit.of_key(key)) for key in keys.split())
 
 
 def limits_of(records: Iterable[Mapping[str, float]]) -> tuple[Limit, ...]:

@@ -10,7 +10,7 @@ from spaceevo.export.bundle import PRECISIONS, file_name
 from spaceevo.latency.accuracy import PredictionError
 from spaceevo.platforms.base import Platform
 from spaceevo.report.latency import draw_predictions
-from spaceevo.search.limits import ms_of_key
+from spaceevo.search.limits import Limit
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.stages.bench import Bench, Latencies, Models, make_benches, measure_in_turn, print_fastest
 from spaceevo.stages.job import Input, Outcome, file_input, platform_input
@@ -146,4 +146,4 @@ def _first(row: Row) -> dict[str, Any]:
 
 def _by_ms(chosen: Mapping[str, str]) -> list[tuple[float, str]]:
     """Limits of latency in ms and the subnets that are the best within them; other limits are left out."""
-    return [(ms, subnet) for limit, subnet in chosen.items() if (ms := ms_of_key(limit)) is not None]
+    return [(ms, subnet) for limit, subnet in chosen.items() if (ms := Limit.of_key(limit).ms) is not None]

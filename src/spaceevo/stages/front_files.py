@@ -13,7 +13,7 @@ from spaceevo.quant.convert import to_program
 from spaceevo.quant.program import Program
 from spaceevo.report.front import PlatformFront, draw_fronts
 from spaceevo.search.front import front
-from spaceevo.search.limits import ALL_SETTINGS, UNITS, Demand, Limit, kinds_of
+from spaceevo.search.limits import ALL_SETTINGS, UNITS, Demand, Limit, kinds_of, told_keys
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.stages.extraction import Extraction
@@ -178,7 +178,8 @@ def _write_tables(rows: Sequence[Row], fronts: Sequence[PlatformFront], output: 
     told = {name for name in OPTIONAL if any(row.get(name) is not None for row in rows)}
     if not any(each.axis == "mparams" or UNITS["mparams"] in each.beside for each in fronts):
         told -= {"mparams"}
-    print_rows(rows, {n: heading for n, heading in COLUMNS.items() if n not in OPTIONAL or n in told}, "fronts")
+    shown = [{**row, "asked_ms": told_keys(row["asked_ms"])} for row in rows]
+    print_rows(shown, {n: heading for n, heading in COLUMNS.items() if n not in OPTIONAL or n in told}, "fronts")
     return {"front": output / "front.csv", "picture": output / "front.png"}
 
 
