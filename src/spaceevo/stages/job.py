@@ -33,11 +33,12 @@ class Input:
     # whether the job itself may add to it without making its own result out of date, as measured blocks are added to a
     # latency table; its state is then recorded after the work
     grows: bool = False
+    path: Path | None = None  # where it lies, if it is a file
 
 
 def file_input(path: Path) -> Input:
     """Return a file as an input: its state is a hash of its content, empty where it does not exist."""
-    return Input(lambda _: file_hash(path) if path.is_file() else "")
+    return Input(lambda _: file_hash(path) if path.is_file() else "", path=path)
 
 
 def value_input(value: Plain) -> Input:
@@ -185,6 +186,7 @@ class Job(ABC, Generic[S]):
     def __init__(self, settings: S, workspace: Workspace) -> None:
         self.settings = settings
         self.workspace = workspace
+        self.open_logger: Any = None  # Lightning's, of the network that was trained last
 
     @property
     def keeps_run(self) -> bool:

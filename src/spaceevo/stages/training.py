@@ -217,8 +217,8 @@ class TrainingJob(SuperspaceJob[S]):
             ids = {key: run_id for key in ("id", "version") if logger.node.get(key, run_id) is None}
             logger = Component({**logger.node, **ids, "save_dir": str(folder), "name": name})
         make: Any = self.workspace.make(self.settings.trainer)
-        made = logger and self.workspace.make(logger)
-        trainer: Trainer = make(folder=folder, epochs=epochs, callbacks=callbacks, logger=made)
+        self.open_logger = logger and self.workspace.make(logger)
+        trainer: Trainer = make(folder=folder, epochs=epochs, callbacks=callbacks, logger=self.open_logger)
         return trainer
 
 
