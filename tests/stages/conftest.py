@@ -17,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 from spaceevo.artifacts import Layout, StageResult
+from spaceevo.artifacts.progress import JobProgress
 from spaceevo.jobs.runner import run
 from spaceevo.latency.table import LatencyTable
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
@@ -64,6 +65,14 @@ def run_stage(compose: Compose) -> RunStage:
         return run(compose(stage, *overrides))
 
     return execute
+
+
+def work_of(folder: Path) -> dict[str, tuple[float, int]]:
+    """How often each kind of work was told to be done before it began, and how often it was."""
+    progress = JobProgress.read(folder / "progress.json")
+    assert {one.kind for one in progress.spent} <= {*progress.amounts}
+    done = {one.kind: one.times for one in progress.spent}
+    return {kind: (amount.times, done.get(kind, 0)) for kind, amount in progress.amounts.items()}
 
 
 @dataclass(frozen=True)
