@@ -13,7 +13,8 @@ from spaceevo.jobs.plan import PlanJob
 from spaceevo.jobs.runner import make_job
 from spaceevo.jobs.steps import Outlook, Step, look_ahead
 from spaceevo.jobs.steps import compose as composed_step
-from tests.jobs.conftest import TINY, Compose, RunJob
+from spaceevo.jobs.trial import tried_blocks, tried_words
+from tests.jobs.conftest import TINY, Compose, RunJob, defaults
 
 COST = Cost(40.0, 20.0, 512.0, 1024.0, {"training steps": 30.0}, "2 training steps")
 TEACHER, SUPERNET = Step("teacher", "teacher", "off"), Step("supernet", "supernet", "off")
@@ -130,6 +131,15 @@ def test_a_trial_leaves_costs_and_nothing_else(
     broken.write_bytes(b"no image")
     told = find_costs(look_ahead([TEACHER], [config]), [config], [words], tmp_path / "trial")["teacher"]
     assert isinstance(told, str) and broken.name in told
+
+
+def test_of_many_blocks_a_few_of_all_stages_and_types_are_tried() -> None:
+    chosen, as_many = tried_blocks(make_job(defaults("block_kd", "mobilew")))
+    assert as_many == 42 / len(chosen) == 42 / 9
+    assert {name.split("_")[0] for name in chosen} == {f"stage{number}" for number in range(1, 7)}
+    assert {name.split("_")[1] for name in chosen} == {str(number) for number in range(7)}
+    assert tried_words(["a=1", "logger=wandb", "paths.lut=x"], chosen) == ["a=1", f"block=[{','.join(chosen)}]"]
+    assert tried_blocks(make_job(defaults("block_kd"))) == ([], 1.0)
 
 
 def test_an_experiment_says_which_job_is_planned(compose: Compose, images: Path, estimated: None) -> None:
