@@ -10,7 +10,7 @@ from spaceevo.jobs.costs import Cost
 from spaceevo.jobs.doctor import examine
 from spaceevo.jobs.expected import find_costs, known_costs
 from spaceevo.jobs.plan import PlanJob
-from spaceevo.jobs.runner import make_job
+from spaceevo.jobs.runner import make_job, run
 from spaceevo.jobs.steps import Outlook, Step, look_ahead
 from spaceevo.jobs.steps import compose as composed_step
 from spaceevo.jobs.trial import tried_blocks, tried_words
@@ -165,3 +165,19 @@ def test_an_experiment_of_a_pipeline_is_planned_with_its_steps_and_recipe(compos
     assert config.stage.name == "supernet"
     pipeline = make_job(compose("experiment=fashion_mnist_space", "space=small-3333-1111"))
     assert pipeline.workspace.commands.composing == job.workspace.commands.composing
+
+
+def test_a_pipeline_says_what_is_known_of_its_costs(
+    compose: Compose, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [
+        "superspace=digits",
+        "space=digits-222-000",
+        "recipe.pipeline.steps=[{title: c, stage: cost, quant: 'off'}]",
+    ]
+    run(compose("+stage=pipeline", *words))
+    assert "What it will cost is not known; the same words with +stage=plan tell it" in capsys.readouterr().out
+    monkeypatch.setattr("spaceevo.jobs.pipeline.known_costs", lambda outlooks: {one.title: COST for one in outlooks})
+    run(compose("+stage=pipeline", *words, "force=true"))
+    told = capsys.readouterr().out
+    assert "40 s" in told and "512 MB" in told and "2 training steps" in told
