@@ -31,6 +31,7 @@ from spaceevo.space.description import conf_folder, superspace
 from spaceevo.space.placement import block_key
 from spaceevo.space.walk import output_hw
 from spaceevo.teacher import make_teacher
+from tests.composing import composed
 
 Compose = Callable[..., DictConfig]
 RunStage = Callable[..., StageResult]
@@ -47,7 +48,7 @@ def compose(tmp_path: Path) -> Iterator[Compose]:
 
     def make(stage: str, *overrides: str) -> DictConfig:
         folders = [f"paths.root={tmp_path / 'runs'}", f"paths.output={tmp_path / 'runs' / stage}"]
-        config = hydra.compose("config", [*folders, *overrides, f"+stage={stage}"], return_hydra_config=True)
+        config = composed([*folders, *overrides, f"+stage={stage}"])
         OmegaConf.resolve(config.paths)
         return config
 
@@ -189,9 +190,11 @@ def world(shared_world: World, tmp_path: Path) -> World:
     return World(tmp_path / "world")
 
 
-@pytest.fixture
-def int8_world(world: World) -> World:
-    """A world with INT8 weights of the supernet under `deploy`, whose logits depend on the images."""
+@pytest.fixture(scope="session")
+def shared_int8_world(shared_world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A world with INT8 weights of the supernet under `deploy`, whose logits depend on the images; to copy."""
+    world = World(tmp_path_factory.mktemp("int8") / "world")
+    shutil.copytree(shared_world.root, world.root)
     torch.manual_seed(0)
     supernet = Supernet(MEMBER)
     for norm in (module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)):
@@ -209,6 +212,13 @@ def int8_world(world: World) -> World:
         world.layout.supernet(SPACE, True), supernet, CheckpointMeta(space=SPACE, classes=CLASSES, quant="deploy")
     )
     return world
+
+
+@pytest.fixture
+def int8_world(shared_int8_world: World, tmp_path: Path) -> World:
+    """Such a world of the test's own."""
+    shutil.copytree(shared_int8_world.root, tmp_path / "world")
+    return World(tmp_path / "world")
 
 
 def _all_blocks_ms() -> dict[str, float]:

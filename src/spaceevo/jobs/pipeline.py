@@ -16,7 +16,15 @@ from spaceevo.errors import ConfigError
 from spaceevo.jobs.budget import BUDGET_FILE, fit, kept
 from spaceevo.jobs.expected import find_costs, known_costs, print_costs, rows
 from spaceevo.jobs.runner import run
-from spaceevo.jobs.steps import Outlook, Step, compose, look_ahead, print_outlooks, refuse_scheme, step_words
+from spaceevo.jobs.steps import (
+    Outlook,
+    Step,
+    compose,
+    look_ahead,
+    print_outlooks,
+    refuse_scheme,
+    step_words,
+)
 from spaceevo.search.front import front
 from spaceevo.stages.job import Job, Outcome
 from spaceevo.terminal import console, print_rows
@@ -47,9 +55,9 @@ class PipelineJob(Job[PipelineSettings]):
         steps = self.settings.steps
         given += self._fitted(given)
         configs = [compose(step_words(step, given)) for step in steps]
-        folders = tuple(str(Path(config.paths.output).relative_to(config.paths.root)) for config in configs)
-        StepList(tuple(step.title for step in steps), folders).write(self.workspace.output / STEPS_FILE)
         outlooks = self._look(configs)
+        folders = tuple(_folder(*each) for each in zip(configs, outlooks, strict=True))
+        StepList(tuple(step.title for step in steps), folders).write(self.workspace.output / STEPS_FILE)
         print_outlooks(outlooks, "what this pipeline would do")
         if costs := known_costs(outlooks):
             print_costs(rows(outlooks, costs))
@@ -94,3 +102,9 @@ class PipelineJob(Job[PipelineSettings]):
             fitted.write(output / BUDGET_FILE)
         fitted.print()
         return fitted.words
+
+
+def _folder(config: DictConfig, outlook: Outlook) -> str:
+    """Where a step's result will lie, below the chain's folder."""
+    output = config.paths.output if outlook.job is None else outlook.job.workspace.output
+    return str(Path(output).relative_to(config.paths.root))

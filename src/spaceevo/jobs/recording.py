@@ -8,7 +8,7 @@ from pathlib import Path
 
 from spaceevo.artifacts.progress import PROGRESS_FILE, JobProgress, State, Task
 from spaceevo.artifacts.work import Amount, Spent
-from spaceevo.errors import Stopped, fault_line, shortened
+from spaceevo.errors import Stopped, failure_line
 from spaceevo.terminal import watchers
 
 SECONDS_A_RECORD = 2.0  # between two records of progress; what goes wrong is recorded at once
@@ -71,7 +71,7 @@ def recorded(folder: Path, job: str, command: str) -> Iterator[Recorder]:
         recorder.write("stopped")
         raise
     except BaseException as error:
-        recorder.write("failed", fault_line(error) or shortened(f"{type(error).__name__}: {error}"))
+        recorder.write("failed", failure_line(error))
         raise
     else:
         recorder.write("done")

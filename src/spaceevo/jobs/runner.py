@@ -35,7 +35,7 @@ from spaceevo.jobs.experiments import chosen_experiment
 from spaceevo.jobs.mistyped import check_added
 from spaceevo.jobs.recording import Recorder, recorded
 from spaceevo.jobs.settings import read_settings
-from spaceevo.jobs.tracking import is_tracked, track
+from spaceevo.jobs.tracking import failure_tracked, is_tracked, track
 from spaceevo.jobs.trust import require_allowed, require_own
 from spaceevo.jobs.words import hydras_words
 from spaceevo.space.description import conf_folder
@@ -83,26 +83,27 @@ def _run(config: DictConfig, job: Job[Any], recorder: Recorder | None) -> StageR
     if recorder is not None:
         recorder.expects(job.amounts())
     started = time.monotonic(), processor_seconds()
-    outcome = job.work()
+    with failure_tracked(config, list(hydra_node(config).overrides.task), job):
+        outcome = job.work()
     result = _result(job, outcome, states, time.monotonic() - started[0], processor_seconds() - started[1])
     if is_first():
         sweep(output, depth=2)
         sweep(cache_folder(""), depth=1)
         for folder in {path if path.is_dir() else path.parent for path in outcome.outputs.values()}:
             sweep(folder, depth=1)
-        keep(config, result, output, job.workspace.run_name, keeps_run=job.keeps_run)
+        keep(config, result, output, job.workspace.run_name, job)
         _say_next(result.next_command)
     return result
 
 
-def keep(config: DictConfig, result: StageResult, folder: Path, run_name: str, *, keeps_run: bool = False) -> None:
+def keep(config: DictConfig, result: StageResult, folder: Path, run_name: str, job: Job[Any] | None = None) -> None:
     """Save a result in a folder, print its summary and where its files lie, and track it; the last two as `track`'s."""
     result.save(folder)
     _print_summary(result)
     for name, path in {**result.outputs, "result": str(folder / RESULT_FILE)}.items():
         console.print(f"  {name}: {shown(Path(path))}")
     if is_tracked(config):
-        track(config, list(hydra_node(config).overrides.task), result, folder, run_name, keeps_run=keeps_run)
+        track(config, list(hydra_node(config).overrides.task), result, folder, run_name, job)
 
 
 def _print_summary(result: StageResult) -> None:

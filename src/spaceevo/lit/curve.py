@@ -38,6 +38,7 @@ class Curve(Callback):
         self.rows: list[Row] = []
         self._losses: list[float] = []
         self._step_began = 0.0, 0.0  # by the clock and of processors
+        self._began, self._images = 0.0, 0  # of this epoch, as far as this process was there
 
     def setup(self, *args: object, **kwargs: object) -> None:
         """Begin anew; a checkpoint that training goes on from is read after this."""
@@ -58,6 +59,7 @@ class Curve(Callback):
         if every is not None and finished and finished % every == 0:
             self._look(trainer, module)
         self._step_began = time.monotonic(), processor_seconds()
+        self._began, self._images = time.monotonic(), 0
 
     def _look(self, trainer: Trainer, module: Any) -> None:
         try:
@@ -74,8 +76,9 @@ class Curve(Callback):
         with doing(EVALUATIONS, _networks(module)):
             return self.figures(module)
 
-    def on_train_batch_end(self, trainer: Trainer, module: Any, *args: object) -> None:
-        """Remember the step's loss; tell how far training is."""
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: object, batch: Any, index: int) -> None:
+        """Remember the step's loss and its images; tell how far training is."""
+        self._images += len(batch[0]) * trainer.world_size
         self._losses.append(float(trainer.callback_metrics["loss"]))
         steps = float(trainer.num_training_batches)  # of an epoch
         now, before = (time.monotonic(), processor_seconds()), self._step_began
@@ -85,10 +88,11 @@ class Curve(Callback):
         self.tell(trainer.current_epoch * steps + len(self._losses), steps * (trainer.max_epochs or 1))
 
     def on_train_epoch_end(self, trainer: Trainer, module: Any) -> None:
-        """Record the mean loss of the epoch's steps, and the rate at its end."""
+        """Record the mean loss of the epoch's steps, and the rate at its end; how fast it went decides nothing."""
         row = {"loss": fmean(self._losses), "lr": float(trainer.optimizers[0].param_groups[0]["lr"])}
         self.rows.append({"epoch": float(trainer.current_epoch + 1), **row})
-        _log(trainer, {f"epoch/{name}": value for name, value in row.items()})
+        speed = {"images_per_second": self._images / max(time.monotonic() - self._began, 1e-9)}
+        _log(trainer, {f"epoch/{name}": value for name, value in {**row, **speed}.items()})
 
     def add(self, trainer: Trainer, module: MultiPassModule, measured: Mapping[str, Mapping[str, float]]) -> Row:
         """Add what was measured of the networks to the last epoch's row; return it by the names it is logged under."""

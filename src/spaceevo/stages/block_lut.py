@@ -193,6 +193,7 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
 
     def _check_latencies(self, due: Mapping[LutKey, LutFile]) -> None:
         """Let the platform say what it does not know of a few sub-stages of each table, before the teacher works."""
+        self.platform.ready(self.superspace)
         for key, file in due.items():
             rows = sampled(self, key, file.path.name, CHECKED_ROWS)
             self.platform.rows_ms([placed for _, placed in rows])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
@@ -33,11 +33,12 @@ class Input:
     # whether the job itself may add to it without making its own result out of date, as measured blocks are added to a
     # latency table; its state is then recorded after the work
     grows: bool = False
+    path: Path | None = None  # where it lies, if it is a file
 
 
 def file_input(path: Path) -> Input:
     """Return a file as an input: its state is a hash of its content, empty where it does not exist."""
-    return Input(lambda _: file_hash(path) if path.is_file() else "")
+    return Input(lambda _: file_hash(path) if path.is_file() else "", path=path)
 
 
 def value_input(value: Plain) -> Input:
@@ -117,11 +118,17 @@ class Workspace:
     is_sweep: bool = False  # whether this is one of several jobs of a multirun
     force: bool = False  # whether everything is made anew, though nothing changed
     accelerator: str = "auto"  # `cpu` keeps networks off a GPU that is there
+    apart: str = ""  # folder below the job's own where this run's result lies, apart from others
 
     @property
     def run_name(self) -> str:
         """Name of what is tracked of this job: its folder's; jobs of a sweep are numbered below it."""
-        return f"{self.output.parent.name}/{self.output.name}" if self.is_sweep else self.output.name
+        is_below = self.is_sweep or self.apart
+        return f"{self.output.parent.name}/{self.output.name}" if is_below else self.output.name
+
+    def set_apart(self, name: str) -> Workspace:
+        """Return a workspace for a result that is not to replace others of its job; in a sweep none does."""
+        return self if self.is_sweep else replace(self, output=self.output / name, apart=name)
 
     @cached_property
     def device(self) -> torch.device:
@@ -179,6 +186,7 @@ class Job(ABC, Generic[S]):
     def __init__(self, settings: S, workspace: Workspace) -> None:
         self.settings = settings
         self.workspace = workspace
+        self.open_logger: Any = None  # Lightning's, of the network that was trained last
 
     @property
     def keeps_run(self) -> bool:

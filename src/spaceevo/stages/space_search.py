@@ -20,7 +20,7 @@ from spaceevo.search.quality import NO_SUBNET_LOSS, Quality, QualityScorer
 from spaceevo.search.sampled import NO_LIMIT_MS
 from spaceevo.space.description import parse_space
 from spaceevo.space.superspace import SpaceMember
-from spaceevo.stages.job import Input, Made, Outcome, file_input, platform_input
+from spaceevo.stages.job import Input, Made, Outcome, Workspace, file_input, platform_input
 from spaceevo.stages.scored_spaces import SPACES, ScoredSpaces
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import (
@@ -99,6 +99,9 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
     sweep_figures = ("score", "loss", "probability")
     platform = Made[Platform]()
 
+    def __init__(self, settings: SpaceSearchSettings, workspace: Workspace) -> None:
+        super().__init__(settings, workspace.set_apart("given") if settings.space else workspace)
+
     def check(self) -> None:
         """Tell also what is wrong with spaces that are given."""
         super().check()
@@ -152,7 +155,7 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
             **proof,
         }
         tables = spaces.tables(recipe.sensitivity.t, recipe.sensitivity.a)
-        outputs = spaces.write(self.workspace.output / "given" if given else self.workspace.output, tables)
+        outputs = spaces.write(self.workspace.output, tables)
         if not given:  # given spaces are compared; no choice is made
             outputs["best"] = self.workspace.shared(self.workspace.layout.space_choice(self.superspace.name))
             quality = spaces.score(best)

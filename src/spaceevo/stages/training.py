@@ -217,8 +217,8 @@ class TrainingJob(SuperspaceJob[S]):
             ids = {key: run_id for key in ("id", "version") if logger.node.get(key, run_id) is None}
             logger = Component({**logger.node, **ids, "save_dir": str(folder), "name": name})
         make: Any = self.workspace.make(self.settings.trainer)
-        made = logger and self.workspace.make(logger)
-        trainer: Trainer = make(folder=folder, epochs=epochs, callbacks=callbacks, logger=made)
+        self.open_logger = logger and self.workspace.make(logger)
+        trainer: Trainer = make(folder=folder, epochs=epochs, callbacks=callbacks, logger=self.open_logger)
         return trainer
 
 
@@ -267,7 +267,7 @@ class OneNetworkJob(TrainingJob[S]):
 
 def _quiet_libraries() -> None:
     """Keep libraries' notes about themselves out of the way of the program's own lines; called after their import."""
-    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric|torch|onnxscript)(\\..*)?")
+    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric|torch)(\\..*)?")
     for name in logging.root.manager.loggerDict:
-        if name.startswith(("pytorch_lightning", "lightning", "onnxscript", "matplotlib")):
+        if name.startswith(("pytorch_lightning", "lightning", "matplotlib")):
             logging.getLogger(name).setLevel(logging.ERROR)
