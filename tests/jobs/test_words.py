@@ -7,7 +7,7 @@ from pathlib import Path
 import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 
 from spaceevo.errors import ConfigError
 from spaceevo.jobs.mistyped import explained
@@ -62,15 +62,15 @@ def fault(*words: str) -> str:
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
-            typed = hydras_words(words)
-            options(typed)
-            config = hydra.compose("config", typed, return_hydra_config=True)
+            given = options(hydras_words(words))
+            first = [word.partition(",")[0] if given.sweeps else word for word in given.overrides]
+            config = hydra.compose("config", first, return_hydra_config=True)
             config.paths.output = "runs"
             make_job(config)
     except ConfigError as error:
         return str(error)
     except HydraException as error:
-        return explained(error, words)
+        return explained(error, options(hydras_words(words)))
     pytest.fail(f"{words} are understood")
 
 
@@ -120,6 +120,35 @@ def test_wrong_words_are_told_in_one_line_with_the_nearest(words: str, told: str
     assert "search path" not in line.lower()
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "+stage=supernat quant=deplo seed=1 epochs=3 +xyz=1 superspace=[digits ++recipe.supernt=3",
+            [
+                "superspace = [digits cannot be read; ",
+                "stage = supernat; did you mean supernet?",
+                "quant = deplo; did you mean deploy?",
+                "epochs is not a setting; did you mean max_",
+                "xyz is not a setting; nothing would read it",
+                "recipe.supernt is not a setting; did you mean recipe.supernet?",
+            ],
+        ),
+        (
+            "-m +stage=teacher seed=1,2 quant=deploy,off lrr=1 data=nope",
+            ["lrr is not a setting; ", "data = nope; allowed: "],
+        ),
+        ("platform=3 =5 +stage=null", ["platform = 3; allowed: ", "=5 sets nothing; ", "+stage = null; allowed: "]),
+    ],
+)
+def test_all_wrong_names_are_told_in_one_line(words: str, told: list[str]) -> None:
+    line = fault(*words.split())
+    faults = line.split(" | ")
+    assert len(faults) == len(told)
+    for start in told:
+        assert [each for each in faults if each.startswith(start)], (start, line)
+
+
 def test_what_another_job_reads_may_be_added(compose: Compose, tmp_path: Path) -> None:
     """A sweep over jobs gives all of them what one of them takes."""
     added = ["++recipe.block_lut.samples=4", "+recipe.lr_by_stage.fp32.stage2=0.1", "++weights=random"]
@@ -130,3 +159,13 @@ def test_what_another_job_reads_may_be_added(compose: Compose, tmp_path: Path) -
 def test_switches_may_stand_among_the_words() -> None:
     assert hydras_words(["+stage=cost", "--help", "space=012_010"]) == ["--help", "+stage=cost", "space='012_010'"]
     assert options(hydras_words(["+stage=cost", "--help", "seed=1"])) == Options(["+stage=cost", "seed=1"], True, None)
+
+
+@pytest.mark.parametrize(
+    ("group", "option", "extra"),
+    [("launcher", "joblib", "joblib"), ("launcher", "submitit_slurm", "slurm"), ("sweeper", "optuna", "optuna")],
+)
+def test_an_option_that_an_extra_brings_names_it(group: str, option: str, extra: str) -> None:
+    missing = MissingConfigException("", f"hydra/{group}/{option}", ["basic"])  # as where the package is not installed
+    told = explained(missing, [f"hydra/{group}={option}"])
+    assert told == f"hydra/{group} = {option} comes with a package; install it with: pip install 'spaceevo[{extra}]'"

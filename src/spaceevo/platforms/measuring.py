@@ -21,8 +21,9 @@ from spaceevo.runtimes.timing import CLOCK, Timing, time_models
 from spaceevo.space.operators import sample_networks
 from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
 from spaceevo.space.superspace import Superspace
-from spaceevo.terminal import console, progress
+from spaceevo.terminal import console, doing, progress
 
+BLOCKS = "measured blocks"  # A kind of work
 BLOCK_REPEATS = 10
 CONVERSION_REPEATS = 100
 SAVE_EVERY = 128
@@ -221,8 +222,9 @@ class MeasuringPlatform(Platform):
 
     def alone_ms(self, blocks: Mapping[str, PlacedBlock]) -> dict[str, float]:
         """Measure the latency in ms of blocks by themselves."""
-        files = {key: self.runtime.compile_block(block, self.packed_channels) for key, block in blocks.items()}
-        found = self.time_models(files, BLOCK_REPEATS)
+        with doing(BLOCKS, times=len(blocks)):
+            files = {key: self.runtime.compile_block(block, self.packed_channels) for key, block in blocks.items()}
+            found = self.time_models(files, BLOCK_REPEATS)
         return {key: self.net_ms(blocks[key], timing.latency_ms) for key, timing in found.items()}
 
     def net_ms(self, block: PlacedBlock, measured_ms: float) -> float:
