@@ -64,13 +64,13 @@ typecheck: $(DEV)  ## mypy, strict, on src and tests
 
 test: $(DEV)  ## the tests that run in minutes, on two processes; PYTEST_ARGS="-n 0 -k lsq" is passed on
 	@$(COMPILE_OWN)
-	$(BIN)/pytest -n 2 $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 test-slow: $(DEV)  ## the tests marked slow
 	@$(COMPILE_OWN)
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
-soak: $(DEV)  ## hundreds of kills, two at once, signals; KILLS=10 of each of eleven jobs in two ways
+soak: $(DEV)  ## hundreds of kills, two at once, signals; KILLS=10 of each of fifteen jobs in two ways
 	@$(COMPILE_OWN)
 	$(BIN)/pytest -m slow tests/faults --kills $(KILLS) $(PYTEST_ARGS)
 

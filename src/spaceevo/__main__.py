@@ -4,7 +4,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from types import FrameType
 
@@ -15,10 +15,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from spaceevo.collectives.launcher import check_launch, is_first
 from spaceevo.errors import SpaceEvoError, Stopped, fault_line, shortened
-from spaceevo.jobs.help import composed, job_help, overview
+from spaceevo.jobs.help import job_help, overview
 from spaceevo.jobs.mistyped import explained
 from spaceevo.jobs.trust import check_folders
-from spaceevo.jobs.words import Options, hydras_words, options
+from spaceevo.jobs.words import Options, composed, hydras_words, options
 from spaceevo.space.description import conf_folder
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -44,14 +44,14 @@ def _show_help(given: Options) -> None:
         print(job_help(composed(given.overrides, given.config_dir)))
 
 
-def _one_line(error: Exception, words: Sequence[str]) -> str | None:
+def _one_line(error: Exception, given: Options) -> str | None:
     """What a user can mend, of a library's error that wraps it too; None of a fault of the program."""
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__) is not None:
         causes.append(cause)
     ours = [cause for cause in causes if isinstance(cause, SpaceEvoError)]
     if not ours and isinstance(error, HydraException | OmegaConfBaseException):
-        return shortened(explained(error, words))
+        return shortened(explained(error, given))
     return next(filter(None, map(fault_line, ours or causes)), None)
 
 
@@ -92,7 +92,7 @@ def main() -> None:
     """
     show_all = os.environ.get(FULL_ERROR, "") not in ("", "0")
     sys.set_int_max_str_digits(0)  # a number of thousands of digits is out of range like any other
-    typed = sys.argv[1:]
+    typed, given = sys.argv[1:], Options([], False, None)
     os.environ[FULL_ERROR] = "1"  # Hydra then raises instead of printing, and the line is ours to write
     try:
         check_launch()
@@ -106,7 +106,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        line = None if show_all else _one_line(error, typed)
+        line = None if show_all else _one_line(error, given)
         if line is None:
             raise
         print(f"error: {line}", file=sys.stderr)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import fields
 from typing import get_args
 
@@ -10,7 +12,7 @@ import pytest
 from spaceevo.jobs.help import job_help, overview
 from spaceevo.jobs.runner import job_type
 from spaceevo.jobs.settings import users_name
-from spaceevo.jobs.words import groups
+from spaceevo.jobs.words import composed, groups
 from spaceevo.space.description import conf_files
 from tests.jobs.conftest import changed, defaults
 
@@ -44,6 +46,24 @@ def test_a_job_lists_its_settings_on_one_screen(job: str) -> None:
         name = users_name(("stage", "settings", field.name), config)
         shown = name.partition(".")[0] if name.partition(".")[0] in groups() and not name.startswith("recipe") else name
         assert f"  {shown}" in text, name
+
+
+READ_ALONE = """
+import sys
+from spaceevo.jobs.help import job_help
+from spaceevo.jobs.standins import SLOW
+from spaceevo.jobs.words import composed
+
+for job in sys.argv[1:]:
+    print(job_help(composed([f"+stage={job}"], None)))
+assert SLOW.isdisjoint(sys.modules)  # nor do stand-ins stay
+"""
+
+
+@pytest.mark.parametrize("jobs", [["supernet", "export", "fit_latency"], pytest.param(JOBS, marks=pytest.mark.slow)])
+def test_settings_are_read_without_the_libraries_that_jobs_compute_with(jobs: list[str]) -> None:
+    told = subprocess.check_output([sys.executable, "-c", READ_ALONE, *jobs], text=True)
+    assert told == "".join(f"{job_help(composed([f'+stage={job}'], None))}\n" for job in jobs)
 
 
 def row(text: str, name: str) -> str:

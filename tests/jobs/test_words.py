@@ -62,15 +62,15 @@ def fault(*words: str) -> str:
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
-            typed = hydras_words(words)
-            options(typed)
-            config = hydra.compose("config", typed, return_hydra_config=True)
+            given = options(hydras_words(words))
+            first = [word.partition(",")[0] if given.sweeps else word for word in given.overrides]
+            config = hydra.compose("config", first, return_hydra_config=True)
             config.paths.output = "runs"
             make_job(config)
     except ConfigError as error:
         return str(error)
     except HydraException as error:
-        return explained(error, words)
+        return explained(error, options(hydras_words(words)))
     pytest.fail(f"{words} are understood")
 
 
@@ -118,6 +118,35 @@ def test_wrong_words_are_told_in_one_line_with_the_nearest(words: str, told: str
     assert "\n" not in line
     assert len(line) < 500
     assert "search path" not in line.lower()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            "+stage=supernat quant=deplo seed=1 epochs=3 +xyz=1 superspace=[digits ++recipe.supernt=3",
+            [
+                "superspace = [digits cannot be read; ",
+                "stage = supernat; did you mean supernet?",
+                "quant = deplo; did you mean deploy?",
+                "epochs is not a setting; did you mean max_",
+                "xyz is not a setting; nothing would read it",
+                "recipe.supernt is not a setting; did you mean recipe.supernet?",
+            ],
+        ),
+        (
+            "-m +stage=teacher seed=1,2 quant=deploy,off lrr=1 data=nope",
+            ["lrr is not a setting; ", "data = nope; allowed: "],
+        ),
+        ("platform=3 =5 +stage=null", ["platform = 3; allowed: ", "=5 sets nothing; ", "+stage = null; allowed: "]),
+    ],
+)
+def test_all_wrong_names_are_told_in_one_line(words: str, told: list[str]) -> None:
+    line = fault(*words.split())
+    faults = line.split(" | ")
+    assert len(faults) == len(told)
+    for start in told:
+        assert [each for each in faults if each.startswith(start)], (start, line)
 
 
 def test_what_another_job_reads_may_be_added(compose: Compose, tmp_path: Path) -> None:

@@ -5,21 +5,20 @@ import shutil
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NamedTuple, get_args, get_type_hints
 
-import hydra
 from omegaconf import DictConfig
 
 from spaceevo.artifacts import Plain, declared_types
 from spaceevo.errors import choices
 from spaceevo.jobs.declared import allowed, comments
-from spaceevo.jobs.foreign import ARGUMENTS
+from spaceevo.jobs.foreign import ARGUMENTS, HYDRAS
 from spaceevo.jobs.runner import job_type
 from spaceevo.jobs.settings import OURS, plain_settings, users_name
+from spaceevo.jobs.standins import stand_ins
 from spaceevo.jobs.words import JOB, groups, option_names
-from spaceevo.space.description import conf_files, conf_folder
+from spaceevo.space.description import conf_files
 
 NAMED = {"superspace": "superspaces", "platform": "platforms", "data": "data sets", "teacher": "teachers"}
 NAMED |= {"recipe": "recipes", "experiment": "experiments", "model": "models"}
@@ -79,13 +78,6 @@ class Setting(NamedTuple):
         return self.value if isinstance(self.value, str) else json.dumps(self.value)
 
 
-def composed(words: list[str], folder: str | None) -> DictConfig:
-    """Compose the configuration of words, as Hydra needs them; `folder` is one more folder of configuration."""
-    search = [] if folder is None else [f"hydra.searchpath=[file://{Path(folder).absolute()}]"]
-    with hydra.initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
-        return hydra.compose("config", [*words, *search], return_hydra_config=True)
-
-
 def job_help(config: DictConfig) -> str:
     """List the settings of the job of a composed configuration: what each is, and what is allowed."""
     name = str(config.stage.name)
@@ -99,8 +91,9 @@ def job_help(config: DictConfig) -> str:
 
 def job_settings(config: DictConfig) -> list[Setting]:
     """Return the settings of the job of a composed configuration, in the order in which they are declared."""
-    settings_type, *_ = next(get_args(base) for base in getattr(job_type(config), "__orig_bases__", ()))
-    return [*_settings(settings_type, config)]
+    with stand_ins():
+        settings_type, *_ = next(get_args(base) for base in getattr(job_type(config), "__orig_bases__", ()))
+        return [*_settings(settings_type, config)]
 
 
 def _lines(row: Setting) -> list[str]:
@@ -133,8 +126,6 @@ def _settings(cls: type, config: DictConfig) -> Iterator[Setting]:
 def _leaves(cls: Any, node: Mapping[str, Plain], path: tuple[str, ...], config: DictConfig) -> Iterator[Setting]:
     """The arguments of a class or function, those of what it is made of in their place."""
     hints = get_type_hints(cls, include_extras=True) if is_dataclass(cls) else declared_types(cls)
-    if not cls.__module__.startswith(OURS):
-        hints = {**hints, **ARGUMENTS}
     names = [field.name for field in fields(cls)] if is_dataclass(cls) else [*hints]
     meanings = comments(cls)
     for name in names:
@@ -145,6 +136,16 @@ def _leaves(cls: Any, node: Mapping[str, Plain], path: tuple[str, ...], config: 
         is_made = isinstance(value, Mapping) and "_target_" in value
         if users in groups() or not (is_made or is_dataclass(hints[name])):
             yield Setting(users, value, allowed(hints[name]), meanings.get(name, ""))
+        elif is_made and not value["_target_"].startswith(OURS):
+            yield from _foreign(value, here, config)
         else:
             made = resolve_name(value["_target_"]) if is_made else hints[name]
             yield from _leaves(made, value, here, config)
+
+
+def _foreign(node: Mapping[str, Plain], path: tuple[str, ...], config: DictConfig) -> Iterator[Setting]:
+    """The arguments given to what another package makes; that is not imported."""
+    for name, value in node.items():
+        if name not in HYDRAS:
+            users = users_name(("stage", "settings", *path, name), config)
+            yield Setting(users, value, allowed(ARGUMENTS.get(name, Any)), "")

@@ -1,22 +1,27 @@
 """What cannot be made of a command line's words, in one line: the name, its value, what is allowed, the nearest."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from spaceevo.artifacts import Plain, read_yaml
-from spaceevo.errors import ConfigError, choices
-from spaceevo.jobs.words import JOB, groups, option_names
+from spaceevo.errors import ConfigError, choices, shortened
+from spaceevo.jobs.words import JOB, Options, composed, groups, option_names
 from spaceevo.space.description import conf_files, conf_folder
 
 REFERENCE = re.compile(r"\$\{(?:oc\.select:)?([a-z][\w.]*)")
 """What an interpolation reads: as far as the first part of its name that depends on another setting."""
 OF_HYDRA = ("hydra", JOB)
 MOST_SHOWN = 3
+NEXT = " | "  # between what is said of two words
+MOST_TOLD = 8  # wrong words
+ROOM = 460  # characters for all of them
+SWEEPS = re.compile(r"=.*(,|\w\()")
+"""A word that may stand for several values, which is taken one by one only when the jobs of a sweep are made."""
 FURTHER = re.compile(r"(Config search path|Search path|See https|To append to|full_key:).*")
 """What Hydra adds to a message beyond what is wrong."""
 EXTRAS = {
@@ -40,8 +45,43 @@ MESSAGES = {
 """Hydra's messages, as far as they begin alike → ours."""
 
 
-def explained(error: Exception, words: Sequence[str]) -> str:
-    """Say in one line what Hydra refuses of a command line's words."""
+def explained(error: Exception, given: Options) -> str:
+    """Say in one line what Hydra refuses of a command line's words, and what it would refuse besides."""
+    told, words = [_explained(error, given.overrides)], given.overrides
+    while (left := [word for word in words if not any(map(_tells_of(word), told))]) != words and len(told) < MOST_TOLD:
+        words = [word for word in left if not (given.sweeps and SWEEPS.search(word))]
+        if not (further := _refusal(words, given.config_dir)):
+            break
+        told += further.split(NEXT)
+    return NEXT.join(told if len(told) == 1 else (shortened(_brief(line), ROOM // len(told)) for line in told))
+
+
+def _tells_of(word: str) -> Callable[[str], bool]:
+    """Make what tells whether a line, which begins with a name, is about this word."""
+    key = word.partition("=")[0].lstrip("+~")
+    return lambda line: f"{key}.".startswith(f"{line.split()[0].lstrip('+~').rstrip(':')}.")
+
+
+def _refusal(words: list[str], folder: str | None) -> str:
+    """Say what is refused of these words; nothing where they are understood."""
+    try:
+        config = composed(words, folder)
+        check_added(config, words, config.hydra.runtime.choices)
+    except (HydraException, OmegaConfBaseException) as error:
+        return _explained(error, words)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def _brief(line: str) -> str:
+    """Leave out what else is allowed, beside the nearest."""
+    meant, _, _ = line.partition(" allowed: ")
+    return meant if "did you mean" in meant else line
+
+
+def _explained(error: Exception, words: Sequence[str]) -> str:
+    """Say in one line what Hydra refuses first; the line begins with the name that is at fault."""
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__) is not None:
         causes.append(cause)
@@ -140,7 +180,10 @@ def check_added(config: DictConfig, words: Iterable[str], choices_made: Mapping[
     texts.append(OmegaConf.to_yaml(config, resolve=False))
     read = {found.rstrip(".") for text in texts for found in REFERENCE.findall(text)}
     read |= read_yaml(conf_folder() / "config.yaml").keys()
-    for key in added:
-        if not any(f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.") for name in read):
-            remedy = _meant(_near(key, read)) or "nothing would read it; leave it out"
-            raise ConfigError(f"{key} is not a setting; {remedy}".rstrip())
+    unread = [
+        key for key in added if not any(f"{key}.".startswith(f"{name}.") or name.startswith(f"{key}.") for name in read)
+    ]
+    remedies = (_meant(_near(key, read)) or "nothing would read it; leave it out" for key in unread)
+    if unread:
+        told = (f"{key} is not a setting; {remedy}".rstrip() for key, remedy in zip(unread, remedies, strict=True))
+        raise ConfigError(NEXT.join(told))

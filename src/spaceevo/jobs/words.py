@@ -5,9 +5,12 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
+import hydra
 from hydra._internal.utils import get_args
+from omegaconf import DictConfig
 
 from spaceevo.artifacts import read_yaml
 from spaceevo.errors import ConfigError, choices
@@ -31,6 +34,7 @@ class Options(NamedTuple):
     overrides: list[str]
     wants_help: bool
     config_dir: str | None  # one more folder of configuration
+    sweeps: bool = False  # whether words may stand for several values
 
 
 SWITCHES = ("--help", "-h", "--multirun", "-m", "--run", "-r", "--resolve", "--hydra-help", "--version")
@@ -43,6 +47,8 @@ def hydras_words(words: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: a group would get what is no option's name, or a word sets nothing.
     """
+    if faults := [*filter(None, map(_fault, words))]:
+        raise ConfigError(" | ".join(faults))
     switches = [word for word in words if word in SWITCHES]  # Hydra takes no words both before and behind one
     return [*switches, *(_hydras_word(word) for word in words if word not in SWITCHES)]
 
@@ -53,10 +59,17 @@ def options(words: Sequence[str]) -> Options:
     try:
         with redirect_stderr(told):
             given = get_args([*words])
-            return Options(given.overrides, given.help, given.config_dir)
+            return Options(given.overrides, given.help, given.config_dir, bool(given.multirun))
     except SystemExit:
         fault = " ".join(told.getvalue().rpartition("error: ")[2].split())
         raise ConfigError(f"{fault}; python -m spaceevo --hydra-help tells of the options") from None
+
+
+def composed(words: list[str], folder: str | None) -> DictConfig:
+    """Compose the configuration of words, as Hydra needs them; `folder` is one more folder of configuration."""
+    search = [] if folder is None else [f"hydra.searchpath=[file://{Path(folder).absolute()}]"]
+    with hydra.initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
+        return hydra.compose("config", [*words, *search], return_hydra_config=True)
 
 
 @cache
@@ -74,31 +87,32 @@ def option_names(group: str) -> list[str]:
     return sorted({*conf_files(group), *nested})
 
 
-def _hydras_word(word: str) -> str:
-    """Write an override as Hydra needs it: encodings in `subnet=…` and `space=…` quoted, open settings joined."""
+def _fault(word: str) -> str:
+    """Say what is wrong with a word that Hydra would end in a traceback over, or take null for an answer."""
     typed, is_set, value = word.partition("=")
     key = typed.lstrip("+~")
     if is_set and not key:
-        raise ConfigError(f"{word} sets nothing; write key=value")
-    if key in groups() or key == JOB:
-        _check_option(typed, value, is_set)
+        return f"{word} sets nothing; write key=value"
+    if key not in groups() and key != JOB:
+        return ""
+    may_be_none = key in groups() and groups()[key] is None
+    is_deleted = typed.startswith("~") and not may_be_none
+    if is_deleted or (is_set and NO_OPTION.fullmatch(value) and not (may_be_none and value == "null")):
+        told = f"{typed} = {value}" if is_set else typed
+        return f"{told}; allowed: {choices(option_names(key), limit=20)}"
+    return ""
+
+
+def _hydras_word(word: str) -> str:
+    """Write an override as Hydra needs it: encodings in `subnet=…` and `space=…` quoted, open settings joined."""
+    typed, is_set, value = word.partition("=")
     if word == "logger=null":
         return "~logger"
     if typed == JOB and is_set:
         return f"+{word}"
     if typed.startswith(OPEN):
         return f"++{word}"
-    return f"{typed}{is_set}{ITEM.sub(_quoted, value)}" if key in ENCODED else word
-
-
-def _check_option(typed: str, value: str, is_set: str) -> None:
-    """Raise where a group would get a number, say: Hydra ends in a traceback then, or takes null for an answer."""
-    key = typed.lstrip("+~")
-    may_be_none = key in groups() and groups()[key] is None
-    is_deleted = typed.startswith("~") and not may_be_none
-    if is_deleted or (is_set and NO_OPTION.fullmatch(value) and not (may_be_none and value == "null")):
-        told = f"{typed} = {value}" if is_set else typed
-        raise ConfigError(f"{told}; allowed: {choices(option_names(key), limit=20)}")
+    return f"{typed}{is_set}{ITEM.sub(_quoted, value)}" if typed.lstrip("+~") in ENCODED else word
 
 
 def _quoted(item: re.Match[str]) -> str:
