@@ -12,7 +12,7 @@ from spaceevo.artifacts import StageResult
 from spaceevo.errors import SpaceEvoError
 from spaceevo.jobs.pipeline import PipelineJob, result_folder
 from spaceevo.jobs.runner import make_job
-from spaceevo.jobs.steps import Step, look_ahead
+from spaceevo.jobs.steps import Outlook, Step, look_ahead
 from spaceevo.nn.student import BlockStudent
 from spaceevo.quant.quantizer import PUBLISHED
 from spaceevo.search.limits import Limit
@@ -83,7 +83,8 @@ def test_the_table_of_a_pipeline_lists_no_slower_subnet_of_lower_top1(
     ]
     result = StageResult("subnet_search", "", None, {"pareto_subnets": rows})
     monkeypatch.setattr("spaceevo.jobs.pipeline.run", lambda config: result)
-    monkeypatch.setattr("spaceevo.jobs.pipeline.look_ahead", lambda steps, configs: [])
+    looked = [Outlook(step, "run") for step in "abcdefghijk"]
+    monkeypatch.setattr("spaceevo.jobs.pipeline.look_ahead", lambda steps, configs: looked)
     job = make_job(compose("+stage=pipeline", "superspace=digits"))
     assert isinstance(job, PipelineJob)
     job.work()
