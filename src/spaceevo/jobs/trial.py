@@ -21,7 +21,6 @@ from spaceevo.errors import SpaceEvoError, fault_line, shortened
 from spaceevo.jobs.runner import run
 from spaceevo.jobs.steps import at_home
 from spaceevo.jobs.words import composed
-from spaceevo.jobs.words import composed
 from spaceevo.stages.job import Job
 from spaceevo.terminal import console
 
