@@ -57,6 +57,18 @@ def test_every_value_can_be_overridden_and_the_stage_named() -> None:
     assert (config.stage.settings.recipe.epochs, config.data.batch_size) == (2, 8)
 
 
+@pytest.mark.parametrize("words", ["superspace=digits", "superspace=onnxw", "data=cifar10", "data=fashion_mnist"])
+def test_debug_fast_caps_whatever_looks_at_images(words: str) -> None:
+    config = composed("debug=fast", words)
+    data, recipe = config.data, config.recipe
+    assert max(data.train_images, data.test_images) <= 32
+    assert data.calibration_batches * data.calibration_batch_size <= 32
+    assert recipe.export.calibration_images <= 32
+    lut = recipe.block_lut
+    assert (lut.calibration_batches + lut.evaluation_batches) * lut.evaluation_batch_size <= 32
+    assert (config.max_epochs, config.trainer.limit_train_batches) == (1, 2)
+
+
 def test_processes_and_nodes_are_the_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (composed("trainer=ddp").trainer.devices, composed("trainer=ddp").trainer.num_nodes) == (1, 1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
