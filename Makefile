@@ -11,6 +11,8 @@ PIP_ARGS    ?=
 PYTEST_ARGS ?=
 KILLS       ?= 10
 CONSTRAINTS ?= constraints.txt
+LOWEST      ?= .venv-lowest
+WHEEL       ?= .venv-wheel
 
 BIN     := $(VENV)/bin
 CORE    := $(VENV)/.core-stamp
@@ -25,7 +27,7 @@ COMPILE := $(BIN)/python -m compileall -qq -j 0 -x '/tests/' $(VENV)/lib || true
 COMPILE_OWN := $(BIN)/python -m compileall -qq src tests || true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-core format lint contracts typecheck test test-slow soak bench demo docs check clean
+.PHONY: help setup setup-core format lint contracts typecheck test test-slow soak bench demo docs check lowest wheel clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,13 +64,13 @@ typecheck: $(DEV)  ## mypy, strict, on src and tests
 
 test: $(DEV)  ## the tests that run in minutes, on two processes; PYTEST_ARGS="-n 0 -k lsq" is passed on
 	@$(COMPILE_OWN)
-	$(BIN)/pytest -n 2 $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 test-slow: $(DEV)  ## the tests marked slow
 	@$(COMPILE_OWN)
 	$(BIN)/pytest -m slow $(PYTEST_ARGS)
 
-soak: $(DEV)  ## hundreds of kills, two at once, signals; KILLS=10 of each of eleven jobs in two ways
+soak: $(DEV)  ## hundreds of kills, two at once, signals; KILLS=10 of each of fifteen jobs in two ways
 	@$(COMPILE_OWN)
 	$(BIN)/pytest -m slow tests/faults --kills $(KILLS) $(PYTEST_ARGS)
 
@@ -83,6 +85,19 @@ docs: $(DEV)  ## the documentation's site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 check: lint contracts typecheck test  ## everything a change must pass
+
+lowest:  ## the tests with the lowest versions that pyproject.toml allows, in .venv-lowest; takes PYTEST_ARGS
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.[dev]'
+	$(LOWEST)/bin/python -m pytest -n 2 $(PYTEST_ARGS)
+
+wheel: $(DEV)  ## build wheel and sdist into dist/; the demo from the wheel alone, in .venv-wheel and an empty folder
+	rm -rf dist $(WHEEL)
+	$(BIN)/python -m build
+	$(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/python -m pip install --quiet --no-compile $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS)) $(PIP_ARGS) dist/*.whl
+	cd "$$(mktemp -d)" && env -u OMP_NUM_THREADS -u PYTHONPATH $(abspath $(WHEEL))/bin/spaceevo +stage=pipeline experiment=digits
 
 clean:  ## remove caches and built packages; keeps .venv, data and runs
 	rm -rf build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache src/*.egg-info

@@ -1,5 +1,6 @@
 """Fixtures of all tests: determinism, and the reference data where it is present."""
 
+import gc
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.program import Program
+from spaceevo.report.picture import STYLE
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
@@ -34,6 +36,14 @@ def impatient() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("spaceevo.runtimes.timing.PATIENCE", 0.0)
         patch.setattr("spaceevo.runtimes.timing.SLACK_S", 0.0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_pictures() -> Iterator[None]:
+    """Tests look at no picture so closely that its labels would have to be fitted, which takes most of the drawing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(STYLE, "figure.constrained_layout.use", False)
         yield
 
 
@@ -113,6 +123,11 @@ def network(images: Tensor, randomize: Callable[[nn.Module], nn.Module]) -> Netw
 def program(network: Network) -> Program:
     """Its integer program."""
     return to_program(network, (3, 24, 24))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays; the garbage collector need not look through it again and again."""
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

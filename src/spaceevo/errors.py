@@ -102,6 +102,13 @@ def fault_line(error: BaseException) -> str | None:
     return f"{shortened(text, 300)}; set data.num_workers=0 to see why; the same command goes on" if is_known else None
 
 
+def failure_line(error: BaseException) -> str:
+    """Say in one line how a job ended that did not end well, whatever it was."""
+    if isinstance(error, Stopped):
+        return f"stopped by signal {error.signal_number}"
+    return fault_line(error) or shortened(" ".join(f"{type(error).__name__}: {error}".split()))
+
+
 def _system_fault(error: OSError) -> str:
     path, reason = error.filename, error.strerror or " ".join(str(error).split()) or type(error).__name__
     told = reason if path is None else f"{path}: {reason}"

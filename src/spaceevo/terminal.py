@@ -19,6 +19,11 @@ SECONDS_A_LINE = 30.0
 T = TypeVar("T")
 
 
+def processor_seconds() -> float:
+    """Tell what this process and the children that it saw the end of have taken of processors."""
+    return time.process_time() + sum(os.times()[2:4])
+
+
 class _Clock:
     """Says when the next line of progress may be told, so that all of them together are no flood."""
 
@@ -66,6 +71,10 @@ class Watcher(Protocol):
         """Take down how far the task `key` is, in steps; `name` is shown."""
         ...
 
+    def worked(self, kind: str, seconds: float, processor_seconds: float, times: int = 1) -> None:
+        """Take down what work of a kind, so many times of it, took by the clock and of processors."""
+        ...
+
     def troubled(self, line: str) -> None:
         """Take down what went wrong and was got over."""
         ...
@@ -79,6 +88,20 @@ def tell_progress(key: str, name: str, done: float, total: float | None) -> None
     """Let whoever watches the job know how far a task is."""
     for watcher in watchers[-1:]:
         watcher.progressed(key, name, done, total)
+
+
+def tell_work(kind: str, seconds: float, processor_seconds: float, times: int = 1) -> None:
+    """Let whoever watches the job know what work took, so many times of it."""
+    for watcher in watchers[-1:]:
+        watcher.worked(kind, seconds, processor_seconds, times)
+
+
+@contextmanager
+def doing(kind: str, times: int = 1) -> Iterator[None]:
+    """Let whoever watches the job know what the work that is done meanwhile, all of one kind, took."""
+    seconds, on_processors = time.monotonic(), processor_seconds()
+    yield
+    tell_work(kind, time.monotonic() - seconds, processor_seconds() - on_processors, times)
 
 
 def tell_trouble(line: str) -> None:

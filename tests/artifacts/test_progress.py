@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from spaceevo.artifacts.progress import JobProgress, Task
+from spaceevo.artifacts.work import Amount, Spent
 
 RECORD = JobProgress("supernet", "python -m spaceevo +stage=supernet", began=100.0, told=150.0)
 
@@ -51,5 +52,82 @@ def test_a_process_elsewhere_is_known_by_what_it_tells() -> None:
 
 def test_a_record_is_read_as_written(tmp_path: Path) -> None:
     record = replace(RECORD, tasks=(Task("a", 1, None, 2, 3, 4),), troubles=("rolled back",), error="full")
+    record = replace(record, amounts={"steps": Amount(9.0, 64.0)}, spent=(Spent("steps").more(2, 3.0, 1.5),))
     record.write(tmp_path / "progress.json")
     assert JobProgress.read(tmp_path / "progress.json") == record
+
+
+Pieces = list[tuple[str, float]]  # Kind of work and seconds of each piece, in order
+
+
+def jobs_end(amounts: dict[str, Amount], pieces: Pieces, share: float) -> tuple[float, float]:
+    """When a job is told to end once so much of its time is over, and when it does; it begins at 0."""
+    whole = sum(seconds for _, seconds in pieces)
+    spent: dict[str, Spent] = {}
+    now, steps = 0.0, 0
+    for kind, seconds in pieces:
+        if now >= share * whole:
+            break
+        now += seconds
+        spent[kind] = spent.get(kind, Spent(kind)).more(1, seconds, seconds)
+        steps += kind == STEPS
+    task = Task("steps", steps, amounts[STEPS].times, 0.0, 0.0, now)
+    record = replace(RECORD, began=0.0, told=now, tasks=(task,), amounts=amounts, spent=tuple(spent.values()))
+    assert record.ends is not None
+    return record.ends, whole
+
+
+STEPS, LOOKS, SAVES = "training steps", "evaluations", "saved states"
+
+
+def training(epochs: int, steps: int, step_s: float, look_s: float, every: int | None = None) -> Pieces:
+    """A training's pieces: steps of unequal lengths, the first of which warms up, looks now and then and at the end."""
+    pieces: Pieces = []
+    for epoch in range(epochs):
+        if every is not None and epoch and epoch % every == 0:
+            pieces.append((LOOKS, look_s))
+        lengths = [step_s * (0.7, 1.3, 0.9, 1.1)[number % 4] for number in range(steps)]
+        pieces += [(STEPS, length) for length in lengths]
+        pieces.append((SAVES, 0.1 * step_s))
+    first = pieces[0][1] + 15 * step_s
+    return [(STEPS, first), *pieces[1:], (LOOKS, look_s)]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "batch", "images"),
+    [
+        # as recorded of the demo: a supernet of 36 epochs, seconds of a step and of a look
+        (training(36, 17, 0.40, 1.6, every=5), 64, 1412),
+        # candidate blocks in INT8, looked at once, which takes a sixth of it
+        (training(1, 170, 0.35, 10.9), 64, 1012),
+        # looks that take long beside the steps, of which none has come after a tenth
+        (training(20, 10, 1.0, 8.0, every=3), 50, 1600),
+    ],
+)
+def test_after_a_tenth_the_end_is_told_within_15_percent(pieces: Pieces, batch: int, images: int) -> None:
+    times = {kind: sum(one == kind for one, _ in pieces) for kind, _ in pieces}
+    sizes = {STEPS: batch, LOOKS: images, SAVES: 1}
+    amounts = {kind: Amount(times[kind], sizes[kind]) for kind in times}
+    for share in (0.1, 0.3, 0.6, 0.9):
+        told, true = jobs_end(amounts, pieces, share)
+        assert told == pytest.approx(true, rel=0.15)
+    steps_alone, true = jobs_end({STEPS: amounts[STEPS]}, pieces, 0.1)
+    assert steps_alone < true
+
+
+def test_a_job_that_goes_on_ends_as_fast_as_it_goes_now() -> None:
+    amounts = {STEPS: Amount(100, 8), LOOKS: Amount(2, 8)}
+    task = Task("steps", done=60, total=100, began=0.0, began_at=51, told=20.0)  # 50 were done before the kill
+    spent = (Spent(STEPS).more(1, 11.0, 11.0).more(9, 9.0, 9.0),)
+    record = replace(RECORD, told=20.0, tasks=(task,), amounts=amounts, spent=spent)
+    assert record.ends == pytest.approx(20.0 + 40 * 1.0 + 1 * 0.25 * 1.0)
+
+
+def test_nothing_is_told_before_what_takes_longest_has_begun() -> None:
+    amounts = {"teacher's features": Amount(2, 100), "rows": Amount(540, 100)}
+    spent = (Spent("teacher's features").more(1, 5.0, 5.0),)
+    task = Task("features", done=1, total=2, began=0.0, began_at=0, told=5.0)
+    record = replace(RECORD, told=5.0, tasks=(task,), amounts=amounts, spent=spent)
+    assert record.ends is None
+    begun = replace(record, spent=(*spent, Spent("rows").more(10, 20.0, 20.0)))
+    assert begun.ends == pytest.approx(5.0 + 5.0 + 530 * 2.0)

@@ -1,5 +1,6 @@
 """Several processes give the results of one, in order, and end."""
 
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -58,19 +59,45 @@ def test_alone_it_is_a_map() -> None:
     assert own_device() == (torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
 
 
-@pytest.mark.parametrize("processes", [2])
-def test_processes_share_the_work(tmp_path: Path, processes: int) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), str(program)]
-    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+def check_shares(told: str, folder: Path) -> None:
+    """What two processes of `PROGRAM` leave: the first has all results in order, and each did some of the work."""
     expected = [" ".join(f"{n}{'ab'[n % 2]}" for n in range(start, start + 10)) for start in (0, 10)]
-    assert [line for line in done.stdout.splitlines() if line] == [*expected, "led by 0"]
-    shares = [(tmp_path / f"rank{rank}").read_text().split() for rank in range(processes)]
+    assert [line for line in told.splitlines() if line] == [*expected, "led by 0"]
+    shares = [(folder / f"rank{rank}").read_text().split() for rank in range(2)]
     assert sorted(int(number) for share in shares for number in share) == list(range(20))
     assert all(shares)
-    assert [(tmp_path / f"answer{rank}").read_text() for rank in range(processes)] == ["True"] * processes
+    assert [(folder / f"answer{rank}").read_text() for rank in range(2)] == ["True"] * 2
+
+
+def start(folder: Path, environment: dict[str, str]) -> None:
+    """Run `PROGRAM` in this process, which was forked for it."""
+    os.dup2(os.open(folder / f"told{environment['RANK']}", os.O_CREAT | os.O_WRONLY), 1)
+    os.environ.update(environment)
+    sys.argv = ["program", str(folder)]
+    with os.fdopen(os.dup(1), "w") as sys.stdout:
+        exec(PROGRAM, {"__name__": "__main__"})
+
+
+def test_processes_share_the_work(tmp_path: Path) -> None:
+    given = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    forks = multiprocessing.get_context("fork")
+    processes = [forks.Process(target=start, args=(tmp_path, {**given, "RANK": str(rank)})) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    check_shares((tmp_path / "told0").read_text(), tmp_path)
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_share_the_work(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", str(program)]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    check_shares(done.stdout, tmp_path)
 
 
 def test_a_process_alone_decides_for_itself() -> None:

@@ -94,7 +94,16 @@ def check_eval_mode(block: Block, quant: bool, count: int | None) -> None:
         assert torch.isfinite(y).all()
 
 
-modes = pytest.mark.parametrize("quant", [False, True], ids=["fp32", "int8"])
+modes = pytest.mark.parametrize(
+    ("scheme", "quant"),
+    [
+        pytest.param("published", False, marks=pytest.mark.slow),  # off, the schemes differ in nothing but their names
+        ("published", True),
+        ("deploy", False),
+        ("deploy", True),
+    ],
+    indirect=["scheme"],
+)
 
 
 @every_block

@@ -48,13 +48,13 @@ LOOSE = {
     # A fifth of a sum's integers is a step apart: OpenVINO adds to a rectified convolution before it rounds.
     ("openvino", "MobileNetV1Dual", "relu6"): Closeness(0.75, 0.999, 2),
 }
-MICRO = Closeness(0.6, 0.85, 6)  # Portable kernels round in fixed point, twice: a step apart now and then
+ROUNDED_TWICE = Closeness(0.6, 0.85, 6)
 
 
 def closeness(runtime: Runtime, spec: BlockSpec | None = None) -> Closeness:
     """What the runtime keeps to, on a block or in general."""
-    if runtime.name == "tflite_micro":
-        return MICRO
+    if runtime.rounds_twice:
+        return ROUNDED_TWICE
     return LOOSE.get((runtime.name, spec.type, spec.act), EXACT) if spec is not None else EXACT
 
 
@@ -118,7 +118,6 @@ def test_every_block_on_other_sizes(runtime: Runtime, name: str, stride: int) ->
         check_block(runtime, spec_of(name, stride, act, kernel, ratio), 1 if name == "Logits" else hw)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, kind in block_types().items() if not kind.is_head])
 def test_every_block_is_written_in_fp32(
     runtime: Runtime, name: str, randomize: Callable[[nn.Module], nn.Module]
@@ -173,7 +172,6 @@ def switches(network: Network) -> list[bool]:
     return [q.is_on for q in quantizers(network).values()] + [module.training for module in network.modules()]
 
 
-@pytest.mark.slow
 def test_the_fp32_file_is_the_network_which_stays_as_it_was(
     runtime: Runtime, network: Network, images: Tensor, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from spaceevo.lit.module import Recipe
-from spaceevo.space.description import conf_folder
+from tests.jobs.conftest import Compose
 
 # experiment: (stage, precision, epochs, rate, images a process, processes, warm-up, weight decay)
 PUBLISHED = {
@@ -21,16 +18,11 @@ PUBLISHED = {
 }
 
 
-def composed(*overrides: str) -> Any:
-    with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
-
-
 @pytest.mark.parametrize("space", ["mobilew", "onnxw"])
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_hyper_parameters(space: str, name: str) -> None:
+def test_published_hyper_parameters(compose: Compose, space: str, name: str) -> None:
     stage, quant, epochs, rate, images, processes, warmup, decay = PUBLISHED[name]
-    config = composed(f"experiment={space}/{name}")
+    config = compose(f"experiment={space}/{name}")
     assert (config.superspace.name, config.stage.name, config.quant.name) == (space, stage, quant)
     settings = config.recipe[stage][config.quant.precision]
     recipe = instantiate(settings)
@@ -45,21 +37,21 @@ def test_published_hyper_parameters(space: str, name: str) -> None:
         assert factor == {"supernet": 2}.get(name, 1)  # .1 · (8 · 64 // 256) is what was published
 
 
-def test_published_rates_of_stages() -> None:
-    assert composed("experiment=mobilew/block_kd").stage.settings.lr_by_stage == {"stage1": 0.005, "stage6": 0.005}
-    assert composed("experiment=mobilew/block_kd_int8").stage.settings.lr_by_stage == {}
+def test_published_rates_of_stages(compose: Compose) -> None:
+    assert compose("experiment=mobilew/block_kd").stage.settings.lr_by_stage == {"stage1": 0.005, "stage6": 0.005}
+    assert compose("experiment=mobilew/block_kd_int8").stage.settings.lr_by_stage == {}
 
 
-def test_every_value_can_be_overridden_and_the_stage_named() -> None:
-    config = composed(
+def test_every_value_can_be_overridden_and_the_stage_named(compose: Compose) -> None:
+    config = compose(
         "+stage=supernet", "experiment=onnxw/supernet", "recipe.supernet.fp32.epochs=2", "data.batch_size=8"
     )
     assert (config.stage.settings.recipe.epochs, config.data.batch_size) == (2, 8)
 
 
 @pytest.mark.parametrize("words", ["superspace=digits", "superspace=onnxw", "data=cifar10", "data=fashion_mnist"])
-def test_debug_fast_caps_whatever_looks_at_images(words: str) -> None:
-    config = composed("debug=fast", words)
+def test_debug_fast_caps_whatever_looks_at_images(compose: Compose, words: str) -> None:
+    config = compose("+stage=cost", "debug=fast", words)
     data, recipe = config.data, config.recipe
     assert max(data.train_images, data.test_images) <= 32
     assert data.calibration_batches * data.calibration_batch_size <= 32
@@ -69,16 +61,19 @@ def test_debug_fast_caps_whatever_looks_at_images(words: str) -> None:
     assert (config.max_epochs, config.trainer.limit_train_batches) == (1, 2)
 
 
-def test_processes_and_nodes_are_the_launchers(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (composed("trainer=ddp").trainer.devices, composed("trainer=ddp").trainer.num_nodes) == (1, 1)
+def test_processes_and_nodes_are_the_launchers(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    def launched() -> tuple[int, int]:
+        trainer = compose("+stage=cost", "trainer=ddp").trainer
+        return trainer.devices, trainer.num_nodes
+
+    assert launched() == (1, 1)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
     monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
-    assert (composed("trainer=ddp").trainer.devices, composed("trainer=ddp").trainer.num_nodes) == (8, 2)
+    assert launched() == (8, 2)
 
 
 @pytest.mark.parametrize(("launcher", "package"), [("joblib", "joblib"), ("submitit_slurm", "submitit")])
-def test_launchers_of_many_jobs(launcher: str, package: str) -> None:
+def test_launchers_of_many_jobs(compose: Compose, launcher: str, package: str) -> None:
     pytest.importorskip(f"hydra_plugins.hydra_{package}_launcher")
-    with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
-        config = compose("config", overrides=[f"hydra/launcher={launcher}"], return_hydra_config=True)
+    config = compose("+stage=cost", f"hydra/launcher={launcher}")
     assert package in config.hydra.launcher._target_

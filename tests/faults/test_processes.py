@@ -39,7 +39,7 @@ def again(begin: Path, tmp_path: Path) -> None:
     shutil.copytree(begin, tmp_path)
 
 
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("job", [job for job in JOBS if job != "pipeline"])  # its steps wait and skip, each by itself
 def test_of_two_at_once_one_waits_and_both_are_right(launch: Launch, begin: Path, tmp_path: Path, job: str) -> None:
     ended(launch(job))
     whole = left(tmp_path)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import hydra
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 from spaceevo.artifacts import StageResult
 from spaceevo.jobs.runner import run
 from spaceevo.space.description import conf_folder
+from tests.composing import composed
 
 Compose = Callable[..., DictConfig]
 RunJob = Callable[..., StageResult]
@@ -37,14 +39,19 @@ TINY = (
 
 
 @pytest.fixture
-def compose(tmp_path: Path) -> Iterator[Compose]:
-    """Compose the shipped configuration as a command line would; a job's output folder is the one it has there."""
+def compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Compose]:
+    """Compose the shipped configuration as a command line would; a job's output folder is the one it has there.
+
+    Steps of a pipeline are composed in the same way.
+    """
+    hydras = SimpleNamespace(compose=lambda name, overrides, **_: composed(overrides))
+    monkeypatch.setattr("spaceevo.jobs.steps.hydra", hydras)
 
     def make(*overrides: str) -> DictConfig:
         given = [*overrides]
         if not any(text.startswith("paths.root=") for text in given):
             given.append(f"paths.root={tmp_path / 'runs'}")
-        config = hydra.compose("config", given, return_hydra_config=True)
+        config = composed(given)
         config.paths.output = f"{config.paths.root}/{config.stage.folder}"
         return config
 
@@ -59,7 +66,7 @@ def defaults(job: str, superspace: str = "digits") -> DictConfig:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
         given = [f"+stage={job}", f"superspace={superspace}", "paths.root=runs"]
-        config = hydra.compose("config", given, return_hydra_config=True)
+        config = composed(given)
     GlobalHydra.instance().clear()
     config.paths.output = f"runs/{config.stage.folder}"
     return config

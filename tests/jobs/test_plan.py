@@ -6,12 +6,24 @@ import pytest
 
 from spaceevo.artifacts import StageResult
 from spaceevo.errors import ConfigError
+from spaceevo.jobs.costs import Cost
 from spaceevo.jobs.doctor import examine
+from spaceevo.jobs.expected import find_costs, known_costs
+from spaceevo.jobs.plan import PlanJob
 from spaceevo.jobs.runner import make_job
 from spaceevo.jobs.steps import Outlook, Step, look_ahead
+from spaceevo.jobs.steps import compose as composed_step
 from tests.jobs.conftest import TINY, Compose, RunJob
 
+COST = Cost(40.0, 20.0, 512.0, 1024.0, {"training steps": 30.0}, "2 training steps")
 TEACHER, SUPERNET = Step("teacher", "teacher", "off"), Step("supernet", "supernet", "off")
+
+
+@pytest.fixture
+def estimated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Costs without trials, and a cache of them of this test's own."""
+    monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("spaceevo.jobs.expected.estimate", lambda *args: COST)
 
 
 def looked(compose: Compose, images: Path, *overrides: str) -> list[Outlook]:
@@ -62,15 +74,20 @@ def test_the_machine_is_looked_at(compose: Compose, images: Path, tmp_path: Path
     assert "result.json" in found["artefacts"].told
 
 
-def test_the_job_plan_tells_of_all_steps_and_writes_none(tiny: RunJob, tmp_path: Path) -> None:
+def test_the_job_plan_tells_of_all_steps_and_writes_none(tiny: RunJob, tmp_path: Path, estimated: None) -> None:
     result = tiny("plan")
     assert (result.figures["run"], result.figures["fail"], result.figures["wrong"]) == (11, 0, 0)
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"plan"}
     assert "+stage=pipeline" in result.next_command
+    *steps, total = result.figures["costs"]
+    assert [row["seconds"] for row in steps] == [40.0] * 11
+    assert (total["seconds"], total["processor_seconds"], total["memory_mb"]) == (440.0, 220.0, 512.0)
 
 
 @pytest.mark.parametrize(("quant", "folder"), [("off", "teacher_fp32"), ("deploy", "teacher_int8")])
-def test_one_job_is_planned_under_its_own_scheme(tiny: RunJob, tmp_path: Path, quant: str, folder: str) -> None:
+def test_one_job_is_planned_under_its_own_scheme(
+    tiny: RunJob, tmp_path: Path, estimated: None, quant: str, folder: str
+) -> None:
     StageResult("teacher", "f", 0, {}, seconds=5.5).save(tmp_path / "runs" / folder)
     result = tiny("plan", "of=teacher", f"quant={quant}")
     assert [step["took"] for step in result.figures["steps"]] == [5.5]
@@ -87,3 +104,54 @@ def test_a_pipeline_that_cannot_end_does_not_begin(compose: Compose) -> None:
     job = make_job(compose("+stage=pipeline", "superspace=digits", "platform=none"))
     with pytest.raises(ConfigError, match=r"step .*: platform=none knows no latencies; limit something else"):
         job.work()
+
+
+@pytest.mark.slow
+def test_a_trial_leaves_costs_and_nothing_else(
+    compose: Compose, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path / "cache"))
+    kept = tmp_path / "runs/checkpoints/block_kd/teacher_checkpoint/resnet10/checkpoint.pth"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"as it was")
+    words = [f"data.root={images}", "superspace=digits", "+stage=teacher", *TINY[1:2], *TINY[3:]]
+    config = composed_step([*words, f"paths.root={tmp_path / 'runs'}", "max_epochs=5"])
+    outlooks = look_ahead([TEACHER], [config])
+    found = find_costs(outlooks, [config], [words], tmp_path / "runs" / "plan" / "trial")["teacher"]
+    assert isinstance(found, Cost), found
+    assert found.memory_mb > 100 and found.disk_mb > 1
+    assert {*found.seconds_by_kind} == {"training steps", "evaluations", "saved states"}
+    assert 0 < sum(found.seconds_by_kind.values()) < found.seconds
+    assert kept.read_bytes() == b"as it was"
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"checkpoints", "plan"}
+    assert not any((tmp_path / "runs" / "plan").iterdir())
+    assert known_costs(outlooks) == {"teacher": found}
+    broken = next((images / "train").rglob("*.png"))
+    broken.write_bytes(b"no image")
+    told = find_costs(look_ahead([TEACHER], [config]), [config], [words], tmp_path / "trial")["teacher"]
+    assert isinstance(told, str) and broken.name in told
+
+
+def test_an_experiment_says_which_job_is_planned(compose: Compose, images: Path, estimated: None) -> None:
+    small = ("superspace=digits", "data=digits", "teacher=resnet10", "recipe=digits", f"data.root={images}")
+    words = ("+stage=plan", "experiment=mobilew/block_kd", *small, "data.holdout=4", "data.batch_size=8")
+    job = make_job(compose(*words))
+    assert isinstance(job, PlanJob)
+    found = job.work()
+    assert [(row["step"], row["verdict"]) for row in found.figures["steps"]] == [("block_kd", "fail")]
+    assert "experiment=mobilew/block_kd" in found.next_command
+    assert job.workspace.commands.composing[:2] == ("quant=off", "data.transform.auto_augment=false")
+    with pytest.raises(ConfigError, match=r"of = teacher, and the experiment selects block_kd; leave one of them out"):
+        make_job(compose(*words, "of=teacher"))
+
+
+def test_an_experiment_of_a_pipeline_is_planned_with_its_steps_and_recipe(compose: Compose) -> None:
+    job = make_job(compose("+stage=plan", "experiment=fashion_mnist_space", "space=small-3333-1111"))
+    assert isinstance(job, PlanJob)
+    steps, words = job._steps(())
+    assert [step.stage for step in steps] == ["supernet", "supernet", "subnet_search", "export", "benchmark"]
+    config = composed_step(words[0])
+    assert (config.superspace.name, config.recipe.supernet.fp32.epochs, config.data.train_images) == ("small", 8, 12000)
+    assert config.stage.name == "supernet"
+    pipeline = make_job(compose("experiment=fashion_mnist_space", "space=small-3333-1111"))
+    assert pipeline.workspace.commands.composing == job.workspace.commands.composing

@@ -58,6 +58,10 @@ def test_training_tells_its_steps(tiny: RunJob, tmp_path: Path) -> None:
     found = record(tmp_path / "runs" / "supernet_fp32")
     assert found.state == "done"
     assert [(task.name, task.done, task.total) for task in found.tasks] == [("supernet_fp32, steps", 2, 2)]
+    told = {kind: amount.times for kind, amount in found.amounts.items()}
+    assert told == {"training steps": 2, "evaluations": 1, "saved states": 2} == {s.kind: s.times for s in found.spent}
+    assert found.amounts["training steps"].size == 8
+    assert found.amounts["evaluations"].size == 2 * (8 + 8)  # both corners are recalibrated and tested
 
 
 def test_a_job_that_fails_early_says_why(tiny: RunJob, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from omegaconf import open_dict
 
 from spaceevo.errors import ConfigError
 from spaceevo.jobs.runner import make_job
-from tests.jobs.conftest import changed
+from spaceevo.space.description import conf_files
+from tests.jobs.conftest import Compose, changed
 
 
 def fault(job: str, *overrides: str) -> str:
@@ -214,3 +215,8 @@ def test_no_wrong_value_is_taken() -> None:
         assert "; allowed: " in told or " is missing" in told, (override, told)
         if value != "1e3" and value[0] not in "[{":  # of lists and mappings the wrong entry is told
             assert value[:20].strip("!").lower() in told.lower(), (override, told)
+
+
+@pytest.mark.parametrize("logger", conf_files("logger"))
+def test_every_logger_may_take_what_is_trained(compose: Compose, logger: str) -> None:
+    make_job(compose("+stage=supernet", "superspace=digits", "space=digits-012-000", f"logger={logger}"))

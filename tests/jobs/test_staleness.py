@@ -15,12 +15,13 @@ from PIL import Image, ImageOps
 
 from spaceevo.artifacts import StageResult, read_sealed_json
 from spaceevo.errors import ConfigError
+from spaceevo.jobs.steps import Step, look_ahead
 from spaceevo.lit.module import Trainer
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.supernet import Supernet
 from spaceevo.space.description import parse_space
-from tests.jobs.conftest import CLASSES, RunJob
+from tests.jobs.conftest import CLASSES, TINY, Compose, RunJob
 
 SPACE = "space=digits-012-010"
 BLOCK = "block=stage1_2"
@@ -140,7 +141,24 @@ def remove_test_images(images: Path) -> None:
     shutil.rmtree(images / "val")
 
 
-@pytest.mark.parametrize("change", [invert, swap_classes, remove_most_of_a_class, remove_test_images])
+CHANGES = [invert, swap_classes, remove_most_of_a_class, remove_test_images]
+
+
+def test_other_images_would_make_the_weights_anew(world: World, compose: Compose) -> None:
+    supernet = Step("supernet", "supernet", "off")
+    config = compose("+stage=supernet", *TINY, SPACE, f"data.root={world.images}")
+    assert world.trains("supernet", SPACE)
+    before = world.images.rename(world.folder / "before")
+    for change in CHANGES:
+        shutil.copytree(before, world.images)
+        assert [one.verdict for one in look_ahead([supernet], [config])] == ["be skipped"]
+        change(world.images)
+        assert [one.verdict for one in look_ahead([supernet], [config])] == ["run"], change
+        shutil.rmtree(world.images)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", CHANGES)
 def test_other_images_make_the_weights_anew(world: World, change: Callable[[Path], None]) -> None:
     assert world.trains("supernet", SPACE)
     change(world.images)

@@ -7,7 +7,7 @@ from pathlib import Path
 import hydra
 import pytest
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 
 from spaceevo.errors import ConfigError
 from spaceevo.jobs.mistyped import explained
@@ -159,3 +159,13 @@ def test_what_another_job_reads_may_be_added(compose: Compose, tmp_path: Path) -
 def test_switches_may_stand_among_the_words() -> None:
     assert hydras_words(["+stage=cost", "--help", "space=012_010"]) == ["--help", "+stage=cost", "space='012_010'"]
     assert options(hydras_words(["+stage=cost", "--help", "seed=1"])) == Options(["+stage=cost", "seed=1"], True, None)
+
+
+@pytest.mark.parametrize(
+    ("group", "option", "extra"),
+    [("launcher", "joblib", "joblib"), ("launcher", "submitit_slurm", "slurm"), ("sweeper", "optuna", "optuna")],
+)
+def test_an_option_that_an_extra_brings_names_it(group: str, option: str, extra: str) -> None:
+    missing = MissingConfigException("", f"hydra/{group}/{option}", ["basic"])  # as where the package is not installed
+    told = explained(missing, [f"hydra/{group}={option}"])
+    assert told == f"hydra/{group} = {option} comes with a package; install it with: pip install 'spaceevo[{extra}]'"

@@ -12,15 +12,22 @@ from typing import Any
 BLOCK, HEADER, FIRST = 32_768, 7, 7  # bytes of a block, of a record's header, of the file's own header
 
 
+Version = tuple[str, str, str]  # of an artefact: type, name, digest
+
+
 @dataclass
 class OfflineRun:
     """What one offline run holds."""
 
     name: str = ""
     group: str = ""
+    job_type: str = ""
     history: dict[str, list[Any]] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+    read: set[Version] = field(default_factory=set)  # artefacts that the run used
+    made: set[Version] = field(default_factory=set)  # those that it logged, tables apart
+    exit_code: int | None = None  # of a run that was finished
 
 
 def offline_runs(folder: Path) -> list[OfflineRun]:
@@ -38,6 +45,7 @@ def _read(file: Path) -> OfflineRun:
         kind = record.WhichOneof("record_type")
         if kind == "run":
             found.name, found.group = record.run.display_name, record.run.run_group
+            found.job_type = record.run.job_type
             found.config |= _items(record.run.config.update)
         elif kind == "config":
             found.config |= _items(record.config.update)
@@ -46,6 +54,11 @@ def _read(file: Path) -> OfflineRun:
         elif kind == "history":
             for key, value in _items(record.history.item).items():
                 found.history.setdefault(key, []).append(value)
+        elif kind == "artifact" and record.artifact.type != "run_table":
+            it = record.artifact
+            (found.read if it.use_after_commit else found.made).add((it.type, it.name, it.digest))
+        elif kind == "exit":
+            found.exit_code = record.exit.exit_code
     return found
 
 

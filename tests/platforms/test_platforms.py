@@ -23,7 +23,7 @@ def model_of(blocks: object) -> Roofline:
 
 
 def test_only_unknown_blocks_are_measured_once_and_less_what_running_takes(tmp_path: Path) -> None:
-    platform = Fake(tmp_path)
+    platform = Fake(tmp_path, unknown_blocks="measure")
     first = platform.subnet_ms(MEMBER, MEMBER.smallest)
     assert first == platform.blocks_ms(BLOCKS)
     assert sorted(platform.timed) == sorted(["empty", *{block_key(*block) for block in BLOCKS}])
@@ -31,7 +31,7 @@ def test_only_unknown_blocks_are_measured_once_and_less_what_running_takes(tmp_p
     assert entries[block_key(*BLOCKS[0])] == 2.0  # the stem: one convolution, and running the network
     assert entries[block_key(*BLOCKS[1])] == 2.0  # two convolutions
     assert first == platform.measured_ms({"whole": random_program(BLOCKS)})["whole"]
-    again = Fake(tmp_path)
+    again = Fake(tmp_path, unknown_blocks="measure")
     assert again.subnets_ms(MEMBER, [MEMBER.smallest] * 2).tolist() == [first, first]
     assert again.timed == []
     again.subnet_ms(MEMBER, MEMBER.largest)
@@ -106,12 +106,12 @@ def changed(platform: Platform, entries: dict[str, float], model: Roofline | Non
 
 
 def test_what_is_measured_later_leaves_the_state_as_it_was(tmp_path: Path) -> None:
-    first = Fake(tmp_path)
+    first = Fake(tmp_path, unknown_blocks="measure")
     first.subnet_ms(MEMBER, MEMBER.smallest)
     before = first.table_state()
     assert before["entries"] == len({block_key(*block) for block in BLOCKS})
     assert Fake(tmp_path).table_state() == before
-    Fake(tmp_path).subnet_ms(MEMBER, MEMBER.largest)
+    Fake(tmp_path, unknown_blocks="measure").subnet_ms(MEMBER, MEMBER.largest)
     later = Fake(tmp_path)
     assert later.table_state() != before
     assert later.table_state(before["entries"]) == before

@@ -1,20 +1,14 @@
-import pytest
-import torch
+"""The fp32 ONNX file; that it computes the network is the contract of every runtime."""
 
-from spaceevo.errors import ExportError
 from spaceevo.nn.supernet import Network
-from spaceevo.quant.prepare import quantizers
 from spaceevo.runtimes.onnx.float_writer import to_float_onnx
 from spaceevo.runtimes.onnx.runtime import OnnxRuntime
 
-ONNX = OnnxRuntime()
 
-
-def test_failure_is_told_and_leaves_the_network_as_it_was(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_args: object, **_kwargs: object) -> None:
-        raise torch.onnx.OnnxExporterError("no operator\nlong report")
-
-    monkeypatch.setattr(torch.onnx, "export", fail)
-    with pytest.raises(ExportError, match=r"fp32 network as ONNX \(no operator\)"):
-        to_float_onnx(network, (3, 24, 24))
-    assert all(quantizer.is_on for quantizer in quantizers(network).values())
+def test_its_operators_are_the_networks_layers_and_nothing_else(network: Network) -> None:
+    file = to_float_onnx(network, (3, 24, 24))
+    stages = {operator.stage for operator in OnnxRuntime().profile(file, repeats=1).operators}
+    assert stages >= {"first_conv", "stage1", "final_expand"}
+    of_the_runtime = {"ReorderInput", "ReorderOutput"}  # it moves channels between layouts
+    used = OnnxRuntime().op_counts(file).keys() - of_the_runtime
+    assert used == {"Conv", "GlobalAveragePool", "Mul", "Flatten", "Gemm"}

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 from spaceevo.artifacts import Layout, StageResult
+from spaceevo.artifacts.progress import JobProgress
 from spaceevo.jobs.runner import run
 from spaceevo.latency.table import LatencyTable
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
@@ -30,6 +31,7 @@ from spaceevo.space.description import conf_folder, superspace
 from spaceevo.space.placement import block_key
 from spaceevo.space.walk import output_hw
 from spaceevo.teacher import make_teacher
+from tests.composing import composed
 
 Compose = Callable[..., DictConfig]
 RunStage = Callable[..., StageResult]
@@ -46,7 +48,7 @@ def compose(tmp_path: Path) -> Iterator[Compose]:
 
     def make(stage: str, *overrides: str) -> DictConfig:
         folders = [f"paths.root={tmp_path / 'runs'}", f"paths.output={tmp_path / 'runs' / stage}"]
-        config = hydra.compose("config", [*folders, *overrides, f"+stage={stage}"], return_hydra_config=True)
+        config = composed([*folders, *overrides, f"+stage={stage}"])
         OmegaConf.resolve(config.paths)
         return config
 
@@ -63,6 +65,14 @@ def run_stage(compose: Compose) -> RunStage:
         return run(compose(stage, *overrides))
 
     return execute
+
+
+def work_of(folder: Path) -> dict[str, tuple[float, int]]:
+    """How often each kind of work was told to be done before it began, and how often it was."""
+    progress = JobProgress.read(folder / "progress.json")
+    assert {one.kind for one in progress.spent} <= {*progress.amounts}
+    done = {one.kind: one.times for one in progress.spent}
+    return {kind: (amount.times, done.get(kind, 0)) for kind, amount in progress.amounts.items()}
 
 
 @dataclass(frozen=True)
@@ -180,9 +190,11 @@ def world(shared_world: World, tmp_path: Path) -> World:
     return World(tmp_path / "world")
 
 
-@pytest.fixture
-def int8_world(world: World) -> World:
-    """A world with INT8 weights of the supernet under `deploy`, whose logits depend on the images."""
+@pytest.fixture(scope="session")
+def shared_int8_world(shared_world: World, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """A world with INT8 weights of the supernet under `deploy`, whose logits depend on the images; to copy."""
+    world = World(tmp_path_factory.mktemp("int8") / "world")
+    shutil.copytree(shared_world.root, world.root)
     torch.manual_seed(0)
     supernet = Supernet(MEMBER)
     for norm in (module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)):
@@ -200,6 +212,13 @@ def int8_world(world: World) -> World:
         world.layout.supernet(SPACE, True), supernet, CheckpointMeta(space=SPACE, classes=CLASSES, quant="deploy")
     )
     return world
+
+
+@pytest.fixture
+def int8_world(shared_int8_world: World, tmp_path: Path) -> World:
+    """Such a world of the test's own."""
+    shutil.copytree(shared_int8_world.root, tmp_path / "world")
+    return World(tmp_path / "world")
 
 
 def _all_blocks_ms() -> dict[str, float]:

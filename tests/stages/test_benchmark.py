@@ -14,7 +14,7 @@ from spaceevo.runtimes.registry import RUNTIMES, runtime_for
 from spaceevo.space.description import parse_space
 from spaceevo.space.placement import block_key, subnet_blocks
 from tests.platforms.conftest import Desk
-from tests.stages.conftest import Compose, MadeAnew, RunStage
+from tests.stages.conftest import Compose, MadeAnew, RunStage, work_of
 
 MEMBER = parse_space("digits-012-000")
 BLOCKS = {spec: subnet_blocks(MEMBER, spec) for spec in (MEMBER.largest, MEMBER.smallest)}
@@ -45,6 +45,7 @@ def test_int8_and_fp32_are_measured(run_stage: RunStage, table: Path) -> None:
     for precision in ("int8_ms", "fp32_ms"):
         assert 0 < smallest[precision] < largest[precision] < 100
     assert found.figures["predicted_mape_percent"] > 0
+    assert work_of(table.parent / "runs" / "benchmark") == {"subnets written": (2, 2)}
 
 
 def test_a_table_measures_the_exported_subnet_alone(

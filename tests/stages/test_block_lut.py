@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spaceevo.errors import MissingArtifactError, TableError
+from spaceevo.jobs.runner import make_job
 from spaceevo.latency.roofline import Roofline
 from spaceevo.latency.table import LatencyTable
 from spaceevo.nn.losses import noise_to_signal
@@ -17,15 +18,17 @@ from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import resize
 from spaceevo.quant.prepare import quantizers, set_quant
 from spaceevo.quant.quantizer import DEPLOY
-from spaceevo.search.lut import LutRow, read_lut_file
+from spaceevo.search.lut import LutRow, lut_file_name, lut_record, read_lut_file, write_lut_file
 from spaceevo.space.description import superspace
 from spaceevo.space.encoding import format_substage
 from spaceevo.space.operators import sample_substage
+from spaceevo.stages.block_lut import BlockLutJob
 from spaceevo.stages.features import TeacherFeatures, TensorStore
 from spaceevo.stages.job import value_input
 from spaceevo.stages.lut_files import LutFile, first_batches, sample_rows, substage_loss
+from spaceevo.stages.made_up_tables import fill
 from spaceevo.teacher import Teacher
-from tests.stages.conftest import RunStage, World, nudge
+from tests.stages.conftest import Compose, RunStage, World, nudge, work_of
 
 SPACE = superspace("digits").stage_space("stage2", 1)
 TAPS = {"stage1": ("stage0", "stage1"), "stage2": ("stage1", "stage2")}
@@ -210,12 +213,36 @@ def test_tables_are_kept_and_made_anew_one_by_one(run_stage: RunStage, world: Wo
 
 def test_latencies_in_a_table_follow_the_platforms(run_stage: RunStage, world: World) -> None:
     run_stage("block_lut", *given(world, "window=0"))
+    assert {kind: told == done for kind, (told, done) in work_of(world.root.parent / "runs" / "block_lut").items()} == {
+        "teacher's features": True,
+        "rows": True,
+        "measured blocks": True,
+    }
     before = read_lut_file(world.root / "made/stage1_0_0.csv")
     world.scale_table(3.0)
     assert run_stage("block_lut", *given(world, "window=0")).figures["files_made"] == 3
     after = read_lut_file(world.root / "made/stage1_0_0.csv")
     assert [row.latency_ms for row in after] == pytest.approx([3 * row.latency_ms for row in before], rel=1e-3)
     assert [row.loss for row in after] == [row.loss for row in before]
+
+
+def test_a_few_rows_are_filled_up_to_as_many_as_the_job_would_make(compose: Compose, world: World) -> None:
+    job = make_job(compose("block_lut", *given(world, "block=stage2_0", "recipe.block_lut.samples=30")))
+    assert isinstance(job, BlockLutJob)
+    folder, resolutions = world.root / "few", job.superspace.block_resolutions
+    for key in job.blocks:
+        row = LutRow(format_substage(SPACE.smallest), 8, 12, loss=2.0, mflops=4.0, mparams=1.0, latency_ms=0.8)
+        write_lut_file(folder / lut_file_name(job.superspace, key), [row])
+        lut_record(folder / lut_file_name(job.superspace, key)).parent.mkdir(exist_ok=True)
+        lut_record(folder / lut_file_name(job.superspace, key)).write_text("{}")
+    fill(job, folder)
+    for key in job.blocks:
+        rows = read_lut_file(folder / lut_file_name(job.superspace, key))
+        assert len(rows) == 30
+        assert {row.hw for row in rows} == {job.superspace.input_hw("stage2", each) for each in resolutions}
+        assert [row.latency_ms / row.mflops for row in rows] == pytest.approx([0.2] * 30, rel=0.01)
+        assert all(1.0 <= row.loss <= 3.0 for row in rows)
+        assert not lut_record(folder / lut_file_name(job.superspace, key)).exists()
 
 
 def test_interpolated_latencies_are_told(run_stage: RunStage, world: World, caplog: pytest.LogCaptureFixture) -> None:

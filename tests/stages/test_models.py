@@ -39,16 +39,21 @@ def test_a_list_becomes_files_and_one_table(
     (tmp_path / "input.csv").write_text("digits,222-110,min\n")
     assert made_anew(compose("models", listed, *LITERT))
     folder = Path(found.outputs["table"]).parent
-    assert {file.name for file in folder.iterdir()} == {"models.csv", "001_int8.tflite", "001_fp32.tflite"}
+    assert {file.name for file in folder.glob("*.[ct]*")} == {"models.csv", "001_int8.tflite", "001_fp32.tflite"}
     (tmp_path / "other.csv").write_text("digits,222-110,max\n")
     assert Path(run_stage("models", f"models={tmp_path / 'other.csv'}", *LITERT).outputs["table"]).parent != folder
     assert pd.read_csv(found.outputs["table"]).subnet.tolist() == [str(MEMBER.smallest)]
+    assert not made_anew(compose("models", listed, *LITERT))  # each list has a result of its own
 
 
 def test_faults_are_named(run_stage: RunStage, tmp_path: Path, listed: str) -> None:
     with pytest.raises(ConfigError, match="models = null; name a file"):
         run_stage("models", *LITERT)
     (tmp_path / "bad.csv").write_text("digits,222-110,min\ndigits,222-990,min\n")
+    with pytest.raises(
+        ConfigError, match=r"platform._target_ = spaceevo.platforms.base.Platform; allowed: a Measuring"
+    ):
+        run_stage("models", listed, "platform=vnni")  # a table measures nothing
     with pytest.raises(EncodingError, match=r"bad.csv, line 2, column 2 \(space\)"):
         run_stage("models", f"models={tmp_path / 'bad.csv'}", *LITERT)
     with pytest.raises(ExportError, match="the tflite file of subnet 1 in litert is not"):

@@ -15,11 +15,12 @@ from spaceevo.latency.table import LatencyTable
 from spaceevo.runtimes.registry import RUNTIMES
 from spaceevo.runtimes.timing import Timing
 from spaceevo.space.description import superspace
+from spaceevo.space.operators import sample_networks
 from spaceevo.space.placement import PlacedBlock, subnet_blocks
 from spaceevo.space.selection import parse_blocks
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.profile import ProfileJob, ProfileRecipe, Sample
-from spaceevo.stages.profile_timings import Collections, ProfileTimings, sample_blocks, sample_networks
+from spaceevo.stages.profile_timings import Collections, ProfileTimings, sample_blocks
 from tests.platforms.conftest import Desk, Fake
 from tests.stages.conftest import Compose, MadeAnew, RunStage
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 
 from spaceevo.artifacts import SpaceChoice, StageResult, read_sealed_json
 from spaceevo.errors import ConfigError, ConstraintError, EncodingError, TableError
@@ -21,6 +21,7 @@ from spaceevo.search.quality import Quality, QualityScorer
 from spaceevo.space.description import conf_folder, superspace
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages import space_search
+from tests.composing import composed
 from tests.stages.conftest import World
 
 
@@ -46,7 +47,7 @@ def settings(tables: Path, output: Path, *more: str) -> list[str]:
 def run(tables: Path, output: Path, *more: str) -> StageResult:
     with initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
         overrides = [*settings(tables, output, *more), f"paths.output={output / 'found'}"]
-        return runner.run(compose("config", overrides=overrides, return_hydra_config=True))
+        return runner.run(composed(overrides))
 
 
 def comparable(folder: Path) -> dict[str, Any]:
@@ -191,11 +192,18 @@ def test_given_spaces_are_scored_and_no_choice_is_made(
     assert {row["space"] for row in result.figures["spaces"]} == {"digits-012-101", "digits-000-000"}
     assert result.figures["evaluations"] == 2
     assert not (tmp_path / "checkpoints").exists()
-    found = SpaceChoice("digits-000-000", (1.0,), 1.0, 1.0, 1.0)
-    file = tmp_path / "checkpoints/block_kd/search/digits/best.json"
-    found.write(file)
-    run(tables, tmp_path, "space=digits-012-101")
-    assert SpaceChoice.read(file) == found
+
+
+def test_what_was_found_stays_when_given_spaces_are_scored(tables: Path, tmp_path: Path) -> None:
+    found = run(tables, tmp_path)
+    choice = tmp_path / "checkpoints/block_kd/search/digits/best.json"
+    before = choice.read_bytes()
+    given = run(tables, tmp_path, "space=digits-012-101")
+    folder = Path(found.outputs["spaces"]).parent
+    assert choice.read_bytes() == before
+    assert StageResult.load(folder) == found
+    assert StageResult.load(folder / "given") == given
+    assert not found.changed_files()
 
 
 def test_a_limit_on_macs_needs_no_platform(tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,7 @@ from spaceevo.stages.front_search import Found, most_accurate
 from spaceevo.stages.subnet_figures import SubnetFigures
 from spaceevo.stages.subnet_search import SubnetSearchJob
 from tests.runtimes.conftest import irregular
-from tests.stages.conftest import CLASSES, Compose, RunStage, World
+from tests.stages.conftest import CLASSES, Compose, RunStage, World, work_of
 
 DIGITS = superspace("digits")
 MEMBER = DIGITS.member((2, 2, 2), (0, 0, 0))
@@ -108,6 +108,8 @@ def test_each_limit_has_its_subnet(
     assert result.figures["front_within_10_percent"] == 100.0
     assert result.figures["evaluations"] <= (18 if method == "front" else 2 * 13)
     assert Path(result.outputs["picture"]).stat().st_size > 1000
+    told, evaluated = work_of(world.root.parent / "runs" / "subnet_search")["evaluated subnets"]
+    assert result.figures["evaluations"] <= evaluated <= told == (18 if method == "front" else 2 * 13)
 
 
 @pytest.mark.slow

@@ -2,14 +2,17 @@
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from spaceevo.artifacts.files import MACHINE
 from spaceevo.artifacts.records import SCHEMA, Record
+from spaceevo.artifacts.work import Amount, Spent
 
 PROGRESS_FILE, STEPS_FILE = "progress.json", "steps.json"
+NEW = 0.25  # of what an image takes in training, what one of work takes that has not come yet
 SILENT_S = 600.0  # on another machine, a job that has told nothing for so long is taken for dead
 State = Literal["running", "done", "failed", "stopped"]
 
@@ -60,6 +63,8 @@ class JobProgress(Record):
     process: int = field(default_factory=os.getpid)
     host: str = MACHINE
     tasks: tuple[Task, ...] = ()  # in the order in which they began
+    amounts: Mapping[str, Amount] = field(default_factory=dict)  # of work in all, by kind
+    spent: tuple[Spent, ...] = ()  # on it until now
     troubles: tuple[str, ...] = ()  # what went wrong and was got over, a line each
     error: str = ""  # the line with which it failed
     schema: int = SCHEMA  # version of this record
@@ -72,6 +77,29 @@ class JobProgress(Record):
         if self.host == MACHINE:
             return "running" if Path(f"/proc/{self.process}").exists() or not Path("/proc").exists() else "killed"
         return "running" if time.time() - self.told < SILENT_S else "silent"
+
+    @property
+    def ends(self) -> float | None:
+        """When the job will end, by what each kind of its work has taken; None where that cannot be told.
+
+        Of a kind that has not come yet, one image is taken to need a quarter of what it needs in training. None is
+        guessed at that comes more often than those known, such as the rows of a table before the first.
+        """
+        spent, task = {one.kind: one for one in self.spent if one.times}, self.task
+        known = {kind: one for kind, one in spent.items() if kind in self.amounts}
+        if task is None or not known:
+            return task.ends if task is not None else None
+        main = max(known, key=lambda kind: self.amounts[kind].times)
+        if any(amount.times > self.amounts[main].times for kind, amount in self.amounts.items() if kind not in known):
+            return None
+        an_image = known[main].each[0] / self.amounts[main].size
+        earlier = max(0.0, task.began_at - 1) / task.total if task.total else 0.0  # what was done before a kill
+        left_s = 0.0
+        for kind, amount in self.amounts.items():
+            each = known[kind].each[0] if kind in known else NEW * an_image * amount.size
+            done = spent[kind].times if kind in spent else 0
+            left_s += max(0.0, amount.times * (1 - earlier) - done) * each
+        return self.told + left_s
 
     @property
     def task(self) -> Task | None:

@@ -178,6 +178,7 @@ class StageResult:
     device: str = "cpu"  # where networks ran
     made: str = ""  # when, ISO 8601
     seconds: float = 0.0  # how long it took
+    processor_seconds: float = 0.0  # of processors, those of its loaders included; busy neighbours do not add to them
     summary: tuple[str, ...] = ()  # figures shown at its end
     next_command: str = ""  # what the user would run next
     command: str = ""  # what makes it again

@@ -24,10 +24,9 @@ def chosen_experiment(name: str, folders: Iterable[Path]) -> tuple[dict[str, str
 
 
 def _read(file: Path) -> dict[str, str]:
-    """Settings of an experiment as they would be typed, but for its job's recipe; its job as `stage`, or nothing."""
+    """Settings of an experiment as they would be typed; its job as `stage`, or nothing."""
     content = read_yaml(file) or {}
     defaults = content.pop("defaults", [])
-    content.pop("recipe", None)
     found = {"stage": next((text.removeprefix(STAGE) for text in defaults if str(text).startswith(STAGE)), "")}
     for entry in defaults:
         chosen = entry if isinstance(entry, Mapping) else {}

@@ -24,6 +24,13 @@ SWEEPS = re.compile(r"=.*(,|\w\()")
 """A word that may stand for several values, which is taken one by one only when the jobs of a sweep are made."""
 FURTHER = re.compile(r"(Config search path|Search path|See https|To append to|full_key:).*")
 """What Hydra adds to a message beyond what is wrong."""
+EXTRAS = {
+    "hydra/launcher=joblib": "joblib",
+    "hydra/launcher=submitit_local": "slurm",
+    "hydra/launcher=submitit_slurm": "slurm",
+    "hydra/sweeper=optuna": "optuna",
+}
+"""Options that are there where the package of an extra is installed."""
 MESSAGES = {
     r"Ambiguous value for argument '(.+?)=(.*?)'": "{0} = {1}; allowed: one value; a list is {0}=[{1}]; to run each, "
     "put -m before the words",
@@ -99,6 +106,8 @@ def _no_option(file: str, options: Iterable[str], words: Sequence[str]) -> str:
     found = [key for key in typed if file.startswith(f"{key.partition('@')[0]}/")]
     group = found[0].partition("@")[0] if found else file.rpartition("/")[0]
     value = file.removeprefix(f"{group}/")
+    if extra := EXTRAS.get(f"{group}={value}"):
+        return f"{group} = {value} comes with a package; install it with: pip install 'spaceevo[{extra}]'"
     names = sorted({*options, *option_names(group)})
     return f"{found[0] if found else group} = {value}; {_meant(_near(value, names))}allowed: {choices(names, limit=20)}"
 

@@ -1,17 +1,30 @@
 """Job pipeline: the whole chain, one job after the other; what is done is skipped, what was interrupted resumes."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import MinLen
+from omegaconf import DictConfig
 
 from spaceevo.artifacts import Neutral
 from spaceevo.artifacts.progress import STEPS_FILE, StepList
+from spaceevo.artifacts.values import Positive
 from spaceevo.errors import ConfigError
+from spaceevo.jobs.budget import BUDGET_FILE, fit, kept
+from spaceevo.jobs.expected import find_costs, known_costs, print_costs, rows
 from spaceevo.jobs.runner import run
-from spaceevo.jobs.steps import Step, compose, look_ahead, print_outlooks, refuse_scheme, step_config
+from spaceevo.jobs.steps import (
+    Outlook,
+    Step,
+    compose,
+    look_ahead,
+    print_outlooks,
+    refuse_scheme,
+    step_words,
+)
 from spaceevo.search.front import front
 from spaceevo.stages.job import Job, Outcome
 from spaceevo.terminal import console, print_rows
@@ -22,6 +35,7 @@ class PipelineSettings:
     """Lists the jobs."""
 
     steps: Annotated[tuple[Step, ...], MinLen(1)]  # the jobs in order
+    budget_hours: Positive | None  # hours that it may take on this machine; None scales nothing
     force: Annotated[bool, Neutral("says whether to run, not what")]  # whether all are made anew
 
 
@@ -36,17 +50,19 @@ class PipelineJob(Job[PipelineSettings]):
         """Run every step in this process, the only one; gather the figures."""
         if os.environ.get("WORLD_SIZE", "1") != "1":
             raise ConfigError("stage=pipeline runs in one process; start its stages one by one under torchrun")
-        refuse_scheme(self.workspace.commands.given)
-        given = [*self.workspace.commands.given, *(["force=true"] if self.settings.force else [])]
+        refuse_scheme(self.workspace.commands.composing)
+        given = [*self.workspace.commands.composing, *(["force=true"] if self.settings.force else [])]
         steps = self.settings.steps
-        configs = [step_config(step, given) for step in steps]
-        folders = tuple(str(Path(config.paths.output).relative_to(config.paths.root)) for config in configs)
+        given += self._fitted(given)
+        configs = [compose(step_words(step, given)) for step in steps]
+        outlooks = self._look(configs)
+        folders = tuple(_folder(*each) for each in zip(configs, outlooks, strict=True))
         StepList(tuple(step.title for step in steps), folders).write(self.workspace.output / STEPS_FILE)
-        outlooks = look_ahead(steps, configs)
         print_outlooks(outlooks, "what this pipeline would do")
-        for one in outlooks:
-            if one.verdict == "fail" and one.job is None:  # whatever earlier steps make, it cannot begin
-                raise ConfigError(f"step {one.title}: {one.why}")
+        if costs := known_costs(outlooks):
+            print_costs(rows(outlooks, costs))
+        else:
+            console.print("What it will cost is not known; the same words with +stage=plan tell it")
         figures: dict[str, Any] = {}
         for number, (step, config) in enumerate(zip(steps, configs, strict=True), start=1):
             console.rule(f"{number}/{len(steps)} {step.title}", align="left")
@@ -61,3 +77,34 @@ class PipelineJob(Job[PipelineSettings]):
         print_rows(pareto, columns, "Pareto subnets (INT8)")
         run(compose([*given, "+stage=report"]))
         return Outcome(figures, summary=tuple(name for step in steps for name in step.shows))
+
+    def _look(self, configs: Sequence[DictConfig]) -> list[Outlook]:
+        """Look ahead; raises where a step could not begin, whatever earlier ones make."""
+        outlooks = look_ahead(self.settings.steps, configs)
+        for one in outlooks:
+            if one.verdict == "fail" and one.job is None:
+                raise ConfigError(f"step {one.title}: {one.why}")
+        return outlooks
+
+    def _fitted(self, given: Sequence[str]) -> list[str]:
+        """Overrides that fit the pipeline into the budget; those of an earlier run of the same where there was one."""
+        hours, output = self.settings.budget_hours, self.workspace.output
+        if hours is None:
+            return []
+        words = [step_words(step, given) for step in self.settings.steps]
+        configs = [compose(each) for each in words]
+        outlooks = self._look(configs)
+        fitted = kept(output, hours, outlooks)
+        if fitted is None:
+            costs = find_costs(outlooks, configs, words, output.absolute() / "trial")
+            print_costs(rows(outlooks, costs))
+            fitted = fit(hours, outlooks, configs, costs)
+            fitted.write(output / BUDGET_FILE)
+        fitted.print()
+        return fitted.words
+
+
+def _folder(config: DictConfig, outlook: Outlook) -> str:
+    """Where a step's result will lie, below the chain's folder."""
+    output = config.paths.output if outlook.job is None else outlook.job.workspace.output
+    return str(Path(output).relative_to(config.paths.root))

@@ -1,13 +1,14 @@
 """Keeps in a file how far a job is and what went wrong, for those who look at it from elsewhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from spaceevo.artifacts.progress import PROGRESS_FILE, JobProgress, State, Task
-from spaceevo.errors import Stopped, fault_line, shortened
+from spaceevo.artifacts.work import Amount, Spent
+from spaceevo.errors import Stopped, failure_line
 from spaceevo.terminal import watchers
 
 SECONDS_A_RECORD = 2.0  # between two records of progress; what goes wrong is recorded at once
@@ -22,6 +23,7 @@ class Recorder:
         now = time.time()
         self.record = JobProgress(job, command, began=now, told=now)
         self.tasks: dict[str, Task] = {}
+        self.spent: dict[str, Spent] = {}
         self.written = 0.0
 
     def progressed(self, key: str, name: str, done: float, total: float | None) -> None:
@@ -34,6 +36,14 @@ class Recorder:
         if now - self.written >= SECONDS_A_RECORD:
             self.write()
 
+    def expects(self, amounts: Mapping[str, Amount]) -> None:
+        """Take down how much work there is."""
+        self.record = replace(self.record, amounts=amounts)
+
+    def worked(self, kind: str, seconds: float, processor_seconds: float, times: int = 1) -> None:
+        """Take down what work took."""
+        self.spent[kind] = self.spent.get(kind, Spent(kind)).more(times, seconds, processor_seconds)
+
     def troubled(self, line: str) -> None:
         """Take down what went wrong and was got over."""
         self.record = replace(self.record, troubles=(*self.record.troubles, line)[-MOST_TROUBLES:])
@@ -43,24 +53,25 @@ class Recorder:
         """Write the record; a disk that is full, or may not be written to, is told of by the job itself."""
         self.written = time.time()
         tasks = tuple(self.tasks.values())[-MOST_TASKS:]
-        self.record = replace(self.record, told=self.written, tasks=tasks, state=state, error=error)
+        spent = tuple(self.spent.values())
+        self.record = replace(self.record, told=self.written, tasks=tasks, spent=spent, state=state, error=error)
         with suppress(OSError):
             self.record.write(self.path)
 
 
 @contextmanager
-def recorded(folder: Path, job: str, command: str) -> Iterator[None]:
+def recorded(folder: Path, job: str, command: str) -> Iterator[Recorder]:
     """Record what a job tells while this lasts, and how it ends; jobs within it have records of their own."""
     recorder = Recorder(folder, job, command)
     recorder.write()
     watchers.append(recorder)
     try:
-        yield
+        yield recorder
     except Stopped:
         recorder.write("stopped")
         raise
     except BaseException as error:
-        recorder.write("failed", fault_line(error) or shortened(f"{type(error).__name__}: {error}"))
+        recorder.write("failed", failure_line(error))
         raise
     else:
         recorder.write("done")

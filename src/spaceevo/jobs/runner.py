@@ -4,6 +4,7 @@ import shlex
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from inspect import isclass
@@ -32,16 +33,19 @@ from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import CheckpointError, ConfigError, SpaceEvoError, Stopped
 from spaceevo.jobs.experiments import chosen_experiment
 from spaceevo.jobs.mistyped import check_added
-from spaceevo.jobs.recording import recorded
+from spaceevo.jobs.recording import Recorder, recorded
 from spaceevo.jobs.settings import read_settings
-from spaceevo.jobs.tracking import is_tracked, track
+from spaceevo.jobs.tracking import failure_tracked, is_tracked, track
 from spaceevo.jobs.trust import require_allowed, require_own
+from spaceevo.jobs.words import hydras_words
 from spaceevo.space.description import conf_folder
 from spaceevo.stages.job import Commands, Job, Outcome, Workspace, override_key
-from spaceevo.terminal import console, figure_table
+from spaceevo.terminal import console, figure_table, processor_seconds
 from spaceevo.version import VERSION
 
 JobType = type[Job[Any]]
+LOOKING = ("plan",)  # Jobs that look at the one that an experiment selects
+RECIPE, STEPS = "recipe.", "recipe.pipeline."  # An experiment's settings of its job, and of the pipeline itself
 PACKAGES = ("torch", "pytorch-lightning", "onnxruntime", "numpy")  # Besides this one, the packages that decide a result
 UNREPEATED = ("stage", "force", "paths.output", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
 """Overrides that say which job runs, or where one run's own files go: no following command repeats them."""
@@ -58,14 +62,14 @@ def run(config: DictConfig) -> StageResult:
     job = make_job(config)
     with sole_worker(job.workspace.output / ".lock", console.print) if is_first() else nullcontext():
         try:
-            with recorded(job.workspace.output, job.name, _command(job)) if is_first() else nullcontext():
-                return _run(config, job)
+            with recorded(job.workspace.output, job.name, _command(job)) if is_first() else nullcontext() as recorder:
+                return _run(config, job, recorder)
         except Stopped as stopped:
             stopped.kept.append(f"what {job.name} had finished, in {shown(job.workspace.output)}")
             raise
 
 
-def _run(config: DictConfig, job: Job[Any]) -> StageResult:
+def _run(config: DictConfig, job: Job[Any], recorder: Recorder | None) -> StageResult:
     output = job.workspace.output
     previous = _previous(job, output)
     states = job.states({} if previous is None else previous.inputs)
@@ -76,27 +80,30 @@ def _run(config: DictConfig, job: Job[Any]) -> StageResult:
 
         torch.set_num_threads(threads)
     is_tracked(config)  # a missing package is told before the work
-    started = time.monotonic()
-    outcome = job.work()
-    result = _result(job, outcome, states, time.monotonic() - started)
+    if recorder is not None:
+        recorder.expects(job.amounts())
+    started = time.monotonic(), processor_seconds()
+    with failure_tracked(config, list(hydra_node(config).overrides.task), job):
+        outcome = job.work()
+    result = _result(job, outcome, states, time.monotonic() - started[0], processor_seconds() - started[1])
     if is_first():
         sweep(output, depth=2)
         sweep(cache_folder(""), depth=1)
         for folder in {path if path.is_dir() else path.parent for path in outcome.outputs.values()}:
             sweep(folder, depth=1)
-        keep(config, result, output, job.workspace.run_name, keeps_run=job.keeps_run)
+        keep(config, result, output, job.workspace.run_name, job)
         _say_next(result.next_command)
     return result
 
 
-def keep(config: DictConfig, result: StageResult, folder: Path, run_name: str, *, keeps_run: bool = False) -> None:
+def keep(config: DictConfig, result: StageResult, folder: Path, run_name: str, job: Job[Any] | None = None) -> None:
     """Save a result in a folder, print its summary and where its files lie, and track it; the last two as `track`'s."""
     result.save(folder)
     _print_summary(result)
     for name, path in {**result.outputs, "result": str(folder / RESULT_FILE)}.items():
         console.print(f"  {name}: {shown(Path(path))}")
     if is_tracked(config):
-        track(config, list(hydra_node(config).overrides.task), result, folder, run_name, keeps_run=keeps_run)
+        track(config, list(hydra_node(config).overrides.task), result, folder, run_name, job)
 
 
 def _print_summary(result: StageResult) -> None:
@@ -135,9 +142,20 @@ def make_job(config: DictConfig) -> Job[Any]:
     # a job's class is generic over the dataclass of its settings: `class CostJob(Job[CostSettings])`
     settings_type, *_ = next(get_args(base) for base in getattr(cls, "__orig_bases__", ()))
     following = commands(config)  # an experiment of another job is told of before its settings are
+    if following.selected not in ("", config.stage.name):
+        config = _without_others(config, settings_type)
     job = cls(read_settings(settings_type, config), _workspace(config, following))
     job.check()
     return job
+
+
+def _without_others(config: DictConfig, settings_type: type) -> DictConfig:
+    """Take out the settings of the job that an experiment selects, which stand beside those of the job that looks."""
+    names = {field.name for field in fields(settings_type)}
+    mine = {name: value for name, value in config.stage.settings._content.items() if name in names}
+    found = config.copy()
+    OmegaConf.update(found, "stage.settings", mine, merge=False)
+    return found
 
 
 def job_type(config: DictConfig) -> JobType:
@@ -202,13 +220,16 @@ def commands(config: DictConfig) -> Commands:
     name = next((text.partition("=")[2] for text, key in given.items() if key == "experiment"), "")
     chosen, beside = chosen_experiment(name, [*(Path(source.path) for source in sources), conf_folder()])
     job = chosen.pop("stage")
-    if job and job != config.stage.name:
+    if job and config.stage.name not in (job, *LOOKING):
         told = f"experiment = {name} selects +stage={job}, and not {config.stage.name}"
         raise ConfigError(f"{told}; leave one of them out, and set what the job needs")
     if not job:
-        return Commands(options, tuple(given))
+        return Commands(options, tuple(given), composing=tuple(given))
     kept = tuple(text for text, key in given.items() if key != "experiment")
-    return Commands(options, kept, tuple(f"{key}={value}" for key, value in chosen.items()), beside)
+    words = {key: f"{key}={value}" for key, value in chosen.items() if not key.startswith(STEPS)}
+    spelled = tuple(word for key, word in words.items() if not key.startswith(RECIPE))
+    composing = (*hydras_words([word for key, word in words.items() if key not in given.values()]), *kept)
+    return Commands(options, kept, spelled, beside, job, composing)
 
 
 def _previous(job: Job[Any], output: Path) -> StageResult | None:
@@ -233,7 +254,9 @@ def _say_skipped(job: Job[Any], previous: StageResult) -> None:
     _say_next(shlex.join(moved.get(override_key(word), word) for word in words))
 
 
-def _result(job: Job[Any], outcome: Outcome, states: Mapping[str, Plain], seconds: float) -> StageResult:
+def _result(
+    job: Job[Any], outcome: Outcome, states: Mapping[str, Plain], seconds: float, on_processors: float
+) -> StageResult:
     grown = {name: read.state(None) for name, read in job.inputs().items() if read.grows}
     single = tuple(name for name, value in outcome.figures.items() if not isinstance(value, list | dict))
     return StageResult(
@@ -249,6 +272,7 @@ def _result(job: Job[Any], outcome: Outcome, states: Mapping[str, Plain], second
         device=outcome.device,
         made=datetime.now(UTC).astimezone().isoformat(timespec="seconds"),
         seconds=round(seconds, 1),
+        processor_seconds=round(on_processors, 1),
         summary=single if outcome.summary is None else tuple(name for name in outcome.summary if name in single),
         next_command=outcome.next_command,
         command=_command(job),

@@ -42,14 +42,18 @@ class Outlook:
 
 def compose(overrides: Sequence[str]) -> DictConfig:
     """Compose the config of one step; its output folder is the one that the job has by itself."""
-    config = hydra.compose("config", overrides=[*overrides], return_hydra_config=True)
+    return at_home(hydra.compose("config", overrides=[*overrides], return_hydra_config=True))
+
+
+def at_home(config: DictConfig) -> DictConfig:
+    """Let the job of a composed config work in the folder that it has by itself."""
     OmegaConf.update(config, "paths.output", str(Path(config.paths.root) / config.stage.folder))
     return config
 
 
-def step_config(step: Step, given: Sequence[str]) -> DictConfig:
-    """Compose the config of a step under the overrides of a command line."""
-    return compose([*given, f"+stage={step.stage}", f"quant={step.quant}"])
+def step_words(step: Step, given: Sequence[str]) -> list[str]:
+    """Return the overrides of a step under those of a command line."""
+    return [*given, f"+stage={step.stage}", f"quant={step.quant}"]
 
 
 def look_ahead(steps: Sequence[Step], configs: Sequence[DictConfig]) -> list[Outlook]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spaceevo.artifacts.values import Amount, Pixels
 from spaceevo.errors import TableError, choices
-from spaceevo.latency.roofline import Roofline
+from spaceevo.latency.roofline import Correction, Roofline
 from spaceevo.latency.table import LatencyTable
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
@@ -68,6 +68,11 @@ class BlockLatency:
             self._entries = len(self.table.entries)
         sums = self._sums.setdefault(member, _SubnetSums(self, member))
         return np.array([sums.subnet_ms(spec) for spec in specs], dtype=np.float64)
+
+    def correct(self, correction: Correction) -> None:
+        """Correct blocks within networks otherwise from now on."""
+        self.table.correction = correction
+        self._sums.clear()
 
     def block_ms(self, spec: BlockSpec, hw: int) -> float | None:
         """Predict the latency in ms of one block within a network; None where it is unknown."""

@@ -27,6 +27,11 @@ class LatencyTable:
     # from blocks by themselves to blocks within a network; holds for entries and model
     correction: Correction = field(default_factory=Correction)
 
+    @property
+    def is_corrected(self) -> bool:
+        """Whether whole networks were measured to correct blocks by themselves, be it that they need none."""
+        return self.correction != Correction() or "correction_networks" in self.provenance
+
     @classmethod
     def load(cls, path: Path) -> LatencyTable:
         """Read a table that `save` wrote, or a plain `{key: ms}` as published; raises `TableError` if it is neither.
@@ -67,8 +72,10 @@ class LatencyTable:
     def save(self, path: Path) -> None:
         """Write the table atomically, with a checksum, its entries in the order in which they came."""
         parts: dict[str, object] = {"provenance": dict(self.provenance)}
+        if self.model is not None or self.is_corrected:
+            parts["correction"] = asdict(self.correction)
         if self.model is not None:
-            parts |= {"correction": asdict(self.correction), "model": self.model.costs}
+            parts["model"] = self.model.costs
         if self.counts:
             parts["counts"] = dict(sorted(self.counts.items()))
         write_sealed_json(path, {**parts, "blocks": self.entries})

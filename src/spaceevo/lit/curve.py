@@ -1,5 +1,6 @@
 """The curve of a training: loss and rate of every epoch, and what is measured of the network now and then."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from statistics import fmean
@@ -10,8 +11,10 @@ from torch import nn
 
 from spaceevo.errors import CheckpointError
 from spaceevo.lit.module import Callback, MultiPassModule, Trainer
+from spaceevo.terminal import doing, processor_seconds, tell_work
 
 Row = dict[str, float]
+STEPS, EVALUATIONS = "training steps", "evaluations"  # Kinds of work, of each network that is trained
 
 
 class Curve(Callback):
@@ -34,6 +37,8 @@ class Curve(Callback):
         self.tell = tell
         self.rows: list[Row] = []
         self._losses: list[float] = []
+        self._step_began = 0.0, 0.0  # by the clock and of processors
+        self._began, self._images = 0.0, 0  # of this epoch, as far as this process was there
 
     def setup(self, *args: object, **kwargs: object) -> None:
         """Begin anew; a checkpoint that training goes on from is read after this."""
@@ -51,28 +56,43 @@ class Curve(Callback):
         """Measure what the epochs before have made, where it is time to; those are kept already."""
         self._losses = []
         every, finished = module.recipe.validate_every, trainer.current_epoch
-        if every is None or finished == 0 or finished % every:
-            return
+        if every is not None and finished and finished % every == 0:
+            self._look(trainer, module)
+        self._step_began = time.monotonic(), processor_seconds()
+        self._began, self._images = time.monotonic(), 0
+
+    def _look(self, trainer: Trainer, module: Any) -> None:
         try:
             with undisturbed(module.network):
-                measured = self.figures(module)
+                measured = self.measure(module)
         except CheckpointError as error:  # a subnet may give no numbers for a while: the end decides
-            self.say(f"epoch {finished}: {error}")
+            self.say(f"epoch {trainer.current_epoch}: {error}")
             return
         found = self.add(trainer, module, measured)
-        self.say(f"epoch {finished} of {trainer.max_epochs}: {shown(found)}")
+        self.say(f"epoch {trainer.current_epoch} of {trainer.max_epochs}: {shown(found)}")
 
-    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
-        """Remember the step's loss; tell how far training is."""
+    def measure(self, module: MultiPassModule) -> Mapping[str, Mapping[str, float]]:
+        """Measure the networks."""
+        with doing(EVALUATIONS, _networks(module)):
+            return self.figures(module)
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: object, batch: Any, index: int) -> None:
+        """Remember the step's loss and its images; tell how far training is."""
+        self._images += len(batch[0]) * trainer.world_size
         self._losses.append(float(trainer.callback_metrics["loss"]))
         steps = float(trainer.num_training_batches)  # of an epoch
+        now, before = (time.monotonic(), processor_seconds()), self._step_began
+        # with the time that its images took to load
+        tell_work(STEPS, now[0] - before[0], now[1] - before[1], _networks(module))
+        self._step_began = now
         self.tell(trainer.current_epoch * steps + len(self._losses), steps * (trainer.max_epochs or 1))
 
     def on_train_epoch_end(self, trainer: Trainer, module: Any) -> None:
-        """Record the mean loss of the epoch's steps, and the rate at its end."""
+        """Record the mean loss of the epoch's steps, and the rate at its end; how fast it went decides nothing."""
         row = {"loss": fmean(self._losses), "lr": float(trainer.optimizers[0].param_groups[0]["lr"])}
         self.rows.append({"epoch": float(trainer.current_epoch + 1), **row})
-        _log(trainer, {f"epoch/{name}": value for name, value in row.items()})
+        speed = {"images_per_second": self._images / max(time.monotonic() - self._began, 1e-9)}
+        _log(trainer, {f"epoch/{name}": value for name, value in {**row, **speed}.items()})
 
     def add(self, trainer: Trainer, module: MultiPassModule, measured: Mapping[str, Mapping[str, float]]) -> Row:
         """Add what was measured of the networks to the last epoch's row; return it by the names it is logged under."""
@@ -85,6 +105,11 @@ class Curve(Callback):
             self.rows[-1] |= found
         _log(trainer, {f"val/{name}": value for name, value in found.items()})
         return found
+
+
+def _networks(module: MultiPassModule) -> int:
+    """The number of networks that a step trains."""
+    return max(1, len(module.parts))
 
 
 def shown(figures: Mapping[str, float]) -> str:

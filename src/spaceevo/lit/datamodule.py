@@ -251,6 +251,16 @@ class ImageFolderDataModule(LightningDataModule):
         return [images for images, _ in self._kept["calibration"]]
 
     @property
+    def calibrated_on(self) -> int:
+        """The number of images that batch norm is recalibrated on."""
+        return len(self._calibration)
+
+    @property
+    def tested_on(self) -> int:
+        """The number of images that networks are tested on."""
+        return len(self.splits.test)
+
+    @property
     def _calibration(self) -> Sequence[Sample]:
         """The images that batch norm is recalibrated on; a `DataError` where there are not two of them."""
         samples = self.splits.train[: self.calibration_batches * self.calibration_batch_size]

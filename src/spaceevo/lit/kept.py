@@ -11,8 +11,10 @@ from pytorch_lightning.callbacks import Checkpoint
 from spaceevo.artifacts import atomic_path, is_whole
 from spaceevo.lit.module import Trainer
 from spaceevo.nn.checkpoint import write_sealed
+from spaceevo.terminal import doing
 
 WITHIN_FILE = "within.ckpt"  # of the epoch that was going on
+SAVES = "saved states"  # A kind of work
 RESUME_FILE, PREVIOUS_FILE = "last.ckpt", "previous.ckpt"  # of the last finished epoch, and of the one before it
 
 
@@ -55,7 +57,8 @@ class StateKeeper(Checkpoint):
             (self.folder / WITHIN_FILE).unlink(missing_ok=True)
 
     def _keep(self, trainer: Trainer, name: str) -> None:
-        trainer.save_checkpoint(self.folder / name)
+        with doing(SAVES):
+            trainer.save_checkpoint(self.folder / name)
         self._kept_at = time.monotonic()
 
 

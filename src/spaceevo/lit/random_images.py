@@ -30,6 +30,16 @@ class RandomImages(ImageFolderDataModule):
         """What decides the images besides `transform`."""
         return f"random {self.seed}"
 
+    @property
+    def calibrated_on(self) -> int:
+        """The number of images that batch norm is recalibrated on."""
+        return CALIBRATION
+
+    @property
+    def tested_on(self) -> int:
+        """The number of images that networks are tested on."""
+        return TEST
+
     def calibration_images(self) -> Sequence[Tensor]:
         """Return one batch `(N, C, H, W)`."""
         return [self._noise(0, CALIBRATION)]

@@ -108,7 +108,7 @@ class Training:
         )
         module, trainer = self._train(label, state, lambda: make_module(list(due)), curve)
         self.device = str(trainer.strategy.root_device)
-        measured = figures(module)
+        measured = curve.measure(module)
         curve.add(trainer, module, measured)
         self.curves[label] = curve.rows
         seconds = time.monotonic() - started

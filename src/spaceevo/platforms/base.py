@@ -72,6 +72,11 @@ class Platform:
 
     def require_latencies(self) -> None:
         """Refuse a platform that knows no latencies, with a `TableError`."""
+        if not self.knows_latencies:
+            raise TableError(
+                f"platform={self.name} knows no latencies; limit something else (limit.mmacs, limit.mparams, "
+                "limit.file_kb, limit.peak_ram_kb) and leave latency_constraint out, or take another platform"
+            )
 
     def known_table(self) -> LatencyTable:
         """Read the table as it is now; raises `TableError` where it is missing or malformed."""
@@ -95,6 +100,9 @@ class Platform:
         costs = table.model.costs if table.model else None
         return {"entries": len(counted), "digest": fingerprint([counted, costs, asdict(table.correction)])}
 
+    def ready(self, superspace: Superspace) -> None:
+        """Get ready to predict networks of a superspace: a table is as it is."""
+
     def ensure(self, blocks: Iterable[PlacedBlock]) -> None:
         """Get ready to predict these blocks: a table has what it has."""
 
@@ -115,6 +123,8 @@ class Platform:
 
     def subnets_ms(self, member: SpaceMember, specs: Sequence[SubnetSpec]) -> NDArray[np.float64]:
         """Predict the latency of subnets in ms, `(N,)`; raises `TableError` where blocks are unknown."""
+        self.require_latencies()
+        self.ready(member.superspace)
         try:
             found = self.predictor.predict_many(member, specs)
         except TableError:  # rare, so that predictions need not look for unknown blocks each time
@@ -125,6 +135,8 @@ class Platform:
 
     def fastest(self, member: SpaceMember) -> SubnetSpec | None:
         """Find the subnet of the least predicted latency; None where some blocks of the space are not known yet."""
+        self.require_latencies()
+        self.ready(member.superspace)
         known = BlockLatency(self.predictor.table, interpolate=self.predictor.interpolate)
         try:
             return fastest_subnet(member, lambda spec, hw: known.blocks_ms([(spec, hw)]))
@@ -133,6 +145,8 @@ class Platform:
 
     def fixed_ms(self, superspace: Superspace) -> dict[int, float]:
         """Predict the latency in ms of the stages that are not searched, at their smallest, by block resolution."""
+        self.require_latencies()
+        self.ready(superspace)
         return {resolution: self._fixed_ms(superspace, resolution) for resolution in superspace.block_resolutions}
 
     def _fixed_ms(self, superspace: Superspace, resolution: int) -> float:

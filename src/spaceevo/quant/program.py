@@ -1,7 +1,7 @@
 """Integer programs: what a quantised network computes, operation by operation, and their executor."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, assert_never
 
@@ -115,17 +115,20 @@ class Executor(nn.Module):
         last_use = {x: index for index, op in enumerate(self.program.ops) for x in op.inputs}
         values = {name: _quantize(images.to(self.dtype), quants[name])}
         for index, op in enumerate(self.program.ops):
-            real = self._compute(index, op, [values[x] for x in op.inputs], [quants[x] for x in op.inputs])
-            values[op.output] = _quantize(real, quants[op.output])
+            values[op.output] = _quantize(self.real(index, values), quants[op.output])
             for x in {*op.inputs}:
                 if wanted is not None and x not in wanted and last_use[x] == index:
                     del values[x]
         return values
 
-    def _compute(self, index: int, op: Op, integers: list[Tensor], quants: list[TensorQuant]) -> Tensor:
+    @torch.no_grad()
+    def real(self, index: int, integers: Mapping[str, Tensor]) -> Tensor:
+        """Compute what the operation of this index gives before it is rounded, from the integers that it reads."""
+        op, quants = self.program.ops[index], self.program.tensors
+        first = op.inputs[0]
         if op.weights is not None:
-            return self._convolve(index, op, integers[0] - quants[0].zero_point)
-        reals = [_dequantize(integer, quant) for integer, quant in zip(integers, quants, strict=True)]
+            return self._convolve(index, op, integers[first] - quants[first].zero_point)
+        reals = [_dequantize(integers[name], quants[name]) for name in op.inputs]
         match op.kind:
             case "add":
                 return reals[0] + reals[1]

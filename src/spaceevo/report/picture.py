@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # jobs that draw nothing start without matplotlib
     from matplotlib.axes import Axes
 
 STYLE = {"figure.dpi": 120, "axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False}
+STYLE |= {"figure.constrained_layout.use": True}
 
 LABELS = {
     "latency_ms": "latency, ms",
@@ -34,7 +35,7 @@ def picture(path: Path, columns: int = 1, *, width: float = 5.0) -> Iterator[lis
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure(figsize=(width * columns, 4.0), layout="constrained")
+        figure = Figure(figsize=(width * columns, 4.0))
         yield list(figure.subplots(1, columns, squeeze=False)[0])
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format=path.suffix.removeprefix("."))

@@ -24,7 +24,7 @@ class Watched:
     done: float | None = None  # share of the task, from 0 to 1
     age_s: float | None = None  # since it last told something
     seconds: float | None = None  # it has taken
-    left_s: float | None = None  # until the task ends
+    left_s: float | None = None  # until it ends
     troubles: Sequence[str] = ()  # what went wrong, a line each; the last is what it failed by
     command: str = ""  # what goes on with it
 
@@ -74,7 +74,7 @@ def _told(name: str, progress: JobProgress, result: StageResult | None) -> Watch
     if state == "done":
         seconds = result.seconds if result is not None else progress.told - progress.began
         return Watched(name, state, seconds=seconds, troubles=progress.troubles)
-    ends = task.ends if task is not None and state == "running" else None
+    ends = progress.ends if state == "running" else None
     wrong = {"killed": "its process was killed", "silent": f"nothing was heard of process {progress.process}"}
     error = progress.error or (f"{wrong[state]} on {progress.host}" if state in wrong else "")
     return Watched(

@@ -124,6 +124,7 @@ class Runtime(ABC):
     module: str  # what is imported of it
     extra: str = ""  # our extra that installs it; empty where it is always installed
     normalises: bool = True  # whether it executes files that take pixels and normalise them
+    rounds_twice: bool = False  # whether kernels round sums in fixed point: integers come out steps apart now and then
     other_ways: tuple[str, ...] = ()  # further ways to load a file, which the parity gate checks besides the usual one
 
     def require(self) -> None:

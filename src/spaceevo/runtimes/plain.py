@@ -1,10 +1,18 @@
-"""Network → plain fp32 PyTorch: a JSON description, safetensors, and the one source file that reads them."""
+"""Network → plain fp32 PyTorch: a JSON description, safetensors, and the one source file that reads them.
+
+The writers of fp32 files of other formats go through the same layers, batch norm folded.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import save
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from spaceevo.artifacts import write_bytes, write_json
 from spaceevo.nn.layers import ElasticLayer
@@ -40,6 +48,29 @@ def to_plain(network: Network, metadata: Mapping[str, str] | None = None) -> Pla
     )
     plain.load_state_dict(float_state(network.state_dict()))
     return plain.eval()
+
+
+class Convolution(NamedTuple):
+    """Holds weight `(Cout, Cin/groups, K, K)` and bias `(Cout,)` in the network's precision."""
+
+    weight: NDArray[np.floating]
+    bias: NDArray[np.floating]
+
+
+def folded(plain: PlainNetwork, layer: Description) -> list[Convolution]:
+    """Return a layer's stacked convolutions; the last has taken in batch norm."""
+    found = []
+    for index in range(layer["stack"]):
+        conv = plain.get_submodule(f"{layer['module']}.convs.{index}")
+        assert isinstance(conv, nn.Conv2d)
+        if layer["norm"] and index == layer["stack"] - 1:
+            norm = plain.get_submodule(f"{layer['module']}.norm")
+            assert isinstance(norm, nn.BatchNorm2d)
+            conv = fuse_conv_bn_eval(conv, norm)
+        weight = conv.weight.detach().numpy()
+        bias = np.zeros(len(weight), weight.dtype) if conv.bias is None else conv.bias.detach().numpy()
+        found.append(Convolution(weight, bias))
+    return found
 
 
 def save_plain(plain: PlainNetwork, path: Path) -> list[Path]:

@@ -1,14 +1,22 @@
 """Random moves within spaces and superspaces; all take their generator."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from random import Random
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.spec import BlockChoice
 from spaceevo.space.superspace import SpaceMember, StageSpace, Superspace
 
 Value = TypeVar("Value")
+
+
+class Network(NamedTuple):
+    """Names a subnet of a space."""
+
+    member: SpaceMember
+    spec: SubnetSpec
 
 
 def sample_block(stage: StageSpace, rng: Random) -> BlockChoice:
@@ -104,3 +112,18 @@ def _mutate_index(member: SpaceMember, rng: Random, counts: list[int], of_block:
     indices[position] = rng.choice([i for i in range(counts[position]) if i != indices[position]])
     # The indices are valid by construction: to validate them as `Superspace.member` does would take most of a search.
     return replace(member, blocks=tuple(indices)) if of_block else replace(member, windows=tuple(indices))
+
+
+def sample_networks(
+    superspace: Superspace, rng: Random, count: int, besides: Iterable[Network] = ()
+) -> dict[str, Network]:
+    """Sample subnets by name, of random spaces, none of which is one of `besides`."""
+    taken = {str(member) for member, _ in besides}
+    networks: dict[str, Network] = {}
+    while len(networks) < count:
+        member = sample_member(superspace, rng)
+        # A small superspace may not have that many spaces.
+        if str(member) not in taken or len(taken) >= superspace.size // 2:
+            network = Network(member, sample_subnet(member, rng))
+            networks[f"{member} {network.spec}"] = network
+    return networks

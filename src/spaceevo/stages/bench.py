@@ -19,12 +19,13 @@ from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.job import Workspace
-from spaceevo.terminal import print_rows, progress
+from spaceevo.terminal import doing, print_rows, progress
 
 TABLES_RUNTIME = "onnxruntime"
 """Runtime that exported files are measured in on this machine, where the platform is a table."""
 COLUMNS = {"asked_ms": "asked", "predicted_ms": "predicted", "int8_ms": "INT8", "fp32_ms": "fp32"}
 COLUMNS |= {"error": "error %", "subnet": "subnet"}
+FILES = "subnets written"  # A kind of work
 ROUNDS = 3  # Times that several platforms are measured in turn
 Row = dict[str, Any]
 Models = dict[str, bytes]  # Files by `int8 <subnet>` and `fp32 <subnet>`
@@ -65,11 +66,12 @@ class Bench:
             return models
         with progress() as bar:
             for spec in bar.track(specs, description="writing subnets"):
-                if f"int8 {spec}" not in models:
-                    models[f"int8 {spec}"] = platform.compile(random_program(subnet_blocks(member, spec)))
-                if f"fp32 {spec}" not in models:
-                    shape = (member.superspace.input_channels, spec.resolution, spec.resolution)
-                    models[f"fp32 {spec}"] = platform.runtime.write_float(random_network(member, spec), shape)
+                with doing(FILES):
+                    if f"int8 {spec}" not in models:
+                        models[f"int8 {spec}"] = platform.compile(random_program(subnet_blocks(member, spec)))
+                    if f"fp32 {spec}" not in models:
+                        shape = (member.superspace.input_channels, spec.resolution, spec.resolution)
+                        models[f"fp32 {spec}"] = platform.runtime.write_float(random_network(member, spec), shape)
         return models
 
     def measured_ms(self, models: Models, repeats: int) -> Latencies:

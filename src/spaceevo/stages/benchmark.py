@@ -6,17 +6,20 @@ from functools import cached_property
 from typing import Any
 
 from spaceevo.artifacts import Component, require_undamaged, write_csv
+from spaceevo.artifacts.work import Amount
+from spaceevo.errors import MissingArtifactError
 from spaceevo.export.bundle import PRECISIONS, file_name
 from spaceevo.latency.accuracy import PredictionError
 from spaceevo.platforms.base import Platform
 from spaceevo.report.latency import draw_predictions
 from spaceevo.search.limits import Limit
 from spaceevo.space.encoding import SubnetSpec
-from spaceevo.stages.bench import Bench, Latencies, Models, make_benches, measure_in_turn, print_fastest
+from spaceevo.stages.bench import FILES, Bench, Latencies, Models, make_benches, measure_in_turn, print_fastest
 from spaceevo.stages.job import Input, Outcome, file_input, platform_input
 from spaceevo.stages.selection import SpaceJob
 from spaceevo.stages.settings import Count, SubnetSettings
 
+USUAL_FRONT = 5  # Subnets that a front has, and the chosen one
 Row = dict[str, Any]
 
 
@@ -58,6 +61,20 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
             found |= {f"{format}_{of}": file_input(exported / file_name(format, of)) for of in PRECISIONS}
             found["platform" if len(self.benches) == 1 else f"platform_{name}"] = platform_input(bench.platform)
         return found if self.settings.subnet is not None else {**found, "front": file_input(self.front_file)}
+
+    def amounts(self) -> Mapping[str, Amount]:
+        """Return the subnets of which files are written; before there is a front, as many as one usually has."""
+        asked = self.settings.subnet
+        subnets = USUAL_FRONT if asked is None else 1 if isinstance(asked, str) else len(asked)
+        if asked is None and self._has_front():
+            subnets = len(self._specs_and_asked()[0])
+        return {FILES: Amount(subnets * len(self.benches))}
+
+    def _has_front(self) -> bool:
+        try:
+            return self.front_file.exists()
+        except MissingArtifactError:  # no space has been found yet
+            return False
 
     def work(self) -> Outcome:
         """Predict, measure side by side, compare."""

@@ -91,6 +91,26 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
         fp32 = {f"{name}_fp32": self._block_file(name, int8=False) for name in self.blocks} if self.int8 else {}
         return {"teacher": self._teacher_file, **fp32}
 
+    @property
+    def evaluated_images(self) -> int:
+        """The number of images that a look takes: the largest and the smallest sub-stage see those held out."""
+        return 2 * (self.data.calibrated_on + len(self.data.splits.held_out))
+
+    @property
+    def block_names(self) -> Sequence[str]:
+        """The blocks that are distilled."""
+        return [*self.blocks]
+
+    @property
+    def networks(self) -> int:
+        """The number of blocks."""
+        return len(self.blocks)
+
+    @property
+    def trainings(self) -> int:
+        """The number of passes over the data, each of some blocks."""
+        return -(-len(self.blocks) // (self.settings.together or len(self.blocks)))
+
     def work(self) -> Outcome:
         """Train, then tell the NSR of every student's largest and smallest sub-stage.
 

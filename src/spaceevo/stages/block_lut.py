@@ -9,8 +9,8 @@ from typing import Annotated
 
 from rich.progress import Progress, TaskID
 
-from spaceevo.artifacts import Component, Neutral, file_hash, fingerprint, sole_worker
-from spaceevo.artifacts.values import Amount
+from spaceevo.artifacts import Component, Neutral, file_hash, fingerprint, sole_worker, values
+from spaceevo.artifacts.work import Amount, Scale
 from spaceevo.errors import ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.matching import check_shape, check_transform, tell_transform
@@ -19,20 +19,23 @@ from spaceevo.nn.losses import VarianceOf
 from spaceevo.nn.memory import channels_last
 from spaceevo.nn.student import BlockStudent
 from spaceevo.platforms.base import Platform
+from spaceevo.platforms.measuring import BLOCKS, MeasuringPlatform
 from spaceevo.quant.quantizer import quant_scheme
 from spaceevo.search.lut import LutKey, LutRow, lut_file_name, lut_keys
 from spaceevo.space.cost import blocks_cost
 from spaceevo.space.encoding import format_substage
 from spaceevo.space.placement import PlacedBlock, place
 from spaceevo.space.selection import parse_blocks, parse_windows
-from spaceevo.stages.features import TeacherFeatures, TensorStore
+from spaceevo.stages.features import FEATURES, TeacherFeatures, TensorStore
 from spaceevo.stages.job import Input, Made, Outcome, file_input, images_input, platform_input
 from spaceevo.stages.lut_files import LutFile, Sampled, first_batches, sample_rows, substage_loss
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Blocks, Count, NetworkSettings, Numbers
 from spaceevo.teacher import TeacherConfig, load_teacher, tap_channels, teacher_taps
-from spaceevo.terminal import console, progress
+from spaceevo.terminal import console, doing, progress
 
+ROWS = "rows"  # A kind of work
+COUNTED_ROWS = 5000  # Of all tables, in which blocks to measure are counted; further rows add few
 CHECKED_ROWS = 5  # Of each table, whose latencies are asked for before anything else
 PARTS = ("block", "window")  # Settings that say which of the tables are made, not what is in them
 
@@ -46,7 +49,7 @@ class BlockLutRecipe:
     evaluation_batches: Count  # batches of images for its loss
     evaluation_batch_size: Count  # images in each of the latter
     # MiB of the teacher's features kept in memory
-    cache_mib: Annotated[Amount, Neutral("says where features lie, not which")]
+    cache_mib: Annotated[values.Amount, Neutral("says where features lie, not which")]
     variance_of: VarianceOf  # whose variance the loss is relative to
 
 
@@ -123,6 +126,36 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
             "tables": Input(tables, grows=True),
         }
 
+    @property
+    def block_names(self) -> Sequence[str]:
+        """The blocks that have tables."""
+        return [*self.blocks.values()]
+
+    def amounts(self) -> Mapping[str, Amount]:
+        """Return the images that the teacher sees at each resolution, the rows, and the blocks to measure."""
+        recipe, data, rows = self.settings.recipe, self.data, len(self.blocks) * self.settings.recipe.samples
+        calibration = min(len(data.splits.train), recipe.calibration_batches * data.calibration_batch_size)
+        held_out = min(len(data.splits.held_out), recipe.evaluation_batches * recipe.evaluation_batch_size)
+        images = calibration + held_out
+        times = len(self.superspace.block_resolutions)
+        return {FEATURES: Amount(times, images), ROWS: Amount(rows, images), BLOCKS: Amount(self._unmeasured())}
+
+    def scales(self) -> Sequence[Scale]:
+        """Return the rows of each table."""
+        return [Scale("recipe.samples", self.settings.recipe.samples, (ROWS, BLOCKS))]
+
+    def _unmeasured(self) -> int:
+        """Count the blocks that the platform does not know, of at most so many rows."""
+        if not isinstance(self.platform, MeasuringPlatform):
+            return 0
+        count = min(self.settings.recipe.samples, max(1, COUNTED_ROWS // len(self.blocks)))
+        found: set[str] = set()
+        for key in self.blocks:
+            name = lut_file_name(self.superspace, key)
+            rows = sampled(self, key, name, count)
+            found |= self.platform.predictor.missing([block for _, placed in rows for block in placed]).keys()
+        return len(found)
+
     def work(self) -> Outcome:
         """Make the tables that are missing or out of date.
 
@@ -160,8 +193,9 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
 
     def _check_latencies(self, due: Mapping[LutKey, LutFile]) -> None:
         """Let the platform say what it does not know of a few sub-stages of each table, before the teacher works."""
+        self.platform.ready(self.superspace)
         for key, file in due.items():
-            rows = _sampled(self, key, file, CHECKED_ROWS)
+            rows = sampled(self, key, file.path.name, CHECKED_ROWS)
             self.platform.rows_ms([placed for _, placed in rows])
 
     def _make(self, due: Mapping[LutKey, LutFile]) -> None:
@@ -179,13 +213,13 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _sampled(job: BlockLutJob, key: LutKey, file: LutFile, count: int) -> list[tuple[Sampled, list[PlacedBlock]]]:
-    """Sample sub-stages of a table, each with its blocks where they lie."""
+def sampled(job: BlockLutJob, key: LutKey, file: str, count: int) -> list[tuple[Sampled, list[PlacedBlock]]]:
+    """Sample sub-stages of the table of a file, each with its blocks where they lie."""
     superspace = job.superspace
     stage = superspace.searched[key.stage].name
     space = superspace.stage_space(stage, key.block, key.window)
     hws = {resolution: superspace.input_hw(stage, resolution) for resolution in superspace.block_resolutions}
-    rows = sample_rows(space, hws, count, f"{job.settings.seed}-{file.path.name}")
+    rows = sample_rows(space, hws, count, f"{job.settings.seed}-{file}")
     return [(one, place(space.specs(one.blocks, one.cin), one.hw)) for one in rows]
 
 
@@ -222,20 +256,21 @@ class _LutBuilder:
     def fill(self, key: LutKey, file: LutFile, bar: Progress, task: TaskID) -> None:
         """Add the rows that a table lacks."""
         recipe, stage = self.recipe, self.job.superspace.searched[key.stage].name
-        rows = _sampled(self.job, key, file, self.recipe.samples)
-        sampled, placed = [one for one, _ in rows], [blocks for _, blocks in rows]
+        rows = sampled(self.job, key, file.path.name, self.recipe.samples)
+        tried, placed = [one for one, _ in rows], [blocks for _, blocks in rows]
         latencies_ms = self.job.platform.rows_ms(placed)
         student = self._load(stage, key)
-        done = file.begin(sampled)
+        done = file.begin(tried)
         bar.update(task, advance=done)
-        for one, blocks, latency_ms in list(zip(sampled, placed, latencies_ms, strict=True))[done:]:
+        for one, blocks, latency_ms in list(zip(tried, placed, latencies_ms, strict=True))[done:]:
             features = self.features.of(stage, one.resolution)
-            loss = substage_loss(student, one.blocks, one.cin, features, recipe.variance_of)
+            with doing(ROWS):
+                loss = substage_loss(student, one.blocks, one.cin, features, recipe.variance_of)
             cost = blocks_cost([spec for spec, _ in blocks], one.hw)
             substage = format_substage(one.blocks)
             file.append(LutRow(substage, one.cin, one.hw, loss, cost.mmacs, cost.mparams, latency_ms))
             bar.update(task, advance=1)
-        file.finish(sampled)
+        file.finish(tried)
 
     def _load(self, stage: str, key: LutKey) -> BlockStudent:
         """A candidate block's student; the windows of a block share it."""

@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from spaceevo.artifacts import write_csv
+from spaceevo.artifacts.work import Amount
 from spaceevo.collectives.averaging import process_group
 from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import ConfigError
 from spaceevo.nn.deployable import FoldedNetwork
 from spaceevo.nn.evaluate import calibrate_subnet, count_correct
 from spaceevo.space.cost import subnet_cost
+from spaceevo.stages.fitness import SUBNETS
 from spaceevo.stages.job import Input, Outcome, images_input
 from spaceevo.stages.selection import SupernetBasedJob
 from spaceevo.stages.settings import SubnetSettings, SupernetSettings
-from spaceevo.terminal import print_rows
+from spaceevo.terminal import doing, print_rows
 
 COLUMNS = {"name": "", "top1": "top-1 %", "mmacs": "MMACs", "mparams": "MParams", "subnet": "subnet"}
 
@@ -46,6 +48,11 @@ class EvaluateJob(SupernetBasedJob[EvaluateSettings]):
     def inputs(self) -> Mapping[str, Input]:
         """Return the weights, the images, and what decides the space where none is asked for."""
         return {**super().inputs(), **self.supernet_inputs(self.settings.int8), "images": images_input(self.data)}
+
+    def amounts(self) -> Mapping[str, Amount]:
+        """Return the subnets to evaluate."""
+        data, subnets = self.data, len(self._asked) or 2
+        return {SUBNETS: Amount(subnets, data.calibrated_on + data.tested_on)}
 
     def work(self) -> Outcome:
         """Evaluate each subnet on the test images.
@@ -86,9 +93,11 @@ class EvaluateJob(SupernetBasedJob[EvaluateSettings]):
         with process_group(device) as (rank, world_size):
             supernet.to(device)
             for spec in specs:
-                calibrate_subnet(supernet, spec, self.data.calibration_images())
-                network = FoldedNetwork(supernet.extract(spec), channels) if self.settings.recipe.folded else supernet
-                correct, images = count_correct(network, self.data.test_share(rank, world_size))
+                with doing(SUBNETS):
+                    calibrate_subnet(supernet, spec, self.data.calibration_images())
+                    is_folded = self.settings.recipe.folded
+                    network = FoldedNetwork(supernet.extract(spec), channels) if is_folded else supernet
+                    correct, images = count_correct(network, self.data.test_share(rank, world_size))
                 cost = subnet_cost(member, spec)
                 row = {"name": self.subnet_names.get(spec, ""), "top1": 100.0 * correct / images}
                 row |= {"correct": correct, "images": images, "mmacs": cost.mmacs, "mparams": cost.mparams}

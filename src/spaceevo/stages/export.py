@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 from pydantic import FiniteFloat
 
-from spaceevo.artifacts import write_csv
-from spaceevo.artifacts.values import Amount, Name, Positive
+from spaceevo.artifacts import values, write_csv
+from spaceevo.artifacts.values import Name, Positive
+from spaceevo.artifacts.work import Amount
 from spaceevo.errors import ConfigError
 from spaceevo.export.bundle import PRECISIONS, save_bundle
 from spaceevo.export.gate import PIXELS, Gate, asked_formats, check_float, top1
@@ -32,7 +33,9 @@ from spaceevo.stages.extraction import Extraction, Int8Form, Subject
 from spaceevo.stages.job import Input, Outcome, Workspace, file_input, images_input
 from spaceevo.stages.selection import SupernetBasedJob
 from spaceevo.stages.settings import Count, SubnetSettings, SupernetSettings, Texts
+from spaceevo.terminal import doing
 
+PARITY = "parity"  # A kind of work
 UNTRAINED = 3.0
 """Factor of the difference that random weights may make: they enlarge what rounding changes from layer to layer."""
 
@@ -46,7 +49,7 @@ class ExportRecipe:
     packed_channels: Count | None
     preprocessing: Literal["inside", "outside"]  # `inside` lets the files take pixels and normalise them
     min_agreement: Annotated[FiniteFloat, Ge(0), Le(100)]  # images with the trained network's top-1, in percent
-    max_mean_difference: Amount  # mean difference of logits over their standard deviation
+    max_mean_difference: values.Amount  # mean difference of logits over their standard deviation
     allow_float: bool  # whether INT8 files may compute in float
     calibration_images: Count  # for the ranges that a network under `published` lacks
     repeats: Count  # timings; the least counts
@@ -125,6 +128,10 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
             allowed = f"allowed with platform.runtime={runtime.name}: outside, it takes no pixels"
             raise ConfigError(f"recipe.export.preprocessing = inside; {allowed}")
 
+    def amounts(self) -> Mapping[str, Amount]:
+        """Return the images on which files are compared with the network."""
+        return {PARITY: Amount(1, self.data.tested_on)}
+
     def work(self) -> Outcome:
         """Extract, convert, compare; then write.
 
@@ -134,7 +141,9 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         recipe = self.settings.recipe
         subject = self._subject()
         memory = self._memory(subject)  # told before the gate, which takes longer
-        figures: dict[str, Any] = {"subnet": str(subject.spec), "machine": machine_name(), **self._check(subject)}
+        with doing(PARITY):
+            checked = self._check(subject)
+        figures: dict[str, Any] = {"subnet": str(subject.spec), "machine": machine_name(), **checked}
         outputs = self._write(subject)
         folder, repeats = self.workspace.output, recipe.repeats
         costs, pictures = file_costs(outputs, self.formats, repeats, folder, self.other_runtime)

@@ -12,7 +12,9 @@ from spaceevo.nn.losses import channel_variance
 from spaceevo.nn.memory import channels_last, images_last
 from spaceevo.nn.supernet import resize
 from spaceevo.teacher import Teacher
+from spaceevo.terminal import doing
 
+FEATURES = "teacher's features"  # A kind of work
 Batch = dict[str, Tensor]  # Features of a batch by stage
 
 
@@ -92,11 +94,17 @@ class TeacherFeatures:
             step()
             return {stage: store.keep(feature) for stage, feature in zip(stages, found, strict=True)}
 
+        def run_all(resolution: int) -> tuple[list[Batch], list[Batch]]:
+            with doing(FEATURES):
+                kept = [run(images, resolution, sources) for images in calibration]
+                return kept, [run(images, resolution, every) for images in evaluation]
+
         self.taps = taps
         sources = sorted({source for source, _ in taps.values()})
         every = sorted({stage for pair in taps.values() for stage in pair})
-        self._calibration = {r: [run(images, r, sources) for images in calibration] for r in resolutions}
-        self._evaluation = {r: [run(images, r, every) for images in evaluation] for r in resolutions}
+        found = {resolution: run_all(resolution) for resolution in resolutions}
+        self._calibration = {resolution: batches for resolution, (batches, _) in found.items()}
+        self._evaluation = {resolution: batches for resolution, (_, batches) in found.items()}
         self._of: dict[tuple[str, int], Features] = {}
 
     def of(self, stage: str, resolution: int) -> Features:

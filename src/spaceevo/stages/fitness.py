@@ -9,6 +9,9 @@ from spaceevo.collectives.sharing import Ranks, Work
 from spaceevo.errors import EncodingError
 from spaceevo.nn.evaluate import Evaluation, SubnetEvaluator
 from spaceevo.space.encoding import SubnetSpec
+from spaceevo.terminal import doing
+
+SUBNETS = "evaluated subnets"  # A kind of work
 
 
 class Fitness:
@@ -64,7 +67,8 @@ def by_text(evaluator: SubnetEvaluator) -> Work:
 
     def work(item: str) -> str:
         subnet, hopeless_below = json.loads(item)
-        return json.dumps(evaluator(SubnetSpec.parse(subnet), hopeless_below))
+        with doing(SUBNETS):
+            return json.dumps(evaluator(SubnetSpec.parse(subnet), hopeless_below))
 
     return work
 

@@ -22,7 +22,7 @@ from spaceevo.stages.job import Outcome
 from spaceevo.stages.selection import SupernetBasedJob
 from spaceevo.stages.settings import SupernetSettings, one_or_all
 from spaceevo.stages.subnet_figures import column_of
-from spaceevo.terminal import console, print_rows, progress
+from spaceevo.terminal import console, doing, print_rows, progress
 
 COLUMNS = {
     "platform": "platform",
@@ -37,6 +37,7 @@ COLUMNS = {
     "peak_ram_kb": "RAM kB",
     "file": "file",
 }
+TESTED = "tested subnets"  # A kind of work
 OPTIONAL = ("latency_ms", "measured_ms", "mparams", "file_kb", "peak_ram_kb")
 """Columns that are printed only where they tell something: what no subnet has, and what was not limited."""
 Evaluated = Sequence[tuple[float, float]]  # What the front is low in, and top-1 in percent, of subnets
@@ -116,8 +117,9 @@ class FrontFiles:
         with progress() as bar:
             for number, spec in enumerate(bar.track(specs, description="testing the front")):
                 path = folder / f"{number:02d}_{precision}.pth"
-                network = extraction.save(path, supernet, spec, int8=int8)
-                found[spec] = Extracted(network, f"{number:02d}", top1(supernet, test), {precision: str(path)})
+                with doing(TESTED):
+                    network = extraction.save(path, supernet, spec, int8=int8)
+                    found[spec] = Extracted(network, f"{number:02d}", top1(supernet, test), {precision: str(path)})
         if int8 and self.job.supernet_file(int8=False).exists():
             fp32 = self.job.supernet(int8=False)
             for spec, subnet in found.items():

@@ -53,6 +53,20 @@ class SubnetSearchRecipe:
     stop_z: Positive | None
     tested: Count  # subnets of the front that are tested
 
+    @property
+    def evaluations(self) -> int:
+        """The most subnets that are evaluated in one search."""
+        if self.method == "front":
+            return self.front.population + (self.front.generations - 1) * self.front.children
+        return self.evolution.population + (self.evolution.generations - 1) * (
+            self.evolution.mutants + self.evolution.crossovers
+        )
+
+
+def expected_front(evaluations: int) -> int:
+    """Estimate how many of so many subnets no other beats: of points thrown at random the sum of 1/n, n = 1, 2, …."""
+    return round(sum(1 / n for n in range(1, evaluations + 1)))
+
 
 @dataclass(frozen=True)
 class Found:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from spaceevo.artifacts import Component, Layout, Plain, StageResult, differences, file_hash, fingerprint, identity
+from spaceevo.artifacts.work import Amount, Scale
 
 if TYPE_CHECKING:  # jobs that build no network start without torch
     import torch
@@ -32,11 +33,12 @@ class Input:
     # whether the job itself may add to it without making its own result out of date, as measured blocks are added to a
     # latency table; its state is then recorded after the work
     grows: bool = False
+    path: Path | None = None  # where it lies, if it is a file
 
 
 def file_input(path: Path) -> Input:
     """Return a file as an input: its state is a hash of its content, empty where it does not exist."""
-    return Input(lambda _: file_hash(path) if path.is_file() else "")
+    return Input(lambda _: file_hash(path) if path.is_file() else "", path=path)
 
 
 def value_input(value: Plain) -> Input:
@@ -72,9 +74,13 @@ class Commands:
 
     options: tuple[str, ...] = ()  # Hydra's own options, e.g. `--config-dir conf`
     given: tuple[str, ...] = ()  # overrides of this command line, as typed, less those that say which job runs and how
-    spelled: tuple[str, ...] = ()  # what an experiment that selected this job amounts to, but for the job
+    spelled: tuple[str, ...] = ()  # what an experiment that selects a job amounts to, but for the job and its recipe
     # job and scheme of quantisation → the word of an experiment beside it that selects these
     experiments: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    selected: str = ""  # the job that an experiment selects
+    composing: tuple[
+        str, ...
+    ] = ()  # overrides by which any job is composed as this one, such an experiment spelled out
 
     def __call__(self, job: str, *changes: str, without: tuple[str, ...] = ()) -> str:
         """Return the command line of a job, quoted so that it can be copied to a shell.
@@ -112,11 +118,17 @@ class Workspace:
     is_sweep: bool = False  # whether this is one of several jobs of a multirun
     force: bool = False  # whether everything is made anew, though nothing changed
     accelerator: str = "auto"  # `cpu` keeps networks off a GPU that is there
+    apart: str = ""  # folder below the job's own where this run's result lies, apart from others
 
     @property
     def run_name(self) -> str:
         """Name of what is tracked of this job: its folder's; jobs of a sweep are numbered below it."""
-        return f"{self.output.parent.name}/{self.output.name}" if self.is_sweep else self.output.name
+        is_below = self.is_sweep or self.apart
+        return f"{self.output.parent.name}/{self.output.name}" if is_below else self.output.name
+
+    def set_apart(self, name: str) -> Workspace:
+        """Return a workspace for a result that is not to replace others of its job; in a sweep none does."""
+        return self if self.is_sweep else replace(self, output=self.output / name, apart=name)
 
     @cached_property
     def device(self) -> torch.device:
@@ -174,6 +186,7 @@ class Job(ABC, Generic[S]):
     def __init__(self, settings: S, workspace: Workspace) -> None:
         self.settings = settings
         self.workspace = workspace
+        self.open_logger: Any = None  # Lightning's, of the network that was trained last
 
     @property
     def keeps_run(self) -> bool:
@@ -186,6 +199,22 @@ class Job(ABC, Generic[S]):
     def inputs(self) -> Mapping[str, Input]:
         """Return what the job reads besides its settings; a change makes its result out of date."""
         return {}
+
+    def amounts(self) -> Mapping[str, Amount]:
+        """Return how much work of each kind there is, as `doing` names it; nothing of jobs that are not timed ahead.
+
+        What needs most memory comes first. It reads settings and images, and nothing that an earlier job leaves.
+        """
+        return {}
+
+    @property
+    def block_names(self) -> Sequence[str]:
+        """The candidate blocks that it works on, one by one."""
+        return ()
+
+    def scales(self) -> Sequence[Scale]:
+        """Return the settings that a budget may lower."""
+        return ()
 
     @abstractmethod
     def work(self) -> Outcome:

@@ -12,7 +12,7 @@ from spaceevo.artifacts import Component, write_bytes, write_csv
 from spaceevo.artifacts.values import Amount, Seed
 from spaceevo.errors import ConfigError
 from spaceevo.export.parity import Tolerance, compare
-from spaceevo.platforms.base import Platform
+from spaceevo.platforms.measuring import MeasuringPlatform
 from spaceevo.quant.program import Executor, Program
 from spaceevo.runtimes.base import Runtime
 from spaceevo.runtimes.random_program import random_program
@@ -20,7 +20,7 @@ from spaceevo.space.cost import subnet_cost
 from spaceevo.space.listing import Listed, read_list
 from spaceevo.space.placement import subnet_blocks
 from spaceevo.stages.bench import Bench, Models, make_benches, measure_in_turn, print_fastest, random_network
-from spaceevo.stages.job import Input, Job, Outcome, file_input, platform_input
+from spaceevo.stages.job import Input, Job, Outcome, Workspace, file_input, platform_input
 from spaceevo.stages.settings import Count
 from spaceevo.terminal import print_rows, progress
 
@@ -50,8 +50,8 @@ class ModelsSettings:
     """Says which subnets are written and measured, and where."""
 
     models: Path | None  # file of lines `superspace,space,subnet`
-    platform: Component[Platform]  # the platform, where `platforms` lists none
-    platforms: Mapping[str, Component[Platform]]  # several platforms by name
+    platform: Component[MeasuringPlatform]  # the platform, where `platforms` lists none
+    platforms: Mapping[str, Component[MeasuringPlatform]]  # several platforms by name
     seed: Seed  # seed of the images
     recipe: ModelsRecipe  # how
 
@@ -65,6 +65,9 @@ class ModelsJob(Job[ModelsSettings]):
 
     name = "models"
     main_figure = "int8_latency_ms"
+
+    def __init__(self, settings: ModelsSettings, workspace: Workspace) -> None:
+        super().__init__(settings, workspace.set_apart(Path(settings.models or "").stem))
 
     @cached_property
     def listed(self) -> list[Listed]:
@@ -84,17 +87,12 @@ class ModelsJob(Job[ModelsSettings]):
         """The platforms by name."""
         return make_benches(self.workspace, self.settings.platform, self.settings.platforms)
 
-    @property
-    def folder(self) -> Path:
-        """Where files and table of this list go, apart from those of other lists."""
-        return self.workspace.output / Path(self.settings.models or "").stem
-
     def work(self) -> Outcome:
         """Write and check every file, then measure all."""
         programs = [random_program(subnet_blocks(*one)) for one in self.listed]
         rows: list[Row] = []
         models: dict[str, Models] = {name: {} for name in self.benches}
-        outputs: dict[str, Path] = {"table": self.folder / "models.csv"}
+        outputs: dict[str, Path] = {"table": self.workspace.output / "models.csv"}
         with progress() as bar:
             for number, (one, program) in enumerate(bar.track([*zip(self.listed, programs, strict=True)]), start=1):
                 cost = subnet_cost(*one)
@@ -136,13 +134,14 @@ class ModelsJob(Job[ModelsSettings]):
         written = {}
         for precision, content in files.items():
             name = f"{number:03d}_{precision}.{runtime.format}"
-            written[name] = self.folder / name
+            written[name] = self.workspace.output / name
             write_bytes(written[name], content)
         return written
 
     def _told(self, rows: list[Row], outputs: Mapping[str, Path]) -> Outcome:
         write_csv(outputs["table"], rows)
-        for other in {*self.folder.iterdir()} - {*outputs.values()}:  # of the list as it was, or of other platforms
+        # of the list as it was, or of other platforms
+        for other in {*self.workspace.output.glob("[0-9]*_*.*")} - {*outputs.values()}:
             other.unlink()
         for name, bench in self.benches.items():
             mine = [{**row, "difference": f"{row['difference']:.2g}"} for row in rows if row["platform"] == name]

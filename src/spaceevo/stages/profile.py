@@ -14,16 +14,18 @@ from spaceevo.latency.accuracy import PredictionError
 from spaceevo.latency.kernels import fit_kernels
 from spaceevo.latency.nn_meter import blocks_ms, write_package
 from spaceevo.latency.predictor import BlockLatency
-from spaceevo.latency.roofline import Correction, Roofline, family_of, mparams_of
+from spaceevo.latency.roofline import Roofline, family_of
 from spaceevo.latency.table import LatencyTable
+from spaceevo.latency.whole import WholeNetworks
 from spaceevo.platforms.base import Platform
 from spaceevo.platforms.measuring import MeasuringPlatform
 from spaceevo.report.latency import draw_predictions
+from spaceevo.space.operators import Network, sample_networks
 from spaceevo.space.placement import PlacedBlock, subnet_blocks
 from spaceevo.space.selection import parse_blocks
 from spaceevo.space.superspace import Superspace
 from spaceevo.stages.job import Input, Outcome, platform_input
-from spaceevo.stages.profile_timings import Network, ProfileTimings, Timed, sample_blocks, sample_networks
+from spaceevo.stages.profile_timings import ProfileTimings, Timed, sample_blocks
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, Seed, SuperspaceSettings
 
@@ -152,14 +154,9 @@ def _fit(
     model = Roofline.fit(list(blocks.values()), in_order_ms)
     known = platform.predictor.table.entries if platform.is_local else {}
     table = LatencyTable({**known, **alone_ms}, model=model)
-    alone = BlockLatency(table, interpolate=True)
     placed = [subnet_blocks(*network) for network in sample.networks.values()]
     latency_ms = timed[NETWORKS].latency_ms
-    table.correction = Correction.fit(
-        [alone.blocks_ms(each) for each in placed],
-        [mparams_of(each) for each in placed],
-        [latency_ms[name] for name in sample.networks],
-    )
+    table.correction = WholeNetworks.of(table, placed, [latency_ms[name] for name in sample.networks]).correction()
     return table, PredictionError.of([model.block_ms(*block) for block in blocks.values()], in_order_ms)
 
 

@@ -5,21 +5,19 @@ import shutil
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
 
 from spaceevo.artifacts import fingerprint, parse_record, read_sealed_json, write_bytes, write_sealed_json
 from spaceevo.errors import CheckpointError
 from spaceevo.latency.roofline import family_of
 from spaceevo.platforms.measuring import MeasuringPlatform
 from spaceevo.runtimes.random_program import random_program
-from spaceevo.space.encoding import SubnetSpec
-from spaceevo.space.operators import sample_member, sample_subnet
+from spaceevo.space.operators import Network, sample_networks
 from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
-from spaceevo.space.superspace import SpaceMember, Superspace
+from spaceevo.space.superspace import Superspace
 from spaceevo.terminal import console, progress
 
 BLOCKS_A_GROUP = 60
@@ -28,30 +26,8 @@ BLOCKS_EVERY = 2
 """Blocks take part in every second pass: a model is fitted to many of them, which evens their errors out."""
 
 
-class Network(NamedTuple):
-    """Names a subnet of a space."""
-
-    member: SpaceMember
-    spec: SubnetSpec
-
-
 Collections = Mapping[str, Mapping[str, PlacedBlock] | Mapping[str, Network]]
 """What is timed (`blocks`, `networks`, `unseen networks`) → name → block or network."""
-
-
-def sample_networks(
-    superspace: Superspace, rng: Random, count: int, besides: Iterable[Network] = ()
-) -> dict[str, Network]:
-    """Sample subnets by name, of random spaces, none of which is one of `besides`."""
-    taken = {str(member) for member, _ in besides}
-    networks: dict[str, Network] = {}
-    while len(networks) < count:
-        member = sample_member(superspace, rng)
-        # A small superspace may not have that many spaces.
-        if str(member) not in taken or len(taken) >= superspace.size // 2:
-            network = Network(member, sample_subnet(member, rng))
-            networks[f"{member} {network.spec}"] = network
-    return networks
 
 
 def sample_blocks(superspace: Superspace, rng: Random, count: int) -> dict[str, PlacedBlock]:

@@ -14,7 +14,9 @@ from spaceevo.search.problems import SpaceProblem
 from spaceevo.search.quality import Quality, QualityScorer
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.subnet_figures import column_of
+from spaceevo.terminal import doing
 
+SPACES = "scored spaces"  # A kind of work
 TOP_SPACES = 50
 SENSITIVE_SPACES = 10
 COLUMNS = ("space", "score", "probability", "loss")
@@ -31,7 +33,8 @@ class ScoredSpaces:
     def score(self, member: SpaceMember) -> Quality:
         """Return the quality of a space, as known or computed now."""
         if member not in self.qualities:
-            self.qualities[member] = self.scorer.score(member)
+            with doing(SPACES):
+                self.qualities[member] = self.scorer.score(member)
         return self.qualities[member]
 
     def ranked(self, score: Callable[[Quality], float] = lambda quality: quality.score) -> list[SpaceMember]:

@@ -6,8 +6,9 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
-from spaceevo.artifacts import Component, Plain, SpaceChoice, read_sealed_json, write_sealed_json
-from spaceevo.artifacts.values import Amount, PositiveShare
+from spaceevo.artifacts import Component, Plain, SpaceChoice, read_sealed_json, values, write_sealed_json
+from spaceevo.artifacts.values import PositiveShare
+from spaceevo.artifacts.work import Amount
 from spaceevo.errors import CheckpointError, ConfigError, ConstraintError
 from spaceevo.platforms.base import Platform
 from spaceevo.search.evolution import AgeingEvolution, LocalSearch, Strategy, evolve
@@ -19,8 +20,8 @@ from spaceevo.search.quality import NO_SUBNET_LOSS, Quality, QualityScorer
 from spaceevo.search.sampled import NO_LIMIT_MS
 from spaceevo.space.description import parse_space
 from spaceevo.space.superspace import SpaceMember
-from spaceevo.stages.job import Input, Made, Outcome, file_input, platform_input
-from spaceevo.stages.scored_spaces import ScoredSpaces
+from spaceevo.stages.job import Input, Made, Outcome, Workspace, file_input, platform_input
+from spaceevo.stages.scored_spaces import SPACES, ScoredSpaces
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import (
     Count,
@@ -61,7 +62,7 @@ class SensitivityRecipe:
     """Says under which constants of the Q-T score the best spaces are ranked again."""
 
     t: tuple[PositiveShare, ...]  # probabilities from which on more does not count
-    a: tuple[Amount, ...]  # weights of the probability
+    a: tuple[values.Amount, ...]  # weights of the probability
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class SpaceSearchRecipe:
     prove: bool  # whether to prove that no space scores higher
     samples: Count  # subnets sampled of every space
     t: PositiveShare  # probability from which on more does not count
-    a: Amount  # weight of the probability
+    a: values.Amount  # weight of the probability
     sensitivity: SensitivityRecipe  # other `t` and `a` to rank the best under
 
 
@@ -98,6 +99,9 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
     sweep_figures = ("score", "loss", "probability")
     platform = Made[Platform]()
 
+    def __init__(self, settings: SpaceSearchSettings, workspace: Workspace) -> None:
+        super().__init__(settings, workspace.set_apart("given") if settings.space else workspace)
+
     def check(self) -> None:
         """Tell also what is wrong with spaces that are given."""
         super().check()
@@ -111,6 +115,12 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
         names = [lut_file_name(self.superspace, key) for key in lut_keys(self.superspace)]
         tables = {name: file_input(self.workspace.lut / name) for name in names}
         return {"platform": platform_input(self.platform), **tables} if self._limits_latency else tables
+
+    def amounts(self) -> Mapping[str, Amount]:
+        """Return the spaces to score."""
+        recipe, given = self.settings.recipe, self._given()
+        total = recipe.local.total if recipe.method == "local" else recipe.ageing.total
+        return {SPACES: Amount(len(given) or total, recipe.samples)}
 
     @property
     def _limits_latency(self) -> bool:
@@ -145,7 +155,7 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
             **proof,
         }
         tables = spaces.tables(recipe.sensitivity.t, recipe.sensitivity.a)
-        outputs = spaces.write(self.workspace.output / "given" if given else self.workspace.output, tables)
+        outputs = spaces.write(self.workspace.output, tables)
         if not given:  # given spaces are compared; no choice is made
             outputs["best"] = self.workspace.shared(self.workspace.layout.space_choice(self.superspace.name))
             quality = spaces.score(best)

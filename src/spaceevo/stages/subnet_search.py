@@ -6,14 +6,16 @@ from functools import cached_property
 from pathlib import Path
 
 from spaceevo.artifacts import Component, SpaceChoice
+from spaceevo.artifacts.work import Amount, Scale
+from spaceevo.collectives.launcher import launched
 from spaceevo.collectives.sharing import Ranks
 from spaceevo.nn.evaluate import SubnetEvaluator
 from spaceevo.platforms.base import Platform
 from spaceevo.search.limits import Limit, kinds_of, limits_of
 from spaceevo.stages.extraction import Extraction
-from spaceevo.stages.fitness import Fitness, by_text
-from spaceevo.stages.front_files import FrontFiles, merge_fronts
-from spaceevo.stages.front_search import FrontSearch, SubnetSearchRecipe
+from spaceevo.stages.fitness import SUBNETS, Fitness, by_text
+from spaceevo.stages.front_files import TESTED, FrontFiles, merge_fronts
+from spaceevo.stages.front_search import FrontSearch, SubnetSearchRecipe, expected_front
 from spaceevo.stages.job import Input, Outcome, file_input, images_input, platform_input
 from spaceevo.stages.selection import SupernetBasedJob
 from spaceevo.stages.settings import (
@@ -97,6 +99,28 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
             found["latency_constraint"] = file_input(self._choice_file)
         found["images"] = images_input(self.data)
         return found | {f"platform_{name}": platform_input(platform) for name, platform in self.platforms.items()}
+
+    def amounts(self) -> Mapping[str, Amount]:
+        """Return the subnets to evaluate at most, and those to test: about as many as fronts have."""
+        recipe, data, settings = self.settings.recipe, self.data, self.settings
+        limits = len(limits_for_any(settings.latency_constraint) or (1,)) if recipe.method == "published" else 1
+        platforms = max(1, len(settings.platforms))
+        shown = platforms * min(recipe.tested, expected_front(recipe.evaluations))
+        evaluated = platforms * limits * recipe.evaluations / launched("WORLD_SIZE", 1)
+        return {
+            SUBNETS: Amount(evaluated, data.calibrated_on + len(data.splits.held_out)),
+            TESTED: Amount(shown, data.calibrated_on + data.tested_on),
+        }
+
+    def scales(self) -> Sequence[Scale]:
+        """Return the subnets of the first generation, and along with them those of the others."""
+        recipe = self.settings.recipe
+        if recipe.method == "front":
+            along = {"recipe.front.children": recipe.front.children}
+            return [Scale("recipe.front.population", recipe.front.population, (SUBNETS,), along)]
+        names = ("mutants", "crossovers")
+        along = {f"recipe.evolution.{name}": getattr(recipe.evolution, name) for name in names}
+        return [Scale("recipe.evolution.population", recipe.evolution.population, (SUBNETS,), along)]
 
     def work(self) -> Outcome:
         """Search on every platform; then test, extract and measure."""

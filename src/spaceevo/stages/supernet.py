@@ -47,6 +47,11 @@ class SupernetJob(OneNetworkJob[SupernetSettings], SpaceJob[SupernetSettings]):
         """Return the file of the supernet's weights."""
         return self.workspace.layout.supernet(str(self.member), int8)
 
+    @property
+    def evaluated_images(self) -> int:
+        """The number of images that a look takes: the largest and the smallest subnet are tested."""
+        return 2 * (self.data.calibrated_on + self.data.tested_on)
+
     def work(self) -> Outcome:
         """Train, then tell the top-1 of the largest and the smallest subnet.
 

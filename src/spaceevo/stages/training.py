@@ -13,8 +13,11 @@ from torch import nn
 
 from spaceevo.artifacts import Component, Makes, Neutral, Plain, write_csv
 from spaceevo.artifacts.values import ShareBelow1
-from spaceevo.collectives.launcher import is_first
+from spaceevo.artifacts.work import Amount, Scale
+from spaceevo.collectives.launcher import is_first, launched
+from spaceevo.lit.curve import EVALUATIONS, STEPS
 from spaceevo.lit.datamodule import ImageFolderDataModule
+from spaceevo.lit.kept import SAVES
 from spaceevo.lit.matching import check_shape, check_transform, evaluation_settings, match_images
 from spaceevo.lit.module import Callback, MultiPassModule, Recipe, Trainer
 from spaceevo.lit.training import Figures, Trainee, Training
@@ -106,6 +109,39 @@ class TrainingJob(SuperspaceJob[S]):
         starts = {name: file_input(path) for name, path in self.starts().items()}
         return {**super().inputs(), "images": images_input(self.data), **starts}
 
+    @property
+    def evaluated_images(self) -> int:
+        """The number of images that a look at the networks takes: here those that are tested on."""
+        return self.data.tested_on
+
+    @property
+    def networks(self) -> int:
+        """The number of networks; here one."""
+        return 1
+
+    @property
+    def trainings(self) -> int:
+        """The number of trainings, one after the other; here one."""
+        return 1
+
+    def amounts(self) -> Mapping[str, Amount]:
+        """Return the steps, the looks at the networks and the states saved; what was trained before counts as well."""
+        recipe, batch = self.recipe, self.data.batch_size
+        images = -(-len(self.data.splits.train) // launched("WORLD_SIZE", 1))
+        batches, most = max(1, images // batch), self.settings.trainer.node.get("limit_train_batches")
+        steps = batches if most is None else min(batches, most) if isinstance(most, int) else int(batches * most)
+        looks = 1 + ((recipe.epochs - 1) // recipe.validate_every if recipe.validate_every else 0)
+        return {
+            STEPS: Amount(self.networks * recipe.epochs * steps, min(batch, images)),
+            EVALUATIONS: Amount(self.networks * looks, self.evaluated_images),
+            SAVES: Amount(self.trainings * recipe.epochs),
+        }
+
+    def scales(self) -> Sequence[Scale]:
+        """Return the epochs; the warm-up keeps its share of them."""
+        along = {"recipe.warmup_epochs": float(self.recipe.warmup_epochs)}
+        return [Scale("recipe.epochs", self.recipe.epochs, (STEPS, EVALUATIONS, SAVES), along)]
+
     @cached_property
     def training(self) -> Training:
         """Trains networks of this job."""
@@ -181,8 +217,8 @@ class TrainingJob(SuperspaceJob[S]):
             ids = {key: run_id for key in ("id", "version") if logger.node.get(key, run_id) is None}
             logger = Component({**logger.node, **ids, "save_dir": str(folder), "name": name})
         make: Any = self.workspace.make(self.settings.trainer)
-        made = logger and self.workspace.make(logger)
-        trainer: Trainer = make(folder=folder, epochs=epochs, callbacks=callbacks, logger=made)
+        self.open_logger = logger and self.workspace.make(logger)
+        trainer: Trainer = make(folder=folder, epochs=epochs, callbacks=callbacks, logger=self.open_logger)
         return trainer
 
 
@@ -231,7 +267,7 @@ class OneNetworkJob(TrainingJob[S]):
 
 def _quiet_libraries() -> None:
     """Keep libraries' notes about themselves out of the way of the program's own lines; called after their import."""
-    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric|torch|onnxscript)(\\..*)?")
+    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric|torch)(\\..*)?")
     for name in logging.root.manager.loggerDict:
-        if name.startswith(("pytorch_lightning", "lightning", "onnxscript", "matplotlib")):
+        if name.startswith(("pytorch_lightning", "lightning", "matplotlib")):
             logging.getLogger(name).setLevel(logging.ERROR)

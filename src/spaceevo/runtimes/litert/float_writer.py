@@ -2,34 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 
-import torch
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+import numpy as np
 
 from spaceevo.nn.supernet import Network
 from spaceevo.runtimes.base import INPUT_NAME, OUTPUT_NAME
 from spaceevo.runtimes.litert.layers import LayerGraph, Value, Weights
-from spaceevo.runtimes.plain import to_plain
+from spaceevo.runtimes.plain import folded, to_plain
 from spaceevo.runtimes.plain_network import Description, PlainNetwork
 
 _FUSED = {"relu": "RELU", "relu6": "RELU6"}
 
 
-def _folded(plain: PlainNetwork, layer: Description) -> list[Weights]:
-    """Fold a layer's convolutions: the last takes batch norm, and the 3 of hsigmoid, which is relu6(x + 3) / 6."""
-    convs = [plain.get_submodule(f"{layer['module']}.convs.{index}") for index in range(layer["stack"])]
-    found = []
-    for conv in convs:
-        assert isinstance(conv, nn.Conv2d)
-        is_last = conv is convs[-1]
-        if layer["norm"] and is_last:
-            norm = plain.get_submodule(f"{layer['module']}.norm")
-            assert isinstance(norm, nn.BatchNorm2d)
-            conv = fuse_conv_bn_eval(conv, norm)
-        bias = torch.zeros(len(conv.weight)) if conv.bias is None else conv.bias.detach()
-        bias = bias + 3 * (is_last and layer["act"] == "hsigmoid")
-        found.append(Weights(conv.weight.detach().float().numpy(), bias.float().numpy()))
-    return found
+def _weights(plain: PlainNetwork, layer: Description) -> list[Weights]:
+    """A layer's convolutions in float32; the last takes in the 3 of hsigmoid, which is relu6(x + 3) / 6."""
+    *inner, last = folded(plain, layer)
+    convs = [*inner, last._replace(bias=last.bias + 3 * (layer["act"] == "hsigmoid"))]
+    return [Weights(conv.weight.astype(np.float32), conv.bias.astype(np.float32)) for conv in convs]
 
 
 class _FloatWriter:
@@ -52,7 +40,7 @@ class _FloatWriter:
         return self.gate(name, act, y)
 
     def convolve(self, layer: Description, name: str, x: Value) -> Value:
-        *inner, last = _folded(self.plain, layer)
+        *inner, last = _weights(self.plain, layer)
         if layer["kind"] == "linear":
             return self.graph.linear(name, x, last, None)
         stride, depthwise = layer["stride"], layer["kind"] == "depthwise"

@@ -23,7 +23,7 @@ class OnnxFiles(Runtime):
         return bytes(to_onnx(program, metadata, options).SerializeToString())
 
     def write_float(self, network: Network, shape: Shape, metadata: Mapping[str, str] | None = None) -> bytes:
-        """Write a network in fp32 by torch's own exporter."""
+        """Write a network in fp32, batch norm folded."""
         return to_float_onnx(network, shape, metadata)
 
     @reads_file

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from importlib.metadata import version
 
 import numpy as np
 import onnx
@@ -12,25 +11,23 @@ from onnx import TensorProto, helper
 from spaceevo.quant.program import ConvWeights, Op, Program, TensorQuant
 from spaceevo.quant.quantizer import GATE_SCALE, RELU6_SCALE
 from spaceevo.runtimes.base import OUTPUT_NAME, PLAIN_FILE, FileOptions
+from spaceevo.runtimes.onnx.graph import Graph
 from spaceevo.runtimes.preprocessing import INSIDE_NAME, Preprocessing
 
-OPSET = 17  # Every operator needed is in it, and ONNX Runtime has fused its Q/DQ pairs since 1.13
-IR_VERSION = 9
 _REAL_OPS = {"add": "Add", "mul": "Mul", "mean": "GlobalAveragePool", "sigmoid": "Sigmoid"}
 
 
-class _Graph:
-    """Collects nodes and initialisers.
+class _Graph(Graph):
+    """Writes a program operation by operation.
 
     Tensor `t` of the program is written as its integers `t.q` and their real values `t.dq`, once for all its readers:
     with a pair for each reader, sums would stay in float.
     """
 
     def __init__(self, program: Program, preprocessing: Preprocessing | None) -> None:
+        super().__init__()
         self.quants = program.tensors
         self.output = program.output_name
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[TensorProto] = []
         self.grids: dict[str, list[str]] = {}
         self.reals: dict[str, str] = {}
         readers = Counter(name for op in program.ops for name in op.inputs)
@@ -40,17 +37,6 @@ class _Graph:
         for op in program.ops:
             self.add(op)
         self.real(self.output)
-
-    def constant(self, name: str, values: NDArray[np.generic] | np.generic) -> str:
-        kind = helper.np_dtype_to_tensor_dtype(values.dtype)
-        self.initializers.append(helper.make_tensor(name, kind, values.shape, values.tobytes(), raw=True))
-        return name
-
-    def node(self, kind: str, inputs: list[str], output: str, **attributes: int | list[int]) -> str:
-        node = helper.make_node(kind, inputs, [output], name=output)
-        node.attribute.extend(helper.make_attribute(key, value) for key, value in sorted(attributes.items()))
-        self.nodes.append(node)
-        return output
 
     def grid(self, name: str, quant: TensorQuant) -> list[str]:
         return [
@@ -159,15 +145,7 @@ def to_onnx(
     images = helper.make_tensor_value_info(name, kind, shapes[program.input_name])
     logits = helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, shapes[program.output_name])
     watched = [helper.make_tensor_value_info(f"{x}.q", TensorProto.UINT8, shapes[x]) for x in options.watch]
-    model = helper.make_model(
-        helper.make_graph(graph.nodes, "spaceevo", [images], [logits, *watched], graph.initializers),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="spaceevo",
-        producer_version=version("spaceevo"),
-    )
-    helper.set_model_props(model, dict(metadata or {}))
-    return model
+    return graph.model(images, [logits, *watched], metadata)
 
 
 def open_start(model: onnx.ModelProto) -> None:

@@ -51,6 +51,7 @@ class TfliteMicro(TfliteFiles):
     module = "tflite_micro"
     extra = "tflite-micro"
     normalises = False  # no kernel of it converts uint8 to float
+    rounds_twice = True  # its portable kernels do
 
     def write(
         self, program: Program, metadata: Mapping[str, str] | None = None, options: FileOptions = PLAIN_FILE

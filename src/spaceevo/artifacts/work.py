@@ -1,0 +1,76 @@
+"""How much work a job has, by kind, and what it has spent on it so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Says how much work of one kind there is."""
+
+    times: float  # how often it is done
+    size: float = 1.0  # images, or what else it takes longer with, of each time
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Says of a setting that work grows with it, so that a budget may lower it."""
+
+    setting: str  # below the job's settings, e.g. `recipe.epochs`
+    asked: int
+    kinds: tuple[str, ...]  # of the work that grows with it
+    # settings that keep their proportion to it, with what was asked; whole numbers stay whole
+    along: Mapping[str, float] = field(default_factory=dict)
+
+    def scaled(self, factor: float) -> int:
+        """Return what becomes of it; nothing is left out altogether."""
+        return max(1, int(factor * self.asked))
+
+    def values(self, factor: float) -> dict[str, float]:
+        """Return what becomes of it and of the settings along with it."""
+        number = self.scaled(factor)
+        return {self.setting: number} | {name: _scaled(of, number / self.asked) for name, of in self.along.items()}
+
+
+def _scaled(value: float, factor: float) -> float:
+    return max(1, int(value * factor)) if isinstance(value, int) else float(f"{value * factor:.6g}")
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Says what work of one kind has taken until now, in seconds by the clock and of processors.
+
+    What came first is told apart: it also warms up.
+    """
+
+    kind: str
+    times: int = 0  # it was done
+    seconds: float = 0.0
+    processor_seconds: float = 0.0
+    first_times: int = 0  # of these those that were told of first
+    first_seconds: float = 0.0
+    first_processor_seconds: float = 0.0
+
+    def more(self, times: int, seconds: float, processor_seconds: float) -> Spent:
+        """Add so many times."""
+        if not self.times:
+            return Spent(self.kind, times, seconds, processor_seconds, times, seconds, processor_seconds)
+        return replace(
+            self,
+            times=self.times + times,
+            seconds=self.seconds + seconds,
+            processor_seconds=self.processor_seconds + processor_seconds,
+        )
+
+    @property
+    def each(self) -> tuple[float, float]:
+        """Seconds, by the clock and of processors, of one time; those told of first count where there are no others."""
+        others = self.times - self.first_times
+        if not others:
+            return self.seconds / self.times, self.processor_seconds / self.times
+        return (
+            (self.seconds - self.first_seconds) / others,
+            (self.processor_seconds - self.first_processor_seconds) / others,
+        )

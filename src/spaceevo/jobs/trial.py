@@ -1,0 +1,184 @@
+"""Tries a job ahead: the job itself, a few pieces of its work on a few images, in a process and a folder of its own."""
+
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from spaceevo.artifacts import RESULT_FILE, StageResult, cache_folder
+from spaceevo.artifacts.progress import PROGRESS_FILE, JobProgress
+from spaceevo.artifacts.work import Amount, Spent
+from spaceevo.errors import SpaceEvoError, fault_line, shortened
+from spaceevo.jobs.help import composed
+from spaceevo.jobs.runner import run
+from spaceevo.jobs.steps import at_home
+from spaceevo.stages.job import Job
+from spaceevo.terminal import console
+
+FORKS = get_context("forkserver")  # each trial then begins with the libraries loaded, and with memory of its own
+PRELOADED = ("spaceevo.jobs.trial", "spaceevo.lit.training", "spaceevo.stages.block_lut", "spaceevo.stages.front_files")
+LINKED = ("checkpoints", "block_lut*", "export*")
+"""What earlier jobs left for later ones, below `paths.root`."""
+CACHED = ("latency", "native", "images")
+"""What jobs look up in the cache."""
+DROPPED = ("paths.", "logger", "~logger")
+"""Words that a trial does without."""
+STEADY = 1e-9  # learning rate that leaves weights as they are, whatever the few images of a batch
+MOST_BLOCKS = 9  # that are tried
+POLL_S = 0.2
+UNIT = 1024 if sys.platform != "darwin" else 1  # bytes of `ru_maxrss`
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Says how much of a job is tried."""
+
+    images: int | None  # most of a batch, and of a set that is looked at; None takes as many as the job
+    repeats: int = 1  # pieces of work of a kind, besides what warms up
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Says what a trial took."""
+
+    amounts: Mapping[str, Amount]  # of work that it had, by kind
+    spent: Mapping[str, Spent]  # on that, by kind
+    seconds: float  # in all
+    processor_seconds: float
+    memory_bytes: int  # most that was resident
+    disk_bytes: int  # most that its folder grew by
+
+
+def attempt(words: Sequence[str], asked: DictConfig, extent: Extent, root: Path, config_dir: str | None) -> Trial:
+    """Run the job of some words to that extent, below the folder `root`; `asked` is its whole configuration.
+
+    Raises:
+        SpaceEvoError: it failed.
+    """
+    output = root / str(asked.stage.folder)
+    FORKS.set_forkserver_preload([*PRELOADED])
+    ours, theirs = FORKS.Pipe(duplex=False)
+    cache, known = str(root / "cache"), _sizes(root)
+    process = FORKS.Process(target=_try, args=([*words, *_shortened(asked, extent)], root, cache, config_dir, theirs))
+    process.start()
+    theirs.close()
+    grown = 0
+    try:
+        while not ours.poll(POLL_S):
+            grown = max(grown, _grown(root, known))
+        memory_bytes, error = ours.recv()
+    except EOFError:
+        memory_bytes, error = 0, f"its process ended with code {process.exitcode}; memory may not suffice"
+    finally:
+        process.kill()
+        process.join()
+    if error:
+        raise SpaceEvoError(error)
+    result, progress = StageResult.load(output), JobProgress.read(output / PROGRESS_FILE)
+    assert result is not None, output / RESULT_FILE
+    spent = {one.kind: one for one in progress.spent}
+    used = max(grown, _grown(root, known))
+    return Trial(progress.amounts, spent, result.seconds, result.processor_seconds, memory_bytes, used)
+
+
+def _try(words: Sequence[str], root: Path, cache: str, config_dir: str | None, answer: Connection) -> None:
+    """Run the job in this process; answer with its memory in bytes, and with a line where it failed."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    console.quiet = True
+    os.environ["SPACEEVO_CACHE"] = cache  # what is measured here does not count elsewhere
+    error = ""
+    try:
+        run(at_home(composed([*words, f"paths.root={root}"], config_dir)))
+    except Exception as fault:  # whatever it is, a trial that fails must not end the plan
+        error = fault_line(fault) or shortened(f"{type(fault).__name__}: {fault}")
+    answer.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT, error))
+
+
+def tried_words(given: Sequence[str], blocks: Sequence[str]) -> list[str]:
+    """Return the words of a command line that a trial repeats, with the candidate blocks that are tried."""
+    kept = [word for word in given if not word.lstrip("+").startswith(DROPPED)]
+    return [*kept, *([f"block=[{','.join(blocks)}]"] if blocks else [])]
+
+
+def tried_blocks(job: Job[Any]) -> tuple[list[str], float]:
+    """Choose, of many candidate blocks, a few of all stages and types; return how many times as many the job has.
+
+    None are chosen where the job has none, or not many.
+    """
+    names = list(dict.fromkeys(job.block_names))
+    if len(names) <= MOST_BLOCKS:
+        return [], 1.0
+    chosen = names[:: -(-len(names) // MOST_BLOCKS)]
+    return chosen, len(names) / len(chosen)
+
+
+def _shortened(asked: DictConfig, extent: Extent) -> Iterator[str]:
+    """Settings under which a job does a few pieces of work; as elsewhere, jobs do not read those of others."""
+    count, most = extent.repeats, extent.images
+    yield from ("force=true", "max_epochs=1", f"trainer.limit_train_batches={1 + count}")
+    yield "teacher.weights=random"  # where there is no checkpoint; the time is the same
+    for stage in ("teacher", "block_kd", "supernet", "finetune"):
+        yield from (f"recipe.{stage}.{precision}.optimizer.lr={STEADY}" for precision in ("fp32", "int8"))
+    yield f"recipe.block_lut.samples={count}"
+    yield f"recipe.space_search.local.total={20 * count}"
+    yield from (f"recipe.space_search.ageing.{name}={20 * count}" for name in ("population", "sample", "total"))
+    yield from (f"recipe.subnet_search.front.{name}" for name in (f"population={2 + 2 * count}", "generations=1"))
+    size = 2 + 2 * count
+    yield from (f"recipe.subnet_search.evolution.{name}" for name in (f"population={size}", "generations=1"))
+    yield from ("recipe.export.min_agreement=0", "recipe.export.max_mean_difference=100")  # it is all but untrained
+    if most is None:
+        return
+    data, tables = asked.data, asked.recipe.block_lut
+    yield f"data.batch_size={min(most, data.batch_size)}"
+    yield f"data.test_images={min(most, data.test_images or most)}"
+    yield f"data.calibration_batch_size={min(most, data.calibration_batches * data.calibration_batch_size)}"
+    yield from ("data.calibration_batches=1", "recipe.block_lut.calibration_batches=1")
+    held_out = tables.evaluation_batches * tables.evaluation_batch_size
+    yield f"recipe.block_lut.evaluation_batch_size={min(most, held_out)}"
+    yield "recipe.block_lut.evaluation_batches=1"
+
+
+def lend(root: Path, trials: Path) -> None:
+    """Give trials below the folder `trials` what jobs below `root` have left, and a cache of their own.
+
+    Results are linked, and what replaces a link is written elsewhere; files of the cache may be added to.
+    """
+    for name in CACHED:
+        if cache_folder(name).is_dir():
+            shutil.copytree(cache_folder(name), trials / "cache" / name)
+    for folder in (found for name in LINKED for found in root.glob(name)):
+        for file in (path for path in folder.rglob("*") if path.is_file()):
+            place = trials / file.relative_to(root)
+            if any(part.startswith(".") for part in place.relative_to(trials).parts):
+                continue  # of unfinished work, which is added to
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(file, place)
+            except OSError:  # on a disk that knows no links
+                shutil.copy2(file, place)
+
+
+def _sizes(root: Path) -> dict[tuple[Path, int], int]:
+    """Sizes of all files, by path and number of the file: one that replaces another is new."""
+    found: dict[tuple[Path, int], int] = {}
+    for path in root.rglob("*"):
+        with suppress(OSError):  # it was removed meanwhile
+            status = path.stat()
+            found[path, status.st_ino] = status.st_size if path.is_file() else 0
+    return found
+
+
+def _grown(root: Path, known: Mapping[tuple[Path, int], int]) -> int:
+    """Bytes that files take beyond those known."""
+    return sum(size for file, size in _sizes(root).items() if file not in known and "cache" not in file[0].parts)

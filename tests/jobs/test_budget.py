@@ -1,0 +1,113 @@
+"""A pipeline is fitted into hours by scaling epochs and samples; what was fitted once stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from spaceevo.errors import ConfigError
+from spaceevo.jobs.budget import BUDGET_FILE, fit, kept, origin_of
+from spaceevo.jobs.costs import Cost
+from spaceevo.jobs.pipeline import PipelineJob
+from spaceevo.jobs.runner import make_job
+from spaceevo.jobs.steps import Outlook
+from tests.jobs.conftest import Compose, changed
+
+HOUR = 3600.0
+Looked = tuple[Outlook, DictConfig]
+
+
+def step(job: str, *overrides: str) -> Looked:
+    with changed(job, *overrides) as config:
+        return Outlook(job, "run", job=make_job(config)), config.copy()
+
+
+def cost(hours: float, **hours_by_kind: float) -> Cost:
+    by_kind = {name.replace("_", " "): HOUR * it for name, it in hours_by_kind.items()}
+    return Cost(HOUR * hours, 0.0, 1.0, 1.0, by_kind, "tried")
+
+
+@pytest.fixture(scope="module")
+def steps() -> list[Looked]:
+    """36 epochs of a supernet, and look-up tables of 30 rows each."""
+    return [step("supernet", "space=digits-222-000"), step("block_lut")]
+
+
+COSTS = {"supernet": cost(20.0, training_steps=17.0, evaluations=1.0), "block_lut": cost(8.0, rows=6.0)}
+
+
+def test_epochs_and_samples_are_scaled_by_one_factor(steps: list[Looked]) -> None:
+    outlooks, configs = zip(*steps, strict=True)
+    found = fit(16.0, outlooks, configs, COSTS)  # 4 h stay, 24 h are halved
+    assert [(row["setting"], row["asked"], row["scaled"]) for row in found.rows] == [
+        ("recipe.supernet.fp32.epochs", 36, 18),
+        ("recipe.supernet.fp32.warmup_epochs", 2.0, 1.0),
+        ("recipe.block_lut.samples", 30, 15),
+    ]
+    assert found.hours == pytest.approx(16.0)
+
+
+def test_what_was_scaled_counts_as_if_it_had_been_typed(steps: list[Looked]) -> None:
+    outlooks, configs = zip(*steps, strict=True)
+    words = fit(16.0, outlooks, configs, COSTS).words
+    typed = ["recipe.supernet.fp32.epochs=18", "recipe.supernet.fp32.warmup_epochs=1.0", "recipe.block_lut.samples=15"]
+    assert words == typed
+    by_words, by_hand = (step("supernet", "space=digits-222-000", *each)[0].job for each in (words, typed[:2]))
+    assert by_words is not None and by_hand is not None and outlooks[0].job is not None
+    assert by_words.fingerprint == by_hand.fingerprint != outlooks[0].job.fingerprint
+
+
+def test_a_budget_that_suffices_scales_nothing(steps: list[Looked]) -> None:
+    outlooks, configs = zip(*steps, strict=True)
+    found = fit(28.0, outlooks, configs, COSTS)
+    assert (found.words, found.hours) == ([], 28.0)
+
+
+def test_a_budget_below_one_epoch_and_row_is_refused(steps: list[Looked]) -> None:
+    outlooks, configs = zip(*steps, strict=True)
+    least = 4 + 18 / 36 + 6 / 30
+    with pytest.raises(ConfigError, match=r"recipe\.budget_hours = 4; allowed: 4\.7 or more on this machine"):
+        fit(4.0, outlooks, configs, COSTS)
+    assert fit(least + 0.001, outlooks, configs, COSTS).rows[0]["scaled"] == 1
+
+
+def test_steps_of_unknown_cost_are_told_and_stay(steps: list[Looked], capsys: pytest.CaptureFixture[str]) -> None:
+    outlooks, configs = zip(*steps, strict=True)
+    found = fit(4.0, outlooks, configs, {"supernet": "a trial failed", "block_lut": COSTS["block_lut"]})
+    assert found.words == ["recipe.block_lut.samples=10"]
+    found.print()
+    assert "supernet: its cost is not known, and not counted" in capsys.readouterr().out
+
+
+def test_a_later_run_takes_up_what_was_fitted(steps: list[Looked], tmp_path: Path) -> None:
+    outlooks, configs = zip(*steps, strict=True)
+    fitted = fit(16.0, outlooks, configs, COSTS)
+    fitted.write(tmp_path / BUDGET_FILE)
+    assert kept(tmp_path, 16.0, outlooks) == fitted
+    assert kept(tmp_path, 15.0, outlooks) is None
+    other = step("supernet", "space=digits-222-000", "seed=7")[0], outlooks[1]
+    assert origin_of(other) != fitted.origin
+    assert kept(tmp_path, 16.0, other) is None
+    assert kept(tmp_path / "elsewhere", 16.0, outlooks) is None
+    (tmp_path / BUDGET_FILE).write_text("{")
+    assert kept(tmp_path, 16.0, outlooks) is None
+
+
+def test_a_pipeline_is_fitted_once(compose: Compose, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed: list[int] = []
+
+    def found(*args: object) -> dict[str, Cost | str]:
+        timed.append(1)
+        return {"a": cost(10.0 * len(timed), training_steps=9.0)}
+
+    monkeypatch.setattr("spaceevo.jobs.pipeline.find_costs", found)
+    one = "recipe.pipeline.steps=[{title: a, stage: supernet, quant: 'off'}]"
+    words = ["superspace=digits", "space=digits-222-000", f"data.root={images}", one]
+    for _ in range(2):  # had it been fitted anew, costs would be others
+        job = make_job(compose("+stage=pipeline", *words, "recipe.budget_hours=5.5"))
+        assert isinstance(job, PipelineJob)
+        fitted = job._fitted(job.workspace.commands.composing)
+        assert fitted == ["recipe.supernet.fp32.epochs=18", "recipe.supernet.fp32.warmup_epochs=1.0"]
+    assert timed == [1]

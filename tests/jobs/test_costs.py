@@ -1,0 +1,102 @@
+"""What a job will cost is told from trials on few images: exactly where its work grows in proportion."""
+
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from spaceevo.artifacts.work import Amount, Scale, Spent
+from spaceevo.jobs.costs import BUDGET_S, Cost, estimate
+from spaceevo.jobs.trial import Extent, Trial
+
+FIXED_S, WARM_UP_S = 3.0, 5.0
+MB = 10**6
+Attempt = Callable[[Extent], Trial]
+
+
+def truth(amounts: Mapping[str, Amount], each: Mapping[str, tuple[float, float]]) -> float:
+    """Seconds that all of it takes: so many of each time, and so many more for each image of it."""
+    return FIXED_S + sum(of.times * (each[kind][0] + each[kind][1] * of.size) for kind, of in amounts.items())
+
+
+def machine(asked: Mapping[str, Amount], each: Mapping[str, tuple[float, float]], tried: list[Extent]) -> Attempt:
+    """A machine of known speed: processors take half of the time by the clock, and the first of a kind warms up."""
+
+    def attempt(extent: Extent) -> Trial:
+        tried.append(extent)
+        sizes = {kind: min(of.size, extent.images or of.size) for kind, of in asked.items()}
+        times = {kind: 1 + extent.repeats if of.times > 9 else 1 for kind, of in asked.items()}
+        spent, seconds = {}, FIXED_S
+        for kind in asked:
+            spent[kind] = Spent(kind)
+            for number in range(times[kind]):
+                one = (
+                    each[kind][0] + each[kind][1] * sizes[kind] + (WARM_UP_S if number == 0 and times[kind] > 1 else 0)
+                )
+                spent[kind] = spent[kind].more(1, 2 * one, one)
+                seconds += one
+        memory = 300 * MB + 2 * MB * int(max(sizes.values()))
+        amounts = {kind: Amount(times[kind], sizes[kind]) for kind in asked}
+        return Trial(amounts, spent, 2 * seconds, seconds, memory, 7 * MB)
+
+    return attempt
+
+
+@pytest.mark.parametrize(("speed", "images"), [(0.001, None), (1.0, 16), (5.0, 2)])
+def test_it_is_exact_however_few_images_are_tried(speed: float, images: int | None) -> None:
+    asked = {"steps": Amount(120, 64), "looks": Amount(3, 40), "saves": Amount(12)}
+    each = {"steps": (0.2 * speed, speed), "looks": (0.1, 0.2 * speed), "saves": (0.01, 0.0)}
+    tried: list[Extent] = []
+    found = estimate(asked, machine(asked, each, tried))
+    assert [it.images for it in tried] == [4, images]
+    warm_ups = WARM_UP_S * 2  # of steps and of saves
+    assert found.processor_seconds == pytest.approx(truth(asked, each) + warm_ups)
+    assert found.seconds == pytest.approx(2 * found.processor_seconds)
+    assert found.memory_mb == pytest.approx(300 + 2 * 64)
+    assert found.disk_mb == 7
+    assert ("in proportion" in found.tried) == (images is not None)
+
+
+def test_the_second_trial_keeps_its_budget() -> None:
+    asked = {"steps": Amount(1000, 256)}
+    for exponent in range(-6, 2):
+        speed, tried = 10.0**exponent, list[Extent]()
+        estimate(asked, machine(asked, {"steps": (0.0, speed)}, tried))
+        last = tried[-1]
+        takes = (1 + last.repeats) * speed * (last.images or 256)
+        assert last.images == 2 or takes <= 6 * BUDGET_S  # where all of the time grows, and a fifth was foreseen to
+
+
+def test_networks_that_are_not_tried_take_memory_and_disk() -> None:
+    asked = {"steps": Amount(120, 64)}
+    found = estimate(asked, machine(asked, {"steps": (0.0, 0.001)}, []), as_many=3.0)
+    assert found.memory_mb == pytest.approx(300 + 2 * 64 + 2 * 7)
+    assert found.disk_mb == pytest.approx(3 * 7)
+
+
+def test_work_without_images_is_tried_once() -> None:
+    asked, tried = {"spaces": Amount(100, 5000)}, list[Extent]()
+
+    def attempt(extent: Extent) -> Trial:
+        tried.append(extent)
+        return Trial({"spaces": Amount(20, 5000)}, {"spaces": Spent("spaces").more(20, 4.0, 2.0)}, 5.0, 3.0, MB, MB)
+
+    assert estimate(asked, attempt).seconds == pytest.approx(1 + 100 * 4 / 20)
+    assert len(tried) == 1
+
+
+def test_costs_add_up_but_for_memory() -> None:
+    one, other = Cost(1.0, 2.0, 300.0, 4.0, {}, "a"), Cost(10.0, 20.0, 200.0, 40.0, {}, "b")
+    total = Cost.sum([one, other])
+    assert (total.seconds, total.processor_seconds, total.memory_mb, total.disk_mb) == (11.0, 22.0, 300.0, 44.0)
+
+
+def test_what_came_first_does_not_count_where_there_is_more() -> None:
+    first = Spent("steps").more(2, 30.0, 20.0)
+    assert first.each == (15.0, 10.0)
+    assert first.more(1, 4.0, 3.0).more(3, 8.0, 5.0).each == (3.0, 2.0)
+
+
+def test_settings_are_scaled_along_and_nothing_is_left_out() -> None:
+    scale = Scale("recipe.epochs", 10, ("steps",), {"recipe.warmup_epochs": 2.0, "recipe.children": 5})
+    assert scale.values(0.45) == {"recipe.epochs": 4, "recipe.warmup_epochs": 0.8, "recipe.children": 2}
+    assert scale.values(0.01) == {"recipe.epochs": 1, "recipe.warmup_epochs": 0.2, "recipe.children": 1}
