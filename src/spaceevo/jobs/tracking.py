@@ -130,8 +130,8 @@ def _thinned(name: str, rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[s
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """Rows of a CSV file, or of all in a folder with the file's name before them."""
     if path.is_dir():
-        for file in sorted(path.glob("[!.]*.csv")):
-            yield from ({"file": file.stem, **row} for row in _rows(file))
+        for part in sorted(path.glob("[!.]*.csv")):
+            yield from ({"file": part.stem, **row} for row in _rows(part))
     elif path.suffix == ".csv":
         with path.open(newline="", encoding="utf-8") as file:
             yield from ({key: _value(text) for key, text in row.items()} for row in csv.DictReader(file))
