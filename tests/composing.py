@@ -23,9 +23,11 @@ def composed(words: Sequence[str]) -> DictConfig:
     parsed = OverridesParser.create().parse_overrides([*words])
     if any(override.is_sweep_override() for override in parsed):
         return hydra.compose("config", [*words], return_hydra_config=True)
-    chosen, values = [], []
+    chosen, values = list[Override](), list[Override]()
     for override in parsed:
         (chosen if _decides_files(override) else values).append(override)
+    if len({it.get_key_element() for it in chosen}) == len(chosen):  # else the last one of a group counts
+        chosen.sort(key=lambda it: str(it.input_line))
     config: DictConfig = pickle.loads(_chosen(conf_folder().resolve(), tuple(str(it.input_line) for it in chosen)))
     config.hydra.runtime.cwd = str(Path.cwd())
     ConfigLoaderImpl._apply_overrides_to_config(values, config)

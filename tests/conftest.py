@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -125,9 +125,14 @@ def program(network: Network) -> Program:
     return to_program(network, (3, 24, 24))
 
 
-def pytest_collection_finish() -> None:
-    """What is imported by now stays; the garbage collector need not look through it again and again."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported meanwhile stays; the garbage collector need not look through it, now or again and again."""
+    gc.disable()
+    found = yield
     gc.freeze()
+    gc.enable()
+    return found
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

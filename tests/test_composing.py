@@ -17,6 +17,7 @@ OF_BLOCKS = "+recipe.lr_by_stage.fp32.stage1=0.5"
 WORDS = [
     ["+stage=supernet", "superspace=digits", "data.batch_size=8", OF_BLOCKS, "paths.root=x", "~logger"],
     ["+stage=subnet_search", "+platform@platforms.desk=vnni", "platforms.desk.table=t", "model=SEQnet@vnni-A0"],
+    ["superspace=digits", "quant=off", "platform=vnni", "+stage=export", "quant=deploy"],
 ]
 
 

@@ -80,6 +80,7 @@ def start(folder: Path, environment: dict[str, str]) -> None:
 
 def test_processes_share_the_work(tmp_path: Path) -> None:
     given = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    given["TORCHELASTIC_RUN_ID"] = "by this name torch knows that torchrun started it"
     forks = multiprocessing.get_context("fork")
     processes = [forks.Process(target=start, args=(tmp_path, {**given, "RANK": str(rank)})) for rank in range(2)]
     for process in processes:

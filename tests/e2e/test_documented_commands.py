@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from spaceevo.jobs.help import composed
 from spaceevo.jobs.runner import job_type
-from spaceevo.jobs.words import hydras_words, options
+from spaceevo.jobs.words import composed, hydras_words, options
 from tests.e2e.published_commands import PAGE
 
 ROOT = Path(__file__).parents[2]

@@ -10,8 +10,9 @@ import torch
 
 from spaceevo.artifacts import StageResult
 from spaceevo.errors import SpaceEvoError
-from spaceevo.jobs.pipeline import PipelineJob
+from spaceevo.jobs.pipeline import PipelineJob, result_folder
 from spaceevo.jobs.runner import make_job
+from spaceevo.jobs.steps import Step, look_ahead
 from spaceevo.nn.student import BlockStudent
 from spaceevo.quant.quantizer import PUBLISHED
 from spaceevo.search.limits import Limit
@@ -25,6 +26,13 @@ from tests.jobs.conftest import Compose
 from tests.nn.published import published, trained
 
 JOBS = ("evaluate", "subnet_search", "export", "supernet", "finetune", "block_kd", "block_lut", "space_search")
+
+
+def test_a_pipeline_knows_where_the_scores_of_given_spaces_lie(compose: Compose) -> None:
+    search = Step("search", "space_search", "deploy")
+    for given, folder in ((), "space_search"), (("space=digits-012-010",), "space_search/given"):
+        config = compose("+stage=space_search", "superspace=digits", "latency_constraint=1", *given)
+        assert result_folder(config, *look_ahead([search], [config])) == folder
 
 
 @pytest.mark.parametrize("job", JOBS)

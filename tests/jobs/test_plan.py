@@ -10,10 +10,11 @@ from spaceevo.jobs.costs import Cost
 from spaceevo.jobs.doctor import examine
 from spaceevo.jobs.expected import find_costs, known_costs
 from spaceevo.jobs.plan import PlanJob
-from spaceevo.jobs.runner import make_job
+from spaceevo.jobs.runner import make_job, run
 from spaceevo.jobs.steps import Outlook, Step, look_ahead
 from spaceevo.jobs.steps import compose as composed_step
-from tests.jobs.conftest import TINY, Compose, RunJob
+from spaceevo.jobs.trial import tried_blocks, tried_words
+from tests.jobs.conftest import TINY, Compose, RunJob, defaults
 
 COST = Cost(40.0, 20.0, 512.0, 1024.0, {"training steps": 30.0}, "2 training steps")
 TEACHER, SUPERNET = Step("teacher", "teacher", "off"), Step("supernet", "supernet", "off")
@@ -132,6 +133,15 @@ def test_a_trial_leaves_costs_and_nothing_else(
     assert isinstance(told, str) and broken.name in told
 
 
+def test_of_many_blocks_a_few_of_all_stages_and_types_are_tried() -> None:
+    chosen, as_many = tried_blocks(make_job(defaults("block_kd", "mobilew")))
+    assert as_many == 42 / len(chosen) == 42 / 9
+    assert {name.split("_")[0] for name in chosen} == {f"stage{number}" for number in range(1, 7)}
+    assert {name.split("_")[1] for name in chosen} == {str(number) for number in range(7)}
+    assert tried_words(["a=1", "logger=wandb", "paths.lut=x"], chosen) == ["a=1", f"block=[{','.join(chosen)}]"]
+    assert tried_blocks(make_job(defaults("block_kd"))) == ([], 1.0)
+
+
 def test_an_experiment_says_which_job_is_planned(compose: Compose, images: Path, estimated: None) -> None:
     small = ("superspace=digits", "data=digits", "teacher=resnet10", "recipe=digits", f"data.root={images}")
     words = ("+stage=plan", "experiment=mobilew/block_kd", *small, "data.holdout=4", "data.batch_size=8")
@@ -155,3 +165,19 @@ def test_an_experiment_of_a_pipeline_is_planned_with_its_steps_and_recipe(compos
     assert config.stage.name == "supernet"
     pipeline = make_job(compose("experiment=fashion_mnist_space", "space=small-3333-1111"))
     assert pipeline.workspace.commands.composing == job.workspace.commands.composing
+
+
+def test_a_pipeline_says_what_is_known_of_its_costs(
+    compose: Compose, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [
+        "superspace=digits",
+        "space=digits-222-000",
+        "recipe.pipeline.steps=[{title: c, stage: cost, quant: 'off'}]",
+    ]
+    run(compose("+stage=pipeline", *words))
+    assert "What it will cost is not known; the same words with +stage=plan tell it" in capsys.readouterr().out
+    monkeypatch.setattr("spaceevo.jobs.pipeline.known_costs", lambda outlooks: {one.title: COST for one in outlooks})
+    run(compose("+stage=pipeline", *words, "force=true"))
+    told = capsys.readouterr().out
+    assert "40 s" in told and "512 MB" in told and "2 training steps" in told

@@ -94,6 +94,9 @@ def values(tree: Plain, name: str) -> Iterator[str]:
     if isinstance(tree, dict) and tree:
         for key, value in tree.items():
             yield from values(value, f"{name}.{key}")
+    elif isinstance(tree, list) and tree:
+        for value in tree:
+            yield from values(value, name)
     else:
         yield name
 

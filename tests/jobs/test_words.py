@@ -167,5 +167,5 @@ def test_switches_may_stand_among_the_words() -> None:
 )
 def test_an_option_that_an_extra_brings_names_it(group: str, option: str, extra: str) -> None:
     missing = MissingConfigException("", f"hydra/{group}/{option}", ["basic"])  # as where the package is not installed
-    told = explained(missing, [f"hydra/{group}={option}"])
+    told = explained(missing, options([f"hydra/{group}={option}"]))
     assert told == f"hydra/{group} = {option} comes with a package; install it with: pip install 'spaceevo[{extra}]'"

@@ -17,6 +17,9 @@ from spaceevo.space.spec import Activation
 from spaceevo.space.superspace import SpaceMember, Superspace
 
 SEARCHED = sorted(name for name, kind in block_types().items() if not kind.is_head and name != "FirstConv")
+COVERED = ("FusedMBConvRes", "MobileNetV2", "MobileNetV3", "MobileNetV3Res", "ResNet")
+"""Types of which another has all layers and some more; whole networks of them are for `-m slow`."""
+TYPES = [pytest.param(name, marks=pytest.mark.slow if name in COVERED else ()) for name in SEARCHED]
 ACTS: dict[str, Activation] = {
     "MobileNetV1": "relu",
     "MobileNetV1Dual": "relu",

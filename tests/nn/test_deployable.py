@@ -10,11 +10,11 @@ from spaceevo.quant.prepare import quantizers
 from spaceevo.quant.program import execute
 from spaceevo.quant.quantizer import ActivationQuantizer
 from spaceevo.space.superspace import Superspace
-from tests.nn.conftest import SEARCHED, Images, Make, member_of
+from tests.nn.conftest import TYPES, Images, Make, member_of
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", [*SEARCHED, "digits-012-010"])
+@pytest.mark.parametrize("name", [*TYPES, "digits-012-010"])
 def test_it_computes_nearly_the_same_and_lowers(zoo: Superspace, grown: Make, images: Images, name: str) -> None:
     member = member_of(zoo, name)
     supernet = grown(member, "published")

@@ -31,7 +31,7 @@ def test_top1_is_that_of_one_network(grown: Make, batches: list, chunk: int) -> 
         assert (evaluation.images, evaluation.stopped) == (32 + 60, False)
 
 
-@pytest.mark.parametrize("size", [1, 7, 16, 25, 60])
+@pytest.mark.parametrize("size", [7, 60, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 16, 25))])
 def test_the_loaders_batches_change_nothing(grown: Make, batches: list, size: int) -> None:  # type: ignore[type-arg]
     images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     cut = list(zip(torch.split(images, size), torch.split(labels, size), strict=True))

@@ -1,6 +1,7 @@
 """Numbers that are none are an error before anything is saved, counted or written; file and layer are named."""
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from spaceevo.space.description import parse_space
 from tests.nn.conftest import Make
 
 MEMBER = parse_space("digits-012-010")
+LEAVES = ("weight", "running_var", "running_mean", "quantizer.scale")
+INFINITE = [*product(LEAVES, [float("inf"), -float("inf")])]
 Images = Callable[[int, int], Tensor]
 
 
@@ -41,8 +44,14 @@ def name_of(network: Network, leaf: str) -> str:
     return next(name for name in network.state_dict() if name.endswith(leaf))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("leaf", ["weight", "running_var", "running_mean", "quantizer.scale"])
+@pytest.mark.parametrize(
+    ("leaf", "value"),
+    [
+        *product(LEAVES, [float("nan")]),
+        INFINITE[1],
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in INFINITE if case != INFINITE[1]),
+    ],
+)
 def test_they_are_neither_saved_nor_loaded(supernet: Supernet, tmp_path: Path, leaf: str, value: float) -> None:
     path, name = tmp_path / "best.pth", name_of(supernet, leaf)
     save_checkpoint(path, supernet, CheckpointMeta())

@@ -20,7 +20,7 @@ from spaceevo.quant.quantizer import ActivationQuantizer
 from spaceevo.space.description import parse_space
 from spaceevo.space.operators import sample_subnet
 from spaceevo.space.superspace import Superspace
-from tests.nn.conftest import SEARCHED, Images, Make, member_of
+from tests.nn.conftest import TYPES, Images, Make, member_of
 
 
 def tensor_names(quantizer: str) -> list[str]:
@@ -85,7 +85,7 @@ def real_result(op: Op, inputs: list[Tensor], quants: list[TensorQuant]) -> Tens
             return torch.round((reals[0] + 3) * 256 / 6).clamp(0, 255) / 256
 
 
-@pytest.mark.parametrize("name", [*SEARCHED, "digits-012-010"])
+@pytest.mark.parametrize("name", [*TYPES, "digits-012-010"])
 def test_every_operation_is_the_networks(zoo: Superspace, grown: Make, images: Images, name: str) -> None:
     """From the network's own integers, each operation gives its result, but for a rare step."""
     member = member_of(zoo, name)

@@ -19,7 +19,7 @@ from spaceevo.space.description import parse_space, superspace
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_subnet, sample_substage
 from spaceevo.space.superspace import SpaceMember, Superspace
-from tests.nn.conftest import SEARCHED, Make
+from tests.nn.conftest import SEARCHED, TYPES, Make
 
 Images = Callable[[int, int], Tensor]
 schemes = pytest.mark.parametrize("quant", ["published", "deploy"])
@@ -58,7 +58,7 @@ def assert_extraction_is_exact(supernet: Supernet, seeds: range, resolution: int
 
 @schemes
 @int8_or_not
-@pytest.mark.parametrize("name", ["digits-012-010", "digits-201-111"])
+@pytest.mark.parametrize("name", ["digits-012-010", pytest.param("digits-201-111", marks=pytest.mark.slow)])
 def test_extracted_subnets_are_identical(
     grown: Make, no_fresh_weights: Callable[[], None], name: str, quant: str, int8: bool
 ) -> None:
@@ -68,7 +68,13 @@ def test_extracted_subnets_are_identical(
     assert_extraction_is_exact(supernet, range(5, 7), batch=1)
 
 
-@pytest.mark.parametrize(("name", "quant"), [("mobilew-013456-133421", "published"), ("onnxw-501234-123123", "deploy")])
+@pytest.mark.parametrize(
+    ("name", "quant"),
+    [
+        pytest.param("mobilew-013456-133421", "published", marks=pytest.mark.slow),
+        ("onnxw-501234-123123", "deploy"),
+    ],
+)
 def test_extracted_subnets_of_published_spaces_are_identical(
     grown: Make, no_fresh_weights: Callable[[], None], name: str, quant: str
 ) -> None:
@@ -104,7 +110,7 @@ def test_a_thousand_extracted_subnets_are_identical(
         assert not torch.equal(*outputs)
 
 
-@pytest.mark.parametrize("kind", SEARCHED)
+@pytest.mark.parametrize("kind", TYPES)
 def test_extracted_subnets_of_every_type(zoo: Superspace, grown: Make, kind: str) -> None:
     member = zoo.member((SEARCHED.index(kind),) * 3, (1, 0, 1))
     assert_extraction_is_exact(grown(member), range(1))

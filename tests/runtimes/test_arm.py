@@ -46,7 +46,7 @@ def test_arm_computes_what_this_machine_does(cpu: str, program: Program, files: 
 def test_strays_are_told_from_what_follows_of_them(program: Program, images: Tensor) -> None:
     executor = Executor(program)
     integers = executor.integers(images[:1])
-    exact = [integers[op.output] for op in program.ops]
+    exact = [integers[op.output].to(torch.uint8) for op in program.ops]
     assert all(it.count == 0 for it in strays(program, images[:1], exact).values())
     first = program.ops[2]
     integers[first.output] = integers[first.output].clone()
@@ -56,7 +56,7 @@ def test_strays_are_told_from_what_follows_of_them(program: Program, images: Ten
         quant = program.tensors[op.output]
         steps = (executor.real(index, values) / float(np.float32(quant.scale))).round()
         values[op.output] = (steps + quant.zero_point).clamp(0, 255)
-    found = strays(program, images[:1], [values[op.output] for op in program.ops])
+    found = strays(program, images[:1], [values[op.output].to(torch.uint8) for op in program.ops])
     assert sum(it.count for it in found.values()) == 1
     assert found[first.kind].steps == 2
     assert found[first.kind].from_tie > NEAR_TIE

@@ -26,7 +26,13 @@ def select(compose: Compose) -> Select:
     return make
 
 
-@pytest.mark.parametrize("name", published_models())
+NAMES = list(published_models())
+QUICK = (NAMES[0], NAMES[-1], "SEQnet@vnni-A0")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
+)
 def test_every_model_gives_its_space_and_subnet(select: Select, name: str) -> None:
     model, found = published_model(name), select(f"model={name}")
     assert found.member == model.member

@@ -201,9 +201,9 @@ def test_what_was_found_stays_when_given_spaces_are_scored(tables: Path, tmp_pat
     given = run(tables, tmp_path, "space=digits-012-101")
     folder = Path(found.outputs["spaces"]).parent
     assert choice.read_bytes() == before
-    assert StageResult.load(folder) == found
-    assert StageResult.load(folder / "given") == given
-    assert not found.changed_files()
+    kept = [StageResult.load(place) for place in (folder, folder / "given")]
+    assert [one and one.fingerprint for one in kept] == [found.fingerprint, given.fingerprint]
+    assert list(found.changed_files()) == []
 
 
 def test_a_limit_on_macs_needs_no_platform(tables: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

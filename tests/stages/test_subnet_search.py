@@ -206,7 +206,7 @@ def peak_ram_kb(spec: SubnetSpec) -> float:
     return arena_bytes(irregular(random_program(subnet_blocks(MEMBER, spec)))) / 1e3
 
 
-@pytest.mark.parametrize("method", ["front", "published"])
+@pytest.mark.parametrize("method", ["front", pytest.param("published", marks=pytest.mark.slow)])
 def test_every_subnet_keeps_limits_of_every_kind(
     run_stage: RunStage, world: World, given: list[str], limits: list[float], tmp_path: Path, method: str
 ) -> None:

@@ -56,7 +56,7 @@ class PipelineJob(Job[PipelineSettings]):
         given += self._fitted(given)
         configs = [compose(step_words(step, given)) for step in steps]
         outlooks = self._look(configs)
-        folders = tuple(_folder(*each) for each in zip(configs, outlooks, strict=True))
+        folders = tuple(result_folder(*each) for each in zip(configs, outlooks, strict=True))
         StepList(tuple(step.title for step in steps), folders).write(self.workspace.output / STEPS_FILE)
         print_outlooks(outlooks, "what this pipeline would do")
         if costs := known_costs(outlooks):
@@ -104,7 +104,7 @@ class PipelineJob(Job[PipelineSettings]):
         return fitted.words
 
 
-def _folder(config: DictConfig, outlook: Outlook) -> str:
-    """Where a step's result will lie, below the chain's folder."""
+def result_folder(config: DictConfig, outlook: Outlook) -> str:
+    """Tell where a step's result will lie, below the chain's folder."""
     output = config.paths.output if outlook.job is None else outlook.job.workspace.output
     return str(Path(output).relative_to(config.paths.root))

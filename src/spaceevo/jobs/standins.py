@@ -11,7 +11,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 SLOW = {
-    "lightning_fabric", "matplotlib", "onnx", "onnxruntime", "onnxscript", "pandas", "pytorch_lightning", "scipy",
+    "lightning_fabric", "matplotlib", "onnx", "onnxruntime", "pandas", "pytorch_lightning", "scipy",
     "sklearn", "timm", "torch", "torchmetrics", "torchvision",
 }  # fmt: skip
 """Packages that take long to import, and whose classes no setting is checked by."""

@@ -18,9 +18,9 @@ from spaceevo.artifacts import RESULT_FILE, StageResult, cache_folder
 from spaceevo.artifacts.progress import PROGRESS_FILE, JobProgress
 from spaceevo.artifacts.work import Amount, Spent
 from spaceevo.errors import SpaceEvoError, fault_line, shortened
-from spaceevo.jobs.help import composed
 from spaceevo.jobs.runner import run
 from spaceevo.jobs.steps import at_home
+from spaceevo.jobs.words import composed
 from spaceevo.stages.job import Job
 from spaceevo.terminal import console
 
