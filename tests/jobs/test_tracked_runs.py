@@ -96,7 +96,7 @@ def test_a_chain_can_be_read_in_its_runs_alone(tiny: RunJob, tmp_path: Path) -> 
     by_job = {run.job_type: run for run in found.values()}
     kinds = {job: {kind for kind, _, _ in run.made} for job, run in by_job.items()}
     wanted = {
-        "teacher_fp32": "teacher",
+        "teacher_int8": "teacher",
         "block_kd_int8": "block",
         "block_lut": "lut",
         "space_search": "space",
