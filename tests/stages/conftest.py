@@ -215,10 +215,10 @@ def shared_int8_world(shared_world: World, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture
-def int8_world(shared_int8_world: World, tmp_path: Path) -> World:
-    """Such a world of the test's own."""
-    shutil.copytree(shared_int8_world.root, tmp_path / "world")
-    return World(tmp_path / "world")
+def int8_world(shared_int8_world: World, world: World) -> World:
+    """The test's world, with those weights."""
+    shutil.copytree(shared_int8_world.root, world.root, dirs_exist_ok=True)
+    return world
 
 
 def _all_blocks_ms() -> dict[str, float]:
