@@ -7,8 +7,9 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from spaceevo.jobs.help import composed, heading, job_settings
+from spaceevo.jobs.help import heading, job_settings
 from spaceevo.jobs.runner import job_type
+from spaceevo.jobs.words import composed
 from spaceevo.space.description import conf_files
 
 ROOT = Path(__file__).parents[1]

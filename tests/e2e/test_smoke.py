@@ -9,10 +9,9 @@ from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.models import trained_supernet
 from spaceevo.nn.supernet import Supernet
 from spaceevo.space.description import parse_space
-from tests.jobs.conftest import RunJob
+from tests.jobs.conftest import SMALLEST_CHAIN, RunJob
 
 SPACE = "digits-012-010"
-CANDIDATES = "[{type:MobileNetV3Res,kernels:[3,5],expands:[2,3],act:hswish}]"
 
 
 def test_training_from_the_teacher_to_a_finetuned_subnet(tiny: RunJob, tmp_path: Path) -> None:
@@ -39,13 +38,6 @@ def test_training_from_the_teacher_to_a_finetuned_subnet(tiny: RunJob, tmp_path:
 
 
 def test_the_pipeline_to_a_measured_file(tiny: RunJob) -> None:
-    small = [
-        "recipe.subnet_search.tested=1",
-        "recipe.space_search.samples=500",
-        "recipe.benchmark.repeats=2",
-        "recipe.export.repeats=2",
-    ]
-    small += [f"superspace.candidates={CANDIDATES}", "superspace.stages.stage3.widths=[40,48]"]
-    result = tiny("pipeline", "debug=fast", *small)
+    result = tiny("pipeline", *SMALLEST_CHAIN)
     assert result.figures["onnx_agreement"] >= 0
     assert result.figures["int8_latency_ms"] > 0

@@ -36,6 +36,16 @@ TINY = (
     "data.calibration_batch_size=8",
 )
 """One step of training on a few images."""
+SMALLEST_CHAIN = (
+    "debug=fast",
+    "recipe.subnet_search.tested=1",
+    "recipe.space_search.samples=500",
+    "recipe.benchmark.repeats=2",
+    "recipe.export.repeats=2",
+    "superspace.candidates=[{type:MobileNetV3Res,kernels:[3,5],expands:[2,3],act:hswish}]",
+    "superspace.stages.stage3.widths=[40,48]",
+)
+"""A pipeline of one candidate."""
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 
 from spaceevo.errors import DataError
 from spaceevo.lit.supernet import SupernetModule
-from tests.jobs.conftest import RunJob
+from tests.jobs.conftest import SMALLEST_CHAIN, RunJob
 from tests.jobs.wandb_runs import OfflineRun, offline_runs
 
 pytestmark = [
@@ -88,7 +88,7 @@ def test_jobs_of_a_sweep_are_runs_of_their_own(images: Path, tmp_path: Path) -> 
 
 
 def test_a_chain_can_be_read_in_its_runs_alone(tiny: RunJob, tmp_path: Path) -> None:
-    tiny("pipeline", *LOGGED)
+    tiny("pipeline", *SMALLEST_CHAIN, "logger=wandb")
     found = runs(tmp_path)
     assert {run.group for run in found.values()} == {str(tmp_path / "runs")}
     assert {run.exit_code for run in found.values()} == {0}
@@ -96,7 +96,7 @@ def test_a_chain_can_be_read_in_its_runs_alone(tiny: RunJob, tmp_path: Path) -> 
     by_job = {run.job_type: run for run in found.values()}
     kinds = {job: {kind for kind, _, _ in run.made} for job, run in by_job.items()}
     wanted = {
-        "teacher_fp32": "teacher",
+        "teacher_int8": "teacher",
         "block_kd_int8": "block",
         "block_lut": "lut",
         "space_search": "space",

@@ -211,9 +211,15 @@ class StageResult:
 
 
 def checksums(paths: Iterable[Path]) -> dict[str, str]:
-    """Hash files and what is in folders, hidden files left out; return the hashes by path."""
-    files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("[!.]*")))]
+    """Hash files and what is in folders, hidden files and folders left out; return the hashes by path."""
+    files = [file for path in paths for file in ([path] if path.is_file() else _shown(path))]
     return {str(file): file_hash(file) for file in files if file.is_file()}
+
+
+def _shown(folder: Path) -> list[Path]:
+    """All below a folder that is not hidden, and in no hidden folder below it."""
+    found = sorted(folder.rglob("[!.]*"))
+    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def require_undamaged(path: Path, command: str) -> None:

@@ -68,7 +68,7 @@ def to_rgb(image: Image.Image, how: Reading) -> Image.Image:
 def _align_transparent(image: Image.Image) -> None:
     """Bring the transparent value of a PNG of 2, 4 or 16 bits to the 8 bits that Pillow reads its pixels with."""
     value, tiles = image.info.get("transparency"), getattr(image, "tile", ())
-    stored = tiles[0].args if tiles else ""
+    stored = tiles[0][3] if tiles else ""  # its arguments, which have a name from Pillow 11.1 on
     if isinstance(value, int) and stored in ("L;2", "L;4"):
         image.info["transparency"] = value * (85 if stored == "L;2" else 17)
     elif isinstance(value, tuple) and stored == "RGB;16B":
