@@ -25,6 +25,7 @@ def estimated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Costs without trials, and a cache of them of this test's own."""
     monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("spaceevo.jobs.expected.estimate", lambda *args: COST)
+    monkeypatch.setattr("spaceevo.jobs.expected._fill_tables", lambda *args: None)
 
 
 def looked(compose: Compose, images: Path, *overrides: str) -> list[Outlook]:
