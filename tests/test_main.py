@@ -13,15 +13,18 @@ from pathlib import Path
 
 import pytest
 
-from spaceevo.__main__ import main
+from spaceevo.__main__ import _task, main
+from spaceevo.artifacts import StageResult
 from spaceevo.errors import ConfigError, Stopped
+from spaceevo.jobs import runner
 from spaceevo.latency.table import LatencyTable
 from spaceevo.space.description import parse_space
 from spaceevo.space.placement import block_key, subnet_blocks
+from tests.jobs.conftest import defaults
 
 COST = ("+stage=cost", "superspace=digits", "space=digits-012-010")
 PREDICT = ("+stage=predict_latency", *COST[1:], "subnet=[max,min]", "platform=vnni", "platform.table=table.json")
-LIGHT = [(), ("+stage=space_search", "--help"), COST, PREDICT]
+LIGHT = [(), ("+stage=supernet", "--help"), COST, PREDICT]
 IMPORTED = f"""
 import sys
 from contextlib import suppress
@@ -205,6 +208,13 @@ def test_faults_of_the_machine_are_one_line_of_a_sane_length(
     assert line.startswith(told)
     assert (line.count("\n"), len(line) < 500) == (1, True)
     assert "same command goes on" in line or "set " in line
+
+
+@pytest.mark.parametrize("job", ["block_kd", "finetune", "supernet", "teacher"])
+def test_a_job_that_trains_hands_one_number_to_sweepers(monkeypatch: pytest.MonkeyPatch, job: str) -> None:
+    figures = {runner.job_type(defaults(job)).main_figure: 0.5, "space": "digits-012-010"}
+    monkeypatch.setattr(runner, "run", lambda config: StageResult(job, "", None, figures))
+    assert _task.__wrapped__(defaults(job)) == 0.5
 
 
 def test_a_fault_of_the_program_is_shown_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def neighbours(best: SpaceMember) -> list[SpaceMember]:
 
 def uniform() -> list[SpaceMember]:
     """One space a family, of the middle widths: what one would draw by hand."""
-    middle = [stage.windows // 2 for stage in small.searched]
+    middle = [(stage.windows - 1) // 2 for stage in small.searched]
     return [small.member([block] * len(middle), middle) for block in range(len(small.candidates))]
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spaceevo.errors import MissingExtraError
+from spaceevo.errors import ExportError, MissingExtraError
 from spaceevo.export.gate import Gate, asked_formats
 from spaceevo.export.parity import Tolerance
 from spaceevo.nn.block import Block
@@ -238,6 +238,15 @@ class TrialSession(Session):
 
     def invoke(self) -> object:
         return None
+
+
+def test_what_a_runtime_refuses_to_execute_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(session: Session, images: Tensor) -> list[Tensor]:
+        raise RuntimeError("node pool:\nparameter out of range")
+
+    monkeypatch.setattr(TrialSession, "outputs", refuse)
+    with pytest.raises(ExportError, match=r"^the runtime cannot execute the network \(node pool: parameter out of "):
+        TrialSession(Program("images", (3, 8, 8))).logits(torch.zeros(2, 3, 8, 8))
 
 
 class Trial(Runtime):

@@ -49,6 +49,18 @@ def test_every_value_can_be_overridden_and_the_stage_named(compose: Compose) -> 
     assert (config.stage.settings.recipe.epochs, config.data.batch_size) == (2, 8)
 
 
+@pytest.mark.parametrize("words", ["superspace=digits", "superspace=onnxw", "data=cifar10", "data=fashion_mnist"])
+def test_debug_fast_caps_whatever_looks_at_images(compose: Compose, words: str) -> None:
+    config = compose("+stage=cost", "debug=fast", words)
+    data, recipe = config.data, config.recipe
+    assert max(data.train_images, data.test_images) <= 32
+    assert data.calibration_batches * data.calibration_batch_size <= 32
+    assert recipe.export.calibration_images <= 32
+    lut = recipe.block_lut
+    assert (lut.calibration_batches + lut.evaluation_batches) * lut.evaluation_batch_size <= 32
+    assert (config.max_epochs, config.trainer.limit_train_batches) == (1, 2)
+
+
 def test_processes_and_nodes_are_the_launchers(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     def launched() -> tuple[int, int]:
         trainer = compose("+stage=cost", "trainer=ddp").trainer

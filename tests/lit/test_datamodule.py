@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from spaceevo import torchvision_shim
 from spaceevo.errors import ConfigError, DataError
 from spaceevo.lit import digits
-from spaceevo.lit.datamodule import EpochSampler, ImageFolderDataModule
+from spaceevo.lit.datamodule import ImageFolderDataModule
+from spaceevo.lit.epochs import EpochSampler
 from spaceevo.lit.listing import Sample
 
 CONF = Path(__file__).parents[2] / "conf" / "data"

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from spaceevo.nn.calibrate import recalibrate
-from spaceevo.nn.deployable import make_deployable
+from spaceevo.nn.deployable import FINEST_MEAN, make_deployable
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.prepare import quantizers
 from spaceevo.quant.program import execute
 from spaceevo.quant.quantizer import ActivationQuantizer
+from spaceevo.runtimes.onnx.runtime import OnnxRuntime
 from spaceevo.space.superspace import Superspace
 from tests.nn.conftest import TYPES, Images, Make, member_of
 
@@ -45,3 +46,21 @@ def test_learned_ranges_are_kept(zoo: Superspace, grown: Make, images: Images) -
     assert isinstance(target, ActivationQuantizer)
     assert target.scale.item() == pytest.approx((high - (low if target.config.learns_offset else 0.0)) / 255, rel=1e-5)
     assert all(q.initialized for q in quantizers(deployable).values() if isinstance(q, ActivationQuantizer))
+
+
+@torch.no_grad()
+def test_a_mean_far_finer_than_its_values_is_coarsened_as_far_as_a_runtime_takes_it(
+    zoo: Superspace, grown: Make, images: Images
+) -> None:
+    """As where training changed values by orders of magnitude, and had no time to change ranges."""
+    supernet = grown(zoo.member((0, 0, 0), (0, 0, 0)), "published")
+    published, pictures = supernet.extract(supernet.member.smallest), images(8, 16)
+    after_pool = quantizers(published)["stages.feature_mix.blocks.0.layers.conv.convs.0.input_quantizer"]
+    for name in ("scale", "offset"):
+        after_pool.get_parameter(name).mul_(1e-5)
+    deployable, _ = make_deployable(published, pictures)
+    program = to_program(deployable, (3, 16, 16))
+    (pool,) = (op for op in program.ops if op.output == "feature_mix.0.pool")
+    values, mean = (program.tensors[name].scale for name in (pool.inputs[0], pool.output))
+    assert mean == pytest.approx(values / FINEST_MEAN)
+    assert OnnxRuntime().load(OnnxRuntime().write(program)).logits(pictures).shape[0] == 8

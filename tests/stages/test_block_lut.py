@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from random import Random
 
@@ -18,7 +19,7 @@ from spaceevo.nn.student import BlockStudent
 from spaceevo.nn.supernet import resize
 from spaceevo.quant.prepare import quantizers, set_quant
 from spaceevo.quant.quantizer import DEPLOY
-from spaceevo.search.lut import LutRow, lut_file_name, lut_record, read_lut_file, write_lut_file
+from spaceevo.search.lut import LutRow, lut_file_name, lut_keys, lut_record, read_lut_file, write_lut_file
 from spaceevo.space.description import superspace
 from spaceevo.space.encoding import format_substage
 from spaceevo.space.operators import sample_substage
@@ -30,7 +31,8 @@ from spaceevo.stages.made_up_tables import fill
 from spaceevo.teacher import Teacher
 from tests.stages.conftest import Compose, RunStage, World, nudge, work_of
 
-SPACE = superspace("digits").stage_space("stage2", 1)
+DIGITS = superspace("digits")
+SPACE = DIGITS.stage_space("stage2", 1)
 TAPS = {"stage1": ("stage0", "stage1"), "stage2": ("stage1", "stage2")}
 IMAGES = torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
@@ -195,6 +197,23 @@ RECIPE = "{samples: 2, calibration_batches: 1, evaluation_batches: 1, evaluation
 def given(world: World, *more: str) -> list[str]:
     folder = f"paths.lut={world.root / 'made'}"
     return [*world.settings, folder, "block=stage1", f"recipe.block_lut={RECIPE}", *more]
+
+
+def test_the_search_follows_when_every_table_is_there(compose: Compose, world: World) -> None:
+    job = make_job(compose("block_lut", *given(world, "block=stage1_0", "window=0")))
+    assert isinstance(job, BlockLutJob)
+    assert words_of(job._next()) >= {"+stage=block_lut"}
+    assert not any(word.startswith(("block=", "window=")) for word in words_of(job._next()))
+    world.layout.block("digits", "stage2", 1, False).unlink()
+    assert words_of(job._next()) >= {"+stage=block_kd", "block=[stage2_1]"}
+    job.workspace.lut.mkdir(parents=True, exist_ok=True)
+    for key in lut_keys(DIGITS):
+        (job.workspace.lut / lut_file_name(DIGITS, key)).touch()
+    assert words_of(job._next()) >= {"+stage=space_search"}
+
+
+def words_of(command: str) -> set[str]:
+    return {*shlex.split(command)}
 
 
 @pytest.mark.slow

@@ -20,8 +20,9 @@ from spaceevo.export.parity import Tolerance
 from spaceevo.jobs.words import hydras_words
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
+from spaceevo.nn.loading import read_checkpoint
 from spaceevo.nn.supernet import Network, Supernet
-from spaceevo.quant.prepare import float_state, set_quant
+from spaceevo.quant.prepare import float_state, quantizers, set_quant
 from spaceevo.quant.program_file import load_program
 from spaceevo.quant.quantizer import quant_scheme
 from spaceevo.runtimes.base import Shape
@@ -323,6 +324,32 @@ def test_random_weights_need_no_images(
     found = run_stage("benchmark", *hydras_words(words[4:]), *table).figures
     assert found["fp32_latency_ms"] > 0
     assert ("int8_speedup" in found) == (quant != "off")
+
+
+def test_without_an_fp32_supernet_fp32_files_have_the_weights_of_the_int8_network(
+    run_stage: RunStage,
+    given: list[str],
+    int8_world: World,
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As where a released INT8 supernet was converted."""
+    written = list[Network]()
+
+    def note(self: OnnxRuntime, network: Network, shape: Shape, metadata: object = None) -> bytes:
+        written.append(network)
+        return b""
+
+    monkeypatch.setattr(OnnxRuntime, "write_float", note)
+    int8_world.layout.supernet(SPACE, False).unlink()
+    run_stage("export", *given, "subnet=min")
+    assert f"no fp32 supernet {MEMBER} is there" in " ".join(capsys.readouterr().out.split())
+    (network,) = written
+    known = read_checkpoint(int8_world.layout.supernet(SPACE, True), "supernet", "").state
+    same = [name for name, value in network.state_dict().items() if name in known and torch.equal(value, known[name])]
+    assert [name for name in same if name.startswith("stages.logits") and name.endswith("weight")]
+    assert not any(quantizer.is_on for quantizer in quantizers(network).values())
 
 
 def test_random_weights_lie_in_no_file(run_stage: RunStage, world: World) -> None:

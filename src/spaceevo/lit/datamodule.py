@@ -2,20 +2,18 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import KW_ONLY
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from annotated_types import Le
 from pydantic import Strict
 from pydantic.dataclasses import dataclass
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Sampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
 from spaceevo.artifacts import Neutral, fingerprint
 from spaceevo.artifacts.values import Amount, Count, Index, InnerShare, Seed
@@ -23,6 +21,7 @@ from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import DataError
 from spaceevo.lit.content import file_digests
 from spaceevo.lit.decoded import DecodedCache
+from spaceevo.lit.epochs import EpochSampler
 from spaceevo.lit.listing import Sample, Source
 from spaceevo.lit.splits import Splits, read_splits
 from spaceevo.lit.tars import TarImage
@@ -34,40 +33,6 @@ warnings.filterwarnings("ignore", message="This DataLoader will create")
 Batch = tuple[Tensor, Tensor]
 LOADING = Neutral("says how images are loaded, not which")
 Workers = Annotated[Index, Le(512)]  # Each is a process
-
-
-@dataclass(eq=False)
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Yields pairs `(index, draw)` of one epoch, for `Images`: every image once, in an order of `(seed, epoch)`.
-
-    The draw of an image depends on `(seed, epoch)` too, not on workers, ranks or what ran before: an epoch that is run
-    again is the same epoch. Ranks share the images out evenly; the first ones are repeated where they do not divide.
-    """
-
-    length: int
-    _: KW_ONLY
-    seed: int
-    epoch: int = 0
-    rank: int = 0
-    world_size: int = 1
-    done: tuple[int, int] = (0, 0)  # an epoch, and how many images of it are left out: a killed run had had them
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration yields."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-self.length // self.world_size)
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        mixed = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)
-        generator = torch.Generator().manual_seed(int(mixed[0]))
-        order = torch.randperm(self.length, generator=generator)
-        draws = torch.randint(2**32, (self.length,), generator=generator)
-        mine = torch.arange(self.rank, len(self) * self.world_size, self.world_size) % self.length
-        epoch, images = self.done
-        left = mine[images:] if epoch == self.epoch else mine
-        return iter(list(zip(order[left].tolist(), draws[left].tolist(), strict=True)))
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -14,6 +14,10 @@ from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.program import Executor
 from spaceevo.quant.quantizer import DEPLOY, LEVELS, ActivationQuantizer
 
+FINEST_MEAN = (
+    200  # ONNX Runtime refuses means in steps of less than 1/256 of their values', which few batches may leave
+)
+
 
 class FoldedNetwork(nn.Module):
     """Evaluates a network's integer program on its device, in float32 or, for exact sums, float64; resizes images too.
@@ -60,11 +64,14 @@ class _Quantizers:
 
     def __init__(self) -> None:
         self.found: dict[str, ActivationQuantizer] = {}
+        self.pooled: dict[str, str] = {}  # mean over height and width → what it is the mean of
 
     def layer(self, name: str, leaf: ElasticLayer, inputs: Sequence[str], /) -> str:
         placed = {name: leaf.activation.output_quantizer, f"{name}.pre": leaf.activation.input_quantizer}
         if isinstance(leaf, ConvLayer):
             placed |= {f"{name}.{i}": quantizer for i, quantizer in enumerate(leaf.between_quantizers)}
+        elif leaf.layer.kind == "pool":
+            self.pooled[name] = inputs[0]
         self.found |= {tensor: quantizer for tensor, quantizer in placed.items() if quantizer is not None}
         return name
 
@@ -75,7 +82,8 @@ def make_deployable(network: Network, images: Tensor) -> tuple[Network, list[str
 
     Weights and their scales are taken over. Ranges learned at convolutions' inputs become those of the tensors; all
     others are the least and greatest value seen on `images`, and −128 among the weights becomes −127. What no integer
-    runtime can do is lost: clipping at a range that leaves 0 out, and another range for each reader of a tensor.
+    runtime can do is lost: clipping at a range that leaves 0 out, another range for each reader of a tensor, and means
+    in steps of less than 1/`FINEST_MEAN` of those of the values.
 
     Returns:
         The new network, and the tensors whose ranges were calibrated on the images `(N, C, H, W)`.
@@ -103,7 +111,15 @@ def make_deployable(network: Network, images: Tensor) -> tuple[Network, list[str
             calibrated.append(tensor)
     set_quant(deployable, True)
     deployable(images.to(device))
+    for mean, values in places.pooled.items():
+        _coarsen(places.found[mean], places.found[values].scale.abs().item() / FINEST_MEAN)
     return deployable, calibrated
+
+
+def _coarsen(quantizer: ActivationQuantizer, least: float) -> None:
+    """Give a quantiser steps of this size where its own are finer."""
+    if quantizer.scale.abs().item() < least:
+        _set_range(quantizer, quantizer.offset.item(), quantizer.offset.item() + LEVELS * least)
 
 
 def _set_range(quantizer: ActivationQuantizer, low: float, high: float) -> None:

@@ -11,7 +11,7 @@ from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from spaceevo.errors import ExportError, MissingExtraError, SpaceEvoError
+from spaceevo.errors import ExportError, MissingExtraError, SpaceEvoError, fault_line
 from spaceevo.nn.supernet import Network
 from spaceevo.quant.program import Program
 from spaceevo.runtimes.preprocessing import Preprocessing
@@ -91,9 +91,20 @@ class Session(ABC):
         """Compute once, batch 1, on random values that were set before: what is timed."""
 
     def run(self, images: Tensor, batch_size: int = 64) -> list[Tensor]:
-        """Compute every output of the file for images `(N, C, H, W)`, so many at a time."""
+        """Compute every output of the file for images `(N, C, H, W)`, so many at a time.
+
+        Raises:
+            ExportError: the runtime refuses to.
+        """
         batches = torch.split(images.cpu(), batch_size)
-        found = [self.outputs(batch) for batch in told(batches, "file, batches", len(batches))]
+        try:
+            found = [self.outputs(batch) for batch in told(batches, "file, batches", len(batches))]
+        except Exception as error:  # runtimes raise what they like
+            if fault_line(error) is not None:
+                raise
+            reason = " ".join(str(error).split())[-200:] or type(error).__name__
+            remedy = "where it speaks of a range or a scale, train the network for longer"
+            raise ExportError(f"the runtime cannot execute the network ({reason}); {remedy}") from error
         return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
     def logits(self, images: Tensor, batch_size: int = 64) -> Tensor:

@@ -87,6 +87,12 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
         return self.settings.int8
 
     @cached_property
+    def _named(self) -> dict[LutKey, str]:
+        """Names of the candidate blocks by all tables of the superspace."""
+        searched = self.superspace.searched
+        return {key: f"{searched[key.stage].name}_{key.block}" for key in lut_keys(self.superspace)}
+
+    @cached_property
     def blocks(self) -> dict[LutKey, str]:
         """The tables asked for, each with the name of its candidate block, e.g. `stage1_0`.
 
@@ -96,8 +102,7 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
         superspace, block, window = self.superspace, self.settings.block, self.settings.window
         asked = {f"{stage}_{index}" for stage, index in parse_blocks(superspace, "all" if block is None else block)}
         windows = parse_windows(superspace, window)
-        named = {key: f"{superspace.searched[key.stage].name}_{key.block}" for key in lut_keys(superspace)}
-        found = {key: name for key, name in named.items() if name in asked and key.window in windows}
+        found = {key: name for key, name in self._named.items() if name in asked and key.window in windows}
         if not found:
             raise ConfigError(f"window = {window}: no stage of block = {block} has it")
         return found
@@ -176,8 +181,19 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
             self._make(due)
         rows = len(files) * self.settings.recipe.samples
         figures = {"files": len(files), "rows": rows, "files_made": len(due)}
-        following = self.workspace.commands("space_search", without=PARTS)
-        return Outcome(figures, {"lut": self.workspace.lut}, following, str(self.workspace.device), growing=("lut",))
+        return Outcome(figures, {"lut": self.workspace.lut}, self._next(), str(self.workspace.device), growing=("lut",))
+
+    def _next(self) -> str:
+        """Search where every table is there; else make the others, blocks without weights first."""
+        commands, layout, superspace = self.workspace.commands, self.workspace.layout, self.superspace
+        left = {
+            name: layout.block(superspace.name, superspace.searched[key.stage].name, key.block, self.int8)
+            for key, name in self._named.items()
+            if not (self.workspace.lut / lut_file_name(superspace, key)).is_file()
+        }
+        if untrained := [name for name, path in left.items() if not path.is_file()]:
+            return commands("block_kd", f"block=[{','.join(untrained)}]", without=("window",))
+        return commands("block_lut" if left else "space_search", without=PARTS)
 
     def _files(self) -> dict[LutKey, LutFile]:
         """The tables asked for, each with what decides it."""

@@ -28,6 +28,7 @@ from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.selection import SupernetBasedJob
 from spaceevo.stages.settings import SupernetSettings
+from spaceevo.terminal import console
 
 DECIDING = ("superspace.", "data.")
 """Settings that decide, besides the supernet's weights and the images, what a subnet computes."""
@@ -88,6 +89,12 @@ class Extraction:
             return self.extract(job.supernet(int8), spec)
         return read_subnet(path, job.superspace, job.workspace.commands("subnet_search")).network
 
+    def has_fp32(self, spec: SubnetSpec) -> bool:
+        """Tell whether a subnet has weights that were trained in fp32, or random ones."""
+        job = self.job
+        is_there = job.settings.weights == "random" or job.supernet_file(int8=False).exists()
+        return is_there or self.kept(spec, int8=False) is not None
+
     def in_int8(self, trained: Network, calibration_images: int) -> Int8Form:
         """Convert a network; so many images give it the ranges that one under `published` lacks."""
         network, job, ranges = trained, self.job, ""
@@ -130,8 +137,7 @@ class Subject:
         if subnet.quant != job.settings.quant:
             told = f"{job.settings.checkpoint} was trained under quant={subnet.quant}, not {job.settings.quant}"
             raise ConfigError(f"{told}; set quant={subnet.quant}")
-        fp32 = copy.deepcopy(subnet.network)
-        set_quant(fp32, False)
+        fp32 = _in_float(subnet.network)
         int8 = extraction.in_int8(subnet.network, calibration_images) if subnet.quant != "off" else None
         return cls(subnet.member, subnet.spec, fp32, subnet.quant, int8)
 
@@ -141,7 +147,12 @@ class Subject:
         job, int8 = extraction.job, None
         if job.settings.int8:
             int8 = extraction.in_int8(extraction.network(spec, int8=True), calibration_images)
-        return cls(job.member, spec, extraction.network(spec, int8=False), job.settings.quant, int8)
+        if int8 is None or extraction.has_fp32(spec):
+            fp32 = extraction.network(spec, int8=False)
+        else:
+            console.print(f"no fp32 supernet {job.member} is there: fp32 files have the weights of the INT8 network")
+            fp32 = _in_float(int8.trained)
+        return cls(job.member, spec, fp32, job.settings.quant, int8)
 
     @property
     def input_shape(self) -> Shape:
@@ -159,3 +170,10 @@ class Subject:
             "quant": self.quant,
         }
         return told | ({"ranges": self.int8.ranges} if self.int8 is not None and self.int8.ranges else {})
+
+
+def _in_float(network: Network) -> Network:
+    """Copy a network that computes with the same weights in floating point."""
+    twin = copy.deepcopy(network)
+    set_quant(twin, False)
+    return twin

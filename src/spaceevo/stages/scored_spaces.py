@@ -64,10 +64,10 @@ class ScoredSpaces:
         """Return the columns of a printed table."""
         return {name: name for name in (*COLUMNS, *self._ranges(self.ranked()[0]))}
 
-    def tables(self, t: Sequence[float], a: Sequence[float]) -> dict[str, list[Row]]:
-        """Return the best spaces, how they rank under other `t` and `a` of the Q-T score, and all in order."""
+    def tables(self, t: Sequence[float], a: Sequence[float], most: int | None = TOP_SPACES) -> dict[str, list[Row]]:
+        """Return the `most` best spaces, how they rank under other `t` and `a` of the Q-T score, and all in order."""
         return {
-            "spaces": [self.row(member) for member in self.ranked()[:TOP_SPACES]],
+            "spaces": [self.row(member) for member in self.ranked()[:most]],
             "sensitivity": self._sensitivity(t, a),
             "history": [{"evaluation": n, **self.row(member)} for n, member in enumerate(self.qualities, start=1)],
         }

@@ -21,7 +21,7 @@ from spaceevo.search.sampled import NO_LIMIT_MS
 from spaceevo.space.description import parse_space
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.job import Input, Made, Outcome, Workspace, file_input, platform_input
-from spaceevo.stages.scored_spaces import SPACES, ScoredSpaces
+from spaceevo.stages.scored_spaces import SPACES, TOP_SPACES, ScoredSpaces
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import (
     Count,
@@ -154,7 +154,7 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
             "evaluations": len(spaces.qualities),
             **proof,
         }
-        tables = spaces.tables(recipe.sensitivity.t, recipe.sensitivity.a)
+        tables = spaces.tables(recipe.sensitivity.t, recipe.sensitivity.a, None if given else TOP_SPACES)
         outputs = spaces.write(self.workspace.output, tables)
         if not given:  # given spaces are compared; no choice is made
             outputs["best"] = self.workspace.shared(self.workspace.layout.space_choice(self.superspace.name))
