@@ -28,7 +28,7 @@ PROGRAM = re.compile(r"^(?:python -m spaceevo|spaceevo|torchrun .*?-m spaceevo) 
 FILE = re.compile(r"# (my_conf/\S+\.yaml)\n")
 COLOURS = {"amber": "#ffbf00", "jade": "#00a86b", "navy": "#000080", "rose": "#ff007f"}
 UNREACHED = ("ssh ", "platform.host=", "chains=", "watch=10")  # another machine, another chain, and a look that lasts
-IMAGES = "data.root=my_images"
+IMAGES = "data.root=my_images data.holdout=16"  # of 96
 
 
 def draw_images(root: Path) -> None:
