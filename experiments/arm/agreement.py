@@ -44,7 +44,7 @@ class Case(NamedTuple):
 class Strays(NamedTuple):
     """Counts integers that are not what exact arithmetic gives."""
 
-    count: int
+    number: int
     steps: int  # the largest difference
     from_tie: float  # of the exact result, to the middle between two integers, in steps; the largest
 
@@ -116,8 +116,8 @@ def tell(name: str, case: Case) -> None:
         for file, (logits, *tensors) in (here if cpu == HERE else outputs(cpu, files)).items():
             apart = ((logits - here[file][0]) / step).round().abs()
             same = int((logits.argmax(1) == here[file][0].argmax(1)).sum())
-            found = {kind: it for kind, it in strays(case.program, case.images, tensors).items() if it.count}
-            kinds = ", ".join(f"{it.count} {kind}" for kind, it in found.items()) or "none"
+            found = {kind: it for kind, it in strays(case.program, case.images, tensors).items() if it.number}
+            kinds = ", ".join(f"{it.number} {kind}" for kind, it in found.items()) or "none"
             steps, tie = (max((it[i] for it in found.values()), default=0) for i in (1, 2))
             equal = int((apart.amax(1) == 0).sum())
             row = (name, cpu, file.partition(".")[0], equal, int(apart.max()), same, kinds, steps, f"{tie:.0e}")

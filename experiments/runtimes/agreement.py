@@ -59,10 +59,10 @@ def trained(images: Tensor, labels: Tensor) -> Supernet:
         optimizer = torch.optim.Adam(supernet.parameters(), 0.003 if not is_int8 else 0.0005)
         for epoch in range(epochs):
             supernet.train()
-            for part in torch.randperm(len(images)).split(64):
+            for part in torch.split(torch.randperm(len(images)), 64):
                 loss = nn.functional.cross_entropy(supernet(images[part]), labels[part])
                 optimizer.zero_grad()
-                loss.backward()
+                torch.autograd.backward(loss)
                 optimizer.step()
             print(f"# INT8 {is_int8}, epoch {epoch}, loss {float(loss):.3f}", flush=True)
     return supernet.eval()

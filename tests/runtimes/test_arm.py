@@ -40,14 +40,14 @@ def test_arm_computes_what_this_machine_does(cpu: str, program: Program, files: 
         totals = strays(program, images, tensors)
         assert max(it.steps for it in totals.values()) <= 1
         assert max(it.from_tie for it in totals.values()) < NEAR_TIE
-        assert sum(it.count for it in totals.values()) < 1e-4 * sum(map(torch.numel, tensors))
+        assert sum(it.number for it in totals.values()) < 1e-4 * sum(map(torch.numel, tensors))
 
 
 def test_strays_are_told_from_what_follows_of_them(program: Program, images: Tensor) -> None:
     executor = Executor(program)
     integers = executor.integers(images[:1])
     exact = [integers[op.output].to(torch.uint8) for op in program.ops]
-    assert all(it.count == 0 for it in strays(program, images[:1], exact).values())
+    assert all(it.number == 0 for it in strays(program, images[:1], exact).values())
     first = program.ops[2]
     integers[first.output] = integers[first.output].clone()
     integers[first.output].view(-1)[7] += 2 if integers[first.output].view(-1)[7] < 100 else -2
@@ -57,7 +57,7 @@ def test_strays_are_told_from_what_follows_of_them(program: Program, images: Ten
         steps = (executor.real(index, values) / float(np.float32(quant.scale))).round()
         values[op.output] = (steps + quant.zero_point).clamp(0, 255)
     found = strays(program, images[:1], [values[op.output].to(torch.uint8) for op in program.ops])
-    assert sum(it.count for it in found.values()) == 1
+    assert sum(it.number for it in found.values()) == 1
     assert found[first.kind].steps == 2
     assert found[first.kind].from_tie > NEAR_TIE
 
