@@ -95,7 +95,7 @@ def test_a_front_by_other_limits_is_drawn_by_them(chain_folder: Path) -> None:
     leave(chain_folder, "subnet_search", figures, "2026-11-28T11:00:00+00:00")
     section = sections(chain_folder)["Front"]
     assert '"mmacs": 4.75' in charted(section)
-    assert "multiply-accumulates, millions" in charted(section)
+    assert "multiply-accumulates, millions" in str(section.parts[0])
     assert "5 MMACs" in str(section.parts) and "5mmacs" not in str(section.parts)
     assert "latency" not in str(section.parts[0])
     assert section.lacks == ["Measured latencies: the platform was not at hand, or is a table."]
