@@ -85,7 +85,7 @@ def fit(module: BlockKdModule, folder: Path) -> BlockKdModule:
     return module
 
 
-@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("int8", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_block_in_company_ends_as_it_does_alone(tmp_path: Path, int8: bool) -> None:
     together = fit(make_module(BLOCKS, int8), tmp_path)
     batches = [(part, torch.zeros(6)) for part in torch.split(IMAGES, 6)]

@@ -128,7 +128,7 @@ def volume(values: list[tuple[float, float]], high: float) -> float:
     return sum((s - least) * (d - c) for (c, s), (d, _) in pairwise(steps))
 
 
-@pytest.mark.parametrize("screened", [1, 4])
+@pytest.mark.parametrize("screened", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_it_beats_as_many_random_subnets(screened: int) -> None:
     member = parse_space("mobilew-122222-155400")
 

@@ -86,7 +86,7 @@ def expected(supernet: Supernet, folder: Path, int8: bool) -> list[float]:
     return [subnet_top1(supernet, spec, data.calibration_images(), data.test()) for spec in specs]
 
 
-@pytest.mark.parametrize("quant", ["published", "off"])
+@pytest.mark.parametrize("quant", [pytest.param("published", marks=pytest.mark.slow), "off"])
 def test_a_released_checkpoint_on_a_folder_and_on_tars(
     run_stage: RunStage, supernet: Supernet, released: Path, folder: Path, tars: Path, quant: str
 ) -> None:

@@ -90,7 +90,7 @@ def front_of(world: World) -> Front:
     return Front.read(world.layout.subnet_search(str(MEMBER)) / "front.json")
 
 
-@pytest.mark.parametrize("method", ["front", "published"])
+@pytest.mark.parametrize("method", ["front", pytest.param("published", marks=pytest.mark.slow)])
 def test_each_limit_has_its_subnet(
     run_stage: RunStage, world: World, given: list[str], limits: list[float], method: str
 ) -> None:
