@@ -94,6 +94,13 @@ def test_a_wrong_setting_is_named(job: str, override: str, told: str) -> None:
     assert fault(job, override) == told
 
 
+def test_a_job_that_cannot_be_imported_says_why() -> None:
+    told = fault("cost", "stage.job=spaceevo.stages.nowhere.Job")
+    assert told.startswith("stage.job = spaceevo.stages.nowhere.Job (")
+    assert "nowhere" in told.partition("(")[2]
+    assert told.endswith("; allowed: the full name of a class of jobs; take +stage=<job>")
+
+
 @pytest.mark.parametrize("override", ["momentum=0", "+foreach=maybe", "+dampening=0.5"])
 def test_what_an_optimiser_refuses_is_told_before_training(override: str) -> None:
     plus = "+" if override[0] == "+" else ""

@@ -162,12 +162,12 @@ def job_type(config: DictConfig) -> JobType:
     """Return the class of the job that a composed config describes."""
     require_allowed(config)
     try:
-        found = resolve_name(str(config.stage.job))
-    except (ImportError, AttributeError, ValueError):
-        found = None
+        found, fault = resolve_name(str(config.stage.job)), ""
+    except (ImportError, AttributeError, ValueError) as error:  # a module that it needs may be what is missing
+        found, fault = None, f" ({error})"
     if not (isclass(found) and issubclass(found, Job)):
         raise ConfigError(
-            f"stage.job = {config.stage.job}; allowed: the full name of a class of jobs; take +stage=<job>"
+            f"stage.job = {config.stage.job}{fault}; allowed: the full name of a class of jobs; take +stage=<job>"
         )
     return found
 
