@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import signal
 import sys
 from collections.abc import Mapping
 from multiprocessing.context import ForkServerProcess
@@ -38,10 +39,12 @@ class Child:
         assert code is not None, f"after {timeout} s still at work: {self.text()[-500:]}"
         return code
 
-    def kill(self) -> None:
-        """End it, as SIGKILL does."""
+    def kill(self, after_s: float = 0) -> bool:
+        """End it after so long, as SIGKILL does; tell whether it was still at work."""
+        self.process.join(after_s)
         self.process.kill()
         self.process.join()
+        return self.process.exitcode == -signal.SIGKILL
 
     def signal(self, number: int) -> None:
         """Send a signal."""

@@ -44,6 +44,17 @@ def test_what_a_killed_process_left_beside_an_output_is_removed(tmp_path: Path, 
     assert not half.exists()
 
 
+def test_what_a_job_killed_at_its_very_end_left_goes_when_it_is_skipped(
+    tmp_path: Path, start: Callable[..., Start], capsys: pytest.CaptureFixture[str]
+) -> None:
+    start("cost")()
+    half = tmp_path / f"runs/cost/.progress.json.{MACHINE}-{2**22 + 1}-01234567.tmp"
+    half.touch()
+    start("cost")()
+    assert "cost: unchanged, skipped" in capsys.readouterr().out
+    assert not half.exists()
+
+
 @pytest.mark.parametrize("job", ["block_lut", pytest.param("subnet_search", marks=pytest.mark.slow)])
 def test_a_job_killed_before_a_file_operation_ends_as_an_undisturbed_one(
     tmp_path: Path, start: Callable[..., Start], job: str

@@ -8,6 +8,7 @@ from spaceevo.artifacts.files import file_hash as file_hash
 from spaceevo.artifacts.files import fingerprint as fingerprint
 from spaceevo.artifacts.files import read_json as read_json
 from spaceevo.artifacts.files import sweep as sweep
+from spaceevo.artifacts.files import sweep_job as sweep_job
 from spaceevo.artifacts.files import write_bytes as write_bytes
 from spaceevo.artifacts.files import write_csv as write_csv
 from spaceevo.artifacts.files import write_json as write_json

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,16 @@ def sweep(folder: Path, depth: int = 0) -> None:
     for path in [path for level in range(depth + 1) for path in folder.glob("*/" * level + ".*.tmp")]:
         owner = TEMPORARY.fullmatch(path.name)
         if owner is not None and owner[1] == MACHINE and not _is_alive(int(owner[2])):
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # on a disk that may not be written to it harms nothing
+                path.unlink()
+
+
+def sweep_job(output: Path, made: Iterable[Path]) -> None:
+    """Remove what killed processes left half-written in a job's folder, beside what it made elsewhere and in caches."""
+    sweep(output, depth=2)
+    sweep(cache_folder(""), depth=1)
+    for folder in {path if path.is_dir() else path.parent for path in made}:
+        sweep(folder, depth=1)
 
 
 def _is_alive(process: int) -> bool:

@@ -24,10 +24,9 @@ from spaceevo.artifacts import (
     Layout,
     Plain,
     StageResult,
-    cache_folder,
     checksums,
     sole_worker,
-    sweep,
+    sweep_job,
 )
 from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import CheckpointError, ConfigError, SpaceEvoError, Stopped
@@ -63,7 +62,10 @@ def run(config: DictConfig) -> StageResult:
     with sole_worker(job.workspace.output / ".lock", console.print) if is_first() else nullcontext():
         try:
             with recorded(job.workspace.output, job.name, _command(job)) if is_first() else nullcontext() as recorder:
-                return _run(config, job, recorder)
+                result = _run(config, job, recorder)
+                if is_first():  # where it is skipped too: it may have been killed at its very end
+                    sweep_job(job.workspace.output, map(Path, result.outputs.values()))
+                return result
         except Stopped as stopped:
             stopped.kept.append(f"what {job.name} had finished, in {shown(job.workspace.output)}")
             raise
@@ -87,10 +89,6 @@ def _run(config: DictConfig, job: Job[Any], recorder: Recorder | None) -> StageR
         outcome = job.work()
     result = _result(job, outcome, states, time.monotonic() - started[0], processor_seconds() - started[1])
     if is_first():
-        sweep(output, depth=2)
-        sweep(cache_folder(""), depth=1)
-        for folder in {path if path.is_dir() else path.parent for path in outcome.outputs.values()}:
-            sweep(folder, depth=1)
         keep(config, result, output, job.workspace.run_name, job)
         _say_next(result.next_command)
     return result
