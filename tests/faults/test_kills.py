@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 import tempfile
@@ -16,6 +17,12 @@ from spaceevo.artifacts.files import MACHINE
 from tests.faults.conftest import JOBS, Start, left
 from tests.faults.layer import Killed, faults, killed
 from tests.stages.conftest import SPACE, World
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job does the same file operations each time: those of its progress else depend on the clock."""
+    monkeypatch.setattr("spaceevo.jobs.recording.SECONDS_A_RECORD", math.inf)
 
 
 def survives(tmp_path: Path, start: Start, choose: Callable[[int], list[int]]) -> None:
@@ -55,6 +62,7 @@ def test_what_a_job_killed_at_its_very_end_left_goes_when_it_is_skipped(
     assert not half.exists()
 
 
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("job", ["block_lut", pytest.param("subnet_search", marks=pytest.mark.slow)])
 def test_a_job_killed_before_a_file_operation_ends_as_an_undisturbed_one(
     tmp_path: Path, start: Callable[..., Start], job: str
@@ -63,6 +71,7 @@ def test_a_job_killed_before_a_file_operation_ends_as_an_undisturbed_one(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("job", JOBS)
 def test_jobs_killed_at_random_operations(
     tmp_path: Path, start: Callable[..., Start], job: str, pytestconfig: pytest.Config

@@ -18,7 +18,7 @@ from spaceevo.errors import CheckpointError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.module import Callback, MultiPassModule, Recipe, Trainer
 from spaceevo.lit.training import Trainee, Training
-from spaceevo.nn.checkpoint import CheckpointMeta
+from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.loading import read_checkpoint
 
 RECIPE = Recipe(3, lambda groups: torch.optim.SGD(groups, lr=0.1))
@@ -101,6 +101,53 @@ def test_a_resumed_run_has_all_rows(bench: Bench) -> None:
         bench.fit(every=1, kill=5)
     bench.fit(every=1)
     assert [row["top1"] for row in bench.training.curves["net"]] == [11, 12, 13]
+
+
+def test_a_training_that_is_skipped_has_the_curve_of_its_run(bench: Bench) -> None:
+    """The job may have been killed between the weights and its result."""
+    bench.fit(every=1)
+    rows = bench.training.curves.pop("net")
+    bench.fit(every=1)
+    assert "net: unchanged, skipped" in bench.said[-1]
+    assert bench.training.curves == {"net": rows}
+    (record,) = bench.folder.glob("run/net/curve.json")
+    for damaged in (record.read_bytes().replace(b'"net": "', b'"net": "0'), b"{}", b"", None):
+        bench.training.curves.clear()
+        record.unlink() if damaged is None else record.write_bytes(damaged)
+        bench.fit(every=1)
+        assert bench.training.curves == {}
+
+
+def test_networks_trained_together_are_kept_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One killed between the weights of the first and of the last trains neither again."""
+    trainees = [Trainee(name, bench.folder / f"{name}.pth", {"recipe.lr": 0.1}, CheckpointMeta()) for name in "ab"]
+    asked: list[str] = []
+    steps: list[int] = []
+
+    class Counted(Normed):
+        def passes(self, images: Tensor, labels: Tensor, rng: Random) -> Iterator[tuple[str, Tensor]]:
+            steps.append(self.global_step)
+            return super().passes(images, labels, rng)
+
+    def fit() -> None:
+        def make(names: Sequence[str]) -> MultiPassModule:
+            asked.append("".join(names))
+            return Counted(RECIPE)
+
+        bench.training.fit_together("ab", trainees, make, lambda module: dict.fromkeys("ab", bench.figures(module)))
+
+    def killed(target: Path, *rest: Any) -> None:
+        if target.stem == "b":
+            raise SystemError
+        save_checkpoint(target, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemError):
+        patch.setattr("spaceevo.lit.training.save_checkpoint", killed)
+        fit()
+    fit()
+    assert asked == ["ab", "ab"]
+    assert steps == [*range(6)]
+    assert (bench.folder / "b.pth").exists()
 
 
 def test_every_logger_has_losses_rates_figures_and_settings(bench: Bench) -> None:

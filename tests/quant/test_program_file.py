@@ -45,6 +45,15 @@ def test_a_program_comes_back_bit_for_bit(tmp_path: Path) -> None:
     assert torch.equal(execute(read, images), execute(program, images))
 
 
+def test_a_program_gives_the_same_bytes_each_time(tmp_path: Path) -> None:
+    program, path = random_block_program(BlockSpec("MobileNetV2Res", 8, 16, 3, 2, 1, "relu"), 5), tmp_path / "p"
+    found = set()
+    for _ in range(20):
+        save_program(path, program, {"space": "somewhere"})
+        found.add(path.read_bytes())
+    assert len(found) == 1
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no safetensors at all"])
 def test_broken_files_are_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "program.safetensors"

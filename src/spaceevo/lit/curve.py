@@ -3,18 +3,30 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 import torch
 from torch import nn
 
+from spaceevo.artifacts.records import SCHEMA, Record
 from spaceevo.errors import CheckpointError
 from spaceevo.lit.module import Callback, MultiPassModule, Trainer
 from spaceevo.terminal import doing, processor_seconds, tell_work
 
 Row = dict[str, float]
 STEPS, EVALUATIONS = "training steps", "evaluations"  # Kinds of work, of each network that is trained
+CURVE_FILE = "curve.json"
+
+
+@dataclass(frozen=True)
+class CurveRecord(Record):
+    """Says how the last training in a folder went: a job killed when that had ended tells of it all the same."""
+
+    networks: Mapping[str, str]  # fingerprints of what was trained, by name
+    rows: tuple[Row, ...]
+    schema: int = SCHEMA  # version of this record
 
 
 class Curve(Callback):

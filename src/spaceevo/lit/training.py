@@ -16,7 +16,7 @@ from torch import nn
 
 from spaceevo.artifacts import Plain, differences, fingerprint, read_sealed_json, write_sealed_json
 from spaceevo.errors import CheckpointError, DataError, Stopped
-from spaceevo.lit.curve import Curve, Row, shown
+from spaceevo.lit.curve import CURVE_FILE, Curve, CurveRecord, Row, shown
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.guard import DivergenceError
 from spaceevo.lit.kept import WITHIN_FILE, KeptCheckpoints, StateKeeper, resume_from
@@ -58,7 +58,7 @@ class Training:
     say: Callable[[str], None]  # shows a line to the user
     made: dict[str, Path] = field(default_factory=dict)  # checkpoint of each network, by name
     device: str = "cpu"  # where networks were trained
-    curves: dict[str, list[Row]] = field(default_factory=dict)  # of what was trained now, by label; a row an epoch
+    curves: dict[str, list[Row]] = field(default_factory=dict)  # of what was trained, by label; a row an epoch
 
     def fit(
         self,
@@ -93,11 +93,27 @@ class Training:
         names, weights loaded; `figures` measures each of them afterwards; `anew` skips none.
         """
         self.made |= {trainee.name: trainee.target for trainee in trainees}
-        found = {} if anew else self._current(trainees)
+        goes_on = _State(
+            self.output / label, trainees
+        ).is_open  # killed maybe between the first network kept and the last
+        found = {} if anew or goes_on else self._current(trainees)
         due = {trainee.name: trainee for trainee in trainees if trainee.name not in found}
-        if not due:
-            return found
+        if due:
+            return found | self._fit_due(label, due, make_module, figures)
+        if rows := _earlier_rows(self.output / label / CURVE_FILE, trainees):
+            self.curves[label] = rows
+        return found
+
+    def _fit_due(
+        self,
+        label: str,
+        due: Mapping[str, Trainee],
+        make_module: Callable[[Sequence[str]], MultiPassModule],
+        figures: Callable[[MultiPassModule], Mapping[str, Figures]],
+    ) -> dict[str, Figures]:
+        """Train networks in company, and keep what comes of it; the rest is as in `fit_together`."""
         started = time.monotonic()
+        found: dict[str, Figures] = {}
         state = _State(self.output / label, list(due.values()))
         for line in state.begin():
             self.say(f"{label}: {line}")
@@ -111,6 +127,9 @@ class Training:
         measured = curve.measure(module)
         curve.add(trainer, module, measured)
         self.curves[label] = curve.rows
+        if trainer.is_global_zero:
+            networks = {name: trainee.fingerprint for name, trainee in due.items()}
+            CurveRecord(networks, tuple(curve.rows)).write(self.output / label / CURVE_FILE)
         seconds = time.monotonic() - started
         for name, trainee in due.items():
             found[name] = dict(measured[name])
@@ -214,6 +233,11 @@ class _State:
     def _rollbacks_file(self) -> Path:
         return self.folder / ROLLBACKS_FILE
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a run of these networks has begun, and not ended."""
+        return (self.folder / IDENTITY_FILE).exists()
+
     def begin(self) -> list[str]:
         """Keep what the run began with; say which unfinished run cannot be gone on with, and why."""
         lines = []
@@ -222,7 +246,7 @@ class _State:
             if folder != self.folder and began.exists():
                 changed = differences(_record(began), self.identity)
                 lines.append(f"starts over, since an unfinished run began with other settings or inputs: {changed}")
-        if not (self.folder / IDENTITY_FILE).exists():
+        if not self.is_open:
             write_sealed_json(self.folder / IDENTITY_FILE, self.identity)
         if not _record(self.folder / RUN_FILE):
             write_sealed_json(self.folder / RUN_FILE, {"id": secrets.token_hex(4)})
@@ -244,6 +268,16 @@ class _State:
         """Forget this run and unfinished ones with other settings: it has ended well."""
         for file in self.parent.glob(f"*/{IDENTITY_FILE}"):
             shutil.rmtree(file.parent, ignore_errors=True)
+
+
+def _earlier_rows(file: Path, trainees: Sequence[Trainee]) -> list[Row]:
+    """The curve of the run in which networks were trained, if a file has it; none is empty."""
+    try:
+        record = CurveRecord.read(file)
+    except (CheckpointError, FileNotFoundError):
+        return []
+    known = {trainee.name: trainee.fingerprint for trainee in trainees}
+    return [dict(row) for row in record.rows] if record.networks.items() <= known.items() else []
 
 
 def _record(path: Path) -> Mapping[str, Plain]:

@@ -22,6 +22,7 @@ from spaceevo.quant.quantizer import LEVELS
 Array = NDArray[np.generic]
 FORMAT = "spaceevo.program"
 FORMAT_VERSION = 1
+HEADER_LENGTH = 8  # bytes at the beginning that say how long the header is
 PositiveScale = Annotated[FiniteFloat, Gt(0)]
 Level = Annotated[int, Ge(0), Le(LEVELS)]
 
@@ -42,7 +43,16 @@ def save_program(path: Path, program: Program, metadata: Mapping[str, str] | Non
         if op.weights is not None:
             arrays |= {f"{op.output}.{field}": getattr(op.weights, field) for field in ("weight", "scale", "bias")}
     header = {FORMAT: json.dumps(description), "metadata": json.dumps(dict(metadata or {}))}
-    write_bytes(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, header))
+    content = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, header)
+    write_bytes(path, _ordered(content))
+
+
+def _ordered(content: bytes) -> bytes:
+    """Put a safetensors file's header in order, which else is another each time: the same program, the same bytes."""
+    start = HEADER_LENGTH + int.from_bytes(content[:HEADER_LENGTH], "little")
+    header = json.dumps(json.loads(content[HEADER_LENGTH:start]), sort_keys=True).encode()
+    header += b" " * (-len(header) % HEADER_LENGTH)  # tensors begin at multiples of it
+    return len(header).to_bytes(HEADER_LENGTH, "little") + header + content[start:]
 
 
 def load_program(path: Path) -> tuple[Program, dict[str, str]]:
