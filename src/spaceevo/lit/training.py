@@ -222,7 +222,8 @@ class _State:
             f"{t.name}.{key}": value for t in trainees for key, value in {**t.identity, **t.meta.to_plain()}.items()
         }
         self.folder = parent / fingerprint([trainee.fingerprint for trainee in trainees])
-        self.rollbacks = int(_record(self._rollbacks_file).get("rollbacks", 0))
+        rollbacks = _record(self._rollbacks_file).get("rollbacks")
+        self.rollbacks = rollbacks if isinstance(rollbacks, int) and rollbacks > 0 else 0
 
     @property
     def hyperparameters(self) -> dict[str, Plain]:
@@ -248,14 +249,14 @@ class _State:
                 lines.append(f"starts over, since an unfinished run began with other settings or inputs: {changed}")
         if not self.is_open:
             write_sealed_json(self.folder / IDENTITY_FILE, self.identity)
-        if not _record(self.folder / RUN_FILE):
+        if not self.run_id:
             write_sealed_json(self.folder / RUN_FILE, {"id": secrets.token_hex(4)})
         return lines
 
     @property
     def run_id(self) -> str:
-        """The id of the loggers' run, which a run that goes on keeps."""
-        return str(_record(self.folder / RUN_FILE)["id"])
+        """The id of the loggers' run, which a run that goes on keeps; empty where there is none yet."""
+        return str(_record(self.folder / RUN_FILE).get("id") or "")
 
     def roll_back(self, *, writes: bool) -> None:
         """Count one more return to the last finished epoch; when its state was kept within an epoch decides nothing."""

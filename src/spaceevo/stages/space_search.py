@@ -11,7 +11,7 @@ from spaceevo.artifacts.values import PositiveShare
 from spaceevo.artifacts.work import Amount
 from spaceevo.errors import CheckpointError, ConfigError, ConstraintError
 from spaceevo.platforms.base import Platform
-from spaceevo.search.evolution import AgeingEvolution, LocalSearch, Strategy, evolve
+from spaceevo.search.evolution import AgeingEvolution, LocalSearch, SearchState, Strategy, evolve
 from spaceevo.search.limits import ALL_SETTINGS, SETTINGS, Limit
 from spaceevo.search.lut import lut_file_name, lut_keys
 from spaceevo.search.optimum import OptimumSearch
@@ -226,8 +226,10 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
             saved = read_sealed_json(file) if file.exists() else {}
             inputs = saved.get("inputs")
             is_same = saved.get("fingerprint") == self.fingerprint and inputs == self.states(inputs or {})
-            return saved["state"] if is_same else None
-        except (CheckpointError, AttributeError, KeyError) as error:
+            if not is_same:
+                return None
+            return SearchState.from_json(saved["state"], SpaceProblem(self.superspace).decode).to_json()
+        except (CheckpointError, AttributeError, KeyError, TypeError) as error:
             console.print(f"{self.name}: starts over, since its state cannot be read: {error}")
             return None
 
