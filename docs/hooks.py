@@ -2,11 +2,13 @@
 
 import inspect
 import re
+import sys
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from spaceevo.errors import shortened
 from spaceevo.jobs.help import heading, job_settings
 from spaceevo.jobs.runner import job_type
 from spaceevo.jobs.words import composed
@@ -30,6 +32,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for page, source in ROOT_PAGES.items():
         files.append(File.generated(config, page, content=(ROOT / source).read_text(encoding="utf-8")))
     files.append(File.generated(config, "jobs.md", content=_jobs()))
+    files.append(File.generated(config, "bad-inputs.md", content=_bad_inputs()))
     for name in conf_files("stage"):
         files.append(File.generated(config, f"jobs/{name}.md", content=_job(name)))
     return files
@@ -87,6 +90,27 @@ def _job(name: str) -> str:
             "",
             "| setting | value | allowed | |",
             "|---|---|---|---|",
+            *rows,
+        ]
+    )
+
+
+def _bad_inputs() -> str:
+    """The wrong values that the tests give to jobs, and what these answer."""
+    sys.path.insert(0, str(ROOT))  # where the tests are
+    from tests.jobs.test_settings import CASES, fault
+
+    rows = [f"| `+stage={job} {_cell(shortened(word, 60))}` | {_cell(fault(job, word))} |" for job, word in CASES]
+    return "\n".join(
+        [
+            "---\nhide: [toc]\n---",
+            "# Bad inputs",
+            "",
+            f"{len(rows)} settings that are refused before any work; `tests/jobs/test_settings.py` tries them all.",
+            "Each ends in one line, `error: ` before it, and in exit code 1.",
+            "",
+            "| command | answer |",
+            "|---|---|",
             *rows,
         ]
     )

@@ -1,5 +1,7 @@
 """The plan says what would become of each step, and looks at what could keep a chain from running."""
 
+import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from spaceevo.jobs.plan import PlanJob
 from spaceevo.jobs.runner import make_job, run
 from spaceevo.jobs.steps import Outlook, Step, look_ahead
 from spaceevo.jobs.steps import compose as composed_step
-from spaceevo.jobs.trial import tried_blocks, tried_words
+from spaceevo.jobs.trial import end_with_parent, tried_blocks, tried_words
 from tests.jobs.conftest import TINY, Compose, RunJob, defaults
 
 COST = Cost(40.0, 20.0, 512.0, 1024.0, {"training steps": 30.0}, "2 training steps")
@@ -35,6 +37,30 @@ def looked(compose: Compose, images: Path, *overrides: str) -> list[Outlook]:
 
 def told(outlooks: list[Outlook]) -> list[tuple[str, str]]:
     return [(one.verdict, one.why.split(";")[0]) for one in outlooks]
+
+
+def test_a_trial_ends_with_the_plan_that_was_killed() -> None:
+    forks = get_context("fork")
+    ours, theirs = forks.Pipe(duplex=False)
+
+    def plan() -> None:
+        def trial() -> None:
+            end_with_parent()
+            theirs.send(None)
+            time.sleep(60)
+
+        forks.Process(target=trial).start()
+        time.sleep(60)
+
+    process = forks.Process(target=plan)
+    process.start()
+    theirs.close()
+    ours.recv()
+    process.kill()
+    process.join()
+    assert ours.poll(5)  # nobody has the other end any more
+    with pytest.raises(EOFError):
+        ours.recv()
 
 
 def test_steps_run_are_skipped_or_fail(tiny: RunJob, compose: Compose, images: Path) -> None:

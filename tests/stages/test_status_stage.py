@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from spaceevo.artifacts.progress import JobProgress
+from spaceevo.errors import ConfigError
 from tests.stages.conftest import RunStage
 
 
@@ -25,3 +26,9 @@ def test_it_looks_until_nothing_runs(run_stage: RunStage, tmp_path: Path, monkey
     assert len(pages) == 1 and 'content="3"' in pages[0]
     last = Path(result.outputs["status"]).read_text()
     assert "disk is full" in last and "http-equiv" not in last
+
+
+def test_status_of_a_folder_where_no_job_was_is_no_empty_table(run_stage: RunStage, tmp_path: Path) -> None:
+    (tmp_path / "nowhere/status").mkdir(parents=True)  # where its own log is
+    with pytest.raises(ConfigError, match=r"paths.root = .*nowhere: no job has left anything there; give the folder"):
+        run_stage("status", "superspace=digits", f"paths.root={tmp_path / 'nowhere'}")

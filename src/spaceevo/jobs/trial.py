@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from omegaconf import DictConfig
@@ -92,6 +93,7 @@ def attempt(words: Sequence[str], asked: DictConfig, extent: Extent, root: Path,
 
 def _try(words: Sequence[str], root: Path, cache: str, config_dir: str | None, answer: Connection) -> None:
     """Run the job in this process; answer with its memory in bytes, and with a line where it failed."""
+    end_with_parent()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
@@ -103,6 +105,18 @@ def _try(words: Sequence[str], root: Path, cache: str, config_dir: str | None, a
     except Exception as fault:  # whatever it is, a trial that fails must not end the plan
         error = fault_line(fault) or shortened(f"{type(fault).__name__}: {fault}")
     answer.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT, error))
+
+
+def end_with_parent() -> None:
+    """End this process as soon as the one that asked for it has ended, be it killed: nobody waits for its work."""
+
+    def wait() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
 
 
 def tried_words(given: Sequence[str], blocks: Sequence[str]) -> list[str]:

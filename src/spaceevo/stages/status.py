@@ -35,14 +35,15 @@ class StatusJob(Job[StatusSettings]):
         """Look once, or until nothing runs any more.
 
         Raises:
-            ConfigError: the folder is not there.
+            ConfigError: no job has left anything in the folder.
         """
         root, every = self.settings.root.absolute(), self.settings.watch
-        if not root.is_dir():
-            raise ConfigError(f"paths.root = {self.settings.root} is no folder; give the folder of a run or chain")
         page = self.workspace.output / "status.html"
         while True:
             watched, pipeline = watch(root), pipeline_of(root)
+            if not watched and pipeline is None:  # the folder itself is there, since this job's log is in it
+                told = f"paths.root = {self.settings.root}: no job has left anything there"
+                raise ConfigError(f"{told}; give the folder of a run, a sweep or a chain")
             is_running = any(one.state == "running" for one in watched)
             commands = going_on(watched, pipeline)
             write_status_page(page, root, watched, commands, every if is_running else None)
