@@ -15,11 +15,12 @@ from spaceevo.artifacts.progress import PROGRESS_FILE, STEPS_FILE, JobProgress, 
 from spaceevo.artifacts.records import parse_record
 from spaceevo.artifacts.work import Amount, Spent
 from spaceevo.errors import CheckpointError
-from spaceevo.jobs.budget import BUDGET_FILE, Fitted
+from spaceevo.jobs.budget import BUDGET_FILE, Fitted, Scaled
 from spaceevo.jobs.costs import Cost
 from spaceevo.lit.curve import CURVE_FILE, CurveRecord
 from spaceevo.lit.training import ROLLBACKS_FILE, RUN_FILE, Trainee, _State
 from spaceevo.nn.checkpoint import CheckpointMeta
+from spaceevo.platforms.answers import read_answer
 from spaceevo.report.status import duration, going_on, pipeline_of, watch
 from spaceevo.report.status_page import rows, write_status_page
 from spaceevo.search.lut import LutSamples, _read_cache, _write_cache
@@ -62,8 +63,7 @@ def _budget(path: Path) -> None:
 
 
 def _fitted(path: Path) -> None:
-    row = {"setting": "recipe.supernet.fp32.epochs", "asked": 20, "scaled": 3}
-    Fitted(0.5, "0123", 0.4, (row,), ("export",)).write(path)
+    Fitted(0.5, "0123", 0.4, (Scaled("recipe.supernet.fp32.epochs", 20, 3),), ("export",)).write(path)
 
 
 def _state(path: Path) -> None:
@@ -83,6 +83,10 @@ def _state(path: Path) -> None:
 def _lock(path: Path) -> None:
     with FileIO(path) as file:
         _owner(file)
+
+
+def _answer(path: Path) -> None:
+    path.write_text(json.dumps({"timings": {"block 0": [0.5, 1.1], "block 1": [1.5, 1.2]}}))
 
 
 def _cache(path: Path) -> None:
@@ -110,6 +114,9 @@ READERS_OF_RUNS = {
         lambda path: path.write_text(json.dumps({"pid": 1, "host": "a", "started": "today"})),
         damaged_json,
         _lock,
+    ),
+    "answer of another machine": Reader(
+        "answer", _answer, damaged_json, lambda path: read_answer(path.read_bytes(), "raspberrypi")
     ),
     "sorted tables": Reader("tables.npz", _cache, damaged_bytes, lambda path: _read_cache(path, "key")),
 }

@@ -41,7 +41,7 @@ COSTS = {"supernet": cost(20.0, training_steps=17.0, evaluations=1.0), "block_lu
 def test_epochs_and_samples_are_scaled_by_one_factor(steps: list[Looked]) -> None:
     outlooks, configs = zip(*steps, strict=True)
     found = fit(16.0, outlooks, configs, COSTS)  # 4 h stay, 24 h are halved
-    assert [(row["setting"], row["asked"], row["scaled"]) for row in found.rows] == [
+    assert [(row.setting, row.asked, row.scaled) for row in found.rows] == [
         ("recipe.supernet.fp32.epochs", 36, 18),
         ("recipe.supernet.fp32.warmup_epochs", 2.0, 1.0),
         ("recipe.block_lut.samples", 30, 15),
@@ -70,7 +70,7 @@ def test_a_budget_below_one_epoch_and_row_is_refused(steps: list[Looked]) -> Non
     least = 4 + 18 / 36 + 6 / 30
     with pytest.raises(ConfigError, match=r"recipe\.budget_hours = 4; allowed: 4\.7 or more on this machine"):
         fit(4.0, outlooks, configs, COSTS)
-    assert fit(least + 0.001, outlooks, configs, COSTS).rows[0]["scaled"] == 1
+    assert fit(least + 0.001, outlooks, configs, COSTS).rows[0].scaled == 1
 
 
 def test_steps_of_unknown_cost_are_told_and_stay(steps: list[Looked], capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,6 +43,7 @@ def fault(job: str, *overrides: str) -> str:
             "recipe.nsr_variance_of=students",
             "recipe.nsr_variance_of = students; allowed: teacher, published",
         ),
+        ("space_search", "limit=5mmacs", "limit = 5mmacs; allowed: a mapping, of mmacs, mparams, file_kb, peak_ram_kb"),
         ("block_kd", "+recipe.lr_by_stage.fp32.stage1=0", "recipe.lr_by_stage.fp32.stage1 = 0; allowed: above 0"),
         # of components
         ("block_kd", "data.batch_size=x", "data.batch_size = x; allowed: a whole number"),
@@ -168,6 +169,7 @@ BAD = {
         "data.transform.crop_scale=[0.5] data.transform.crop_ratio=[-1,1] data.transform.interpolation=cubic",
     ],
     "block_kd": ["block=[] recipe.nsr_variance_of=techer recipe.blocks_together=0 recipe.lr_by_stage.fp32.stage1=-1"],
+    "plan": ["recipe.budget_hours=-1 recipe.budget_hours=nan recipe.budget_hours=two"],
     "pipeline": ["recipe.pipeline.steps=[] recipe.pipeline.steps=5 recipe.pipeline.steps=[{quant:foo}]"],
     "supernet": ["recipe.dropout=1 recipe.dropout=-0.1 recipe.dropout=nan space=5 space=[a,b]"],
     "finetune": ["recipe.finetune.freeze_body=2 subnet=[a,b] checkpoint=5"],
@@ -185,6 +187,7 @@ BAD = {
         "recipe.space_search.method=locl recipe.space_search.local.total=0 recipe.space_search.ageing.sample=0",
         "recipe.space_search.prove=2 recipe.space_search.samples=0 recipe.space_search.t=0 recipe.space_search.t=nan",
         "recipe.space_search.t=2 recipe.space_search.a=-1 recipe.space_search.sensitivity.t=[0.1,-1]",
+        "limit=5 limit.mmacs=0 limit.mmacs=nan limit.mmacs=5mmacs limit.mparams=[] limit.file_kb=[5,-1]",
     ],
     "subnet_search": [
         "recipe.subnet_search.method=fornt recipe.subnet_search.stop_z=nan recipe.subnet_search.stop_z=0",
@@ -198,6 +201,9 @@ BAD = {
         "recipe.export.min_agreement=101 recipe.export.max_mean_difference=-1 recipe.export.calibration_images=0",
         "recipe.export.allow_float=2 recipe.export.repeats=0",
     ],
+    "status": ["watch=0 watch=soon"],
+    "models": ["models=5 recipe.models.repeats=0 recipe.models.images=0 recipe.models.max_mean_difference=-1"],
+    "benchmark": ["recipe.benchmark.repeats=0"],
     "profile": ["recipe.profile.cpu_seconds=abc recipe.profile.cpu_seconds=-1 recipe.profile.passes=0"],
     "fit_latency": ["recipe.fit_latency.held_out=0 recipe.fit_latency.held_out=1 source=5"],
     "predict_latency": ["recipe.predict_latency.random_subnets=-1"],

@@ -95,6 +95,10 @@ def fault(*words: str) -> str:
         ("format=[onnx", "format = [onnx cannot be read; lists are [a,b], "),
         ("+stage=subnet_search superspace=digits platform=ssh", "platform.host = not set; allowed: a name of letters"),
         ("seed=1,2", "seed = 1,2; allowed: one value; a list is seed=[1,2]; to run each, put -m before the words"),
+        (
+            "+stage=space_search limit=[5]",
+            "limit = [5]; allowed: settings of that group, one by one, as limit.<name>=value",
+        ),
         ("+stage=cost +stage=teacher", "stage is chosen more than once; leave one of them"),
         ("recipe.supernet.fp32.epoch=3", "recipe.supernet.fp32.epoch is not a setting; did you mean recipe.supernet.f"),
         ("+stage=teacher lr=inf", "lr is not a setting; did you mean recipe.teacher.fp32.optimizer.lr or recipe.teach"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 from omegaconf import DictConfig
+from pydantic import StringConstraints
 
 from spaceevo.artifacts import fingerprint
 from spaceevo.artifacts.records import SCHEMA, Record
@@ -24,26 +26,35 @@ COLUMNS = {"setting": "setting", "asked": "asked", "scaled": "scaled"}
 
 
 @dataclass(frozen=True)
+class Scaled:
+    """Says what becomes of a setting."""
+
+    setting: Annotated[str, StringConstraints(pattern=r"^\w[\w.]*$")]  # as users set it
+    asked: int | float
+    scaled: int | float
+
+
+@dataclass(frozen=True)
 class Fitted(Record):
     """Says how a pipeline was fitted into a budget; a later run takes it up, and so is the same one."""
 
     budget_hours: float
     origin: str  # hash of the settings that were asked for
     hours: float  # that it is expected to take
-    rows: tuple[Mapping[str, str | int | float], ...]  # setting, asked, scaled; those that stay as they are left out
+    rows: tuple[Scaled, ...]  # those that stay as they are left out
     unknown: tuple[str, ...]  # steps whose costs are not known, and not counted
     schema: int = SCHEMA  # version of this record
 
     @property
     def words(self) -> list[str]:
         """The overrides that make the pipeline this one."""
-        return [f"{row['setting']}={row['scaled']}" for row in self.rows]
+        return [f"{row.setting}={row.scaled}" for row in self.rows]
 
     def print(self) -> None:
         """Print what was asked for and what becomes of it."""
         title = f"recipe.budget_hours = {self.budget_hours:g}, expected: {self.hours:.2g} h"
         if self.rows:
-            print_rows(self.rows, COLUMNS, title)
+            print_rows([asdict(row) for row in self.rows], COLUMNS, title)
         else:
             console.print(f"{title}; nothing has to be scaled")
         for name in self.unknown:
@@ -62,10 +73,10 @@ class _Setting:
         """Seconds of that work when it is scaled."""
         return self.seconds * self.scale.scaled(factor) / self.scale.asked
 
-    def rows(self, factor: float) -> list[dict[str, str | int | float]]:
+    def rows(self, factor: float) -> list[Scaled]:
         """What is asked for, and what becomes of it."""
         asked, scaled = self.scale.values(1.0), self.scale.values(factor)
-        return [{"setting": self.names[it], "asked": asked[it], "scaled": scaled[it]} for it in asked]
+        return [Scaled(self.names[it], asked[it], scaled[it]) for it in asked]
 
 
 def fit(
@@ -87,7 +98,7 @@ def fit(
             f"recipe.budget_hours = {hours:g}; allowed: {takes[0] / HOUR:.2g} or more on this machine, which one epoch "
             "and one sample of each take; set fewer steps (recipe.pipeline.steps), smaller images or another space"
         )
-    rows = [row for each in settings for row in each.rows(best / PARTS) if row["asked"] != row["scaled"]]
+    rows = [row for each in settings for row in each.rows(best / PARTS) if row.asked != row.scaled]
     unknown = [title for title in costs if title not in known]
     return Fitted(hours, origin_of(outlooks), takes[best] / HOUR, tuple(rows), tuple(unknown))
 

@@ -40,6 +40,8 @@ MESSAGES = {
     r"Multiple values for (\S+)\.": "{0} is chosen more than once; leave one of them",
     r"Additional config directory '(.+?)' not found": "--config-dir = {0} is no folder; set it to one that holds "
     "groups such as superspace/ and data/",
+    r"Error merging override (\S+?)=(.+?) Cannot merge": "{0} = {1}; allowed: settings of that group, one by one, as "
+    "{0}.<name>=value; +stage=<job> --help lists them",
     r"config group '(.+?)' does not exist": "{0} is no group of settings; write key=value",
 }
 """Hydra's messages, as far as they begin alike → ours."""

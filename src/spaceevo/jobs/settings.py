@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails
 
 from spaceevo.artifacts import Component, Makes, Plain, constructors, declared_types, takes_more
 from spaceevo.artifacts.values import NAME
-from spaceevo.errors import ConfigError, nearest
+from spaceevo.errors import ConfigError, choices, nearest
 from spaceevo.jobs.foreign import ARGUMENTS, HYDRAS
 
 S = TypeVar("S")
@@ -72,7 +72,7 @@ def read_settings(cls: type[S], config: DictConfig) -> S:
     try:
         settings = _checks(of).validate_json(json.dumps(plain), strict=True)
     except ValidationError as error:
-        faults = [*(_told(detail, plain) for detail in error.errors()), *faults]
+        faults = [*(_told(detail, plain, cls) for detail in error.errors()), *faults]
     if faults or settings is None:
         deepest = [(path, text) for path, text in faults if not any(_is_above(path, other) for other, _ in faults)]
         named = (users_name(("stage", "settings", *path), config) + text for path, text in deepest)
@@ -143,12 +143,25 @@ def _joined(faults: Iterable[str]) -> Iterator[str]:
         yield ALLOWED.join([wrong, " or ".join(dict.fromkeys(filter(None, values)))]).removesuffix(ALLOWED)
 
 
-def _told(detail: ErrorDetails, plain: Plain) -> Fault:
+def _told(detail: ErrorDetails, plain: Plain, cls: type = object) -> Fault:
     if detail["type"] == "missing":
         *parents, name = detail["loc"]
         return (*_path(parents, plain), str(name)), " is missing; set it"
     value = "not set" if detail["input"] == MISSING else _shown(detail["input"])
-    return _path(detail["loc"], plain), f" = {value}{ALLOWED}{_allowed(detail)}"
+    path = _path(detail["loc"], plain)
+    if detail["type"] == "dataclass_type" and (names := _names_below(cls, path)):
+        return path, f" = {value}{ALLOWED}a mapping, of {choices(names)}"
+    return path, f" = {value}{ALLOWED}{_allowed(detail)}"
+
+
+def _names_below(cls: type, path: Path) -> list[str]:
+    """The settings in a group of them; none where the path leads to no dataclass, or to a component."""
+    for name in path:
+        hint = get_type_hints(cls).get(name) if is_dataclass(cls) else None
+        if not isinstance(hint, type) or hint is Component:
+            return []
+        cls = hint
+    return [field.name for field in fields(cls)] if is_dataclass(cls) else []
 
 
 def _path(parts: Iterable[int | str], plain: Plain) -> Path:

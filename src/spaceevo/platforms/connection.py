@@ -11,10 +11,12 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, Any
+from functools import partial
+from typing import IO
 
 from spaceevo.errors import ConfigError, choices, shortened
 from spaceevo.platforms import remote_agent
+from spaceevo.platforms.answers import MOST_BYTES, Answer, Described, Lack, Timings, not_understood, read_answer
 from spaceevo.runtimes import machine, timing
 from spaceevo.runtimes.base import Runtime
 from spaceevo.runtimes.timing import Timing
@@ -82,21 +84,24 @@ class Connection:
         start = [_line([login.python, "-u", "-c", START]), _line(len(source)), source, _line(asked)]
         try:
             self._send(b"".join(start))
-            self.told = self._answer()
+            told = self._answer()
         except ConnectionLost as lost:
             raise self._fault(str(lost)) from None
-        if "error" in self.told:
+        if not isinstance(told, Described):
             self.close()
-            raise self._lacking(runtime)
+            raise self._lacking(runtime, told) if isinstance(told, Lack) else not_understood(login.host, "no machine")
+        self.told = told
 
     def time_models(self, models: Mapping[str, bytes], repeats: int) -> dict[str, Timing]:
         """Time models there; raises `ConnectionLost`."""
         sizes = [[name, len(file)] for name, file in models.items()]
         self._send(b"".join([_line({"models": sizes, "repeats": repeats}), *models.values()]))
         answer = self._answer()
-        if "error" in answer:
-            raise ConfigError(f"a model could not be run on {self.login.host}: {answer['found']}")
-        return {name: Timing(*figures) for name, figures in answer["timings"].items()}
+        if isinstance(answer, Lack):
+            raise ConfigError(f"a model could not be run on {self.login.host}: {shortened(answer.found, 300)}")
+        if not isinstance(answer, Timings) or answer.timings.keys() != models.keys():
+            raise not_understood(self.login.host, "it is of other models")
+        return {name: Timing(*figures) for name, figures in answer.timings.items()}
 
     def _send(self, content: bytes) -> None:
         assert self.process.stdin is not None
@@ -107,11 +112,10 @@ class Connection:
         except OSError:
             raise ConnectionLost(self._said()) from None
 
-    def _answer(self) -> dict[str, Any]:
+    def _answer(self) -> Answer:
         for line in _lines(self.process.stdout):
             if line.startswith(remote_agent.MARK.encode()):
-                found: dict[str, Any] = json.loads(line[len(remote_agent.MARK) :])
-                return found
+                return read_answer(line[len(remote_agent.MARK) :], self.login.host)
         raise ConnectionLost(self._said())
 
     def _said(self) -> str:
@@ -152,10 +156,10 @@ class Connection:
             return ConfigError(f"{known}: Python there lacks a package ({short}); install numpy and the runtime there")
         return ConfigError(f"{known} cannot be reached ({short}); check name, network and platform.port")
 
-    def _lacking(self, runtime: Runtime) -> ConfigError:
+    def _lacking(self, runtime: Runtime, told: Lack) -> ConfigError:
         """Say in one line what the other machine lacks."""
-        known, found = f"platform.host = {self.login.host}", self.told["found"]
-        match self.told["error"]:
+        known, found = f"platform.host = {self.login.host}", shortened(told.found, 160)
+        match told.error:
             case "python":
                 oldest = ".".join(map(str, OLDEST))
                 return ConfigError(f"{known}: Python there is {found}; allowed: {oldest} or newer; set platform.python")
@@ -179,6 +183,6 @@ def _line(value: object) -> bytes:
 
 
 def _lines(stream: IO[bytes] | None) -> Iterator[bytes]:
-    """Read lines as they come."""
+    """Read lines as they come, those that are too long for an answer in pieces."""
     assert stream is not None
-    return iter(stream.readline, b"")
+    return iter(partial(stream.readline, MOST_BYTES), b"")

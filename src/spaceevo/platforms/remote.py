@@ -73,8 +73,7 @@ class OtherMachine:
     def provenance(self, runtime: Runtime) -> dict[str, str]:
         """Say machine, runtime and clock there; raises `ConfigError` where it cannot be reached, or lacks something."""
         told = self._connected(runtime).told
-        named = f"{told['node']}, {told['machine']}"
-        return provenance(named, told["instructions"], runtime.package, told["version"], CLOCK)
+        return provenance(f"{told.node}, {told.machine}", told.instructions, runtime.package, told.version, CLOCK)
 
     def _connected(self, runtime: Runtime) -> Connection:
         if self.connection is None or self.connection.runtime != runtime.name:
