@@ -12,15 +12,14 @@ from spaceevo.nn.losses import adaptive_alpha_divergence
 from spaceevo.nn.supernet import Supernet
 from spaceevo.space.encoding import SubnetSpec
 
-
 SubnetLoss = Literal["alpha_divergence", "kl_divergence", "labels"]
 
 
 class SupernetModule(MultiPassModule):
     """Trains by four passes a step: the largest subnet on labels, then two random ones and the smallest.
 
-    These learn from the largest's logits, by the adaptive alpha-divergence (arXiv 2102.07954) or by the Kullback-Leibler
-    divergence (arXiv 2003.11142), or from labels as the largest does: what the logits tell is little in the first epochs.
+    These learn from the largest's logits, by the adaptive alpha-divergence (arXiv 2102.07954) or the Kullback-Leibler
+    divergence (arXiv 2003.11142), or from labels as the largest does: in the first epochs the logits tell little.
     """
 
     def __init__(
