@@ -1,6 +1,6 @@
 """Other things than the Q-T score by which spaces could be ordered before any is trained.
 
-    python alternatives.py LUT_FOLDER MS FIXED_MS,… scored.csv rows.csv > alternatives.csv
+    python alternatives.py LUT_FOLDER MS FIXED_MS,… scored.csv best.csv > alternatives.csv
 
 Of the score's own draws, those within the limit count: the greatest multiply-accumulates and parameters (mean of 50, as
 the loss is), and the mean loss of all of them. FIXED_MS: latency of the stages outside the tables, by resolution
@@ -18,10 +18,11 @@ from spaceevo.search.quality import TOP, QualityScorer
 from spaceevo.space.description import parse_space
 
 NO_LIMIT = 1e6
+SAMPLES = 20_000  # as recipe.space_search.samples of the search had it
 
 
 def main() -> None:
-    """Print a row for each space of rows.csv."""
+    """Print a row for each space of best.csv."""
     folder, limit_ms, fixed, scored, rows = sys.argv[1:]
     with Path(scored).open() as file:
         known = {row["space"]: row for row in csv.DictReader(file)}
@@ -30,7 +31,7 @@ def main() -> None:
     superspace = parse_space(spaces[0]).superspace
     fixed_ms = dict(zip(superspace.block_resolutions, map(float, fixed.split(",")), strict=True))
     limit = Limit.of({"ms": float(limit_ms), "mmacs": NO_LIMIT, "mparams": NO_LIMIT})
-    scorer = QualityScorer(folder, superspace, limit, fixed_ms)
+    scorer = QualityScorer(folder, superspace, limit, fixed_ms, samples=SAMPLES)
     writer = csv.DictWriter(sys.stdout, ["space", "score", "probability", "loss", "mean_loss", "mmacs", "mparams"])
     writer.writeheader()
     for text in spaces:
