@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def no_workers_left() -> Iterator[None]:
-    """End loaders' workers: one that met a broken image is else waited for, five seconds, by whichever test comes then."""
+    """End loaders' workers: one that met a broken image is else waited for, five seconds, by any later test."""
     yield
     for child in multiprocessing.active_children():
         child.terminate()
