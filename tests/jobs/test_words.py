@@ -90,6 +90,7 @@ def fault(*words: str) -> str:
         ("+stage=cost experiment=1", "experiment = 1; allowed: digits, "),
         ("~superspace", "~superspace; allowed: digits, "),
         ("=3", "=3 sets nothing; write key=value"),
+        ("paths.root=r\udcff", "'paths.root=r\\udcff' is not UTF-8; rename what it names, or give a link to it"),
         ("supernet", "supernet is no setting; did you mean +stage=supernet?"),
         ("superspace", "superspace has no value; write superspace=value"),
         ("format=[onnx", "format = [onnx cannot be read; lists are [a,b], "),

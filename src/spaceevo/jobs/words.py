@@ -89,6 +89,8 @@ def option_names(group: str) -> list[str]:
 
 def _fault(word: str) -> str:
     """Say what is wrong with a word that Hydra would end in a traceback over, or take null for an answer."""
+    if any("\ud800" <= letter <= "\udfff" for letter in word):  # bytes of other encodings, which no record may hold
+        return f"{ascii(word)} is not UTF-8; rename what it names, or give a link to it"
     typed, is_set, value = word.partition("=")
     key = typed.lstrip("+~")
     if is_set and not key:
