@@ -12,8 +12,10 @@ import torch
 from tests.lit.test_training import RECIPE, Bench, Toy, digits
 from torch import Tensor, nn
 
+from spaceevo.errors import CheckpointError
 from spaceevo.lit.guard import DivergenceError, Guard
 from spaceevo.lit.module import Callback, Trainer
+from spaceevo.nn.checkpoint import write_sealed
 
 __all__ = ["digits"]
 OFTEN = replace(RECIPE, epochs=2, save_minutes=1e-9)  # after every step
@@ -73,6 +75,20 @@ def test_a_damaged_state_within_an_epoch_gives_way_to_the_last_epochs(bench: Ben
     within.write_bytes(b"junk")
     assert torch.equal(whole, bench.fit("killed.pth", lambda: Toy(OFTEN)))
     assert bench.said[:2] == [f"toy: {within} is damaged", f"toy: resumes from {within.with_name('last.ckpt')}"]
+
+
+def test_a_state_of_another_training_is_told_in_a_line(bench: Bench) -> None:
+    whole = bench.fit("whole.pth", lambda: Toy(OFTEN))
+    with pytest.raises(SystemError):
+        bench.fit("killed.pth", lambda: Toy(OFTEN, kill=8))
+    (within,) = (bench.folder / "run/toy").glob("*/within.ckpt")
+    state = torch.load(within, weights_only=False)
+    state["state_dict"] = {f"other.{name}": value for name, value in state["state_dict"].items()}
+    write_sealed(within, state)
+    with pytest.raises(CheckpointError, match=r"within\.ckpt does not fit this training \(.*other.*; move it away"):
+        bench.fit("killed.pth", lambda: Toy(OFTEN))
+    within.unlink()
+    assert torch.equal(whole, bench.fit("killed.pth", lambda: Toy(OFTEN)))
 
 
 @pytest.mark.parametrize("minutes", [1e-9, None])

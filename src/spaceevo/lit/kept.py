@@ -38,6 +38,11 @@ class StateKeeper(Checkpoint):
         self.minutes = minutes
         self._kept_at = 0.0
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether training has begun: what it goes on from was taken up."""
+        return self._kept_at > 0
+
     def on_train_start(self, *args: object) -> None:
         """Begin to count."""
         self._kept_at = time.monotonic()

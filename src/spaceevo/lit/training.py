@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import nn
 
 from spaceevo.artifacts import Plain, differences, fingerprint, read_sealed_json, write_sealed_json
-from spaceevo.errors import CheckpointError, DataError, Stopped
+from spaceevo.errors import CheckpointError, DataError, Stopped, fault_line, shortened
 from spaceevo.lit.curve import CURVE_FILE, Curve, CurveRecord, Row, shown
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.guard import DivergenceError
@@ -169,14 +169,15 @@ class Training:
             module = make_module()
             guard = module.recipe.guard
             module.rate_factor = guard.rate_factor**state.rollbacks
-            callbacks = [*_callbacks(module, state), curve]
+            keeper = StateKeeper(state.folder, module.recipe.save_minutes)
+            callbacks = [keeper, *_averages(module), curve]
             trainer = self.make_trainer(self.output / label, module.recipe.epochs, callbacks, state.run_id)
             _check_batches(module, self.data, trainer.world_size)
             for logger in trainer.loggers:
                 logger.log_hyperparams(state.hyperparameters)
             trainer.strategy.checkpoint_io = KeptCheckpoints()
+            resume = resume_from(state.folder, lambda line: self.say(f"{label}: {line}"))
             try:
-                resume = resume_from(state.folder, lambda line: self.say(f"{label}: {line}"))
                 trainer.fit(module, self.data, ckpt_path=resume)
             except Stopped as stopped:
                 kept = resume_from(state.folder)
@@ -191,7 +192,17 @@ class Training:
                 self.say(line)
                 tell_trouble(line)
                 continue
+            except Exception as error:
+                if resume is None or keeper.has_begun or fault_line(error) is not None:
+                    raise
+                raise _unfit(resume, error) from error
             return module, trainer
+
+
+def _unfit(state: Path, error: Exception) -> CheckpointError:
+    """Make the error of a state that is whole, and not of this training: of another version, or put there by hand."""
+    told = shortened(" ".join(str(error).split()), 200)
+    return CheckpointError(f"{state} does not fit this training ({told}); move it away: the same command then goes on")
 
 
 def _check_batches(module: MultiPassModule, data: ImageFolderDataModule, processes: int) -> None:
@@ -205,11 +216,9 @@ def _check_batches(module: MultiPassModule, data: ImageFolderDataModule, process
         )
 
 
-def _callbacks(module: MultiPassModule, state: _State) -> list[Callback]:
-    callbacks: list[Callback] = [StateKeeper(state.folder, module.recipe.save_minutes)]
-    if module.recipe.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=module.recipe.ema_decay, use_buffers=False))
-    return callbacks
+def _averages(module: MultiPassModule) -> list[Callback]:
+    decay = module.recipe.ema_decay
+    return [] if decay is None else [EMAWeightAveraging(decay=decay, use_buffers=False)]
 
 
 class _State:
