@@ -17,8 +17,10 @@ import pytest
 import torch
 
 from spaceevo.artifacts import (
+    StageResult,
     append_line,
     atomic_path,
+    checksums,
     is_as_sealed,
     is_whole,
     read_json,
@@ -108,6 +110,23 @@ def test_a_line_that_a_full_disk_cuts_is_taken_back(tmp_path: Path, room: int) -
     assert caught.value.filename == str(path)
     append_line(path, "third")
     assert path.read_text() == "first\nthird\n"
+
+
+def test_a_link_that_leads_to_itself_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.symlink_to(path)
+    write_text(path, "whole")
+    assert path.read_text() == "whole"
+
+
+def test_a_folder_in_place_of_an_output_is_a_change(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a")
+    made = StageResult("cost", "", None, {}, outputs={"table": str(path)}, checksums=checksums([path]))
+    assert not list(made.changed_files())
+    path.unlink()
+    path.mkdir()
+    assert list(made.changed_files()) == [str(path)]
 
 
 def test_what_the_dead_left_is_swept_and_what_the_living_write_is_not(tmp_path: Path) -> None:

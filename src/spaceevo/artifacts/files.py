@@ -33,7 +33,7 @@ def atomic_path(path: Path, *, is_cached: bool = False) -> Iterator[Path]:
     A link is written through to what it names. An `OSError` of the writing names `path`. The name of a file that
     `is_cached` may be lost in a power cut.
     """
-    path = path.resolve() if path.is_symlink() else path
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path  # of one that leads to itself, itself
     temporary = path.with_name(f".{path.name}.{MACHINE}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

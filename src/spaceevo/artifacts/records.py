@@ -187,7 +187,8 @@ class StageResult:
     def changed_files(self) -> Iterator[str]:
         """Yield the files that are no longer as they were made; those that are gone are not among them."""
         for path, known in self.checksums.items():
-            if Path(path).is_file() and file_hash(Path(path)) != known:
+            file = Path(path)
+            if file.exists() and not (file.is_file() and file_hash(file) == known):
                 yield path
 
     def save(self, folder: Path) -> None:
