@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from spaceevo.artifacts import Component, Layout, Plain, StageResult, differences, file_hash, fingerprint, identity
-from spaceevo.artifacts.work import Amount, Scale
+from spaceevo.artifacts.work import Amount, Extent, Scale
 
 if TYPE_CHECKING:  # jobs that build no network start without torch
     import torch
@@ -205,6 +205,13 @@ class Job(ABC, Generic[S]):
         """Return how much work of each kind there is, as `doing` names it; nothing of jobs that are not timed ahead.
 
         What needs most memory comes first. It reads settings and images, and nothing that an earlier job leaves.
+        """
+        return {}
+
+    def reduced(self, extent: Extent) -> Mapping[str, Plain]:
+        """Return settings under which the job does a few pieces of each kind of work, by name below its own.
+
+        How many images there are is not its to say: whoever tries it makes those fewer.
         """
         return {}
 
