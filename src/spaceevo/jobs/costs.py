@@ -13,9 +13,9 @@ from spaceevo.jobs.trial import Trial
 FEW = 2  # Images of the first trial
 LEAST = 4  # Images of the second where the first was slow already
 BUDGET_S = 20.0  # Of processors, that the second trial's work may be foreseen to take
-SHARE = 0.15  # of the whole job's time, that repeats within the budget may take
+SHARE, LEAST_S = 0.15, 8.0  # of the whole job's time, that repeats within the budget may take; seconds that they may
 OVERHEAD_S = 0.1  # Of processors: most of a piece's time on few images that is foreseen not to grow with them
-GROWING = 0.1  # of that time, the least part that is
+GROWING = 0.03  # of that time, the least part that is foreseen to grow
 LEAST_REPEATS, MOST_REPEATS = 2, 8
 TICK_S = 1e-6
 MB = 1e6
@@ -102,7 +102,7 @@ def _second(amounts: Mapping[str, Amount], first: Trial) -> Extent:
         once, more = _foreseen(amounts, first, images)
         if once + LEAST_REPEATS * more <= BUDGET_S:
             whole = sum(amount.times * _grown_s(kind, amount.size, first) for kind, amount in amounts.items())
-            repeats = (min(BUDGET_S, SHARE * whole) - once) / max(more, 1e-3)
+            repeats = min(BUDGET_S - once, max(LEAST_S, SHARE * whole)) / max(more, 1e-3)
             return Extent(images, max(LEAST_REPEATS, min(MOST_REPEATS, int(repeats))))
     return Extent(LEAST)
 
