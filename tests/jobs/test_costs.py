@@ -63,7 +63,7 @@ def test_the_second_trial_keeps_its_budget() -> None:
         estimate(asked, machine(asked, {"steps": (0.0, speed)}, tried))
         last = tried[-1]
         takes = (1 + last.repeats) * speed * (last.images or 256)
-        assert last.images == 4 or takes <= 6 * BUDGET_S  # where all of the time grows, and little was foreseen to
+        assert last.images == 4 or takes <= 9 * BUDGET_S  # where all of the time grows, and little was foreseen to
 
 
 def test_what_is_done_once_is_not_repeated_in_the_second_trial() -> None:
