@@ -1,34 +1,38 @@
-"""How well scores of spaces predict the top-1 of their best subnet: Kendall's tau of the Q-T score and of others.
+"""How well what is known of spaces before any is trained orders them by the top-1 of their promised subnets.
 
-    python agree.py rows.csv
+    python agree.py alone.csv scored.csv alternatives.csv
 
-Seeds of a space are averaged. Intervals: 95 %, of 10,000 bootstrap samples of the spaces.
+Of a space counts the mean INT8 top-1 of its trained subnets (alone.py best). Intervals: 95 %, of 10,000 bootstrap
+samples of the spaces.
 """
 
 import sys
 
 import numpy as np
 import pandas as pd
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau, spearmanr
 
-PREDICTORS = {"Q-T score": ("score", 1), "loss": ("loss", -1), "p": ("probability", 1), "MACs": ("mmacs", 1)}
+PREDICTORS = {"score": 1, "loss": -1, "probability": 1, "mean_loss": -1, "mmacs": 1, "mparams": 1}
 BOOTSTRAP, SEED = 10_000, 0
 
 
 def main() -> None:
     """Print a row for each predictor."""
-    rows = pd.read_csv(sys.argv[1])
-    spaces = rows.groupby("space").mean(numeric_only=True)
+    trained, scored, others = (pd.read_csv(path).set_index("space") for path in sys.argv[1:])
+    spaces = scored[["score", "probability", "loss"]].join(others[["mean_loss", "mmacs", "mparams"]])
+    spaces = spaces.join(trained.groupby("space")["int8_top1"].mean(), how="inner")
+    top1 = spaces["int8_top1"].to_numpy()
     rng = np.random.default_rng(SEED)
     samples = rng.integers(len(spaces), size=(BOOTSTRAP, len(spaces)))
-    chance = [kendalltau(rng.permutation(len(spaces)), spaces["top1"]).statistic for _ in range(BOOTSTRAP)]
-    print(f"{len(spaces)} spaces; by chance |tau| is below {np.quantile(np.abs(chance), 0.95):.2f} in 95 % of cases")
-    top1 = spaces["top1"].to_numpy()
-    for name, (column, sign) in PREDICTORS.items():
-        values = sign * spaces[column].to_numpy()
-        taus = [kendalltau(values[sample], top1[sample]).statistic for sample in samples]
-        low, high = np.nanquantile(taus, [0.025, 0.975])
-        print(f"{name:10} tau {kendalltau(values, top1).statistic:+.2f}  [{low:+.2f}, {high:+.2f}]")
+    chance = [kendalltau(rng.permutation(len(spaces)), top1).statistic for _ in range(BOOTSTRAP)]
+    print(f"{len(spaces)} spaces, top-1 {top1.min():.2f} to {top1.max():.2f} %")
+    print(f"by chance |tau| is below {np.quantile(np.abs(chance), 0.95):.2f} in 95 % of cases")
+    for name, sign in PREDICTORS.items():
+        values = sign * spaces[name].to_numpy()
+        low, high = np.nanquantile([kendalltau(values[s], top1[s]).statistic for s in samples], [0.025, 0.975])
+        tau, rho = kendalltau(values, top1).statistic, spearmanr(values, top1).statistic
+        print(f"{name:12} tau {tau:+.2f}  [{low:+.2f}, {high:+.2f}]  rho {rho:+.2f}")
+    print(spaces.sort_values("score", ascending=False).round(4).to_string())
 
 
 if __name__ == "__main__":

@@ -105,6 +105,32 @@ def of_classifier(keys: Iterable[str]) -> set[str]:
     return {key for key in keys if key.startswith("stages.logits.")}
 
 
+def test_random_weights_are_the_seed_s_and_no_file_s(finetune: Finetune) -> None:
+    asked = (f"space={MEMBER}", f"subnet='{SPEC}'", "weights=random", "quant=off")
+    one, again, other = (finetune(*asked, f"seed={seed}") for seed in (0, 0, 1))
+    assert one.trainee.identity["weights"] == "random"
+    states = [made.network.state_dict() for made in (one, again, other)]
+    assert all(torch.equal(states[0][key], value) for key, value in states[1].items())
+    trained = [key for key in states[0] if key.endswith("convs.0.weight")]
+    assert len(trained) > 5
+    assert not any(torch.equal(states[0][key], states[2][key]) for key in trained)
+    assert not any(quantizer.is_on for quantizer in quantizers(one.network).values())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("quant=off", "checkpoint=here.pth"), "weights = random with checkpoint = here.pth; leave one of them out"),
+        (("quant=deploy",), "weights = random is trained in fp32 first: set quant=off; then checkpoint=…"),
+    ],
+)
+def test_random_weights_lie_in_no_file_and_are_trained_in_fp32_first(
+    words: tuple[str, ...], told: str, finetune: Finetune
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        finetune(f"space={MEMBER}", f"subnet='{SPEC}'", "weights=random", *words)
+
+
 @pytest.mark.parametrize("quant", ["deploy", "published", "off"])
 def test_the_body_is_the_old_one_and_the_classifier_is_new(
     quant: str, pixels: Tensor, start: Callable[[str], Path], finetune: Finetune

@@ -95,7 +95,7 @@ def upstream(world: World, job: str) -> Path | None:
 SETTINGS = {
     "teacher": ["recipe.label_smoothing=0.2"],
     "block_kd": ["+recipe.lr_by_stage.fp32.stage1=0.5"],
-    "supernet": ["recipe.label_smoothing=0.2", "recipe.dropout=0.3"],
+    "supernet": ["recipe.label_smoothing=0.2", "recipe.dropout=0.3", "recipe.subnet_loss=labels"],
     "finetune": ["recipe.label_smoothing=0.2", "recipe.finetune.freeze_body=true"],
 }
 

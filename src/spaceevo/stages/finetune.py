@@ -1,8 +1,9 @@
-"""Job finetune: trains a subnet on other data, under a new classifier."""
+"""Job finetune: trains a subnet on other data, under a new classifier, or from random weights."""
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -11,6 +12,7 @@ from spaceevo.errors import CheckpointError, ConfigError
 from spaceevo.lit.finetune import FinetuneModule
 from spaceevo.lit.matching import check_shape
 from spaceevo.lit.module import MultiPassModule
+from spaceevo.nn.block import zero_last_norms
 from spaceevo.nn.calibrate import recalibrate
 from spaceevo.nn.checkpoint import CheckpointMeta
 from spaceevo.nn.loading import Checkpoint, load_state, read_checkpoint
@@ -32,6 +34,7 @@ class FinetuneSettings(TrainingSettings, SpaceSettings):
     subnet: OneText | None  # encoding, `max`, `min` or published name of a found subnet; None takes the chosen one
     # the subnet's own checkpoint, or one of its supernet, ours or released; None takes that of the last subnet search
     checkpoint: Path | None
+    weights: Literal["trained", "random"]  # `random` takes no supernet's: the subnet is trained from scratch
     model: Name | None  # name of the published supernet whose released file may be taken
     label_smoothing: Share  # share of the target that all classes have in common
     freeze_body: bool  # whether all but the classifier keeps its weights, norms and quantisers
@@ -41,6 +44,21 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings], SpaceJob[FinetuneSettings]):
     """Gives a subnet a new classifier and trains it; the INT8 body keeps its quantisers."""
 
     name = "finetune"
+
+    @property
+    def _is_random(self) -> bool:
+        return self.settings.weights == "random"
+
+    def check(self) -> None:
+        """Tell also that random weights lie in no file, and are trained in fp32 first."""
+        super().check()
+        if self._is_random and self.settings.checkpoint is not None:
+            given = f"weights = random with checkpoint = {self.settings.checkpoint}"
+            raise ConfigError(f"{given}; leave one of them out: random weights lie in no file")
+        if self._is_random and self.int8:
+            raise ConfigError(
+                "weights = random is trained in fp32 first: set quant=off; then checkpoint=… names what that made"
+            )
 
     @cached_property
     def source(self) -> Path:
@@ -65,6 +83,8 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings], SpaceJob[FinetuneSettings]):
             ConfigError: it was trained under another scheme.
         """
         quant, given = self.settings.quant, self.settings.checkpoint
+        if self._is_random:
+            return self._random()
         if given is None and self.source == self.found_supernet(self.int8, self.settings.model):
             self.require_supernet(self.int8, quant, self.settings.model)
         command = "" if given else self.workspace.commands("subnet_search")
@@ -85,6 +105,14 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings], SpaceJob[FinetuneSettings]):
             recalibrate(network, self.data.calibration_images(), network)
         return Subnet(network, member, spec, (), scheme if int8 else "off", weights.meta)
 
+    def _random(self) -> Subnet:
+        """The subnet asked for with weights of the seed; residual blocks start as their shortcuts, as in a supernet."""
+        torch.manual_seed(self.settings.seed)
+        spec = self.best_subnet()
+        network = Network.fixed(self.member, spec, self.scheme)
+        zero_last_norms(network)
+        return Subnet(network, self.member, spec, (), "off", CheckpointMeta(space=str(self.member)))
+
     @property
     def finetuned_member(self) -> SpaceMember:
         """The space of `start` with a classifier for the data's classes."""
@@ -102,8 +130,8 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings], SpaceJob[FinetuneSettings]):
         return self.workspace.shared(file)
 
     def starts(self) -> dict[str, Path]:
-        """Return the subnet."""
-        return {"subnet": self.source}
+        """Return the subnet; random weights have no file."""
+        return {} if self._is_random else {"subnet": self.source}
 
     def work(self) -> Outcome:
         """Train, then tell the top-1.
@@ -125,7 +153,7 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings], SpaceJob[FinetuneSettings]):
         settings = self.settings
         torch.manual_seed(settings.seed)
         network = Network.fixed(self.finetuned_member, self.start.spec, self.scheme)
-        _load_body(network, self.start, self.source)
+        _load_body(network, self.start, Path("random weights") if self._is_random else self.source)
         set_quant(network, self.int8)
         *body, _ = network.stages.values()
         quantizer = [] if network.image_quantizer is None else [network.image_quantizer]

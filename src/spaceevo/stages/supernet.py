@@ -7,7 +7,7 @@ import torch
 
 from spaceevo.errors import ConfigError
 from spaceevo.lit.module import MultiPassModule
-from spaceevo.lit.supernet import SupernetModule
+from spaceevo.lit.supernet import SubnetLoss, SupernetModule
 from spaceevo.lit.training import Figures
 from spaceevo.nn.block import zero_last_norms
 from spaceevo.nn.checkpoint import CheckpointMeta
@@ -26,6 +26,7 @@ class SupernetSettings(TrainingSettings, SpaceSettings):
 
     label_smoothing: Share  # share of the target that all classes have in common, for the largest subnet
     dropout: Share  # share of the features that the largest subnet's classifier does without
+    subnet_loss: SubnetLoss  # what all subnets but the largest learn by: from its logits, or from labels
 
 
 class SupernetJob(OneNetworkJob[SupernetSettings], SpaceJob[SupernetSettings]):
@@ -86,7 +87,8 @@ class SupernetJob(OneNetworkJob[SupernetSettings], SpaceJob[SupernetSettings]):
             set_quant(supernet, True)
         else:
             zero_last_norms(supernet)
-        return SupernetModule(supernet, self.recipe, settings.seed, settings.label_smoothing, settings.dropout)
+        recipe, loss = self.recipe, settings.subnet_loss
+        return SupernetModule(supernet, recipe, settings.seed, settings.label_smoothing, settings.dropout, loss)
 
     def measure(self, module: MultiPassModule) -> Figures:
         """Measure the top-1 of the largest and the smallest subnet, in percent."""
