@@ -15,7 +15,7 @@ from spaceevo.jobs.plan import PlanJob
 from spaceevo.jobs.runner import make_job, run
 from spaceevo.jobs.steps import Outlook, Step, look_ahead
 from spaceevo.jobs.steps import compose as composed_step
-from spaceevo.jobs.trial import shortened_words, tried_blocks, tried_words
+from spaceevo.jobs.trial import _grown, _sizes, shortened_words, tried_blocks, tried_words
 from tests.jobs.conftest import TINY, Compose, RunJob, changed, defaults
 
 COST = Cost(40.0, 20.0, 512.0, 1024.0, {"training steps": 30.0}, "2 training steps")
@@ -134,6 +134,20 @@ def test_a_trial_leaves_costs_and_nothing_else(
         image.write_bytes(b"no image")
     told = find_costs(look_ahead([TEACHER], [config]), [config], [words], tmp_path / "trial")["teacher"]
     assert isinstance(told, str) and str(images / "train") in told
+
+
+def test_the_disk_that_a_trial_takes_is_what_is_new_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "cache" / "latency").mkdir(parents=True)
+    (tmp_path / "checkpoints").mkdir()
+    lent, written = tmp_path / "checkpoints" / "a.pth", tmp_path / "checkpoints" / "b.pth"
+    lent.write_bytes(b"lent")
+    known = _sizes(tmp_path)
+    (tmp_path / "cache" / "latency" / "table.json").write_bytes(b"not its own")
+    assert _grown(tmp_path, known) == 0
+    written.write_bytes(b"new, and more")
+    assert _grown(tmp_path, known) == 13
+    written.replace(lent)
+    assert _grown(tmp_path, known) == 13
 
 
 def test_of_many_blocks_a_few_of_all_stages_and_types_are_tried() -> None:

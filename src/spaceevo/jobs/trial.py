@@ -36,7 +36,7 @@ CACHED = ("latency", "native", "images")
 DROPPED = ("paths.", "logger", "~logger")
 """Words that a trial does without."""
 MOST_BLOCKS = 9  # that are all tried
-POLL_S = 0.2
+POLL_S = 0.5
 UNIT = 1024 if sys.platform != "darwin" else 1  # bytes of `ru_maxrss`
 
 
@@ -157,16 +157,18 @@ def lend(root: Path, trials: Path) -> None:
                 shutil.copy2(file, place)
 
 
-def _sizes(root: Path) -> dict[tuple[Path, int], int]:
-    """Sizes of all files, by path and number of the file: one that replaces another is new."""
-    found: dict[tuple[Path, int], int] = {}
-    for path in root.rglob("*"):
-        with suppress(OSError):  # it was removed meanwhile
-            status = path.stat()
-            found[path, status.st_ino] = status.st_size if path.is_file() else 0
+def _sizes(root: Path) -> dict[tuple[str, int], int]:
+    """Sizes of all files but those of the cache, by path and number of the file: one that replaces another is new."""
+    found: dict[tuple[str, int], int] = {}
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if name != "cache"]
+        for path in (f"{folder}/{name}" for name in names):
+            with suppress(OSError):  # it was removed meanwhile
+                status = os.stat(path)  # noqa: PTH116 - it is asked for some hundred files, twice a second
+                found[path, status.st_ino] = status.st_size
     return found
 
 
-def _grown(root: Path, known: Mapping[tuple[Path, int], int]) -> int:
+def _grown(root: Path, known: Mapping[tuple[str, int], int]) -> int:
     """Bytes that files take beyond those known."""
-    return sum(size for file, size in _sizes(root).items() if file not in known and "cache" not in file[0].parts)
+    return sum(size for file, size in _sizes(root).items() if file not in known)
