@@ -12,7 +12,7 @@ from spaceevo.artifacts.records import SCHEMA, Record
 from spaceevo.artifacts.work import Amount, Spent
 
 PROGRESS_FILE, STEPS_FILE = "progress.json", "steps.json"
-NEW = 0.25  # of what an image takes in training, what one of work takes that has not come yet
+NEW = 0.4  # of what an image takes in a pass of training, what one of work takes that has not come yet
 SILENT_S = 600.0  # on another machine, a job that has told nothing for so long is taken for dead
 State = Literal["running", "done", "failed", "stopped"]
 
@@ -82,14 +82,17 @@ class JobProgress(Record):
     def ends(self) -> float | None:
         """When the job will end, by what each kind of its work has taken; None where that cannot be told.
 
-        Of a kind that has not come yet, one image is taken to need a quarter of what it needs in training. None is
-        guessed at that comes more often than those known, such as the rows of a table before the first.
+        Of a kind that has not come yet, one image is taken to need two fifths of what a pass of training takes. None
+        is guessed at that comes more often than those known, such as the rows of a table before the first; nor is the
+        end while what comes most often was told of once alone, since that warms up.
         """
         spent, task = {one.kind: one for one in self.spent if one.times}, self.task
         known = {kind: one for kind, one in spent.items() if kind in self.amounts}
-        if task is None or not known:
+        if task is None or not self.amounts:
             return task.ends if task is not None else None
-        main = max(known, key=lambda kind: self.amounts[kind].times)
+        main = max(known, key=lambda kind: self.amounts[kind].times, default="")
+        if not main or known[main].times == known[main].first_times < self.amounts[main].times:
+            return None
         if any(amount.times > self.amounts[main].times for kind, amount in self.amounts.items() if kind not in known):
             return None
         an_image = known[main].each[0] / self.amounts[main].size

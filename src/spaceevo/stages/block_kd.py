@@ -93,6 +93,11 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
         return {"teacher": self._teacher_file, **fp32}
 
     @property
+    def passes(self) -> int:
+        """The number of passes of each block: largest, smallest and two random ones."""
+        return 4
+
+    @property
     def evaluated_images(self) -> int:
         """The number of images that a look takes: the largest and the smallest sub-stage see those held out."""
         return 2 * (self.data.calibrated_on + len(self.data.splits.held_out))

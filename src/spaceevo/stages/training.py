@@ -116,6 +116,11 @@ class TrainingJob(SuperspaceJob[S]):
         return self.data.tested_on
 
     @property
+    def passes(self) -> int:
+        """The number of passes of a step, each with all images of a batch; here one."""
+        return 1
+
+    @property
     def networks(self) -> int:
         """The number of networks; here one."""
         return 1
@@ -133,7 +138,7 @@ class TrainingJob(SuperspaceJob[S]):
         steps = batches if most is None else min(batches, most) if isinstance(most, int) else int(batches * most)
         looks = 1 + ((recipe.epochs - 1) // recipe.validate_every if recipe.validate_every else 0)
         return {
-            STEPS: Amount(self.networks * recipe.epochs * steps, min(batch, images)),
+            STEPS: Amount(self.networks * recipe.epochs * steps, self.passes * min(batch, images)),
             EVALUATIONS: Amount(self.networks * looks, self.evaluated_images),
             SAVES: Amount(self.trainings * recipe.epochs),
         }
