@@ -109,6 +109,7 @@ def test_random_weights_are_the_seed_s_and_no_file_s(finetune: Finetune) -> None
     asked = (f"space={MEMBER}", f"subnet='{SPEC}'", "weights=random", "quant=off")
     one, again, other = (finetune(*asked, f"seed={seed}") for seed in (0, 0, 1))
     assert one.trainee.identity["weights"] == "random"
+    assert "weights=" not in one.outcome.next_command
     states = [made.network.state_dict() for made in (one, again, other)]
     assert all(torch.equal(states[0][key], value) for key, value in states[1].items())
     trained = [key for key in states[0] if key.endswith("convs.0.weight")]

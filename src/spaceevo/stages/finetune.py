@@ -147,7 +147,7 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings], SpaceJob[FinetuneSettings]):
         )
         figures = {"subnet": spec, "classes": len(classes), **found, f"finetune_{self.precision}_top1": found["top1"]}
         changes = (f"checkpoint={self.checkpoint(self.int8)}", f"quant={quant}")
-        return self.outcome(figures, self.workspace.commands("export", *changes, without=("subnet",)))
+        return self.outcome(figures, self.workspace.commands("export", *changes, without=("subnet", "weights")))
 
     def _make_module(self) -> MultiPassModule:
         settings = self.settings
