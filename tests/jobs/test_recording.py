@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -69,7 +70,7 @@ def test_training_tells_its_steps(tiny: RunJob, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("steps", "first"), [(2, 1), (5, 2), (40, 3)])
 def test_the_first_steps_warm_up_together_and_all_are_told(tmp_path: Path, steps: int, first: int) -> None:
     curve = Curve(lambda module: {}, print)
-    trainer = SimpleNamespace(num_training_batches=steps, max_epochs=1, current_epoch=0)
+    trainer: Any = SimpleNamespace(num_training_batches=steps, max_epochs=1, current_epoch=0)
     module = SimpleNamespace(recipe=SimpleNamespace(validate_every=None))
     with recorded(tmp_path, "block_kd", COMMAND) as recorder:
         curve.on_train_epoch_start(trainer, module)
