@@ -139,6 +139,16 @@ def test_a_job_that_goes_on_ends_as_fast_as_it_goes_now() -> None:
     assert record.ends == pytest.approx(20.0 + 40 * 1.0 + 1 * NEW * 1.0)
 
 
+def test_images_are_not_guessed_at_by_blocks_that_are_measured() -> None:
+    amounts = {"measured blocks": Amount(142), "rows": Amount(108, 278)}
+    blocks = Spent("measured blocks").more(9, 0.2, 0.2).more(80, 1.6, 1.6)
+    task = Task("blocks", done=89, total=142, began=0.0, began_at=0, told=5.0)
+    record = replace(RECORD, told=5.0, tasks=(task,), amounts=amounts, spent=(blocks,))
+    assert record.ends is None
+    rows = Spent("rows").more(1, 0.3, 0.3).more(7, 0.7, 0.7)
+    assert replace(record, spent=(blocks, rows)).ends == pytest.approx(5.0 + 53 * 0.02 + 100 * 0.1)
+
+
 def test_nothing_is_told_before_what_takes_longest_has_begun() -> None:
     amounts = {"teacher's features": Amount(2, 100), "rows": Amount(540, 100)}
     spent = (Spent("teacher's features").more(1, 5.0, 5.0),)

@@ -83,8 +83,8 @@ class JobProgress(Record):
         """When the job will end, by what each kind of its work has taken; None where that cannot be told.
 
         Of a kind that has not come yet, one image is taken to need two fifths of what a pass of training takes. None
-        is guessed at that comes more often than those known, such as the rows of a table before the first; nor is the
-        end while what comes most often was told of once alone, since that warms up.
+        is guessed at that comes more often than those known, such as the rows of a table before the first, nor images
+        by what is of none, such as measured blocks; nor is the end told by what has only warmed up.
         """
         spent, task = {one.kind: one for one in self.spent if one.times}, self.task
         known = {kind: one for kind, one in spent.items() if kind in self.amounts}
@@ -93,9 +93,10 @@ class JobProgress(Record):
         main = max(known, key=lambda kind: self.amounts[kind].times, default="")
         if not main or known[main].times == known[main].first_times < self.amounts[main].times:
             return None
-        if any(amount.times > self.amounts[main].times for kind, amount in self.amounts.items() if kind not in known):
+        of_main, to_come = self.amounts[main], [of for kind, of in self.amounts.items() if kind not in known]
+        if any(of.times > of_main.times or (of.size > 1 and of_main.size == 1) for of in to_come):
             return None
-        an_image = known[main].each[0] / self.amounts[main].size
+        an_image = known[main].each[0] / of_main.size
         earlier = max(0.0, task.began_at - 1) / task.total if task.total else 0.0  # what was done before a kill
         left_s = 0.0
         for kind, amount in self.amounts.items():
