@@ -89,7 +89,7 @@ def agree(drawn: Path, runs: Path) -> None:
     for number, row in rows.items():
         kept = {name: runs / str(number) / f"finetune_{name}" / "result.json" for name in ("fp32", "int8")}
         if all(path.exists() for path in kept.values()):
-            figures = {name: json.loads(path.read_text())["figures"]["top1"] for name, path in kept.items()}
+            figures = {name: json.loads(path.read_text())["top1"] for name, path in kept.items()}
             found.append({"number": number, **row, **{f"{name}_top1": value for name, value in figures.items()}})
     write(found)
     top1 = np.array([float(str(row["int8_top1"])) for row in found])
