@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import cycle
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,7 +34,7 @@ CACHED = ("latency", "native", "images")
 """What jobs look up in the cache."""
 DROPPED = ("paths.", "logger", "~logger")
 """Words that a trial does without."""
-MOST_BLOCKS = 9  # that are all tried
+MOST_BLOCKS = 9  # that are tried
 POLL_S = 0.5
 UNIT = 1024 if sys.platform != "darwin" else 1  # bytes of `ru_maxrss`
 
@@ -110,16 +109,14 @@ def tried_words(given: Sequence[str], blocks: Sequence[str]) -> list[str]:
 
 
 def tried_blocks(job: Job[Any]) -> tuple[list[str], float]:
-    """Choose, of many candidate blocks, one of each stage and of each type; return how many times as many the job has.
+    """Choose, of many candidate blocks, a few of all stages and types; return how many times as many the job has.
 
     None are chosen where the job has none, or not many.
     """
     names = list(dict.fromkeys(job.block_names))
     if len(names) <= MOST_BLOCKS:
         return [], 1.0
-    stages, types = (list(dict.fromkeys(parts)) for parts in zip(*(name.rsplit("_", 1) for name in names), strict=True))
-    pairs = zip(cycle(stages), cycle(types), range(max(len(stages), len(types))), strict=False)
-    chosen = [name for stage, kind, _ in pairs if (name := f"{stage}_{kind}") in names] or names[:MOST_BLOCKS]
+    chosen = names[:: -(-len(names) // MOST_BLOCKS)]
     return chosen, len(names) / len(chosen)
 
 
