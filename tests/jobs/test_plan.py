@@ -209,7 +209,7 @@ def test_an_experiment_of_a_pipeline_is_planned_with_its_steps_and_recipe(compos
     steps, words = job._steps(())
     assert [step.stage for step in steps] == ["supernet", "supernet", "subnet_search", "export", "benchmark"]
     config = composed_step(words[0])
-    assert (config.superspace.name, config.recipe.supernet.fp32.epochs, config.data.train_images) == ("small", 6, 6000)
+    assert (config.superspace.name, config.recipe.supernet.fp32.epochs, config.data.train_images) == ("small", 6, 4000)
     assert config.stage.name == "supernet"
     pipeline = make_job(compose("experiment=fashion_mnist_space", "space=small-3333-1111"))
     assert pipeline.workspace.commands.composing == job.workspace.commands.composing
