@@ -68,7 +68,7 @@ def test_the_second_trial_keeps_its_budget() -> None:
 
 def test_what_is_done_once_is_not_repeated_in_the_second_trial() -> None:
     asked = {"steps": Amount(300, 64), "looks": Amount(1, 2000)}
-    for looks_s in (0.001, 0.02):  # an image: a look is foreseen to take some tenths of a second, and 4 s
+    for looks_s in (0.001, 0.06):  # an image: a look is foreseen to take a tenth of a second, and 4 s
         tried = list[Extent]()
         estimate(asked, machine(asked, {"steps": (0.05, 0.0005), "looks": (0.0, looks_s)}, tried))
         assert tried[-1] == Extent(None, 8)
