@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from spaceevo.artifacts.work import Amount, Scale, Spent
-from spaceevo.jobs.costs import BUDGET_S, Cost, estimate
-from spaceevo.jobs.trial import Extent, Trial
+from spaceevo.artifacts.work import Amount, Extent, Scale, Spent
+from spaceevo.jobs.costs import BUDGET_S, Cost, counted, estimate
+from spaceevo.jobs.trial import Trial
 
 FIXED_S, WARM_UP_S = 3.0, 5.0
 MB = 10**6
@@ -41,13 +41,13 @@ def machine(asked: Mapping[str, Amount], each: Mapping[str, tuple[float, float]]
     return attempt
 
 
-@pytest.mark.parametrize(("speed", "images"), [(0.001, None), (1.0, 16), (5.0, 2)])
+@pytest.mark.parametrize(("speed", "images"), [(0.001, None), (0.2, 32), (5.0, 4)])
 def test_it_is_exact_however_few_images_are_tried(speed: float, images: int | None) -> None:
     asked = {"steps": Amount(120, 64), "looks": Amount(3, 40), "saves": Amount(12)}
     each = {"steps": (0.2 * speed, speed), "looks": (0.1, 0.2 * speed), "saves": (0.01, 0.0)}
     tried: list[Extent] = []
     found = estimate(asked, machine(asked, each, tried))
-    assert [it.images for it in tried] == [4, images]
+    assert [it.images for it in tried] == [2, images]
     warm_ups = WARM_UP_S * 2  # of steps and of saves
     assert found.processor_seconds == pytest.approx(truth(asked, each) + warm_ups)
     assert found.seconds == pytest.approx(2 * found.processor_seconds)
@@ -63,7 +63,36 @@ def test_the_second_trial_keeps_its_budget() -> None:
         estimate(asked, machine(asked, {"steps": (0.0, speed)}, tried))
         last = tried[-1]
         takes = (1 + last.repeats) * speed * (last.images or 256)
-        assert last.images == 2 or takes <= 6 * BUDGET_S  # where all of the time grows, and a fifth was foreseen to
+        assert last.images == 4 or takes <= 9 * BUDGET_S  # where all of the time grows, and little was foreseen to
+
+
+def test_what_is_done_once_is_not_repeated_in_the_second_trial() -> None:
+    asked = {"steps": Amount(300, 64), "looks": Amount(1, 2000)}
+    for looks_s in (0.001, 0.06):  # an image: a look is foreseen to take a tenth of a second, and 4 s
+        tried = list[Extent]()
+        estimate(asked, machine(asked, {"steps": (0.05, 0.0005), "looks": (0.0, looks_s)}, tried))
+        assert tried[-1] == Extent(None, 8)
+
+
+def test_what_was_done_for_all_jobs_that_follow_counts_once() -> None:
+    asked = {"rows": Amount(100, 64)}
+
+    def attempt(extent: Extent) -> Trial:
+        images = extent.images or 64
+        spent = {"rows": Spent("rows").more(1, 2.0, 1.0).more(1, 2.0, 1.0)}
+        is_first = images == 2
+        whole = {"networks measured whole": Spent("networks measured whole").more(10, 14.0, 7.0)} if is_first else {}
+        seconds = 4.0 + (14.0 if is_first else 0.0)
+        return Trial({"rows": Amount(2, images)}, {**spent, **whole}, seconds, seconds / 2, MB, MB)
+
+    assert estimate(asked, attempt).processor_seconds == pytest.approx(100 * 1.0 + 7.0)
+
+
+def test_work_is_counted_as_people_say_it() -> None:
+    assert counted(1, "saved states") == "1 saved state"
+    assert counted(1, "networks measured whole") == "1 network measured whole"
+    assert counted(1, "teacher's features") == "1 teacher's feature"
+    assert counted(2, "saved states") == "2 saved states"
 
 
 def test_networks_that_are_not_tried_take_memory_and_disk() -> None:

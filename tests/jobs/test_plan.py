@@ -5,8 +5,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from spaceevo.artifacts import StageResult
+from spaceevo.artifacts.work import Extent
 from spaceevo.errors import ConfigError
 from spaceevo.jobs.costs import Cost
 from spaceevo.jobs.doctor import examine
@@ -15,8 +17,8 @@ from spaceevo.jobs.plan import PlanJob
 from spaceevo.jobs.runner import make_job, run
 from spaceevo.jobs.steps import Outlook, Step, look_ahead
 from spaceevo.jobs.steps import compose as composed_step
-from spaceevo.jobs.trial import end_with_parent, tried_blocks, tried_words
-from tests.jobs.conftest import TINY, Compose, RunJob, defaults
+from spaceevo.jobs.trial import _grown, _sizes, end_with_parent, shortened_words, tried_blocks, tried_words
+from tests.jobs.conftest import TINY, Compose, RunJob, changed, defaults
 
 COST = Cost(40.0, 20.0, 512.0, 1024.0, {"training steps": 30.0}, "2 training steps")
 TEACHER, SUPERNET = Step("teacher", "teacher", "off"), Step("supernet", "supernet", "off")
@@ -160,6 +162,20 @@ def test_a_trial_leaves_costs_and_nothing_else(
     assert isinstance(told, str) and str(images / "train") in told
 
 
+def test_the_disk_that_a_trial_takes_is_what_is_new_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "cache" / "latency").mkdir(parents=True)
+    (tmp_path / "checkpoints").mkdir()
+    lent, written = tmp_path / "checkpoints" / "a.pth", tmp_path / "checkpoints" / "b.pth"
+    lent.write_bytes(b"lent")
+    known = _sizes(tmp_path)
+    (tmp_path / "cache" / "latency" / "table.json").write_bytes(b"not its own")
+    assert _grown(tmp_path, known) == 0
+    written.write_bytes(b"new, and more")
+    assert _grown(tmp_path, known) == 13
+    written.replace(lent)
+    assert _grown(tmp_path, known) == 13
+
+
 def test_of_many_blocks_a_few_of_all_stages_and_types_are_tried() -> None:
     chosen, as_many = tried_blocks(make_job(defaults("block_kd", "mobilew")))
     assert as_many == 42 / len(chosen) == 42 / 9
@@ -167,6 +183,37 @@ def test_of_many_blocks_a_few_of_all_stages_and_types_are_tried() -> None:
     assert {name.split("_")[1] for name in chosen} == {str(number) for number in range(7)}
     assert tried_words(["a=1", "logger=wandb", "paths.lut=x"], chosen) == ["a=1", f"block=[{','.join(chosen)}]"]
     assert tried_blocks(make_job(defaults("block_kd"))) == ([], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("job", "told"),
+    [
+        ("teacher", {"max_epochs": 1, "trainer.limit_train_batches": 4, "recipe.teacher.fp32.optimizer.lr": 1e-9}),
+        ("block_kd", {"recipe.block_kd.fp32.optimizer.lr": 1e-9, "teacher.weights": "random"}),
+        ("block_lut", {"recipe.block_lut.samples": 3, "teacher.weights": "random"}),
+        ("space_search", {"recipe.space_search.local.total": 60, "recipe.space_search.ageing.population": 60}),
+        ("supernet", {"recipe.supernet.fp32.optimizer.lr": 1e-9}),
+        ("subnet_search", {"recipe.subnet_search.front.population": 8, "recipe.subnet_search.front.generations": 1}),
+        ("export", {"recipe.export.min_agreement": 0}),
+        ("finetune", {"recipe.finetune.int8.optimizer.lr": 1e-9}),
+        ("benchmark", {}),
+    ],
+)
+def test_a_job_says_what_makes_it_small_as_a_user_would_set_it(job: str, told: dict[str, object]) -> None:
+    config = defaults(job)
+    words = dict(word.lstrip("+").split("=") for word in shortened_words(make_job(config), config, Extent(2, 3)))
+    assert {name: str(value) for name, value in told.items()}.items() <= words.items()
+    unknown = [name for name in words if OmegaConf.select(config, name, default=config) is config]
+    assert unknown == []
+    images = {name: value for name, value in words.items() if name.startswith("data.")}
+    few = {"data.batch_size": "2", "data.test_images": "2", "data.calibration_batch_size": "2"}
+    assert images == ({} if "data" not in config.stage.settings else {**few, "data.calibration_batches": "1"})
+
+
+def test_blocks_with_rates_of_their_own_are_left_as_they_are() -> None:
+    with changed("block_kd", "recipe.lr_by_stage.fp32={stage1: 0.005}") as config:
+        words = [*shortened_words(make_job(config), config, Extent(2))]
+    assert "++recipe.lr_by_stage.fp32.stage1=1e-09" in words
 
 
 def test_an_experiment_says_which_job_is_planned(compose: Compose, images: Path, estimated: None) -> None:

@@ -1,12 +1,15 @@
 """Jobs keep records of how far they are and of what went wrong."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from spaceevo.artifacts.progress import JobProgress
 from spaceevo.errors import ConfigError, DataError, Stopped
 from spaceevo.jobs.recording import recorded
+from spaceevo.lit.curve import STEPS, Curve
 from spaceevo.terminal import progress, tell_progress, tell_trouble
 from tests.jobs.conftest import RunJob
 
@@ -60,8 +63,21 @@ def test_training_tells_its_steps(tiny: RunJob, tmp_path: Path) -> None:
     assert [(task.name, task.done, task.total) for task in found.tasks] == [("supernet_fp32, steps", 2, 2)]
     told = {kind: amount.times for kind, amount in found.amounts.items()}
     assert told == {"training steps": 2, "evaluations": 1, "saved states": 2} == {s.kind: s.times for s in found.spent}
-    assert found.amounts["training steps"].size == 8
+    assert found.amounts["training steps"].size == 4 * 8  # passes
     assert found.amounts["evaluations"].size == 2 * (8 + 8)  # both corners are recalibrated and tested
+
+
+@pytest.mark.parametrize(("steps", "first"), [(2, 1), (5, 2), (40, 3)])
+def test_the_first_steps_warm_up_together_and_all_are_told(tmp_path: Path, steps: int, first: int) -> None:
+    curve = Curve(lambda module: {}, print)
+    trainer: Any = SimpleNamespace(num_training_batches=steps, max_epochs=1, current_epoch=0)
+    module = SimpleNamespace(recipe=SimpleNamespace(validate_every=None))
+    with recorded(tmp_path, "block_kd", COMMAND) as recorder:
+        curve.on_train_epoch_start(trainer, module)
+        for step in range(steps):
+            curve._tell_work(9, is_last=step + 1 == steps)
+    spent = recorder.spent[STEPS]
+    assert (spent.times, spent.first_times) == (9 * steps, 9 * first)
 
 
 def test_a_job_that_fails_early_says_why(tiny: RunJob, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hydra.errors import HydraException, MissingConfigException
 from spaceevo.errors import ConfigError
 from spaceevo.jobs.mistyped import explained
 from spaceevo.jobs.runner import make_job
-from spaceevo.jobs.words import Options, groups, hydras_words, options
+from spaceevo.jobs.words import Options, groups, hydras_words, options, retold
 from spaceevo.space.description import conf_folder
 from tests.jobs.conftest import Compose
 
@@ -159,6 +159,21 @@ def test_what_another_job_reads_may_be_added(compose: Compose, tmp_path: Path) -
     added = ["++recipe.block_lut.samples=4", "+recipe.lr_by_stage.fp32.stage2=0.1", "++weights=random"]
     added += ["+platform@platforms.desk=ort_cpu", "+trainer.num_nodes=1", "+data.transform.flips=true"]
     assert make_job(compose("+stage=cost", "superspace=digits", "space=digits-012-010", *added)).name == "cost"
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        ("+stage=a data.root=x quant=off", "+stage=b data.root=x quant=deploy"),
+        ("+stage=a data.root=y quant=off", "+stage=b data.root=y quant=deploy"),
+        ("+stage=a quant=off", "+stage=b quant=deploy"),
+        ("+stage=a data.root=x quant=off recipe.threads=1", "+stage=b data.root=x quant=deploy recipe.threads=1"),
+    ],
+)
+def test_a_recorded_command_follows_what_is_set_otherwise_now(now: str, told: str) -> None:
+    before, following = "+stage=a data.root=x quant=off", "+stage=b data.root=x quant=deploy"
+    assert retold(following, before, now) == told
+    assert retold(following, "", now) == following
 
 
 def test_switches_may_stand_among_the_words() -> None:

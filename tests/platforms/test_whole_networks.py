@@ -7,8 +7,10 @@ from random import Random
 import pytest
 
 import spaceevo
+from spaceevo.jobs.recording import recorded
 from spaceevo.latency.roofline import Correction
 from spaceevo.latency.table import LatencyTable
+from spaceevo.platforms.measuring import WHOLE
 from spaceevo.space.operators import sample_networks
 from spaceevo.space.placement import block_key, subnet_blocks
 from tests.platforms.conftest import Fake
@@ -34,6 +36,13 @@ def test_whole_networks_correct_sums_of_blocks_once(tmp_path: Path, capsys: pyte
     assert table.correction.scale == pytest.approx(1.25)
     assert table.provenance["correction_networks"] == 10
     assert table.provenance["correction_mape_percent"] == 0.0
+
+
+def test_measuring_them_is_told_as_work_of_its_own(tmp_path: Path) -> None:
+    with recorded(tmp_path, "block_lut", "") as recorder:
+        Fake(tmp_path / "platform").ready(MEMBER.superspace)
+        Fake(tmp_path / "platform").ready(MEMBER.superspace)
+    assert {kind: one.times for kind, one in recorder.spent.items()} == {WHOLE: 10}
 
 
 @pytest.mark.parametrize("first", ["rows_ms", "fixed_ms", "fastest"])

@@ -14,9 +14,12 @@ from spaceevo.artifacts import Layout, StageResult
 from spaceevo.errors import DataError, MissingExtraError, Stopped
 from spaceevo.jobs import tracking
 from spaceevo.jobs.lineage import artefacts
+from spaceevo.jobs.plan import PlanJob
 from spaceevo.lit.trainer import make_trainer
 from spaceevo.report.picture import picture
+from spaceevo.stages.cost import CostJob
 from spaceevo.stages.job import Commands, Job, Outcome, Workspace
+from spaceevo.stages.status import StatusJob
 
 
 class NotingWandbLogger:
@@ -209,6 +212,13 @@ def test_other_loggers_and_none_are_left_alone() -> None:
     assert not tracking.is_tracked(config("pytorch_lightning.loggers.CSVLogger"))
     assert not tracking.is_tracked(OmegaConf.create({"logger": None}))
     assert not tracking.is_tracked(OmegaConf.create({}))
+
+
+@pytest.mark.parametrize(("job", "is_kept"), [(StatusJob, False), (PlanJob, False), (CostJob, True)])
+def test_a_look_is_no_run(job: type[Job[Any]], is_kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "find_spec", lambda name: name)
+    wandb = config("pytorch_lightning.loggers.WandbLogger")
+    assert tracking.is_tracked(wandb, job.__new__(job)) is is_kept
 
 
 def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

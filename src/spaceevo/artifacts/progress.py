@@ -12,7 +12,7 @@ from spaceevo.artifacts.records import SCHEMA, Record
 from spaceevo.artifacts.work import Amount, Spent
 
 PROGRESS_FILE, STEPS_FILE = "progress.json", "steps.json"
-NEW = 0.25  # of what an image takes in training, what one of work takes that has not come yet
+NEW = 0.4  # of what an image takes in a pass of training, what one of work takes that has not come yet
 SILENT_S = 600.0  # on another machine, a job that has told nothing for so long is taken for dead
 State = Literal["running", "done", "failed", "stopped"]
 
@@ -82,17 +82,21 @@ class JobProgress(Record):
     def ends(self) -> float | None:
         """When the job will end, by what each kind of its work has taken; None where that cannot be told.
 
-        Of a kind that has not come yet, one image is taken to need a quarter of what it needs in training. None is
-        guessed at that comes more often than those known, such as the rows of a table before the first.
+        Of a kind that has not come yet, one image is taken to need two fifths of what a pass of training takes. None
+        is guessed at that comes more often than those known, such as the rows of a table before the first, nor images
+        by what is of none, such as measured blocks; nor is the end told by what has only warmed up.
         """
         spent, task = {one.kind: one for one in self.spent if one.times}, self.task
         known = {kind: one for kind, one in spent.items() if kind in self.amounts}
-        if task is None or not known:
+        if task is None or not self.amounts:
             return task.ends if task is not None else None
-        main = max(known, key=lambda kind: self.amounts[kind].times)
-        if any(amount.times > self.amounts[main].times for kind, amount in self.amounts.items() if kind not in known):
+        main = max(known, key=lambda kind: self.amounts[kind].times, default="")
+        if not main or known[main].times == known[main].first_times < self.amounts[main].times:
             return None
-        an_image = known[main].each[0] / self.amounts[main].size
+        of_main, to_come = self.amounts[main], [of for kind, of in self.amounts.items() if kind not in known]
+        if any(of.times > of_main.times or (of.size > 1 and of_main.size == 1) for of in to_come):
+            return None
+        an_image = known[main].each[0] / of_main.size
         earlier = max(0.0, task.began_at - 1) / task.total if task.total else 0.0  # what was done before a kill
         left_s = 0.0
         for kind, amount in self.amounts.items():

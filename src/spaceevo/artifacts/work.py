@@ -15,6 +15,14 @@ class Amount:
 
 
 @dataclass(frozen=True)
+class Extent:
+    """Says how much of a job is tried."""
+
+    images: int | None  # most of a batch, and of a set that is looked at; None takes as many as the job
+    repeats: int = 1  # pieces of work of a kind, besides what warms up
+
+
+@dataclass(frozen=True)
 class Scale:
     """Says of a setting that work grows with it, so that a budget may lower it."""
 

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from spaceevo.artifacts.records import SCHEMA, Record
-from spaceevo.artifacts.work import Amount, Spent
-from spaceevo.jobs.trial import Extent, Trial
+from spaceevo.artifacts.work import Amount, Extent, Spent
+from spaceevo.jobs.trial import Trial
 
-FEW = 4  # Images of the first trial
-FEWER = 2  # Images of the second where the first was slow already
-BUDGET_S = 15.0  # Of processors, that the second trial's work may be foreseen to take
-GROWING = 0.2  # of the time of few images, the part that is foreseen to grow with them
-LEAST_REPEATS, MOST_REPEATS = 2, 10
+FEW = 2  # Images of the first trial
+LEAST = 4  # Images of the second where the first was slow already
+BUDGET_S = 20.0  # Of processors, that the second trial's work may be foreseen to take
+SHARE, LEAST_S = 0.15, 8.0  # of the whole job's time, that repeats within the budget may take; seconds that they may
+OVERHEAD_S = 0.15  # Of processors: most of a piece's time on few images that is foreseen not to grow with them
+GROWING = 0.03  # of that time, the least part that is foreseen to grow
+LEAST_REPEATS, MOST_REPEATS = 2, 8
 TICK_S = 1e-6
 MB = 1e6
 Try = Callable[[Extent], Trial]
@@ -55,7 +57,7 @@ class Cost(Record):
 def estimate(amounts: Mapping[str, Amount], attempt: Try, as_many: float = 1.0) -> Cost:
     """Time a few pieces of a job's work on few images, then on as many as can be had; tell what all of it takes.
 
-    What takes too long on as many images as asked for is timed on two smaller numbers, and grows in proportion.
+    What takes too long on as many images as asked for is timed on two smaller numbers, and grows as between these.
 
     Args:
         amounts: of the whole job.
@@ -67,20 +69,22 @@ def estimate(amounts: Mapping[str, Amount], attempt: Try, as_many: float = 1.0) 
     trials = [attempt(extents[0])]
     if any(amount.size > trials[0].amounts[kind].size for kind, amount in amounts.items()):
         extents.append(_second(amounts, trials[0]))
-        trials.append(attempt(extents[1]))
-    order = sorted(range(len(trials)), key=lambda number: _size(trials[number]))
-    small, large = trials[order[0]], trials[order[-1]]
+        trials.append(attempt(extents[-1]))
+    small, large = trials[0], trials[-1]
     each = {kind: _each(kind, amount, small, large) for kind, amount in amounts.items() if kind in _spent(small, large)}
     # what the first of a kind took more than others is part of what does not grow
     spent = [Seconds(*(one.times * each for each in one.each)) for one in large.spent.values()]
+    # what came in the first trial alone and is no work of the job's own was done for all jobs that follow
+    spent_once = [one for kind, one in small.spent.items() if kind not in large.spent.keys() | amounts.keys()]
     fixed = Seconds(
-        max(0.0, large.seconds - sum(one.clock for one in spent)),
-        max(0.0, large.processor_seconds - sum(one.processors for one in spent)),
+        max(0.0, large.seconds - sum(one.clock for one in spent)) + sum(one.seconds for one in spent_once),
+        max(0.0, large.processor_seconds - sum(one.processors for one in spent))
+        + sum(one.processor_seconds for one in spent_once),
     )
     by_kind = {kind: amounts[kind].times * one.clock for kind, one in each.items()}
     on_processors = sum(amounts[kind].times * one.processors for kind, one in each.items())
     is_whole = all(amount.size <= large.amounts[kind].size for kind, amount in amounts.items())
-    images = None if is_whole else extents[order[-1]].images
+    images = None if is_whole else extents[-1].images
     return Cost(
         seconds=fixed.clock + sum(by_kind.values()),
         processor_seconds=fixed.processors + on_processors,
@@ -95,28 +99,41 @@ def _second(amounts: Mapping[str, Amount], first: Trial) -> Extent:
     """Choose what is tried next: as many images as the budget allows, and as many repeats."""
     largest = int(max(amount.size for amount in amounts.values()))
     for images in (None, *(2**power for power in range(largest.bit_length(), 2, -1))):
-        seconds = sum(_foreseen(kind, amount, first, images) for kind, amount in amounts.items())
-        if seconds <= BUDGET_S:
-            return Extent(images, max(LEAST_REPEATS, min(MOST_REPEATS, int(BUDGET_S / max(seconds, 1e-3)))))
-    return Extent(FEWER)
+        once, more = _foreseen(amounts, first, images)
+        if once + LEAST_REPEATS * more <= BUDGET_S:
+            whole = sum(amount.times * _grown_s(kind, amount.size, first) for kind, amount in amounts.items())
+            repeats = min(BUDGET_S - once, max(LEAST_S, SHARE * whole)) / max(more, 1e-3)
+            return Extent(images, max(LEAST_REPEATS, min(MOST_REPEATS, int(repeats))))
+    return Extent(LEAST)
 
 
-def _foreseen(kind: str, amount: Amount, first: Trial, images: int | None) -> float:
-    """Foresee the processor time of a kind in the second trial; most of the first's is taken not to grow."""
+def _foreseen(amounts: Mapping[str, Amount], first: Trial, images: int | None) -> tuple[float, float]:
+    """Foresee the processor time of the second trial: of what it does once, and of one repeat of what it repeats."""
+    once, more = 0.0, 0.0
+    for kind, one in first.spent.items():
+        asked, had = amounts.get(kind), first.amounts.get(kind)
+        if asked is None or had is None:
+            continue
+        size = asked.size if images is None else min(asked.size, had.size / FEW * images)
+        seconds = one.times * _grown_s(kind, size, first)
+        if asked.times > had.times:  # the first trial did it a first time, to warm up, and repeated it once
+            more += seconds / 2
+        once += seconds if asked.times <= had.times else seconds / 2
+    return once, more
+
+
+def _grown_s(kind: str, size: float, first: Trial) -> float:
+    """Foresee the processor time of one piece of work of a kind: what is slow on few images grows with them."""
     if kind not in first.spent:
         return 0.0
-    few, spent = first.amounts[kind].size, first.spent[kind]
-    size = amount.size if images is None else min(amount.size, few / FEW * images)
-    return spent.times * spent.each[1] * (1 - GROWING + GROWING * size / few)
+    few_s = first.spent[kind].each[1]
+    constant_s = min(OVERHEAD_S, (1 - GROWING) * few_s)
+    return constant_s + (few_s - constant_s) * size / first.amounts[kind].size
 
 
 def _spent(small: Trial, large: Trial) -> dict[str, Spent]:
     """What each kind took in the larger trial; in the other where it came in that alone, as blocks measured once."""
     return {**small.spent, **large.spent}
-
-
-def _size(trial: Trial) -> float:
-    return max(amount.size for amount in trial.amounts.values())
 
 
 def _each(kind: str, amount: Amount, small: Trial, large: Trial) -> Seconds:
@@ -125,11 +142,9 @@ def _each(kind: str, amount: Amount, small: Trial, large: Trial) -> Seconds:
     at, below = large.amounts[kind].size, small.amounts[kind].size
     if amount.size <= at or kind not in small.spent:
         return most
-    if at <= below:  # one trial alone
-        return Seconds(*(value * amount.size / at for value in most))
     further = (amount.size - at) / (at - below)
     growth = [
-        1 + max(0.0, 1 - low / max(high, TICK_S)) * further
+        min(amount.size / at, 1 + max(0.0, 1 - low / max(high, TICK_S)) * further)
         for low, high in zip(small.spent[kind].each, most, strict=True)
     ]
     # by the clock what is busy beside this may hide growth, of processors what a GPU does
@@ -144,7 +159,13 @@ def _grown(amounts: Mapping[str, Amount], small: Trial, large: Trial) -> float:
     return large.memory_bytes + max(0, large.memory_bytes - small.memory_bytes) * max(0.0, further)
 
 
+def counted(times: int, kind: str) -> str:
+    """Write how often work of a kind was done: `1 saved state`, `2 networks measured whole`."""
+    one = " ".join(word if word.endswith("'s") else word.removesuffix("s") for word in kind.split())
+    return f"{times} {one if times == 1 else kind}"
+
+
 def _told(trial: Trial, images: int | None) -> str:
     """Say what an estimate was measured on."""
-    work = ", ".join(f"{one.times} {kind}" for kind, one in trial.spent.items())
+    work = ", ".join(counted(one.times, kind) for kind, one in trial.spent.items())
     return f"{work}{'' if images is None else f'; {images} images at most, then in proportion'}"

@@ -70,16 +70,17 @@ def _due(outlooks: Sequence[Outlook]) -> list[Outlook]:
 
 def _cost(one: Outlook, config: DictConfig, given: Sequence[str], folder: Path) -> Cost | str:
     """Try a step, and keep what is found for the next look."""
-    assert one.job is not None
+    job = one.job
+    assert job is not None
     try:
         with quietly():
-            amounts = one.job.amounts()
+            amounts = job.amounts()
         if not amounts:
-            return f"+stage={one.job.name} is not timed ahead"
-        options = one.job.workspace.commands.options
-        blocks, as_many = tried_blocks(one.job)
+            return f"+stage={job.name} is not timed ahead"
+        options = job.workspace.commands.options
+        blocks, as_many = tried_blocks(job)
         words, config_dir = tried_words(given, blocks), options[1] if options else None
-        found = estimate(amounts, lambda extent: attempt(words, config, extent, folder, config_dir), as_many)
+        found = estimate(amounts, lambda extent: attempt(job, words, config, extent, folder, config_dir), as_many)
         _fill_tables(one, Path(config.paths.root), folder)
     except SpaceEvoError as error:
         return f"not known, since a trial on a few images failed: {error}"

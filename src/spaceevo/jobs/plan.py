@@ -35,6 +35,7 @@ class PlanJob(Job[PlanSettings]):
     name = "plan"
     main_figure = "run"
     always_works = True
+    only_looks = True
 
     def check(self) -> None:
         """Tell also where two jobs are asked for."""

@@ -1,6 +1,5 @@
 """The one way to run a job: resolve, skip or work, save, report, track."""
 
-import shlex
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -36,7 +35,7 @@ from spaceevo.jobs.recording import Recorder, recorded
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import failure_tracked, is_tracked, track
 from spaceevo.jobs.trust import require_allowed, require_own
-from spaceevo.jobs.words import hydras_words
+from spaceevo.jobs.words import hydras_words, retold
 from spaceevo.space.description import conf_folder
 from spaceevo.stages.job import Commands, Job, Outcome, Workspace, override_key
 from spaceevo.terminal import console, figure_table, processor_seconds
@@ -81,7 +80,7 @@ def _run(config: DictConfig, job: Job[Any], recorder: Recorder | None) -> StageR
         import torch  # jobs that build no network start without it
 
         torch.set_num_threads(threads)
-    is_tracked(config)  # a missing package is told before the work
+    is_tracked(config, job)  # a missing package is told before the work
     if recorder is not None:
         recorder.expects(job.amounts())
     started = time.monotonic(), processor_seconds()
@@ -100,7 +99,7 @@ def keep(config: DictConfig, result: StageResult, folder: Path, run_name: str, j
     _print_summary(result)
     for name, path in {**result.outputs, "result": str(folder / RESULT_FILE)}.items():
         console.print(f"  {name}: {shown(Path(path))}")
-    if is_tracked(config):
+    if is_tracked(config, job):
         track(config, list(hydra_node(config).overrides.task), result, folder, run_name, job)
 
 
@@ -241,15 +240,13 @@ def _previous(job: Job[Any], output: Path) -> StageResult | None:
 
 
 def _say_skipped(job: Job[Any], previous: StageResult) -> None:
-    """Say what stands there: when it was made, its figures, and the next command with images where they lie now."""
+    """Say what stands there: when it was made, its figures, and the next command with what is set otherwise now."""
     made_by = previous.versions.get("spaceevo", "an unknown version")
     by = "" if made_by == VERSION else f" by spaceevo {made_by}, this is {VERSION}; force=true makes it anew"
     where = shown(job.workspace.output / RESULT_FILE)
     console.print(f"{job.name}: unchanged, skipped ({where}, made {previous.made or 'at an unknown time'}{by})")
     _print_summary(previous)
-    moved = {override_key(text): text for text in job.workspace.commands.given if text.startswith("data.")}
-    words = shlex.split(previous.next_command)
-    _say_next(shlex.join(moved.get(override_key(word), word) for word in words))
+    _say_next(retold(previous.next_command, previous.command, _command(job)))
 
 
 def _result(

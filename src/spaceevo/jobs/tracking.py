@@ -24,12 +24,16 @@ ENDED = "ended"  # how a run ended: WELL, or the line of its error
 WELL = "well"
 
 
-def is_tracked(config: DictConfig) -> bool:
-    """Return whether results go to a tracker; a CSV logger has the steps of training alone.
+def is_tracked(config: DictConfig, job: Job[Any] | None = None) -> bool:
+    """Return whether results go to a tracker: not what a job sees that only looks, however often it does.
+
+    A CSV logger has the steps of training alone.
 
     Raises:
         MissingExtraError: they should, and the tracker's package is not installed.
     """
+    if job is not None and job.only_looks:
+        return False
     package = _tracker_name(config)
     if package and find_spec(package) is None:
         raise MissingExtraError(package, package)
@@ -74,7 +78,7 @@ def failure_tracked(config: DictConfig, overrides: Sequence[str], job: Job[Any])
     try:
         yield
     except BaseException as error:
-        if is_first() and is_tracked(config):
+        if is_first() and is_tracked(config, job):
             try:
                 tracker = _tracker(config, job.workspace.output, job.workspace.run_name, job)
                 tracker.settings({**job.identity, "overrides": list(overrides)})

@@ -17,9 +17,11 @@ from omegaconf import DictConfig
 
 from spaceevo.artifacts import RESULT_FILE, StageResult, cache_folder
 from spaceevo.artifacts.progress import PROGRESS_FILE, JobProgress
-from spaceevo.artifacts.work import Amount, Spent
+from spaceevo.artifacts.work import Amount, Extent, Spent
 from spaceevo.errors import SpaceEvoError, fault_line, shortened
 from spaceevo.jobs.runner import run
+from spaceevo.jobs.settings import users_name
+from spaceevo.jobs.standins import SLOW
 from spaceevo.jobs.steps import at_home
 from spaceevo.jobs.words import composed
 from spaceevo.stages.job import Job
@@ -33,18 +35,9 @@ CACHED = ("latency", "native", "images")
 """What jobs look up in the cache."""
 DROPPED = ("paths.", "logger", "~logger")
 """Words that a trial does without."""
-STEADY = 1e-9  # learning rate that leaves weights as they are, whatever the few images of a batch
 MOST_BLOCKS = 9  # that are tried
-POLL_S = 0.2
+POLL_S = 0.5
 UNIT = 1024 if sys.platform != "darwin" else 1  # bytes of `ru_maxrss`
-
-
-@dataclass(frozen=True)
-class Extent:
-    """Says how much of a job is tried."""
-
-    images: int | None  # most of a batch, and of a set that is looked at; None takes as many as the job
-    repeats: int = 1  # pieces of work of a kind, besides what warms up
 
 
 @dataclass(frozen=True)
@@ -59,17 +52,21 @@ class Trial:
     disk_bytes: int  # most that its folder grew by
 
 
-def attempt(words: Sequence[str], asked: DictConfig, extent: Extent, root: Path, config_dir: str | None) -> Trial:
-    """Run the job of some words to that extent, below the folder `root`; `asked` is its whole configuration.
+def attempt(
+    job: Job[Any], words: Sequence[str], asked: DictConfig, extent: Extent, root: Path, config_dir: str | None
+) -> Trial:
+    """Run a job to that extent, below the folder `root`; `asked` is what its words amount to, its whole configuration.
 
     Raises:
         SpaceEvoError: it failed.
     """
     output = root / str(asked.stage.folder)
-    FORKS.set_forkserver_preload([*PRELOADED])
+    FORKS.set_forkserver_preload([*PRELOADED, *sorted(SLOW & sys.modules.keys())])
     ours, theirs = FORKS.Pipe(duplex=False)
     cache, known = str(root / "cache"), _sizes(root)
-    process = FORKS.Process(target=_try, args=([*words, *_shortened(asked, extent)], root, cache, config_dir, theirs))
+    process = FORKS.Process(
+        target=_try, args=([*words, *shortened_words(job, asked, extent)], root, cache, config_dir, theirs)
+    )
     process.start()
     theirs.close()
     grown = 0
@@ -137,30 +134,18 @@ def tried_blocks(job: Job[Any]) -> tuple[list[str], float]:
     return chosen, len(names) / len(chosen)
 
 
-def _shortened(asked: DictConfig, extent: Extent) -> Iterator[str]:
-    """Settings under which a job does a few pieces of work; as elsewhere, jobs do not read those of others."""
-    count, most = extent.repeats, extent.images
-    yield from ("force=true", "max_epochs=1", f"trainer.limit_train_batches={1 + count}")
-    yield "teacher.weights=random"  # where there is no checkpoint; the time is the same
-    for stage in ("teacher", "block_kd", "supernet", "finetune"):
-        yield from (f"recipe.{stage}.{precision}.optimizer.lr={STEADY}" for precision in ("fp32", "int8"))
-    yield f"recipe.block_lut.samples={count}"
-    yield f"recipe.space_search.local.total={20 * count}"
-    yield from (f"recipe.space_search.ageing.{name}={20 * count}" for name in ("population", "sample", "total"))
-    yield from (f"recipe.subnet_search.front.{name}" for name in (f"population={2 + 2 * count}", "generations=1"))
-    size = 2 + 2 * count
-    yield from (f"recipe.subnet_search.evolution.{name}" for name in (f"population={size}", "generations=1"))
-    yield from ("recipe.export.min_agreement=0", "recipe.export.max_mean_difference=100")  # it is all but untrained
-    if most is None:
+def shortened_words(job: Job[Any], asked: DictConfig, extent: Extent) -> Iterator[str]:
+    """Settings as words, under which a job does a few pieces of work on few images."""
+    yield "force=true"
+    for name, value in job.reduced(extent).items():
+        yield f"++{users_name(('stage', 'settings', *name.split('.')), asked)}={value}"
+    if extent.images is None or "data" not in asked.stage.settings:
         return
-    data, tables = asked.data, asked.recipe.block_lut
+    data, most = asked.data, extent.images
     yield f"data.batch_size={min(most, data.batch_size)}"
     yield f"data.test_images={min(most, data.test_images or most)}"
     yield f"data.calibration_batch_size={min(most, data.calibration_batches * data.calibration_batch_size)}"
-    yield from ("data.calibration_batches=1", "recipe.block_lut.calibration_batches=1")
-    held_out = tables.evaluation_batches * tables.evaluation_batch_size
-    yield f"recipe.block_lut.evaluation_batch_size={min(most, held_out)}"
-    yield "recipe.block_lut.evaluation_batches=1"
+    yield "data.calibration_batches=1"
 
 
 def lend(root: Path, trials: Path) -> None:
@@ -183,16 +168,18 @@ def lend(root: Path, trials: Path) -> None:
                 shutil.copy2(file, place)
 
 
-def _sizes(root: Path) -> dict[tuple[Path, int], int]:
-    """Sizes of all files, by path and number of the file: one that replaces another is new."""
-    found: dict[tuple[Path, int], int] = {}
-    for path in root.rglob("*"):
-        with suppress(OSError):  # it was removed meanwhile
-            status = path.stat()
-            found[path, status.st_ino] = status.st_size if path.is_file() else 0
+def _sizes(root: Path) -> dict[tuple[str, int], int]:
+    """Sizes of all files but those of the cache, by path and number of the file: one that replaces another is new."""
+    found: dict[tuple[str, int], int] = {}
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if name != "cache"]
+        for path in (f"{folder}/{name}" for name in names):
+            with suppress(OSError):  # it was removed meanwhile
+                status = os.stat(path)  # noqa: PTH116 - it is asked for some hundred files, twice a second
+                found[path, status.st_ino] = status.st_size
     return found
 
 
-def _grown(root: Path, known: Mapping[tuple[Path, int], int]) -> int:
+def _grown(root: Path, known: Mapping[tuple[str, int], int]) -> int:
     """Bytes that files take beyond those known."""
-    return sum(size for file, size in _sizes(root).items() if file not in known and "cache" not in file[0].parts)
+    return sum(size for file, size in _sizes(root).items() if file not in known)

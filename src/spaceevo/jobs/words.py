@@ -2,6 +2,7 @@
 
 import io
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
 from functools import cache
@@ -15,6 +16,7 @@ from omegaconf import DictConfig
 from spaceevo.artifacts import read_yaml
 from spaceevo.errors import ConfigError, choices
 from spaceevo.space.description import conf_files, conf_folder
+from spaceevo.stages.job import override_key
 
 JOB = "stage"
 """What names a job; a group of configuration without a default."""
@@ -78,6 +80,20 @@ def groups() -> Mapping[str, str | None]:
     defaults = read_yaml(conf_folder() / "config.yaml")["defaults"]
     chosen = {group: option for entry in defaults if isinstance(entry, dict) for group, option in entry.items()}
     return chosen | {"logger": None}
+
+
+def retold(following: str, before: str, now: str) -> str:
+    """Return a following command, recorded beside the command `before`, as it is beside `now`.
+
+    What is set in another way now, such as the folder of images that have moved, it sets so too.
+    """
+    was, current = shlex.split(before), shlex.split(now)
+    changed = {override_key(word): word for word in current if was and "=" in word and word not in was}
+    gone = [word for word in was if word not in current and override_key(word) not in changed]
+    words = [word for word in shlex.split(following) if word not in gone]
+    told = [changed.get(override_key(word), word) if word in was else word for word in words]
+    set_there = {*map(override_key, told)}
+    return shlex.join([*told, *(word for key, word in changed.items() if key not in set_there)])
 
 
 def option_names(group: str) -> list[str]:

@@ -17,6 +17,7 @@ from spaceevo.terminal import doing, processor_seconds, tell_work
 
 Row = dict[str, float]
 STEPS, EVALUATIONS = "training steps", "evaluations"  # Kinds of work, of each network that is trained
+WARM_UP = 3  # Steps, told of as one: libraries make code for shapes, of which later steps meet fewer that are new
 CURVE_FILE = "curve.json"
 
 
@@ -49,12 +50,15 @@ class Curve(Callback):
         self.tell = tell
         self.rows: list[Row] = []
         self._losses: list[float] = []
-        self._step_began = 0.0, 0.0  # by the clock and of processors
+        self._step_began = 0.0, 0.0  # by the clock and of processors, those that warm up together
+        self._untold = 0  # steps since then
+        self._warms_up: int | None = None  # how many of the next ones warm up; None before the first
         self._began, self._images = 0.0, 0  # of this epoch, as far as this process was there
 
     def setup(self, *args: object, **kwargs: object) -> None:
         """Begin anew; a checkpoint that training goes on from is read after this."""
         self.rows = []
+        self._warms_up = None
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the rows, and the losses of the epoch that is going on, beside the weights."""
@@ -70,7 +74,10 @@ class Curve(Callback):
         every, finished = module.recipe.validate_every, trainer.current_epoch
         if every is not None and finished and finished % every == 0:
             self._look(trainer, module)
-        self._step_began = time.monotonic(), processor_seconds()
+        if self._warms_up is None:
+            all_steps = trainer.num_training_batches * (trainer.max_epochs or 1)
+            self._warms_up = int(min(WARM_UP, max(1, all_steps // 2)))
+        self._step_began, self._untold = (time.monotonic(), processor_seconds()), 0
         self._began, self._images = time.monotonic(), 0
 
     def _look(self, trainer: Trainer, module: Any) -> None:
@@ -93,11 +100,19 @@ class Curve(Callback):
         self._images += len(batch[0]) * trainer.world_size
         self._losses.append(float(trainer.callback_metrics["loss"]))
         steps = float(trainer.num_training_batches)  # of an epoch
-        now, before = (time.monotonic(), processor_seconds()), self._step_began
-        # with the time that its images took to load
-        tell_work(STEPS, now[0] - before[0], now[1] - before[1], _networks(module))
-        self._step_began = now
+        self._tell_work(_networks(module), is_last=len(self._losses) == steps)
         self.tell(trainer.current_epoch * steps + len(self._losses), steps * (trainer.max_epochs or 1))
+
+    def _tell_work(self, networks: int, *, is_last: bool) -> None:
+        """Tell what a step took, with the time that its images took to load; those that warm up are told together."""
+        assert self._warms_up is not None, "an epoch has begun"
+        self._untold += 1
+        self._warms_up = max(0, self._warms_up - 1)
+        if self._warms_up and not is_last:
+            return
+        now, before = (time.monotonic(), processor_seconds()), self._step_began
+        tell_work(STEPS, now[0] - before[0], now[1] - before[1], self._untold * networks)
+        self._step_began, self._untold = now, 0
 
     def on_train_epoch_end(self, trainer: Trainer, module: Any) -> None:
         """Record the mean loss of the epoch's steps, and the rate at its end; how fast it went decides nothing."""

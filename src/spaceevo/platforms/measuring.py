@@ -23,7 +23,7 @@ from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
 from spaceevo.space.superspace import Superspace
 from spaceevo.terminal import console, doing, progress
 
-BLOCKS = "measured blocks"  # A kind of work
+BLOCKS, WHOLE = "measured blocks", "networks measured whole"  # Kinds of work
 BLOCK_REPEATS = 10
 CONVERSION_REPEATS = 100
 SAVE_EVERY = 128
@@ -138,7 +138,8 @@ class MeasuringPlatform(Platform):
         self._is_ready = True
         known = self.known_table()
         if known.model is None and not known.is_corrected:
-            self._measure_whole(superspace)
+            with doing(WHOLE, WHOLE_NETWORKS):
+                self._measure_whole(superspace)
         elif table.model is None:
             table.provenance = known.provenance
             self.predictor.correct(known.correction)

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import torch
 
-from spaceevo.artifacts import Component, Neutral
+from spaceevo.artifacts import Component, Neutral, Plain
+from spaceevo.artifacts.work import Extent
 from spaceevo.errors import ConfigError, nearest
 from spaceevo.lit.block_kd import BlockKdModule, Student
 from spaceevo.lit.matching import tell_transform
@@ -22,7 +23,7 @@ from spaceevo.quant.prepare import set_quant
 from spaceevo.space.selection import BlockName, parse_blocks
 from spaceevo.stages.job import Made, Outcome
 from spaceevo.stages.settings import Blocks, Count, Positive
-from spaceevo.stages.training import TrainingJob, TrainingSettings
+from spaceevo.stages.training import STEADY, TrainingJob, TrainingSettings
 from spaceevo.teacher import Teacher, TeacherConfig, load_teacher, tap_channels, teacher_taps
 
 
@@ -92,6 +93,11 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
         return {"teacher": self._teacher_file, **fp32}
 
     @property
+    def passes(self) -> int:
+        """The number of passes of each block: largest, smallest and two random ones."""
+        return 4
+
+    @property
     def evaluated_images(self) -> int:
         """The number of images that a look takes: the largest and the smallest sub-stage see those held out."""
         return 2 * (self.data.calibrated_on + len(self.data.splits.held_out))
@@ -110,6 +116,11 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
     def trainings(self) -> int:
         """The number of passes over the data, each of some blocks."""
         return -(-len(self.blocks) // (self.settings.together or len(self.blocks)))
+
+    def reduced(self, extent: Extent) -> Mapping[str, Plain]:
+        """Take few steps under a teacher that need not have been trained."""
+        rates = {f"lr_by_stage.{stage}": STEADY for stage in self.settings.lr_by_stage}
+        return {**super().reduced(extent), **rates, "teacher.weights": "random"}
 
     def work(self) -> Outcome:
         """Train, then tell the NSR of every student's largest and smallest sub-stage.

@@ -9,8 +9,8 @@ from typing import Annotated
 
 from rich.progress import Progress, TaskID
 
-from spaceevo.artifacts import Component, Neutral, file_hash, fingerprint, sole_worker, values
-from spaceevo.artifacts.work import Amount, Scale
+from spaceevo.artifacts import Component, Neutral, Plain, file_hash, fingerprint, sole_worker, values
+from spaceevo.artifacts.work import Amount, Extent, Scale
 from spaceevo.errors import ConfigError
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.matching import check_shape, check_transform, tell_transform
@@ -24,11 +24,11 @@ from spaceevo.quant.quantizer import quant_scheme
 from spaceevo.search.lut import LutKey, LutRow, lut_file_name, lut_keys
 from spaceevo.space.cost import blocks_cost
 from spaceevo.space.encoding import format_substage
-from spaceevo.space.placement import PlacedBlock, place
+from spaceevo.space.placement import PlacedBlock
 from spaceevo.space.selection import parse_blocks, parse_windows
 from spaceevo.stages.features import FEATURES, TeacherFeatures, TensorStore
 from spaceevo.stages.job import Input, Made, Outcome, file_input, images_input, platform_input
-from spaceevo.stages.lut_files import LutFile, Sampled, first_batches, sample_rows, substage_loss
+from spaceevo.stages.lut_files import LutFile, Sampled, first_batches, placed_rows, substage_loss
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Blocks, Count, NetworkSettings, Numbers
 from spaceevo.teacher import TeacherConfig, load_teacher, tap_channels, teacher_taps
@@ -139,7 +139,8 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
     def amounts(self) -> Mapping[str, Amount]:
         """Return the images that the teacher sees at each resolution, the rows, and the blocks to measure."""
         recipe, data, rows = self.settings.recipe, self.data, len(self.blocks) * self.settings.recipe.samples
-        calibration = min(len(data.splits.train), recipe.calibration_batches * data.calibration_batch_size)
+        batches = min(recipe.calibration_batches, data.calibration_batches)
+        calibration = min(len(data.splits.train), batches * data.calibration_batch_size)
         held_out = min(len(data.splits.held_out), recipe.evaluation_batches * recipe.evaluation_batch_size)
         images = calibration + held_out
         times = len(self.superspace.block_resolutions)
@@ -149,6 +150,14 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
         """Return the rows of each table."""
         return [Scale("recipe.samples", self.settings.recipe.samples, (ROWS, BLOCKS))]
 
+    def reduced(self, extent: Extent) -> Mapping[str, Plain]:
+        """Fill a few rows of each table, under a teacher that may be untrained."""
+        return {"recipe.samples": extent.repeats, "teacher.weights": "random"}
+
+    def sampled(self, key: LutKey, file: str, count: int) -> list[tuple[Sampled, list[PlacedBlock]]]:
+        """Sample sub-stages of the table of a file, each with its blocks where they lie."""
+        return placed_rows(self.superspace, key, count, f"{self.settings.seed}-{file}")
+
     def _unmeasured(self) -> int:
         """Count the blocks that the platform does not know, of at most so many rows."""
         if not isinstance(self.platform, MeasuringPlatform):
@@ -156,8 +165,7 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
         count = min(self.settings.recipe.samples, max(1, COUNTED_ROWS // len(self.blocks)))
         found: set[str] = set()
         for key in self.blocks:
-            name = lut_file_name(self.superspace, key)
-            rows = sampled(self, key, name, count)
+            rows = self.sampled(key, lut_file_name(self.superspace, key), count)
             found |= self.platform.predictor.missing([block for _, placed in rows for block in placed]).keys()
         return len(found)
 
@@ -211,7 +219,7 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
         """Let the platform say what it does not know of a few sub-stages of each table, before the teacher works."""
         self.platform.ready(self.superspace)
         for key, file in due.items():
-            rows = sampled(self, key, file.path.name, CHECKED_ROWS)
+            rows = self.sampled(key, file.path.name, CHECKED_ROWS)
             self.platform.rows_ms([placed for _, placed in rows])
 
     def _make(self, due: Mapping[LutKey, LutFile]) -> None:
@@ -227,16 +235,6 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
                             builder.fill(key, file, bar, task)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-
-
-def sampled(job: BlockLutJob, key: LutKey, file: str, count: int) -> list[tuple[Sampled, list[PlacedBlock]]]:
-    """Sample sub-stages of the table of a file, each with its blocks where they lie."""
-    superspace = job.superspace
-    stage = superspace.searched[key.stage].name
-    space = superspace.stage_space(stage, key.block, key.window)
-    hws = {resolution: superspace.input_hw(stage, resolution) for resolution in superspace.block_resolutions}
-    rows = sample_rows(space, hws, count, f"{job.settings.seed}-{file}")
-    return [(one, place(space.specs(one.blocks, one.cin), one.hw)) for one in rows]
 
 
 class _LutBuilder:
@@ -272,7 +270,7 @@ class _LutBuilder:
     def fill(self, key: LutKey, file: LutFile, bar: Progress, task: TaskID) -> None:
         """Add the rows that a table lacks."""
         recipe, stage = self.recipe, self.job.superspace.searched[key.stage].name
-        rows = sampled(self.job, key, file.path.name, self.recipe.samples)
+        rows = self.job.sampled(key, file.path.name, self.recipe.samples)
         tried, placed = [one for one, _ in rows], [blocks for _, blocks in rows]
         latencies_ms = self.job.platform.rows_ms(placed)
         student = self._load(stage, key)

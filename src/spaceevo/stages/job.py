@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from spaceevo.artifacts import Component, Layout, Plain, StageResult, differences, file_hash, fingerprint, identity
-from spaceevo.artifacts.work import Amount, Scale
+from spaceevo.artifacts.work import Amount, Extent, Scale
 
 if TYPE_CHECKING:  # jobs that build no network start without torch
     import torch
@@ -180,6 +180,7 @@ class Job(ABC, Generic[S]):
     trains: ClassVar[bool] = False
     is_parallel: ClassVar[bool] = False  # several processes share the work; else the first does it alone
     always_works: ClassVar[bool] = False  # there is nothing of its own to skip
+    only_looks: ClassVar[bool] = False  # what it tells is of other jobs, and of the moment: no tracker keeps it
     # figures by which the jobs of a sweep are compared in a table and a picture; none are without these
     sweep_figures: ClassVar[tuple[str, ...]] = ()
 
@@ -204,6 +205,13 @@ class Job(ABC, Generic[S]):
         """Return how much work of each kind there is, as `doing` names it; nothing of jobs that are not timed ahead.
 
         What needs most memory comes first. It reads settings and images, and nothing that an earlier job leaves.
+        """
+        return {}
+
+    def reduced(self, extent: Extent) -> Mapping[str, Plain]:
+        """Return settings under which the job does a few pieces of each kind of work, by name below its own.
+
+        How many images there are is not its to say: whoever tries it makes those fewer.
         """
         return {}
 

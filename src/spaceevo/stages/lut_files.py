@@ -26,11 +26,12 @@ from spaceevo.nn.evaluate import equal_batches
 from spaceevo.nn.losses import VarianceOf, noise_to_signal
 from spaceevo.nn.student import BlockStudent
 from spaceevo.quant.prepare import quantizers
-from spaceevo.search.lut import LutRow, lut_record, write_lut_file
+from spaceevo.search.lut import LutKey, LutRow, lut_record, write_lut_file
 from spaceevo.space.encoding import format_substage
 from spaceevo.space.operators import sample_substage
+from spaceevo.space.placement import PlacedBlock, place
 from spaceevo.space.spec import BlockChoice
-from spaceevo.space.superspace import StageSpace
+from spaceevo.space.superspace import StageSpace, Superspace
 from spaceevo.stages.features import Features
 from spaceevo.stages.job import Input
 
@@ -65,6 +66,15 @@ def sample_rows(space: StageSpace, input_hws: dict[int, int], count: int, seed: 
         resolution = rng.choice(list(input_hws))
         found.append(Sampled(blocks, cin, input_hws[resolution], resolution))
     return found
+
+
+def placed_rows(superspace: Superspace, key: LutKey, count: int, seed: str) -> list[tuple[Sampled, list[PlacedBlock]]]:
+    """Sample sub-stages of a table, each with its blocks where they lie; they depend on `seed` alone."""
+    stage = superspace.searched[key.stage].name
+    space = superspace.stage_space(stage, key.block, key.window)
+    hws = {resolution: superspace.input_hw(stage, resolution) for resolution in superspace.block_resolutions}
+    rows = sample_rows(space, hws, count, seed)
+    return [(one, place(space.specs(one.blocks, one.cin), one.hw)) for one in rows]
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from statistics import fmean
 from spaceevo.search.lut import LutRow, lut_file_name, lut_record, read_lut_file, write_lut_file
 from spaceevo.space.cost import blocks_cost
 from spaceevo.space.encoding import format_substage
-from spaceevo.stages.block_lut import BlockLutJob, sampled
+from spaceevo.stages.block_lut import BlockLutJob
 
 MOST_ROWS = 50  # of a table
 SPREAD = (0.5, 1.5)  # of losses around their mean
@@ -26,7 +26,7 @@ def fill(job: BlockLutJob, folder: Path) -> None:
         known, rng = found.get(path, every), Random(path.name)
         loss, ms = fmean(row.loss for row in known), fmean(row.latency_ms / row.mflops for row in known)
         rows = []
-        for one, placed in sampled(job, key, path.name, min(MOST_ROWS, job.settings.recipe.samples)):
+        for one, placed in job.sampled(key, path.name, min(MOST_ROWS, job.settings.recipe.samples)):
             cost = blocks_cost([spec for spec, _ in placed], one.hw)
             figures = loss * rng.uniform(*SPREAD), cost.mmacs, cost.mparams, ms * cost.mmacs
             rows.append(LutRow(format_substage(one.blocks), one.cin, one.hw, *figures))

@@ -8,7 +8,7 @@ from typing import Literal
 
 from spaceevo.artifacts import Component, Plain, SpaceChoice, read_sealed_json, values, write_sealed_json
 from spaceevo.artifacts.values import PositiveShare
-from spaceevo.artifacts.work import Amount
+from spaceevo.artifacts.work import Amount, Extent
 from spaceevo.errors import CheckpointError, ConfigError, ConstraintError
 from spaceevo.platforms.base import Platform
 from spaceevo.search.evolution import AgeingEvolution, LocalSearch, SearchState, Strategy, evolve
@@ -121,6 +121,12 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
         recipe, given = self.settings.recipe, self._given()
         total = recipe.local.total if recipe.method == "local" else recipe.ageing.total
         return {SPACES: Amount(len(given) or total, recipe.samples)}
+
+    def reduced(self, extent: Extent) -> Mapping[str, Plain]:
+        """Score a few spaces."""
+        few = 20 * extent.repeats
+        ageing = {f"recipe.ageing.{name}": few for name in ("population", "sample", "total")}
+        return {"recipe.local.total": few, **ageing}
 
     @property
     def _limits_latency(self) -> bool:

@@ -30,6 +30,7 @@ class StatusJob(Job[StatusSettings]):
     name = "status"
     main_figure = "running"
     always_works = True
+    only_looks = True
 
     def work(self) -> Outcome:
         """Look once, or until nothing runs any more.

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from spaceevo.artifacts import Component, SpaceChoice
-from spaceevo.artifacts.work import Amount, Scale
+from spaceevo.artifacts import Component, Plain, SpaceChoice
+from spaceevo.artifacts.work import Amount, Extent, Scale
 from spaceevo.collectives.launcher import launched
 from spaceevo.collectives.sharing import Ranks
 from spaceevo.nn.evaluate import SubnetEvaluator
@@ -121,6 +121,12 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
         names = ("mutants", "crossovers")
         along = {f"recipe.evolution.{name}": getattr(recipe.evolution, name) for name in names}
         return [Scale("recipe.evolution.population", recipe.evolution.population, (SUBNETS,), along)]
+
+    def reduced(self, extent: Extent) -> Mapping[str, Plain]:
+        """Evaluate a few subnets of one generation."""
+        size = 2 + 2 * extent.repeats
+        sizes: dict[str, Plain] = {f"recipe.{method}.population": size for method in ("front", "evolution")}
+        return {**sizes, **{f"recipe.{method}.generations": 1 for method in ("front", "evolution")}}
 
     def work(self) -> Outcome:
         """Search on every platform; then test, extract and measure."""

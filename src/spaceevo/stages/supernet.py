@@ -49,6 +49,11 @@ class SupernetJob(OneNetworkJob[SupernetSettings], SpaceJob[SupernetSettings]):
         return self.workspace.layout.supernet(str(self.member), int8)
 
     @property
+    def passes(self) -> int:
+        """The number of passes of the supernet: largest, smallest and two random ones."""
+        return 4
+
+    @property
     def evaluated_images(self) -> int:
         """The number of images that a look takes: the largest and the smallest subnet are tested."""
         return 2 * (self.data.calibrated_on + self.data.tested_on)

@@ -1,9 +1,11 @@
 """Job teacher: finetunes the teacher, fp32 from the library's weights, INT8 from its fp32 checkpoint."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from spaceevo.artifacts import Component
+from spaceevo.artifacts import Component, Plain
+from spaceevo.artifacts.work import Extent
 from spaceevo.lit.finetune import FinetuneModule
 from spaceevo.lit.module import MultiPassModule
 from spaceevo.nn.checkpoint import CheckpointMeta
@@ -30,6 +32,10 @@ class TeacherJob(OneNetworkJob[TeacherSettings]):
     def checkpoint(self, int8: bool) -> Path:
         """Return the file of the teacher's weights."""
         return self.workspace.layout.teacher(self.teacher.name, int8)
+
+    def reduced(self, extent: Extent) -> Mapping[str, Plain]:
+        """Take few steps from weights that need not be fetched; the time is the same."""
+        return {**super().reduced(extent), "teacher.weights": "random"}
 
     def work(self) -> Outcome:
         """Train, then tell the top-1.

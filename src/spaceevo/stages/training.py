@@ -13,7 +13,7 @@ from torch import nn
 
 from spaceevo.artifacts import Component, Makes, Neutral, Plain, write_csv
 from spaceevo.artifacts.values import ShareBelow1
-from spaceevo.artifacts.work import Amount, Scale
+from spaceevo.artifacts.work import Amount, Extent, Scale
 from spaceevo.collectives.launcher import is_first, launched
 from spaceevo.lit.curve import EVALUATIONS, STEPS
 from spaceevo.lit.datamodule import ImageFolderDataModule
@@ -33,6 +33,7 @@ from spaceevo.terminal import console
 
 Share = ShareBelow1
 LOGGER = Makes("pytorch_lightning.loggers.Logger")
+STEADY = 1e-9  # learning rate that leaves weights as they are, whatever the few images of a batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +116,11 @@ class TrainingJob(SuperspaceJob[S]):
         return self.data.tested_on
 
     @property
+    def passes(self) -> int:
+        """The number of passes of a step, each with all images of a batch; here one."""
+        return 1
+
+    @property
     def networks(self) -> int:
         """The number of networks; here one."""
         return 1
@@ -132,7 +138,7 @@ class TrainingJob(SuperspaceJob[S]):
         steps = batches if most is None else min(batches, most) if isinstance(most, int) else int(batches * most)
         looks = 1 + ((recipe.epochs - 1) // recipe.validate_every if recipe.validate_every else 0)
         return {
-            STEPS: Amount(self.networks * recipe.epochs * steps, min(batch, images)),
+            STEPS: Amount(self.networks * recipe.epochs * steps, self.passes * min(batch, images)),
             EVALUATIONS: Amount(self.networks * looks, self.evaluated_images),
             SAVES: Amount(self.trainings * recipe.epochs),
         }
@@ -141,6 +147,14 @@ class TrainingJob(SuperspaceJob[S]):
         """Return the epochs; the warm-up keeps its share of them."""
         along = {"recipe.warmup_epochs": float(self.recipe.warmup_epochs)}
         return [Scale("recipe.epochs", self.recipe.epochs, (STEPS, EVALUATIONS, SAVES), along)]
+
+    def reduced(self, extent: Extent) -> Mapping[str, Plain]:
+        """Take a few steps of one epoch, and leave the weights as they are."""
+        return {
+            "max_epochs": 1,
+            "trainer.limit_train_batches": 1 + extent.repeats,
+            "recipe.optimizer.lr": STEADY,
+        }
 
     @cached_property
     def training(self) -> Training:
