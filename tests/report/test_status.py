@@ -11,6 +11,7 @@ import pytest
 
 from spaceevo.artifacts import write_csv, write_json
 from spaceevo.artifacts.progress import JobProgress, StepList, Task
+from spaceevo.artifacts.work import Amount, Spent
 from spaceevo.report.status import Watched, duration, going_on, pipeline_of, watch
 from spaceevo.report.status_page import write_status_page
 
@@ -116,3 +117,14 @@ def test_looking_needs_no_torch() -> None:
     names = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout.split()
     assert "spaceevo.stages.status" in names
     assert {"torch", "matplotlib", "pandas", "vl_convert"} & {*names} == set()
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-320])
+def test_a_record_of_no_size_is_no_fault(tmp_path: Path, size: float) -> None:
+    task, spent = Task("a", 5, 20, 1.0, 0, 30.0), Spent("steps", 5, 20.0, 19.0, 1, 5.0, 4.0)
+    amounts = {"steps": Amount(20, size), "new": Amount(1, 3)}
+    record = JobProgress("supernet", "it", 1.0, 30.0, tasks=(task,), amounts=amounts, spent=(spent,))
+    record.write(tmp_path / "supernet" / "progress.json")
+    (one,) = watch(tmp_path)
+    assert duration(one.left_s) == ""
+    assert one.state == ("failed" if size == 0 else "running")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+from annotated_types import Gt
 
 
 @dataclass(frozen=True)
@@ -11,7 +14,7 @@ class Amount:
     """Says how much work of one kind there is."""
 
     times: float  # how often it is done
-    size: float = 1.0  # images, or what else it takes longer with, of each time
+    size: Annotated[float, Gt(0)] = 1.0  # images, or what else it takes longer with, of each time
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """How far the jobs below a folder are, from their files alone: a run, a sweep or a chain."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,8 +109,8 @@ def pipeline_of(root: Path) -> JobProgress | None:
 
 
 def duration(seconds: float | None) -> str:
-    """Write a duration as people say it."""
-    if seconds is None:
+    """Write a duration as people say it; nothing of one that is no number."""
+    if seconds is None or not math.isfinite(seconds):
         return ""
     if round(seconds) < 60:
         return f"{seconds:.0f} s"
