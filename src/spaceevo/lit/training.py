@@ -93,9 +93,8 @@ class Training:
         names, weights loaded; `figures` measures each of them afterwards; `anew` skips none.
         """
         self.made |= {trainee.name: trainee.target for trainee in trainees}
-        goes_on = _State(
-            self.output / label, trainees
-        ).is_open  # killed maybe between the first network kept and the last
+        # it may have been killed between the first network kept and the last
+        goes_on = _State(self.output / label, trainees).is_open
         found = {} if anew or goes_on else self._current(trainees)
         due = {trainee.name: trainee for trainee in trainees if trainee.name not in found}
         if due:
