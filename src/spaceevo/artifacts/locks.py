@@ -25,7 +25,7 @@ def sole_worker(lock: Path, say: Callable[[str], None]) -> Iterator[None]:
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        file = FileIO(lock, "a+")
+        file = FileIO(lock, "a+", opener=_open)
     except OSError as error:
         if error.errno not in NOT_TO_BE_WRITTEN:
             raise

@@ -52,13 +52,12 @@ class Curve(Callback):
         self._losses: list[float] = []
         self._step_began = 0.0, 0.0  # by the clock and of processors, those that warm up together
         self._untold = 0  # steps since then
-        self._warms_up: int | None = None  # how many of the next ones warm up; None before the first
+        self._warms_up = 0  # how many of the next ones warm up
         self._began, self._images = 0.0, 0  # of this epoch, as far as this process was there
 
     def setup(self, *args: object, **kwargs: object) -> None:
         """Begin anew; a checkpoint that training goes on from is read after this."""
         self.rows = []
-        self._warms_up = None
 
     def state_dict(self) -> dict[str, Any]:
         """Keep the rows, and the losses of the epoch that is going on, beside the weights."""
@@ -68,17 +67,23 @@ class Curve(Callback):
         """Take them up again."""
         self.rows, self._losses = list(state_dict["rows"]), list(state_dict.get("losses", ()))
 
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        """Begin to time: a run that goes on within an epoch takes steps before another epoch starts."""
+        all_steps = trainer.num_training_batches * (trainer.max_epochs or 1)
+        self._warms_up = int(min(WARM_UP, max(1, all_steps // 2)))
+        self._begin()
+
+    def _begin(self) -> None:
+        self._step_began, self._untold = (time.monotonic(), processor_seconds()), 0
+        self._began, self._images = time.monotonic(), 0
+
     def on_train_epoch_start(self, trainer: Trainer, module: Any) -> None:
         """Measure what the epochs before have made, where it is time to; those are kept already."""
         self._losses = []
         every, finished = module.recipe.validate_every, trainer.current_epoch
         if every is not None and finished and finished % every == 0:
             self._look(trainer, module)
-        if self._warms_up is None:
-            all_steps = trainer.num_training_batches * (trainer.max_epochs or 1)
-            self._warms_up = int(min(WARM_UP, max(1, all_steps // 2)))
-        self._step_began, self._untold = (time.monotonic(), processor_seconds()), 0
-        self._began, self._images = time.monotonic(), 0
+        self._begin()
 
     def _look(self, trainer: Trainer, module: Any) -> None:
         try:
@@ -105,7 +110,6 @@ class Curve(Callback):
 
     def _tell_work(self, networks: int, *, is_last: bool) -> None:
         """Tell what a step took, with the time that its images took to load; those that warm up are told together."""
-        assert self._warms_up is not None, "an epoch has begun"
         self._untold += 1
         self._warms_up = max(0, self._warms_up - 1)
         if self._warms_up and not is_last:
