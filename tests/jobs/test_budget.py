@@ -31,7 +31,7 @@ def cost(hours: float, **hours_by_kind: float) -> Cost:
 
 @pytest.fixture(scope="module")
 def steps() -> list[Looked]:
-    """24 epochs of a supernet, and look-up tables of 30 rows each."""
+    """36 epochs of a supernet, and look-up tables of 30 rows each."""
     return [step("supernet", "space=digits-222-000"), step("block_lut")]
 
 
@@ -42,7 +42,7 @@ def test_epochs_and_samples_are_scaled_by_one_factor(steps: list[Looked]) -> Non
     outlooks, configs = zip(*steps, strict=True)
     found = fit(16.0, outlooks, configs, COSTS)  # 4 h stay, 24 h are halved
     assert [(row.setting, row.asked, row.scaled) for row in found.rows] == [
-        ("recipe.supernet.fp32.epochs", 24, 12),
+        ("recipe.supernet.fp32.epochs", 36, 18),
         ("recipe.supernet.fp32.warmup_epochs", 2.0, 1.0),
         ("recipe.block_lut.samples", 30, 15),
     ]
@@ -52,7 +52,7 @@ def test_epochs_and_samples_are_scaled_by_one_factor(steps: list[Looked]) -> Non
 def test_what_was_scaled_counts_as_if_it_had_been_typed(steps: list[Looked]) -> None:
     outlooks, configs = zip(*steps, strict=True)
     words = fit(16.0, outlooks, configs, COSTS).words
-    typed = ["recipe.supernet.fp32.epochs=12", "recipe.supernet.fp32.warmup_epochs=1.0", "recipe.block_lut.samples=15"]
+    typed = ["recipe.supernet.fp32.epochs=18", "recipe.supernet.fp32.warmup_epochs=1.0", "recipe.block_lut.samples=15"]
     assert words == typed
     by_words, by_hand = (step("supernet", "space=digits-222-000", *each)[0].job for each in (words, typed[:2]))
     assert by_words is not None and by_hand is not None and outlooks[0].job is not None
@@ -67,8 +67,8 @@ def test_a_budget_that_suffices_scales_nothing(steps: list[Looked]) -> None:
 
 def test_a_budget_below_one_epoch_and_row_is_refused(steps: list[Looked]) -> None:
     outlooks, configs = zip(*steps, strict=True)
-    least = 4 + 18 / 24 + 6 / 30
-    with pytest.raises(ConfigError, match=r"recipe\.budget_hours = 4; allowed: 5 or more on this machine"):
+    least = 4 + 18 / 36 + 6 / 30
+    with pytest.raises(ConfigError, match=r"recipe\.budget_hours = 4; allowed: 4\.7 or more on this machine"):
         fit(4.0, outlooks, configs, COSTS)
     assert fit(least + 0.001, outlooks, configs, COSTS).rows[0].scaled == 1
 
@@ -109,5 +109,5 @@ def test_a_pipeline_is_fitted_once(compose: Compose, images: Path, monkeypatch: 
         job = make_job(compose("+stage=pipeline", *words, "recipe.budget_hours=5.5"))
         assert isinstance(job, PipelineJob)
         fitted = job._fitted(job.workspace.commands.composing)
-        assert fitted == ["recipe.supernet.fp32.epochs=12", "recipe.supernet.fp32.warmup_epochs=1.0"]
+        assert fitted == ["recipe.supernet.fp32.epochs=18", "recipe.supernet.fp32.warmup_epochs=1.0"]
     assert timed == [1]
