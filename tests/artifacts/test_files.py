@@ -249,7 +249,7 @@ def test_the_lock_of_a_killed_process_is_taken_over_with_a_line(tmp_path: Path) 
 
 
 def test_a_folder_that_cannot_be_written_needs_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*_: object) -> None:
+    def refused(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr("spaceevo.artifacts.locks.FileIO", refused)

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from spaceevo.artifacts.parsing import parse_json
+from spaceevo.artifacts.parsing import parse_json, require_file
 from spaceevo.errors import CheckpointError
 
 Plain = Any  # A tree of what JSON can hold: null, booleans, numbers, texts, lists and mappings from texts
@@ -133,6 +133,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def read_json(path: Path) -> Plain:
     """Read a JSON file; one that is not valid is a `CheckpointError`."""
     try:
+        require_file(path)
         return parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); delete it and run its stage again") from error

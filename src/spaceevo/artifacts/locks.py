@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from spaceevo.artifacts.files import MACHINE
 from spaceevo.artifacts.parsing import parse_json
+from spaceevo.errors import CheckpointError
 
 NOT_TO_BE_WRITTEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -22,16 +24,23 @@ def sole_worker(lock: Path, say: Callable[[str], None]) -> Iterator[None]:
 
     The kernel opens the lock when its owner ends, however it ends; one that was killed is told of. A folder that this
     process may not write to needs no lock.
+
+    Raises:
+        CheckpointError: a link, or what is no file, stands in the lock's place.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        file = FileIO(lock, "a+", opener=_open)
+        file = FileIO(lock, "a+", opener=_opened)
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _misplaced(lock) from None
         if error.errno not in NOT_TO_BE_WRITTEN:
             raise
         yield
         return
     with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise _misplaced(lock)
         _lock(file, lock, say)
         if owner := _owner(file):
             say(f"{lock}: {owner} was killed; goes on from what it left")
@@ -40,6 +49,15 @@ def sole_worker(lock: Path, say: Callable[[str], None]) -> Iterator[None]:
             yield
         finally:
             _set_owner(file, None)
+
+
+def _opened(path: str, flags: int) -> int:
+    """Open a lock: through a link, another file would be emptied, and a pipe would be waited for."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+
+def _misplaced(lock: Path) -> CheckpointError:
+    return CheckpointError(f"{lock} is a link or no file, and not what a job left there; remove it")
 
 
 def _lock(file: FileIO, lock: Path, say: Callable[[str], None]) -> None:

@@ -1,6 +1,9 @@
 """Reads YAML and JSON as plain values of bounded size and depth, every fault in one line."""
 
 import json
+import os
+import stat
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ def read_yaml(path: Path) -> Any:
         ConfigError: it cannot be read, is no YAML, or holds more than a description may.
     """
     try:
-        if (size := path.stat().st_size) > MOST_BYTES:
+        if (size := require_file(path).st_size) > MOST_BYTES:
             raise ValueError(f"it has {size} bytes; allowed: {MOST_BYTES}")
         text = path.read_text(encoding="utf-8")
         if max(accumulate(("[{".count(sign) - "]}".count(sign) for sign in text), initial=0)) > MOST_NESTED:
@@ -40,16 +43,36 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path} is not a readable YAML file ({_told(error)}); mend it") from None
 
 
+def require_file(path: Path) -> os.stat_result:
+    """Return a file's status; a `ValueError` where it is none, such as a pipe or a device, whose reading has no end."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is no regular file")
+    return status
+
+
 def _values(node: yaml.Node, known: dict[int, int]) -> int:
     """Count the values below a node, those of aliases once more each time."""
     if node.tag.endswith(":int"):
         _digits(node.value)
     if id(node) not in known:
+        if isinstance(node, yaml.MappingNode):
+            _require_once([key for key, _ in node.value])
         known[id(node)] = MOST_VALUES + 1  # what contains itself has no end
         children = [] if isinstance(node, yaml.ScalarNode) else node.value
         parts = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
         known[id(node)] = 1 + sum(_values(part, known) for part in parts)
     return known[id(node)]
+
+
+def _require_once(keys: Sequence[yaml.Node]) -> None:
+    """Raise a `ValueError` where a key is given twice; PyYAML takes the last, and OmegaConf refuses it."""
+    seen: set[str] = set()
+    for key in keys:
+        if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+            if key.value in seen:
+                raise ValueError(f"line {key.start_mark.line + 1}: {key.value} is given twice")
+            seen.add(key.value)
 
 
 def _told(error: Exception) -> str:

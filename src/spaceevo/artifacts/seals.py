@@ -11,6 +11,8 @@ from spaceevo.errors import CheckpointError
 
 MARK = b"sha256 "
 LENGTH = len(MARK) + 64  # bytes of the archive's comment, in which the seal stands
+SEAL = re.compile(re.escape(LENGTH.to_bytes(2, "little") + MARK) + rb"[0-9a-f]{64}")
+FURTHEST = 2**16 + LENGTH + 2  # bytes from an archive's end to its seal, if as much was appended as unzipping bears
 FIRST_LINE = re.compile(r'\{\n  "(.*)": "(.{64})",\n')
 
 
@@ -35,7 +37,8 @@ def is_as_sealed(path: Path) -> bool | None:
         length, comment = file.read(2), file.read()
         # A changed bit may hit the seal's own mark, or the length of the comment, but not both.
         if length != LENGTH.to_bytes(2, "little") and not comment.startswith(MARK):
-            return None
+            file.seek(max(0, size - FURTHEST))
+            return False if SEAL.search(file.read()) else None  # something was appended
         file.seek(0)
         digest = hashlib.sha256()
         for start in range(0, size - LENGTH, 2**20):
