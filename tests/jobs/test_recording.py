@@ -73,6 +73,7 @@ def test_the_first_steps_warm_up_together_and_all_are_told(tmp_path: Path, steps
     trainer: Any = SimpleNamespace(num_training_batches=steps, max_epochs=1, current_epoch=0)
     module = SimpleNamespace(recipe=SimpleNamespace(validate_every=None))
     with recorded(tmp_path, "block_kd", COMMAND) as recorder:
+        curve.on_train_start(trainer, module)
         curve.on_train_epoch_start(trainer, module)
         for step in range(steps):
             curve._tell_work(9, is_last=step + 1 == steps)
