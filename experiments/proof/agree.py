@@ -2,18 +2,18 @@
 
     python agree.py alone.csv scored.csv alternatives.csv
 
-Of a space counts the mean INT8 top-1 of its trained subnets (alone.py best). Intervals: 95 %, of 10,000 bootstrap
-samples of the spaces.
+Of a space counts the mean INT8 top-1 of its trained subnets (alone.py best).
 """
 
 import sys
 
 import numpy as np
 import pandas as pd
-from scipy.stats import kendalltau, spearmanr
+from scipy.stats import kendalltau
+from tau import SEED, told
 
 PREDICTORS = {"score": 1, "loss": -1, "probability": 1, "mean_loss": -1, "mmacs": 1, "mparams": 1}
-BOOTSTRAP, SEED = 10_000, 0
+SHUFFLES = 10_000
 
 
 def main() -> None:
@@ -23,15 +23,11 @@ def main() -> None:
     spaces = spaces.join(trained.groupby("space")["int8_top1"].mean(), how="inner")
     top1 = spaces["int8_top1"].to_numpy()
     rng = np.random.default_rng(SEED)
-    samples = rng.integers(len(spaces), size=(BOOTSTRAP, len(spaces)))
-    chance = [kendalltau(rng.permutation(len(spaces)), top1).statistic for _ in range(BOOTSTRAP)]
+    chance = [kendalltau(rng.permutation(len(spaces)), top1).statistic for _ in range(SHUFFLES)]
     print(f"{len(spaces)} spaces, top-1 {top1.min():.2f} to {top1.max():.2f} %")
     print(f"by chance |tau| is below {np.quantile(np.abs(chance), 0.95):.2f} in 95 % of cases")
     for name, sign in PREDICTORS.items():
-        values = sign * spaces[name].to_numpy()
-        low, high = np.nanquantile([kendalltau(values[s], top1[s]).statistic for s in samples], [0.025, 0.975])
-        tau, rho = kendalltau(values, top1).statistic, spearmanr(values, top1).statistic
-        print(f"{name:12} tau {tau:+.2f}  [{low:+.2f}, {high:+.2f}]  rho {rho:+.2f}")
+        print(told(name, sign * spaces[name].to_numpy(), top1))
     print(spaces.sort_values("score", ascending=False).round(4).to_string())
 
 

@@ -16,14 +16,14 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from scipy.stats import kendalltau, spearmanr
+from tau import told
 
 from spaceevo.search.lut import LutKey, LutRow, lut_file_name, read_lut_file
 from spaceevo.space.description import parse_space
 from spaceevo.space.encoding import SubnetSpec, parse_substage
 from spaceevo.space.superspace import SpaceMember
 
-DRAWS, BEST, BOOTSTRAP, SEED = 20_000, 2, 2_000, 0
+DRAWS, BEST, SEED = 20_000, 2, 0
 PREDICTORS = {"loss": -1, "mmacs": 1, "mparams": 1, "latency_ms": 1}
 Row = dict[str, object]
 
@@ -93,13 +93,10 @@ def agree(drawn: Path, runs: Path) -> None:
             found.append({"number": number, **row, **{f"{name}_top1": value for name, value in figures.items()}})
     write(found)
     top1 = np.array([float(str(row["int8_top1"])) for row in found])
-    samples = np.random.default_rng(SEED).integers(len(found), size=(BOOTSTRAP, len(found)))
     print(f"{len(found)} subnets, INT8 top-1 {top1.min():.2f} to {top1.max():.2f} %", file=sys.stderr)
     for name, sign in PREDICTORS.items():
         values = np.array([sign * float(str(row[name])) for row in found])
-        low, high = np.nanquantile([kendalltau(values[s], top1[s]).statistic for s in samples], [0.025, 0.975])
-        tau, rho = kendalltau(values, top1).statistic, spearmanr(values, top1).statistic
-        print(f"{name:12} tau {tau:+.3f}  [{low:+.3f}, {high:+.3f}]  rho {rho:+.3f}", file=sys.stderr)
+        print(told(name, values, top1), file=sys.stderr)
 
 
 def main() -> None:

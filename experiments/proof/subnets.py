@@ -12,9 +12,8 @@ import sys
 from pathlib import Path
 from random import Random
 
-import numpy as np
 import pandas as pd
-from scipy.stats import kendalltau, spearmanr
+from tau import told
 
 from spaceevo.search.lut import LutKey, LutRow, lut_file_name, read_lut_file
 from spaceevo.space.description import parse_space
@@ -22,7 +21,7 @@ from spaceevo.space.encoding import SubnetSpec, parse_substage
 from spaceevo.space.operators import sample_substage
 from spaceevo.space.superspace import SpaceMember
 
-BOOTSTRAP, SEED = 2_000, 0
+SEED = 0
 PREDICTORS = {
     "block losses": ("loss", -1),
     "MACs": ("mmacs", 1),
@@ -65,13 +64,9 @@ def agree(drawn: Path, evaluated: Path) -> None:
     tested = pd.read_csv(evaluated)[["subnet", "top1", "mmacs", "mparams"]]
     rows = pd.read_csv(drawn).merge(tested, on="subnet", validate="one_to_one")
     top1 = rows["top1"].to_numpy()
-    samples = np.random.default_rng(SEED).integers(len(rows), size=(BOOTSTRAP, len(rows)))
     print(f"{len(rows)} subnets, top-1 {top1.min():.2f} to {top1.max():.2f} %, standard deviation {top1.std():.2f}")
     for name, (column, sign) in PREDICTORS.items():
-        values = sign * rows[column].to_numpy()
-        low, high = np.quantile([kendalltau(values[s], top1[s]).statistic for s in samples], [0.025, 0.975])
-        tau, rho = kendalltau(values, top1).statistic, spearmanr(values, top1).statistic
-        print(f"{name:12} tau {tau:+.3f}  [{low:+.3f}, {high:+.3f}]  rho {rho:+.3f}")
+        print(told(name, sign * rows[column].to_numpy(), top1))
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from spaceevo.nn.supernet import Network
 from spaceevo.quant.prepare import float_state, set_quant
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.job import Outcome
-from spaceevo.stages.selection import SpaceJob, existing
+from spaceevo.stages.selection import SpaceJob, existing, refuse_random_from_file
 from spaceevo.stages.settings import OneText, SpaceSettings
 from spaceevo.stages.training import OneNetworkJob, Share, TrainingSettings
 
@@ -52,9 +52,7 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings], SpaceJob[FinetuneSettings]):
     def check(self) -> None:
         """Tell also that random weights lie in no file, and are trained in fp32 first."""
         super().check()
-        if self._is_random and self.settings.checkpoint is not None:
-            given = f"weights = random with checkpoint = {self.settings.checkpoint}"
-            raise ConfigError(f"{given}; leave one of them out: random weights lie in no file")
+        refuse_random_from_file(self.settings.weights, self.settings.checkpoint)
         if self._is_random and self.int8:
             raise ConfigError(
                 "weights = random is trained in fp32 first: set quant=off; then checkpoint=… names what that made"

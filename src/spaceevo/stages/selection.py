@@ -135,9 +135,7 @@ class SupernetBasedJob(SpaceJob[W]):
     def check(self) -> None:
         """Tell also that random weights lie in no file."""
         super().check()
-        if self.settings.weights == "random" and self.settings.checkpoint is not None:
-            given = f"weights = random with checkpoint = {self.settings.checkpoint}"
-            raise ConfigError(f"{given}; leave one of them out: random weights lie in no file")
+        refuse_random_from_file(self.settings.weights, self.settings.checkpoint)
 
     def supernet_file(self, int8: bool) -> Path:
         """Return the supernet's checkpoint: the one asked for, else the one trained here, else a released one."""
@@ -218,6 +216,13 @@ class SupernetBasedJob(SpaceJob[W]):
         superspace = member.superspace
         check_shape(self.data, superspace, resolution or max(superspace.supernet_resolutions))
         return match_images(self.data, meta, what, superspace.num_classes)
+
+
+def refuse_random_from_file(weights: str, checkpoint: Path | None) -> None:
+    """Raise a `ConfigError` where random weights are asked for, and a file of weights as well."""
+    if weights == "random" and checkpoint is not None:
+        given = f"weights = random with checkpoint = {checkpoint}"
+        raise ConfigError(f"{given}; leave one of them out: random weights lie in no file")
 
 
 def existing(path: Path) -> Path:
