@@ -1,8 +1,10 @@
 """Composes the shipped configuration as Hydra would; what the same choices of groups make is made once."""
 
+import os
 import pickle
 from collections.abc import Sequence
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 import hydra
@@ -12,6 +14,9 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from spaceevo.space.description import conf_folder
+
+SHARED: Path
+"""Where the processes of one run of the tests keep what they composed, for each other too; set by `fixtures.py`."""
 
 
 def composed(words: Sequence[str]) -> DictConfig:
@@ -46,4 +51,9 @@ def _decides_files(override: Override) -> bool:
 
 @cache
 def _chosen(folder: Path, words: tuple[str, ...]) -> bytes:
-    return pickle.dumps(hydra.compose("config", [*words], return_hydra_config=True))
+    kept = SHARED / sha256("\n".join(map(repr, (folder, *words))).encode()).hexdigest()
+    if not kept.exists():
+        begun = kept.with_suffix(f".{os.getpid()}")
+        begun.write_bytes(pickle.dumps(hydra.compose("config", [*words], return_hydra_config=True)))
+        begun.replace(kept)
+    return kept.read_bytes()

@@ -1,11 +1,17 @@
 """Fixtures of all tests: determinism, and the reference data where it is present."""
 
+import io
 import logging
+import os
+import pickle
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import IO
 
 import pytest
 import torch
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
 
 import spaceevo
@@ -14,6 +20,7 @@ from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.program import Program
 from spaceevo.report.picture import STYLE
+from tests import composing
 
 torch.set_num_threads(1)
 
@@ -24,6 +31,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPACEEVO_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def composed_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Processes that share the tests share what they compose; the folder above theirs is of this run alone."""
+    own = tmp_path_factory.getbasetemp()
+    composing.SHARED = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "composed"
+    composing.SHARED.mkdir(exist_ok=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -53,6 +68,26 @@ def open_streams() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("logging.shutdown", all_but_absls)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def read_once() -> Iterator[None]:
+    """Hydra reads the shipped configuration again for each test; parsing the same text anew is half of that."""
+    load = OmegaConf.load
+
+    @cache
+    def parsed(text: str) -> bytes:
+        return pickle.dumps(load(io.StringIO(text)))
+
+    def load_once(file: str | Path | IO[str]) -> DictConfig | ListConfig:
+        if isinstance(file, str | Path):
+            return load(file)
+        config: DictConfig | ListConfig = pickle.loads(parsed(file.read()))
+        return config
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", staticmethod(load_once))
         yield
 
 
