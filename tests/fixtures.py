@@ -52,9 +52,10 @@ def impatient() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def plain_pictures() -> Iterator[None]:
-    """Tests look at no picture so closely that its labels would have to be fitted, which takes most of the drawing."""
+    """Tests look at no picture so closely that its ticks would need labels that fit, which take most of the drawing."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(STYLE, "figure.constrained_layout.use", False)
+        for fitted in ("figure.constrained_layout.use", "xtick.labelbottom", "ytick.labelleft", "ytick.labelright"):
+            patch.setitem(STYLE, fitted, False)
         yield
 
 

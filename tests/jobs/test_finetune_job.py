@@ -262,14 +262,20 @@ def test_a_subnet_that_the_search_did_not_keep_is_taken_from_its_supernet(
     assert all(torch.equal(new[key], old[key]) for key in new.keys() - of_classifier(new) if key.endswith("weight"))
 
 
-@pytest.fixture
-def released(tmp_path: Path, pixels: Tensor) -> Callable[[str], Path]:
-    """Write a supernet's file as it was released, at its published path; return a folder of configs that know it."""
-    conf = tmp_path / "conf"
-    (conf / "model").mkdir(parents=True)
+@pytest.fixture(scope="module")
+def search(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The word that names a folder of configs, which know of a published subnet and its supernet."""
+    conf = tmp_path_factory.mktemp("conf")
+    (conf / "model").mkdir()
     head = "# @package _global_\ndefaults:\n  - override /superspace: digits\n\n"
     names = f"model: {{name: tiny@digits, supernet: spaceevo@digits}}\nspace: {MEMBER}\nsubnet: {SPEC}\n"
     (conf / "model/tiny@digits.yaml").write_text(head + names)
+    return f"hydra.searchpath=[file://{conf}]"
+
+
+@pytest.fixture
+def released(tmp_path: Path, pixels: Tensor) -> Callable[[str], Path]:
+    """Write a supernet's file as it was released, at its published path."""
 
     def write(quant: str) -> Path:
         supernet = Supernet(MEMBER, "published").train()
@@ -297,12 +303,11 @@ def released(tmp_path: Path, pixels: Tensor) -> Callable[[str], Path]:
     ],
 )
 def test_a_published_subnet_is_taken_from_its_released_supernet(
-    tmp_path: Path, released: Callable[[str], Path], finetune: Finetune, weights: str, quant: str, named: bool
+    search: str, released: Callable[[str], Path], finetune: Finetune, weights: str, quant: str, named: bool
 ) -> None:
     """INT8, fp32, INT8 from fp32 weights, and fp32 from those of INT8; without a name, the file of the precision."""
     file = released(weights)
     given = [f"checkpoint={file}"] if named else []
-    search = f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
     made = finetune(search, "model=tiny@digits", f"quant={quant}", *given)
     supernet = Supernet(MEMBER, "published")
     load_released(supernet, file)
@@ -320,10 +325,10 @@ def test_a_published_subnet_is_taken_from_its_released_supernet(
 
 
 def test_a_subnet_of_a_supernet_gets_its_own_statistics(
-    tmp_path: Path, released: Callable[[str], Path], finetune: Finetune
+    search: str, released: Callable[[str], Path], finetune: Finetune
 ) -> None:
     """A frozen body keeps them, so they are those of the new images."""
-    file, search = released("off"), f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
+    file = released("off")
     found = finetune(search, "model=tiny@digits", "quant=off", f"checkpoint={file}").network
     supernet = Supernet(MEMBER, "published")
     load_released(supernet, file)
@@ -332,9 +337,9 @@ def test_a_subnet_of_a_supernet_gets_its_own_statistics(
 
 
 def test_a_missing_released_file_says_where_it_may_lie(
-    tmp_path: Path, released: Callable[[str], Path], finetune: Finetune
+    search: str, released: Callable[[str], Path], finetune: Finetune
 ) -> None:
-    file, search = released("off"), f"hydra.searchpath=[file://{tmp_path / 'conf'}]"
+    file = released("off")
     where = f"name a released file by checkpoint=…, put it at {file.parent}/lsq.pth, or make it with: .*stage=supernet"
     with pytest.raises(MissingArtifactError, match=where) as told:
         finetune(search, "model=tiny@digits", "quant=published")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from spaceevo.artifacts import StageResult
 from spaceevo.errors import SpaceEvoError
@@ -16,13 +17,13 @@ from spaceevo.jobs.steps import Outlook, Step, look_ahead
 from spaceevo.nn.student import BlockStudent
 from spaceevo.quant.quantizer import PUBLISHED
 from spaceevo.search.limits import Limit
-from spaceevo.space.description import parse_space, superspace
+from spaceevo.space.description import conf_folder, parse_space, superspace
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.published import published_model
 from spaceevo.stages.benchmark import BenchmarkJob
 from spaceevo.stages.cost import CostJob
 from spaceevo.stages.settings import one_or_all
-from tests.jobs.conftest import Compose
+from tests.jobs.conftest import Compose, changed
 from tests.nn.published import published, trained
 
 JOBS = ("evaluate", "subnet_search", "export", "supernet", "finetune", "block_kd", "block_lut", "space_search")
@@ -36,13 +37,18 @@ def test_a_pipeline_knows_where_the_scores_of_given_spaces_lie(compose: Compose)
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_nothing_of_one_scheme_is_written_over_another(compose: Compose, job: str) -> None:
+def test_nothing_of_one_scheme_is_written_over_another(job: str) -> None:
     """Folders of jobs, of exported files and of look-up tables."""
-    schemes = [compose(f"+stage={job}", f"quant={quant}") for quant in ("off", "deploy", "published")]
-    for places in ("output", "exported", "lut"):
-        assert len({str(config.paths[places]) for config in schemes}) == 3
-    (default,) = {str(compose("+stage=export").paths.output)}
-    assert default.endswith("/export")
+    found = []
+    for scheme in ("off", "deploy", "published"):
+        given = OmegaConf.to_container(OmegaConf.load(conf_folder() / "quant" / f"{scheme}.yaml"))
+        with changed(job, *(f"quant.{name}='{value}'" for name, value in given.items())) as config:
+            found.append([config.stage.folder, config.paths.exported, config.paths.lut])
+    assert [len({*places}) for places in zip(*found, strict=True)] == [3, 3, 3]
+
+
+def test_files_to_deploy_lie_in_the_plain_folder(compose: Compose) -> None:
+    assert str(compose("+stage=export").paths.output).endswith("/export")
 
 
 def test_a_converted_block_is_followed_by_its_own_table(compose: Compose, tmp_path: Path) -> None:
@@ -83,9 +89,9 @@ def test_the_table_of_a_pipeline_lists_no_slower_subnet_of_lower_top1(
     ]
     result = StageResult("subnet_search", "", None, {"pareto_subnets": rows})
     monkeypatch.setattr("spaceevo.jobs.pipeline.run", lambda config: result)
-    looked = [Outlook(step, "run") for step in "abcdefghijk"]
-    monkeypatch.setattr("spaceevo.jobs.pipeline.look_ahead", lambda steps, configs: looked)
-    job = make_job(compose("+stage=pipeline", "superspace=digits"))
+    monkeypatch.setattr("spaceevo.jobs.pipeline.look_ahead", lambda steps, configs: [Outlook("search", "run")])
+    step = "{title: search, stage: subnet_search, quant: deploy}"
+    job = make_job(compose("+stage=pipeline", "superspace=digits", f"recipe.pipeline.steps=[{step}]"))
     assert isinstance(job, PipelineJob)
     job.work()
     told = capsys.readouterr().out

@@ -131,7 +131,9 @@ def test_a_pipeline_takes_no_scheme(compose: Compose, words: list[str]) -> None:
 
 
 def test_a_pipeline_that_cannot_end_does_not_begin(compose: Compose) -> None:
-    job = make_job(compose("+stage=pipeline", "superspace=digits", "platform=none"))
+    steps = "{title: train, stage: teacher, quant: deploy}, {title: search, stage: space_search, quant: deploy}"
+    words = ("superspace=digits", "platform=none", f"recipe.pipeline.steps=[{steps}]")
+    job = make_job(compose("+stage=pipeline", *words))
     with pytest.raises(ConfigError, match=r"step .*: platform=none knows no latencies; limit something else"):
         job.work()
 

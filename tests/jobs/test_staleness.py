@@ -166,23 +166,15 @@ def test_other_images_make_the_weights_anew(world: World, change: Callable[[Path
     assert not world.trains("supernet", SPACE)
 
 
-def test_an_image_of_every_job_counts(world: World, job: tuple[str, ...]) -> None:
-    assert world.trains(*job)
-    invert(world.images)
-    assert world.trains(*job)
-
-
-def test_what_decides_nothing_is_skipped(world: World, job: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_count_wherever_they_lie_and_what_decides_nothing_does_not(
+    world: World, job: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert world.trains(*job)
     loading = ["num_workers=1", "cache_mib=0", "decoded_cache_gib=1", "eval_batch_size=3", "prefetch_factor=3"]
     loading += [f"decoded_cache={world.folder / 'decoded'}"]
     assert not world.trains(*job, *(f"data.{text}" for text in loading), "trainer.log_every_n_steps=1")
     monkeypatch.setenv("SPACEEVO_CACHE", str(world.folder / "other_cache"))
     assert not world.trains(*job)
-
-
-def test_images_may_move_and_be_copied(world: World, job: tuple[str, ...]) -> None:
-    assert world.trains(*job)
     moved, copied = world.folder / "moved", world.folder / "copied"
     world.images.rename(moved)
     assert not world.trains(*job, f"data.root={moved}")
@@ -190,6 +182,8 @@ def test_images_may_move_and_be_copied(world: World, job: tuple[str, ...]) -> No
     for file in copied.rglob("*.png"):
         os.utime(file, (time.time() - 1000, time.time() - 1000))
     assert not world.trains(*job, f"data.root={copied}")
+    invert(copied)
+    assert world.trains(*job, f"data.root={copied}")
 
 
 def test_force_and_a_missing_checkpoint_make_anew(world: World, job: tuple[str, ...]) -> None:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from matplotlib.text import Text
+from matplotlib.transforms import BboxBase
 from PIL import Image
 
-from spaceevo.report.picture import picture
+from spaceevo.report.picture import STYLE, picture
 
 
 def test_a_picture_has_as_many_axes_as_asked(tmp_path: Path) -> None:
@@ -15,6 +17,25 @@ def test_a_picture_has_as_many_axes_as_asked(tmp_path: Path) -> None:
     assert len(axes) == 2
     with Image.open(tmp_path / "two.png") as image:
         assert image.size == (1200, 480)
+
+
+def test_ticks_have_labels_beside_which_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As users get it; other tests draw without labels."""
+    for fitted in [name for name, value in STYLE.items() if value is False and not name.startswith("axes.spines")]:
+        monkeypatch.setitem(STYLE, fitted, True)
+    with picture(tmp_path / "one.png") as (axes,):
+        axes.plot([0, 1], [0, 1])
+        axes.set(xlabel="epoch", ylabel="loss")
+    figure = axes.get_figure()
+    assert figure is not None
+    labels = [label for axis in (axes.xaxis, axes.yaxis) for label in (axis.label, *axis.get_ticklabels())]
+    assert len(labels) > 10
+    assert all(label.get_visible() for label in labels)
+    assert all(figure.bbox.containsx(at.x0) and figure.bbox.containsy(at.y0) for at in map(_place, labels))
+
+
+def _place(label: Text) -> BboxBase:
+    return label.get_window_extent()
 
 
 def test_a_failed_picture_leaves_nothing(tmp_path: Path) -> None:
