@@ -50,7 +50,7 @@ def test_what_builds_no_network_starts_without_torch(tmp_path: Path) -> None:
     assert {path.parent.name for path in runs.rglob("result.json")} == {"cost", "predict_latency"}
 
 
-@pytest.mark.parametrize("words", [(), ("--help",), COST], ids=["list of stages", "help", "cost"])
+@pytest.mark.parametrize("words", [(), COST], ids=["list of stages", "cost"])
 def test_a_reader_that_closes_early_is_no_fault(words: tuple[str, ...], tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import hydra
 import numpy as np
@@ -88,17 +89,24 @@ def changed(job: str, *overrides: str) -> Iterator[DictConfig]:
     config, before = defaults(job), {}
     parsed = OverridesParser.create().parse_overrides([*overrides])
     for override in parsed:
-        top = override.key_or_group.partition(".")[0]
-        node = config._get_node(top)
+        place, node = _place(config, override.key_or_group)
         is_tree = isinstance(node, DictConfig | ListConfig)
-        before[top] = OmegaConf.to_container(node, resolve=False) if is_tree else node._value()
+        before[place] = OmegaConf.to_container(node, resolve=False) if is_tree else node._value()
     try:
         for override in parsed:
             OmegaConf.update(config, override.key_or_group, override.value(), force_add=True)
         yield config
     finally:
-        for top, value in before.items():
-            config[top] = value
+        for place, value in before.items():
+            OmegaConf.update(config, place, value, merge=False)
+
+
+def _place(config: DictConfig, key: str) -> tuple[str, Any]:
+    """What is put back after a change of this key: the tree two names down, or the one above where that has none."""
+    top, _, rest = key.partition(".")
+    node, name = config._get_node(top), rest.partition(".")[0]
+    inner = node._get_node(name) if name and isinstance(node, DictConfig) and name in node else None
+    return (f"{top}.{name}", inner) if isinstance(inner, DictConfig | ListConfig) else (top, node)
 
 
 @pytest.fixture

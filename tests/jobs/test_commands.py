@@ -41,22 +41,30 @@ def data_of(config: DictConfig) -> object:
     return OmegaConf.to_container(config.data, resolve=True)
 
 
-@pytest.mark.parametrize(("job", "given"), zip(cycle(TRAINING), GIVEN, strict=False))
-def test_the_next_command_reads_the_same_images(compose: Compose, job: str, given: list[str]) -> None:
+FOLLOWING = [("block_lut", []), ("supernet", ["quant=deploy", "space=x-1", "checkpoint=/a b/c.pth"])]
+FOLLOWED = [
+    pytest.param(job, given, *then, marks=() if (n + m) % 2 == 0 else pytest.mark.slow)
+    for n, (job, given) in enumerate(zip(cycle(TRAINING), GIVEN, strict=False))
+    for m, then in enumerate(FOLLOWING)
+]
+
+
+@pytest.mark.parametrize(("job", "given", "following", "changes"), FOLLOWED)
+def test_the_next_command_reads_the_same_images(
+    compose: Compose, job: str, given: list[str], following: str, changes: list[str]
+) -> None:
     config = compose(f"+stage={job}", *given, "paths.root=runs of mine")
-    written = commands(config)
-    for following, changes in (("block_lut", []), ("supernet", ["quant=deploy", "space=x-1", "checkpoint=/a b/c.pth"])):
-        options, words = parse(written(following, *changes))
-        assert options == []
-        assert words[0] == f"+stage={following}"
-        found = compose(*words)
-        assert found.stage.name == following
-        assert data_of(found) == data_of(config)
-        assert (found.superspace.name, found.seed) == (config.superspace.name, config.seed)
-        assert found.paths.root == "runs of mine"
-        for change in changes:
-            key, _, value = change.partition("=")
-            assert str(OmegaConf.select(found, "quant.name" if key == "quant" else key)) == value
+    options, words = parse(commands(config)(following, *changes))
+    assert options == []
+    assert words[0] == f"+stage={following}"
+    found = compose(*words)
+    assert found.stage.name == following
+    assert data_of(found) == data_of(config)
+    assert (found.superspace.name, found.seed) == (config.superspace.name, config.seed)
+    assert found.paths.root == "runs of mine"
+    for change in changes:
+        key, _, value = change.partition("=")
+        assert str(OmegaConf.select(found, "quant.name" if key == "quant" else key)) == value
 
 
 def test_what_concerns_one_run_is_not_repeated(compose: Compose) -> None:
