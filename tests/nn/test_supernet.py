@@ -64,8 +64,8 @@ def test_extracted_subnets_are_identical(
 ) -> None:
     supernet = grown(parse_space(name), quant, int8)
     no_fresh_weights()
-    assert_extraction_is_exact(supernet, range(5))
-    assert_extraction_is_exact(supernet, range(5, 7), batch=1)
+    assert_extraction_is_exact(supernet, range(3))
+    assert_extraction_is_exact(supernet, range(3, 4), batch=1)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_extracted_subnets_of_every_type(zoo: Superspace, grown: Make, kind: str
 def test_extracted_subnets_train_identically(grown: Make, quant: str, int8: bool) -> None:
     """One step: same logits, statistics and gradients; the dropout is the supernet's own affair."""
     supernet = grown(parse_space("digits-012-010"), quant, int8).train()
-    for seed in range(3):
+    for seed in range(2):
         spec = supernet.sample(Random(seed))
         supernet.activate(spec)
         x = torch.randn(4, 3, spec.resolution, spec.resolution)
@@ -154,7 +154,7 @@ def test_extracted_substages_are_identical(randomize: Callable[[nn.Module], nn.M
         space = superspace("digits").stage_space(name, block)
         stage = Stage.elastic(space, quant_scheme(quant))
         randomize(stage).eval()
-        for seed in range(3):
+        for seed in range(2):
             rng = Random(seed)
             cin, blocks = rng.choice(space.cins), sample_substage(space, rng)
             stage.activate(space.specs(blocks, cin))
