@@ -11,8 +11,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spaceevo.__main__ import FULL_ERROR, main
+from spaceevo.__main__ import main
 from spaceevo.errors import ConfigError
+from spaceevo.jobs.command_line import FULL_ERROR
 from spaceevo.jobs.runner import job_type
 from spaceevo.jobs.trust import check_folders, require_allowed, require_data, require_own
 from spaceevo.space.description import CONF_VARIABLE, conf_files
