@@ -191,6 +191,7 @@ def test_folders_are_named(config: DictConfig) -> None:
         ("stage.folder", "../../x", "stage.folder = '..'; allowed: a name"),
         ("stage.folder", "/x", "stage.folder = ''; allowed: a name"),
         ("paths.root", "", "paths.root = ''; allowed: a folder"),
+        ("paths.root", "a\nb", "paths.root = 'a\\nb'; allowed: a folder without line breaks"),
         ("paths.lut", None, "paths.lut = None; allowed: a folder"),
     ):
         assert refused(config, key, value).startswith(words)
