@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from spaceevo.space.description import conf_folder
 
-SHARED: Path
+SHARED = Path(os.devnull)
 """Where the processes of one run of the tests keep what they composed, for each other too; set by `fixtures.py`."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+import yaml
 
 from spaceevo.artifacts import StageResult
 from spaceevo.errors import SpaceEvoError
@@ -41,7 +41,7 @@ def test_nothing_of_one_scheme_is_written_over_another(job: str) -> None:
     """Folders of jobs, of exported files and of look-up tables."""
     found = []
     for scheme in ("off", "deploy", "published"):
-        given = OmegaConf.to_container(OmegaConf.load(conf_folder() / "quant" / f"{scheme}.yaml"))
+        given: dict[str, str] = yaml.safe_load((conf_folder() / "quant" / f"{scheme}.yaml").read_text())
         with changed(job, *(f"quant.{name}='{value}'" for name, value in given.items())) as config:
             found.append([config.stage.folder, config.paths.exported, config.paths.lut])
     assert [len({*places}) for places in zip(*found, strict=True)] == [3, 3, 3]
