@@ -20,7 +20,7 @@ from spaceevo.space.placement import PlacedBlock, subnet_blocks
 from spaceevo.space.selection import parse_blocks
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.profile import ProfileJob, ProfileRecipe, Sample
-from spaceevo.stages.profile_timings import Collections, ProfileTimings, sample_blocks
+from spaceevo.stages.profile_timings import Collections, ProfileTimings, Timed, sample_blocks
 from tests.platforms.conftest import Desk, Fake
 from tests.stages.conftest import Compose, MadeAnew, RunStage
 
@@ -114,6 +114,12 @@ def test_no_pass_is_begun_beyond_the_budget(tmp_path: Path, budget_s: float | No
         timings = ProfileTimings(platform, file, "same", passes=12, budget_s=budget_s)
         timings.measure({"blocks": {}, "networks": networks}, repeats=1)
         assert len(platform.timed) == passes * len(networks)
+
+
+def test_the_faster_half_of_passes_counts_since_the_slower_may_be_disturbed() -> None:
+    latency_ms = {"one": [2.0], "odd": [9.0, 3.0, 1.0], "even": [1.0, 8.0, 9.0, 2.0]}
+    timed = Timed(timings={name: [(ms, 1.0) for ms in taken] for name, taken in latency_ms.items()})
+    assert timed.latency_ms == {"one": 2.0, "odd": 2.0, "even": 1.5}
 
 
 @pytest.fixture
