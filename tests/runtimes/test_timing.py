@@ -167,3 +167,23 @@ def test_a_timing_counts_where_the_core_was_still_at_both_its_ends(monkeypatch: 
     assert stillness.time_ns(timings(*disturbed)) == 6.0
     clock.grant(monkeypatch, patience=0.0, slack_s=0.0)
     assert stillness.time_ns(timings((4.0, [True]))) == 4.0  # out of patience, one is all
+
+
+def test_a_core_that_slept_is_woken_before_it_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock(monkeypatch, [False])
+    clock.grant(monkeypatch, patience=0.0, slack_s=10.0)
+    stillness = Stillness()
+    probes_ns = [1500]  # something runs beside, for a nap
+
+    def probe_ns(_: Stillness) -> int:
+        return probes_ns.pop() if probes_ns else 1000
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        probes_ns[:] = [1500] * 100  # slow from the sleep alone
+
+    monkeypatch.setattr(Stillness, "_probe_ns", probe_ns)
+    monkeypatch.setattr(time, "sleep", sleep)
+    probes_ns.append(1500)
+    stillness.wait()
+    assert clock.naps == 1

@@ -12,6 +12,7 @@ from spaceevo.errors import ConfigError
 from spaceevo.jobs.runner import make_job
 from spaceevo.latency.roofline import family_of
 from spaceevo.latency.table import LatencyTable
+from spaceevo.quant.program import Program
 from spaceevo.runtimes.registry import RUNTIMES
 from spaceevo.runtimes.timing import Timing
 from spaceevo.space.description import superspace
@@ -114,6 +115,27 @@ def test_no_pass_is_begun_beyond_the_budget(tmp_path: Path, budget_s: float | No
         timings = ProfileTimings(platform, file, "same", passes=12, budget_s=budget_s)
         timings.measure({"blocks": {}, "networks": networks}, repeats=1)
         assert len(platform.timed) == passes * len(networks)
+
+
+def test_making_models_once_is_not_expected_of_every_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock_s = [0.0]
+
+    class Working(Fake):
+        """Takes ten seconds to make a model, and one to time it."""
+
+        def compile(self, program: Program) -> bytes:
+            clock_s[0] += 10
+            return super().compile(program)
+
+        def time_models(self, models: Mapping[str, bytes], repeats: int) -> dict[str, Timing]:
+            clock_s[0] += len(models)
+            return super().time_models(models, repeats)
+
+    monkeypatch.setattr("spaceevo.stages.profile_timings.time.process_time", lambda: clock_s[0])
+    networks = sample_networks(DIGITS, Random(1), 3)
+    timings = ProfileTimings(Working(tmp_path), tmp_path / "timings.json", "same", passes=12, budget_s=46)
+    timings.measure({"blocks": {}, "networks": networks}, repeats=1)
+    assert timings.profiling_s == 3 * 10 + 5 * 3  # a sixth pass would end at 48
 
 
 def test_the_faster_half_of_passes_counts_since_the_slower_may_be_disturbed() -> None:

@@ -14,6 +14,7 @@ TIMING_NS = 200_000  # One timing lasts at least this long, and a hundred ticks 
 PATIENCE = 3.0  # Seconds of waiting for a still moment, for each second measured; `SLACK_S` besides
 SLACK_S = 1.0
 NAP_S = 0.05
+WAKING = 200  # Probes after a nap, some 10 ms: a core that slept is slow at first, and would never seem still
 STILL = 1.2  # The core is still while a probe takes at most so many times the least that one ever took
 TRIES = 5  # Timings taken until at one the core was still from before to after, where it comes and goes
 WARM_UPS = 3
@@ -63,8 +64,8 @@ class Stillness:
     """Finds moments in which nothing else slows this core down, such as another program on its twin.
 
     A small product of matrices takes longer then, by half on shared cores, as models do; what else runs comes and goes
-    within tenths of a second. Waiting costs no CPU time. It lasts at most `SLACK_S`, and `PATIENCE` seconds a second
-    measured.
+    within tenths of a second. Waiting costs little CPU time. It lasts at most `SLACK_S`, and `PATIENCE` seconds a
+    second measured.
     """
 
     def __init__(self) -> None:
@@ -91,6 +92,8 @@ class Stillness:
         while not self.is_still() and self.has_patience():
             time.sleep(NAP_S)
             self.waited_s += NAP_S
+            for _ in range(WAKING):
+                self._probe_ns()
 
     def has_patience(self) -> bool:
         """Tell whether the time measured so far allows for more waiting."""

@@ -47,6 +47,7 @@ class Timed:
     """Holds the timings of one collection."""
 
     cpu_seconds: float = 0.0  # CPU time spent, making the models included
+    making_seconds: float = 0.0  # of these: making them, once
     # name → latency in ms and dispersion of each pass
     timings: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
@@ -115,15 +116,20 @@ class ProfileTimings:
     @property
     def profiling_s(self) -> float:
         """CPU time spent on all but the check, making the models included."""
-        return self.collections["blocks"].cpu_seconds + self.collections["networks"].cpu_seconds
+        return sum(self.collections[what].cpu_seconds for what in ("blocks", "networks"))
 
     def _is_spent(self, done: int) -> bool:
-        """Whether a pass of the mean cost of those done would exceed the budget."""
-        return bool(done) and self.budget_s is not None and self.profiling_s * (done + 1) / done > self.budget_s
+        """Whether a pass of the mean cost of those done would exceed the budget; models are made only once."""
+        if not done or self.budget_s is None:
+            return False
+        made_s = sum(self.collections[what].making_seconds for what in ("blocks", "networks"))
+        return made_s + (self.profiling_s - made_s) * (done + 1) / done > self.budget_s
 
     def _measure(self, timed: Timed, part: Mapping[str, PlacedBlock | Network], repeats: int) -> None:
         started = time.process_time()
         models = {name: self._model(name, each) for name, each in part.items()}
+        if not timed.timings.keys() & part.keys():
+            timed.making_seconds += time.process_time() - started
         for name, timing in self.platform.time_models(models, repeats).items():
             timed.timings.setdefault(name, []).append((round(timing.latency_ms, 6), timing.dispersion))
         timed.cpu_seconds += time.process_time() - started
