@@ -93,18 +93,18 @@ def test_a_killed_profile_goes_on_and_measures_nothing_twice(tmp_path: Path) -> 
     collections: Collections = {"blocks": blocks, "networks": networks}
     file, first = tmp_path / "timings.json", Killed(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        ProfileTimings(first, file, "same", passes=3).measure(collections, repeats=2)
+        ProfileTimings(first, file, "same", passes=5).measure(collections, repeats=2)
     second = Fake(tmp_path)
-    resumed = ProfileTimings(second, file, "same", passes=3)
+    resumed = ProfileTimings(second, file, "same", passes=5)
     resumed.measure(collections, repeats=2)
-    assert len(first.timed) + len(second.timed) == 2 * 70 + 3 * 5  # blocks take part in every second pass
+    assert len(first.timed) + len(second.timed) == 2 * 70 + 5 * 5  # blocks take part in every fourth pass
     assert resumed.collections["networks"].latency_ms.keys() == networks.keys()
     assert resumed.collections["blocks"].cpu_seconds > 0
     assert resumed.collections["blocks"].dispersion == 1.0
-    assert ProfileTimings(second, file, "same", passes=3).collections == resumed.collections
+    assert ProfileTimings(second, file, "same", passes=5).collections == resumed.collections
     other = Fake(tmp_path)
-    ProfileTimings(other, file, "other settings", passes=3).measure(collections, repeats=2)
-    assert len(other.timed) == 2 * 70 + 3 * 5
+    ProfileTimings(other, file, "other settings", passes=5).measure(collections, repeats=2)
+    assert len(other.timed) == 2 * 70 + 5 * 5
 
 
 @pytest.mark.parametrize(("budget_s", "passes"), [(None, 12), (0.0, 1), (1e6, 12)])
@@ -117,7 +117,9 @@ def test_no_pass_is_begun_beyond_the_budget(tmp_path: Path, budget_s: float | No
         assert len(platform.timed) == passes * len(networks)
 
 
-def test_making_models_once_is_not_expected_of_every_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cost_of_a_pass_is_that_of_what_takes_part_and_models_are_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock_s = [0.0]
 
     class Working(Fake):
@@ -132,10 +134,16 @@ def test_making_models_once_is_not_expected_of_every_pass(tmp_path: Path, monkey
             return super().time_models(models, repeats)
 
     monkeypatch.setattr("spaceevo.stages.profile_timings.time.process_time", lambda: clock_s[0])
-    networks = sample_networks(DIGITS, Random(1), 3)
-    timings = ProfileTimings(Working(tmp_path), tmp_path / "timings.json", "same", passes=12, budget_s=46)
-    timings.measure({"blocks": {}, "networks": networks}, repeats=1)
-    assert timings.profiling_s == 3 * 10 + 5 * 3  # a sixth pass would end at 48
+    blocks, networks = sample_blocks(DIGITS, Random(0), 5), sample_networks(DIGITS, Random(1), 3)
+    for budget_s, expected_s in (
+        (38, 38),
+        (46, 44),
+        (54, 47),
+        (55, 55),
+    ):  # 30 to make, 8 for the first and fifth pass, 3 for others
+        timings = ProfileTimings(Working(tmp_path), tmp_path / f"{budget_s}.json", "same", passes=5, budget_s=budget_s)
+        timings.measure({"blocks": blocks, "networks": networks}, repeats=1)
+        assert timings.profiling_s == expected_s
 
 
 def test_the_faster_half_of_passes_counts_since_the_slower_may_be_disturbed() -> None:

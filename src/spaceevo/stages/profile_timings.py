@@ -22,8 +22,8 @@ from spaceevo.terminal import console, progress
 
 BLOCKS_A_GROUP = 60
 NETWORKS_A_GROUP = 12
-BLOCKS_EVERY = 2
-"""Blocks take part in every second pass: a model is fitted to many of them, which evens their errors out."""
+BLOCKS_EVERY = 4
+"""Blocks take part in every fourth pass: a model is fitted to many of them, which evens their errors out."""
 
 
 Collections = Mapping[str, Mapping[str, PlacedBlock] | Mapping[str, Network]]
@@ -60,6 +60,11 @@ class Timed:
         """
         halves = {name: sorted(ms for ms, _ in taken)[: (len(taken) + 1) // 2] for name, taken in self.timings.items()}
         return {name: statistics.fmean(half) for name, half in halves.items()}
+
+    @property
+    def timing_s(self) -> float:
+        """CPU time spent on timing alone."""
+        return self.cpu_seconds - self.making_seconds
 
     @property
     def dispersion(self) -> float:
@@ -116,14 +121,16 @@ class ProfileTimings:
     @property
     def profiling_s(self) -> float:
         """CPU time spent on all but the check, making the models included."""
-        return sum(self.collections[what].cpu_seconds for what in ("blocks", "networks"))
+        return self.collections["blocks"].cpu_seconds + self.collections["networks"].cpu_seconds
 
     def _is_spent(self, done: int) -> bool:
-        """Whether a pass of the mean cost of those done would exceed the budget; models are made only once."""
+        """Whether another pass, at the mean cost of those done, would exceed the budget; models are made only once."""
         if not done or self.budget_s is None:
             return False
-        made_s = sum(self.collections[what].making_seconds for what in ("blocks", "networks"))
-        return made_s + (self.profiling_s - made_s) * (done + 1) / done > self.budget_s
+        next_s = self.collections["networks"].timing_s / done
+        if done % BLOCKS_EVERY == 0:
+            next_s += self.collections["blocks"].timing_s / (done / BLOCKS_EVERY)
+        return self.profiling_s + next_s > self.budget_s
 
     def _measure(self, timed: Timed, part: Mapping[str, PlacedBlock | Network], repeats: int) -> None:
         started = time.process_time()
