@@ -47,9 +47,9 @@ class Timed:
     """Holds the timings of one collection."""
 
     cpu_seconds: float = 0.0  # CPU time spent, making the models included
-    making_seconds: float = 0.0  # of these: making them, once
     # name → latency in ms and dispersion of each pass
     timings: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    making_seconds: float = 0.0  # of `cpu_seconds`: making the models, once
 
     @property
     def latency_ms(self) -> dict[str, float]:
