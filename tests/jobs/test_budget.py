@@ -108,6 +108,6 @@ def test_a_pipeline_is_fitted_once(compose: Compose, images: Path, monkeypatch: 
     for _ in range(2):  # had it been fitted anew, costs would be others
         job = make_job(compose("+stage=pipeline", *words, "recipe.budget_hours=5.5"))
         assert isinstance(job, PipelineJob)
-        fitted = job._fitted(job.workspace.commands.composing)
+        fitted, _ = job._fitted(job.workspace.commands.composing)
         assert fitted == ["recipe.supernet.fp32.epochs=18", "recipe.supernet.fp32.warmup_epochs=1.0"]
     assert timed == [1]

@@ -8,13 +8,17 @@ from typing import Annotated
 
 from annotated_types import Gt
 
+TRAINED = 2.0  # times as long an image takes in a pass of training as one that is looked at
+
 
 @dataclass(frozen=True)
 class Amount:
     """Says how much work of one kind there is."""
 
     times: float  # how often it is done
-    size: Annotated[float, Gt(0)] = 1.0  # images, or what else it takes longer with, of each time
+    # images that are looked at each time, `TRAINED` of them for one in a pass of training, or what else it takes longer
+    # with
+    size: Annotated[float, Gt(0)] = 1.0
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from spaceevo.artifacts.records import SCHEMA, Record
@@ -39,6 +39,7 @@ class Cost(Record):
     disk_mb: float  # most that it writes
     seconds_by_kind: Mapping[str, float]  # by the clock, of what grows with its settings
     tried: str  # what it was measured on
+    each: Mapping[str, float] = field(default_factory=dict)  # seconds by the clock of one time of work, by kind
     schema: int = SCHEMA  # version of this record
 
     @classmethod
@@ -92,6 +93,7 @@ def estimate(amounts: Mapping[str, Amount], attempt: Try, as_many: float = 1.0) 
         disk_mb=as_many * large.disk_bytes / MB,
         seconds_by_kind=by_kind,
         tried=_told(large, images),
+        each={kind: one.clock for kind, one in each.items()},
     )
 
 
