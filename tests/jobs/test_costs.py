@@ -71,7 +71,7 @@ def test_what_is_done_once_is_not_repeated_in_the_second_trial() -> None:
     for looks_s in (0.001, 0.06):  # an image: a look is foreseen to take a tenth of a second, and 4 s
         tried = list[Extent]()
         estimate(asked, machine(asked, {"steps": (0.05, 0.0005), "looks": (0.0, looks_s)}, tried))
-        assert tried[-1] == Extent(None, 8)
+        assert tried[-1] == Extent(None, 24)
 
 
 def test_what_was_done_for_all_jobs_that_follow_counts_once() -> None:
@@ -86,6 +86,22 @@ def test_what_was_done_for_all_jobs_that_follow_counts_once() -> None:
         return Trial({"rows": Amount(2, images)}, {**spent, **whole}, seconds, seconds / 2, MB, MB)
 
     assert estimate(asked, attempt).processor_seconds == pytest.approx(100 * 1.0 + 7.0)
+
+
+def test_work_of_one_size_counts_in_both_trials() -> None:
+    """Few blocks are new to the second trial, and the machine is waited for as long for these."""
+    asked = {"rows": Amount(100, 64), "blocks": Amount(400)}
+
+    def attempt(extent: Extent) -> Trial:
+        images, new = extent.images or 64, 90 if extent.images == 2 else 10
+        blocks = Spent("blocks").more(2, 9.0, 9.0).more(new, 18.0, 9.0)
+        rows = Spent("rows").more(1, 1.0, 1.0).more(1, 1.0, 1.0)
+        amounts = {"rows": Amount(2, images), "blocks": Amount(2 + new)}
+        return Trial(amounts, {"rows": rows, "blocks": blocks}, 29.0, 20.0, MB, MB)
+
+    found = estimate(asked, attempt)
+    assert found.each["blocks"] == pytest.approx(36.0 / 100)
+    assert found.seconds_by_kind["blocks"] == pytest.approx(400 * 36.0 / 100)
 
 
 def test_work_is_counted_as_people_say_it() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Annotated
 
 from annotated_types import Gt
@@ -78,6 +78,11 @@ class Spent:
             seconds=self.seconds + seconds,
             processor_seconds=self.processor_seconds + processor_seconds,
         )
+
+    def joined(self, other: Spent) -> Spent:
+        """Add what another process took for the same kind; what came first there came first as well."""
+        mine, its = astuple(self)[1:], astuple(other)[1:]
+        return Spent(self.kind, *(one + more for one, more in zip(mine, its, strict=True)))
 
     @property
     def each(self) -> tuple[float, float]:

@@ -16,7 +16,7 @@ BUDGET_S = 20.0  # Of processors, that the second trial's work may be foreseen t
 SHARE, LEAST_S = 0.15, 8.0  # of the whole job's time, that repeats within the budget may take; seconds that they may
 OVERHEAD_S = 0.15  # Of processors: most of a piece's time on few images that is foreseen not to grow with them
 GROWING = 0.03  # of that time, the least part that is foreseen to grow
-LEAST_REPEATS, MOST_REPEATS = 2, 8
+LEAST_REPEATS, MOST_REPEATS = 2, 24  # of eight steps of a supernet those that warm up longer make a tenth
 TICK_S = 1e-6
 MB = 1e6
 Try = Callable[[Extent], Trial]
@@ -134,8 +134,12 @@ def _grown_s(kind: str, size: float, first: Trial) -> float:
 
 
 def _spent(small: Trial, large: Trial) -> dict[str, Spent]:
-    """What each kind took in the larger trial; in the other where it came in that alone, as blocks measured once."""
-    return {**small.spent, **large.spent}
+    """What each kind took in the larger trial; in the other too where that was of the same size, as measured blocks."""
+    found = {**small.spent, **large.spent}
+    for kind in small.spent.keys() & large.spent.keys() if small is not large else ():
+        if kind in small.amounts and small.amounts[kind].size == large.amounts[kind].size:
+            found[kind] = small.spent[kind].joined(large.spent[kind])
+    return found
 
 
 def _each(kind: str, amount: Amount, small: Trial, large: Trial) -> Seconds:
