@@ -66,6 +66,17 @@ def test_the_second_trial_keeps_its_budget() -> None:
         assert last.images == 4 or takes <= 9 * BUDGET_S  # where all of the time grows, and little was foreseen to
 
 
+def test_what_took_less_than_foreseen_is_tried_for_longer() -> None:
+    """A step of .3 s on two images is foreseen to take 5 s on 64, and takes .36 s, as quantised ones do."""
+    asked, each, tried = {"steps": Amount(170, 64)}, {"steps": (0.3, 0.001)}, list[Extent]()
+    found = estimate(asked, machine(asked, each, tried))
+    assert tried[1] == Extent(None, 2)
+    assert [it.images for it in tried] == [2, None, None] and tried[2].repeats >= 4
+    assert found.processor_seconds == pytest.approx(truth(asked, each) + WARM_UP_S)
+    spent = sum(FIXED_S + WARM_UP_S + (1 + it.repeats) * 0.364 for it in tried[1:])
+    assert spent <= BUDGET_S
+
+
 def test_what_is_done_once_is_not_repeated_in_the_second_trial() -> None:
     asked = {"steps": Amount(300, 64), "looks": Amount(1, 2000)}
     for looks_s in (0.001, 0.06):  # an image: a look is foreseen to take a tenth of a second, and 4 s

@@ -58,7 +58,8 @@ class Cost(Record):
 def estimate(amounts: Mapping[str, Amount], attempt: Try, as_many: float = 1.0) -> Cost:
     """Time a few pieces of a job's work on few images, then on as many as can be had; tell what all of it takes.
 
-    What takes too long on as many images as asked for is timed on two smaller numbers, and grows as between these.
+    What takes too long on as many images as asked for is timed on two smaller numbers, and grows as between these. What
+    took less than was foreseen is timed once more, for longer.
 
     Args:
         amounts: of the whole job.
@@ -66,12 +67,13 @@ def estimate(amounts: Mapping[str, Amount], attempt: Try, as_many: float = 1.0) 
         as_many: networks of the job for each one that is tried. What a trial writes of one is its weights, four times
             (the checkpoint, and a state of weights and optimiser), which is about what it takes of memory.
     """
-    extents = [Extent(FEW)]
-    trials = [attempt(extents[0])]
-    if any(amount.size > trials[0].amounts[kind].size for kind, amount in amounts.items()):
-        extents.append(_second(amounts, trials[0]))
-        trials.append(attempt(extents[-1]))
-    small, large = trials[0], trials[-1]
+    extent, small = Extent(FEW), attempt(Extent(FEW))
+    large = small
+    if any(amount.size > small.amounts[kind].size for kind, amount in amounts.items()):
+        extent = _second(amounts, small)
+        large = attempt(extent)
+        if (longer := _longer(amounts, extent, large)) is not None:
+            extent, large = longer, attempt(longer)
     each = {kind: _each(kind, amount, small, large) for kind, amount in amounts.items() if kind in _spent(small, large)}
     # what the first of a kind took more than others is part of what does not grow
     spent = [Seconds(*(one.times * each for each in one.each)) for one in large.spent.values()]
@@ -85,7 +87,7 @@ def estimate(amounts: Mapping[str, Amount], attempt: Try, as_many: float = 1.0) 
     by_kind = {kind: amounts[kind].times * one.clock for kind, one in each.items()}
     on_processors = sum(amounts[kind].times * one.processors for kind, one in each.items())
     is_whole = all(amount.size <= large.amounts[kind].size for kind, amount in amounts.items())
-    images = None if is_whole else extents[-1].images
+    images = None if is_whole else extent.images
     return Cost(
         seconds=fixed.clock + sum(by_kind.values()),
         processor_seconds=fixed.processors + on_processors,
@@ -104,9 +106,27 @@ def _second(amounts: Mapping[str, Amount], first: Trial) -> Extent:
         once, more = _foreseen(amounts, first, images)
         if once + LEAST_REPEATS * more <= BUDGET_S:
             whole = sum(amount.times * _grown_s(kind, amount.size, first) for kind, amount in amounts.items())
-            repeats = min(BUDGET_S - once, max(LEAST_S, SHARE * whole)) / max(more, 1e-3)
-            return Extent(images, max(LEAST_REPEATS, min(MOST_REPEATS, int(repeats))))
+            return Extent(images, max(LEAST_REPEATS, _repeats(BUDGET_S - once, more, whole)))
     return Extent(LEAST)
+
+
+def _longer(amounts: Mapping[str, Amount], extent: Extent, trial: Trial) -> Extent | None:
+    """Choose twice as many repeats or more, if the trial left so much of the budget; None where it did not.
+
+    Two steps tell little: they may train two small subnets, and still warm up.
+    """
+    repeated = [kind for kind, of in amounts.items() if kind in trial.spent and of.times > trial.amounts[kind].times]
+    each = {kind: trial.spent[kind].each[1] for kind in repeated}
+    more = sum(trial.spent[kind].times * each[kind] for kind in repeated) / (1 + extent.repeats)
+    once = max(0.0, trial.processor_seconds - extent.repeats * more)
+    whole = sum(amounts[kind].times * each[kind] for kind in repeated)
+    repeats = _repeats(BUDGET_S - trial.processor_seconds - once, more, whole) if repeated else 0
+    return Extent(extent.images, repeats) if repeats >= 2 * extent.repeats else None
+
+
+def _repeats(budget_s: float, more: float, whole: float) -> int:
+    """How many repeats of `more` seconds fit into a budget and into a job that takes `whole` seconds."""
+    return min(MOST_REPEATS, int(min(budget_s, max(LEAST_S, SHARE * whole)) / max(more, 1e-3)))
 
 
 def _foreseen(amounts: Mapping[str, Amount], first: Trial, images: int | None) -> tuple[float, float]:
