@@ -1,6 +1,7 @@
 """Job pipeline: the whole chain, one job after the other; what is done is skipped, what was interrupted resumes."""
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,7 @@ class PipelineJob(Job[PipelineSettings]):
         if fitted is None:
             costs = find_costs(outlooks, configs, words, output.absolute() / "trial")
             print_costs(rows(outlooks, costs))
-            fitted = fit(hours, outlooks, configs, costs)
+            fitted = fit(hours, outlooks, configs, costs, time.process_time())
             fitted.write(output / BUDGET_FILE)
         fitted.print()
         return fitted.words, costs
