@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from spaceevo.__main__ import _task, main
+from spaceevo.__main__ import main
 from spaceevo.artifacts import StageResult
 from spaceevo.errors import ConfigError, Stopped
 from spaceevo.jobs import runner
+from spaceevo.jobs.command_line import _task
 from spaceevo.latency.table import LatencyTable
 from spaceevo.space.description import parse_space
 from spaceevo.space.placement import block_key, subnet_blocks
@@ -140,7 +141,7 @@ def ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: Callable[[], ob
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "")
     monkeypatch.setattr(sys, "argv", ["spaceevo", "+stage=cost", "space=012_010"])
-    monkeypatch.setattr("spaceevo.__main__._task", fault)
+    monkeypatch.setattr("spaceevo.jobs.command_line._task", fault)
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with pytest.raises(SystemExit) as caught:
         main()
@@ -164,6 +165,30 @@ def test_a_signal_is_one_line_that_says_what_is_kept_and_how_to_go_on(
     again = "python -m spaceevo +stage=cost space=012_010"
     name = signal.Signals(number).name
     assert capsys.readouterr().err == f"stopped by {name}; kept: half of it; goes on with: {again}\n"
+
+
+SIGNALLED = """
+import os, sys
+from spaceevo.__main__ import main
+
+class Sender:
+    def find_spec(self, name, path, target=None):
+        if name == "hydra":
+            os.kill(os.getpid(), number)
+
+number = int(sys.argv.pop())
+sys.meta_path.insert(0, Sender())
+main()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_while_the_program_is_still_imported_is_one_line_too(number: int, code: int, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SIGNALLED, "+stage=cost", str(int(number))]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    name = signal.Signals(number).name
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr == f"stopped by {name}; kept: nothing was begun; goes on with: python -m spaceevo +stage=cost\n"
 
 
 def test_a_forked_process_ends_by_a_signal_as_ever(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

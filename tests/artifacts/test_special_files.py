@@ -11,7 +11,13 @@ import torch
 
 from spaceevo.artifacts import is_whole, read_json, read_yaml, sole_worker
 from spaceevo.artifacts.seals import seal
-from spaceevo.errors import CheckpointError, ConfigError
+from spaceevo.errors import CheckpointError, ConfigError, SpaceEvoError
+from spaceevo.lit.content import file_digests
+from spaceevo.lit.tars import tar_files
+from spaceevo.nn.loading import read_checkpoint
+from spaceevo.quant.program_file import load_program
+from spaceevo.search.lut import read_lut_file
+from spaceevo.space.listing import read_list
 
 
 def test_a_lock_that_is_a_link_leaves_what_it_leads_to(tmp_path: Path) -> None:
@@ -39,6 +45,23 @@ def test_what_has_no_end_is_not_read(tmp_path: Path, read: Callable[[Path], obje
         path.symlink_to("/dev/zero")
     with pytest.raises((ConfigError, CheckpointError), match="it is no regular file"):
         read(path)
+
+
+READ: dict[str, Callable[[Path], object]] = {
+    "list": read_list,
+    "table": read_lut_file,
+    "program": load_program,
+    "checkpoint": lambda path: read_checkpoint(path, "it"),
+    "images": lambda path: file_digests([path]),
+    "tar": tar_files,
+}
+
+
+@pytest.mark.parametrize("read", READ.values(), ids=READ)
+def test_a_pipe_among_what_users_name_is_told_of(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    os.mkfifo(tmp_path / "file")
+    with pytest.raises((SpaceEvoError, OSError), match="no regular file|is no file|does not exist"):
+        read(tmp_path / "file")
 
 
 @pytest.mark.parametrize("text", ["name: a\nb: {c: 1, c: 2}\n", "name: a\nname: b\n"])

@@ -155,7 +155,7 @@ def test_processes_join_by_where_their_networks_run(monkeypatch: pytest.MonkeyPa
 ENDED = """
 import os, signal, sys, time
 from pathlib import Path
-from spaceevo.__main__ import _stoppable
+from spaceevo.__main__ import stoppable
 from spaceevo.collectives.sharing import Ranks
 from spaceevo.errors import LostProcessError, Stopped
 
@@ -171,7 +171,7 @@ def work(item):
     time.sleep(20 if rank in doomed or "0" in doomed else 0.1)
     return item
 
-with _stoppable():
+with stoppable():
     try:
         ranks = Ranks()
         with ranks.leading(work):

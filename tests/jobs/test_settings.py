@@ -29,6 +29,8 @@ def fault(job: str, *overrides: str) -> str:
         ("cost", "force=0", "force = 0; allowed: true, false"),
         ("teacher", "max_epochs=0", "max_epochs = 0; allowed: 1 or more"),
         ("teacher", "max_epochs=1.5", "max_epochs = 1.5; allowed: a whole number"),
+        ("cost", "seed=-1", "seed = -1; allowed: a whole number, 0 or more"),
+        ("cost", "seed=1e400", "seed = inf; allowed: a whole number, 0 or more"),
         ("teacher", "seed=-1", "seed = -1; allowed: 0 or more"),
         ("teacher", "seed=one", "seed = one; allowed: a whole number"),
         ("supernet", "recipe.threads=0", "recipe.threads = 0; allowed: 1 or more"),

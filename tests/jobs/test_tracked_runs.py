@@ -124,6 +124,7 @@ def test_three_trackers_hold_the_same_scalars(tiny: RunJob, tmp_path: Path) -> N
         words = ("debug=fast", f"logger={tracker}", f"paths.root={tmp_path / tracker}", SPACE)
         tiny("supernet", *words, "max_epochs=2", "recipe.supernet.fp32.validate_every=1")
         tiny("cost", *words, "subnet=[max,min]")
+        assert "MLFLOW_TRACKING_URI" not in os.environ  # where MLflow leaves this run's place for the next
         read = {"wandb": wandb_scalars, "mlflow": mlflow_scalars, "tensorboard": tensorboard_scalars}[tracker]
         found = {name: values for name, values in read(tmp_path / tracker).items() if not OWN.match(name)}
         held[tracker] = {f"{name} {n}": value for name, values in found.items() for n, value in enumerate(values)}

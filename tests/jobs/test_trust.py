@@ -11,8 +11,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spaceevo.__main__ import FULL_ERROR, main
+from spaceevo.__main__ import main
 from spaceevo.errors import ConfigError
+from spaceevo.jobs.command_line import FULL_ERROR
 from spaceevo.jobs.runner import job_type
 from spaceevo.jobs.trust import check_folders, require_allowed, require_data, require_own
 from spaceevo.space.description import CONF_VARIABLE, conf_files
@@ -190,6 +191,7 @@ def test_folders_are_named(config: DictConfig) -> None:
         ("stage.folder", "../../x", "stage.folder = '..'; allowed: a name"),
         ("stage.folder", "/x", "stage.folder = ''; allowed: a name"),
         ("paths.root", "", "paths.root = ''; allowed: a folder"),
+        ("paths.root", "a\nb", "paths.root = 'a\\nb'; allowed: a folder without line breaks"),
         ("paths.lut", None, "paths.lut = None; allowed: a folder"),
     ):
         assert refused(config, key, value).startswith(words)

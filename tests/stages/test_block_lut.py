@@ -217,6 +217,18 @@ def words_of(command: str) -> set[str]:
     return {*shlex.split(command)}
 
 
+def test_damage_to_a_table_or_to_its_record_makes_it_due(compose: Compose, world: World) -> None:
+    job = make_job(compose("block_lut", *given(world, "block=stage1_0", "window=0")))
+    assert isinstance(job, BlockLutJob)
+    table = job.workspace.lut / lut_file_name(DIGITS, next(iter(lut_keys(DIGITS))))
+    for path in (table, lut_record(table)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("0.25")
+        before = job.inputs()["tables"].state(None)
+        path.write_text("0.26")
+        assert job.inputs()["tables"].state(None) != before
+
+
 @pytest.mark.slow
 def test_tables_are_kept_and_made_anew_one_by_one(run_stage: RunStage, world: World) -> None:
     """`block` and `window` say which are made, not what is in them; everything else decides."""

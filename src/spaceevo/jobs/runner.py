@@ -143,6 +143,8 @@ def make_job(config: DictConfig) -> Job[Any]:
     if following.selected not in ("", config.stage.name):
         config = _without_others(config, settings_type)
     job = cls(read_settings(settings_type, config), _workspace(config, following))
+    if not (type(config.seed) is int and 0 <= config.seed < 2**63):  # of jobs without anything random too
+        raise ConfigError(f"seed = {config.seed}; allowed: a whole number, 0 or more")
     job.check()
     return job
 

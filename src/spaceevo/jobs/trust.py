@@ -195,6 +195,8 @@ def _require_names(config: DictConfig) -> None:
     for key, folder in config.paths.items_ex(resolve=False):
         if not str(folder or "").strip():
             raise ConfigError(f"paths.{key} = {folder!r}; allowed: a folder; set paths.{key}, or leave it out")
+        if re.search(r"[\x00-\x1f\x7f]", str(folder)):
+            raise ConfigError(f"paths.{key} = {str(folder)[:80]!r}; allowed: a folder without line breaks and the like")
 
 
 def _is_name(text: str) -> bool:

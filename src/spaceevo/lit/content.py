@@ -3,9 +3,11 @@
 Every byte is read once; an index remembers each file's hash by its state, so that later runs ask the file system only.
 """
 
+import errno
 import hashlib
 import os
 import sqlite3
+import stat
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -40,6 +42,8 @@ def file_state(path: str | Path) -> str:
     The time of the last change of its inode is among them, which no program can set.
     """
     found = Path(path).stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
     return f"{found.st_dev}:{found.st_ino}:{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
 
 
@@ -53,6 +57,7 @@ def _read(paths: list[str]) -> dict[str, str]:
 
 def _opens(path: str) -> bool:
     try:
+        file_state(path)
         Path(path).open("rb").close()
     except OSError:
         return False

@@ -1,6 +1,9 @@
 """Lightning's logger for MLflow, whose runs go on under an id of ours."""
 
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -10,6 +13,7 @@ from pytorch_lightning.loggers import MLFlowLogger
 RUN_TAG = "spaceevo.run"  # of a run: our id of it, since MLflow gives ids of its own
 JOB_TAG = "spaceevo.job"
 DATABASE = "sqlite:///"
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
 
 
 def mlflow_logger(
@@ -49,9 +53,24 @@ def mlflow_logger(
         artifact_location=files,
         run_id=_run_id(client(tracking_uri), experiment_name, id),
     )
-    if logger._run_id is not None:
-        logger.experiment.update_run(logger.run_id, "RUNNING")
+    goes_on = logger._run_id is not None
+    with _environment_kept():
+        experiment = logger.experiment
+    if goes_on:
+        experiment.update_run(logger.run_id, "RUNNING")
     return logger
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Take back that Lightning names this run's place in the environment: later jobs of the process have their own."""
+    known = os.environ.get(URI_VARIABLE)
+    try:
+        yield
+    finally:
+        os.environ.pop(URI_VARIABLE, None)
+        if known is not None:
+            os.environ[URI_VARIABLE] = known
 
 
 def _run_id(client: Any, experiment: str, id: str | None) -> str | None:

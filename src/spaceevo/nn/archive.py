@@ -16,6 +16,8 @@ from typing import IO, NamedTuple
 import torch
 from torch import Tensor
 
+from spaceevo.artifacts.parsing import require_file
+
 ZIP_MAGIC = b"PK\x03\x04"
 STREAM_MAGIC = (0x1950A86A20F9469CFC6C, 1001)  # Number and version at the start of the older stream
 MOST_PICKLED = 2**22  # Bytes of a pickle; those of the largest supernets have less than a million
@@ -79,6 +81,7 @@ def read_archive(path: Path, unpickle: Unpickle) -> object:
         HoldsCode: it is a program.
         Exception: whatever a broken file makes of `unpickle`, zipfile and torch.
     """
+    require_file(path)
     with path.open("rb") as file:
         if file.read(4) == ZIP_MAGIC:
             return _read_zip(path, unpickle)

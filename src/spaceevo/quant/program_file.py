@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from spaceevo.artifacts import parse_json, write_bytes
+from spaceevo.artifacts.parsing import require_file
 from spaceevo.artifacts.values import Channels, Pixels
 from spaceevo.errors import CheckpointError, choices
 from spaceevo.quant.program import ConvWeights, Op, OpKind, Program, TensorQuant
@@ -62,6 +63,7 @@ def load_program(path: Path) -> tuple[Program, dict[str, str]]:
         CheckpointError: it is another file, or its operations do not fit each other.
     """
     try:
+        require_file(path)
         with safe_open(path, "numpy") as file:
             header = file.metadata() or {}
             described = TypeAdapter(_Described).validate_python(parse_json(header[FORMAT]))

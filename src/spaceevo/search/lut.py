@@ -104,6 +104,8 @@ def write_lut_file(path: Path, rows: Iterable[LutRow]) -> None:
 
 def read_lut_file(path: Path) -> list[LutRow]:
     """Read one look-up table; a `TableError` names the file, the line, the column and its value."""
+    if not path.is_file():
+        raise TableError(f"{path} is no file; make it again with: python -m spaceevo +stage=block_lut")
     lines = path.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
     if not lines:
         raise TableError(f"{path} is empty; delete it and make it again")

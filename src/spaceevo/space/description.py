@@ -89,6 +89,7 @@ def found_space(layout: Layout, within: Superspace, text: str | None, command: s
 
 NAME, NAME_RULE = r"[A-Za-z]\w{0,99}", "letters, digits and '_', a letter first"
 SHOWN_CHARACTERS, SHOWN_FAULTS = 60, 5
+LEAST_RATIO = 0.01  # of expansion; below it every width rounds to the same few channels
 MOST = {"widths": 2**14, "depths": 100, "kernels": 99, "block": 2**13, "supernet": 2**13, "expands": 100}
 """Greatest numbers that a list may hold; what exceeds them no memory holds, or no image has."""
 
@@ -185,8 +186,10 @@ def _candidate(item: object, where: str, faults: _Faults) -> Candidate:
 
 def _ratios(value: object, where: str, faults: _Faults) -> tuple[float | None, ...]:
     ratios = value if isinstance(value, list) else []
-    if not ratios or not all(type(ratio) in (int, float) and 0 < ratio <= MOST["expands"] for ratio in ratios):
-        faults.add(where, "expands", value, f"a list of positive ratios, at most {MOST['expands']}")
+    if not ratios or not all(
+        type(ratio) in (int, float) and LEAST_RATIO <= ratio <= MOST["expands"] for ratio in ratios
+    ):
+        faults.add(where, "expands", value, f"a list of ratios from {LEAST_RATIO} to {MOST['expands']}")
         return (1.0,)
     return tuple(ratios)
 

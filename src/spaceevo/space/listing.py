@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from spaceevo.artifacts.parsing import require_file
 from spaceevo.errors import EncodingError, SpaceEvoError
 from spaceevo.space.description import parse_space, superspace
 from spaceevo.space.encoding import SubnetSpec
@@ -28,10 +29,12 @@ def read_list(path: Path) -> list[Listed]:
         EncodingError: a line is malformed; names the file, the line and the column, counted from 1.
     """
     try:
+        require_file(path)
         with path.open(encoding="utf-8", errors="replace") as file:
             text = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise EncodingError(f"models = {path}: {error.strerror}; name a file of lines {','.join(HEADING)}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise EncodingError(f"models = {path}: {reason}; name a file of lines {','.join(HEADING)}") from None
     if len(text) > MOST_BYTES:
         raise EncodingError(f"models = {path} is larger than {MOST_BYTES} bytes; split it")
     found = []

@@ -145,7 +145,7 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
         for precision in PRECISIONS:
             path = self.workspace.exported / file_name(bench.runtime.format, precision)
             require_undamaged(path, self.workspace.commands("export"))
-            file = path.read_bytes() if path.exists() else b""
+            file = path.read_bytes() if path.is_file() else b""
             texts = bench.runtime.metadata(file) if file else {}
             if texts.get("space") == str(self.member):
                 found[f"{precision} {texts['subnet']}"] = file

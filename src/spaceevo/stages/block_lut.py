@@ -21,7 +21,7 @@ from spaceevo.nn.student import BlockStudent
 from spaceevo.platforms.base import Platform
 from spaceevo.platforms.measuring import BLOCKS, MeasuringPlatform
 from spaceevo.quant.quantizer import quant_scheme
-from spaceevo.search.lut import LutKey, LutRow, lut_file_name, lut_keys
+from spaceevo.search.lut import LutKey, LutRow, lut_file_name, lut_keys, lut_record
 from spaceevo.space.cost import blocks_cost
 from spaceevo.space.encoding import format_substage
 from spaceevo.space.placement import PlacedBlock
@@ -118,9 +118,10 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
 
     def inputs(self) -> Mapping[str, Input]:
         """Return images, latencies and weights, and the tables themselves: one that is not as it was made is due."""
-        paths = [self.workspace.lut / lut_file_name(self.superspace, key) for key in self.blocks]
+        tables = [self.workspace.lut / lut_file_name(self.superspace, key) for key in self.blocks]
+        paths = [*tables, *map(lut_record, tables)]
 
-        def tables(_: object) -> str:
+        def made(_: object) -> str:
             return fingerprint([file_hash(path) if path.is_file() else "" for path in paths])
 
         return {
@@ -128,7 +129,7 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
             "platform": platform_input(self.platform),
             "teacher": file_input(self.workspace.layout.teacher(self.teacher.name, self.int8)),
             **{name: file_input(path) for name, path in self.students.items()},
-            "tables": Input(tables, grows=True),
+            "tables": Input(made, grows=True),
         }
 
     @property

@@ -80,7 +80,7 @@ def _line(spec: SubnetSpec, counts: Sequence[int]) -> str:
 
 def _read(path: Path) -> dict[SubnetSpec, list[int]]:
     """Read the lines of a file; those torn by a kill or damaged are taken out, so that they are evaluated again."""
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.is_file() else []
     found = {line: evaluation for line in lines if (evaluation := _parsed(line)) is not None}
     if lines and lines != [*found, ""]:
         write_text(path, "".join(f"{line}\n" for line in found))
