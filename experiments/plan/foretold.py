@@ -25,12 +25,13 @@ ENDS |= {"worst": "worst from 10 %"}
 
 
 def run(folder: Path, words: Sequence[str]) -> None:
-    """Plan a chain, then run it, and keep every record of progress."""
-    root = folder / "runs"
+    """Plan a chain, then run it, and keep every record of progress; the run knows the plan's costs, and no more."""
+    root, caches = folder / "runs", {name: folder / f"cache of {name}" for name in ("plan", "pipeline")}
     command = [sys.executable, "-m", "spaceevo", *words, f"paths.root={root}"]
-    for name in ("plan", "pipeline"):
-        began = time.monotonic()
-        environment = {**os.environ, "SPACEEVO_CACHE": str(folder / f"cache of {name}")}
+    for name, cache in caches.items():
+        if name == "pipeline":
+            shutil.copytree(caches["plan"] / "costs", cache / "costs")
+        began, environment = time.monotonic(), {**os.environ, "SPACEEVO_CACHE": str(cache)}
         with (folder / f"{name}.log").open("w") as log:
             process = subprocess.Popen([*command, f"+stage={name}"], env=environment, stdout=log, stderr=log)
             while process.poll() is None:
