@@ -105,10 +105,10 @@ def test_work_of_one_size_counts_in_both_trials() -> None:
 
     def attempt(extent: Extent) -> Trial:
         images, new = extent.images or 64, 90 if extent.images == 2 else 10
-        blocks = Spent("blocks").more(2, 9.0, 9.0).more(new, 18.0, 9.0)
+        blocks = Spent("blocks").more(new, 18.0, 9.0)  # measured all at once, and so first
         rows = Spent("rows").more(1, 1.0, 1.0).more(1, 1.0, 1.0)
-        amounts = {"rows": Amount(2, images), "blocks": Amount(2 + new)}
-        return Trial(amounts, {"rows": rows, "blocks": blocks}, 29.0, 20.0, MB, MB)
+        amounts = {"rows": Amount(2, images), "blocks": Amount(new)}
+        return Trial(amounts, {"rows": rows, "blocks": blocks}, 20.0, 11.0, MB, MB)
 
     found = estimate(asked, attempt)
     assert found.each["blocks"] == pytest.approx(36.0 / 100)

@@ -80,9 +80,12 @@ class Spent:
         )
 
     def joined(self, other: Spent) -> Spent:
-        """Add what another process took for the same kind; what came first there came first as well."""
+        """Add what another process took for the same kind; most of it coming first, nothing of it warms up."""
         mine, its = astuple(self)[1:], astuple(other)[1:]
-        return Spent(self.kind, *(one + more for one, more in zip(mine, its, strict=True)))
+        both = Spent(self.kind, *(one + more for one, more in zip(mine, its, strict=True)))
+        if 2 * both.first_times <= both.times:
+            return both
+        return Spent(self.kind, both.times, both.seconds, both.processor_seconds)
 
     @property
     def each(self) -> tuple[float, float]:

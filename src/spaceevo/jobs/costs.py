@@ -16,7 +16,8 @@ BUDGET_S = 20.0  # Of processors, that the second trial's work may be foreseen t
 SHARE, LEAST_S = 0.15, 8.0  # of the whole job's time, that repeats within the budget may take; seconds that they may
 OVERHEAD_S = 0.15  # Of processors: most of a piece's time on few images that is foreseen not to grow with them
 GROWING = 0.03  # of that time, the least part that is foreseen to grow
-LEAST_REPEATS, MOST_REPEATS = 2, 24  # of eight steps of a supernet those that warm up longer make a tenth
+LEAST_REPEATS, FEW_REPEATS = 2, 3
+MOST_REPEATS = 24  # of eight steps of a supernet those that warm up longer make a tenth
 TICK_S = 1e-6
 MB = 1e6
 Try = Callable[[Extent], Trial]
@@ -111,10 +112,12 @@ def _second(amounts: Mapping[str, Amount], first: Trial) -> Extent:
 
 
 def _longer(amounts: Mapping[str, Amount], extent: Extent, trial: Trial) -> Extent | None:
-    """Choose twice as many repeats or more, if the trial left so much of the budget; None where it did not.
+    """Choose more repeats than a few, if the trial left twice as much of the budget; None where it did not.
 
     Two steps tell little: they may train two small subnets, and still warm up.
     """
+    if extent.repeats > FEW_REPEATS:
+        return None
     repeated = [kind for kind, of in amounts.items() if kind in trial.spent and of.times > trial.amounts[kind].times]
     each = {kind: trial.spent[kind].each[1] for kind in repeated}
     more = sum(trial.spent[kind].times * each[kind] for kind in repeated) / (1 + extent.repeats)
