@@ -190,3 +190,8 @@ def test_what_a_kind_took_counts_more_than_what_a_plan_told_of_it() -> None:
 
 def test_a_plan_that_does_not_know_all_kinds_tells_nothing() -> None:
     assert replace(lut_record(0.5), foreseen={"rows": 0.1}).ends is None
+
+
+def test_a_task_that_is_told_of_at_its_end_alone_was_not_done_before_a_kill() -> None:
+    task = Task("measuring 115 blocks", done=115, total=115, began=5.0, began_at=115, told=9.0)
+    assert replace(lut_record(9.0), tasks=(task,)).ends == pytest.approx(9.0 + 15.64)

@@ -42,6 +42,11 @@ class Task:
         return self.total is not None and self.done >= self.total
 
     @property
+    def earlier(self) -> float:
+        """The share of it that was done before a kill; a task that was told of at its end alone says nothing of one."""
+        return max(0.0, self.began_at - 1) / self.total if self.total and self.began_at < self.total else 0.0
+
+    @property
     def ends(self) -> float | None:
         """When it will end, if it goes on as fast as until now; None where that cannot be told."""
         made = self.done - self.began_at
@@ -87,9 +92,7 @@ class JobProgress(Record):
         each = self._foreseen_each(spent) if self.foreseen.keys() >= self.amounts.keys() else self._guessed_each(spent)
         if each is None:
             return None
-        # what was done before a kill
-        earlier = max(0.0, task.began_at - 1) / task.total if task is not None and task.total else 0.0
-        left_s = 0.0
+        left_s, earlier = 0.0, 0.0 if task is None else task.earlier
         for kind, amount in self.amounts.items():
             done = spent[kind].times if kind in spent else 0
             left_s += max(0.0, amount.times * (1 - earlier) - done) * each[kind]
