@@ -12,7 +12,7 @@ import pytest
 
 from spaceevo.artifacts.progress import JobProgress, Task
 from spaceevo.artifacts.records import parse_record
-from spaceevo.artifacts.work import TRAINED, Amount, Spent
+from spaceevo.artifacts.work import REST, TRAINED, Amount, Spent
 
 RECORD = JobProgress("supernet", "python -m spaceevo +stage=supernet", began=100.0, told=150.0)
 RECORDED = json.loads((Path(__file__).parent / "recorded_progress.json").read_text())
@@ -195,3 +195,11 @@ def test_a_plan_that_does_not_know_all_kinds_tells_nothing() -> None:
 def test_a_task_that_is_told_of_at_its_end_alone_was_not_done_before_a_kill() -> None:
     task = Task("measuring 115 blocks", done=115, total=115, began=5.0, began_at=115, told=9.0)
     assert replace(lut_record(9.0), tasks=(task,)).ends == pytest.approx(9.0 + 15.64)
+
+
+def test_what_a_plan_told_of_all_else_comes_at_the_start_and_at_the_end() -> None:
+    foreseen = {**FORESEEN, REST: 5.0}
+    assert replace(lut_record(2.0), foreseen=foreseen).ends == pytest.approx(2.0 + 3.0 + 15.64)
+    rows = Spent("rows").more(8, 2.8, 2.8).more(100, 10.0, 10.0)
+    record = replace(lut_record(14.8, rows), foreseen=foreseen)  # 2 s were not of that work, and 2 s warmed up
+    assert record.ends == pytest.approx(14.8 + 1.0 + 142 * 0.02 + 2 * 1.0)

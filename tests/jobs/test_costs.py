@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from spaceevo.artifacts.work import Amount, Extent, Scale, Spent
+from spaceevo.artifacts.work import REST, Amount, Extent, Scale, Spent
 from spaceevo.jobs.costs import BUDGET_S, Cost, counted, estimate
 from spaceevo.jobs.trial import Trial
 
@@ -97,6 +97,21 @@ def test_what_was_done_for_all_jobs_that_follow_counts_once() -> None:
         return Trial({"rows": Amount(2, images)}, {**spent, **whole}, seconds, seconds / 2, MB, MB)
 
     assert estimate(asked, attempt).processor_seconds == pytest.approx(100 * 1.0 + 7.0)
+
+
+def test_work_that_a_job_does_not_count_is_part_of_the_rest() -> None:
+    """Subnets' blocks are measured where tables lack them: how many is not known."""
+
+    def attempt(extent: Extent) -> Trial:
+        spent = {
+            "subnets": Spent("subnets").more(1, 2.0, 1.0).more(1, 2.0, 1.0),
+            "blocks": Spent("blocks", 3, 6.0, 0.5),
+        }
+        return Trial({"subnets": Amount(2, extent.images or 64)}, spent, 12.0, 4.5, MB, MB)
+
+    found = estimate({"subnets": Amount(50, 64)}, attempt)
+    assert found.each == pytest.approx({REST: 12.0 - 4.0, "subnets": 2.0})
+    assert found.processor_seconds == pytest.approx(50 * 1.0 + 2.0 + 0.5)
 
 
 def test_work_of_one_size_counts_in_both_trials() -> None:

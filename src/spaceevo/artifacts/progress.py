@@ -9,7 +9,7 @@ from typing import Literal
 
 from spaceevo.artifacts.files import MACHINE
 from spaceevo.artifacts.records import SCHEMA, Record
-from spaceevo.artifacts.work import Amount, Spent
+from spaceevo.artifacts.work import REST, Amount, Spent
 
 PROGRESS_FILE, STEPS_FILE = "progress.json", "steps.json"
 SILENT_S = 600.0  # on another machine, a job that has told nothing for so long is taken for dead
@@ -68,7 +68,9 @@ class JobProgress(Record):
     host: str = MACHINE
     tasks: tuple[Task, ...] = ()  # in the order in which they began
     amounts: Mapping[str, Amount] = field(default_factory=dict)  # of work in all, by kind
-    foreseen: Mapping[str, float] = field(default_factory=dict)  # seconds that a plan told of one time, by kind
+    foreseen: Mapping[str, float] = field(
+        default_factory=dict
+    )  # seconds that a plan told of one time, by kind, and of `REST`
     spent: tuple[Spent, ...] = ()  # on it until now
     troubles: tuple[str, ...] = ()  # what went wrong and was got over, a line each
     error: str = ""  # the line with which it failed
@@ -92,7 +94,10 @@ class JobProgress(Record):
         each = self._foreseen_each(spent) if self.foreseen.keys() >= self.amounts.keys() else self._guessed_each(spent)
         if each is None:
             return None
-        left_s, earlier = 0.0, 0.0 if task is None else task.earlier
+        earlier = 0.0 if task is None else task.earlier
+        took = sum(min(one.seconds, one.times * one.each[0]) for kind, one in spent.items() if kind in self.amounts)
+        besides = max(0.0, self.told - self.began - took)  # with what the first of a kind took more than others
+        left_s = max(0.0, self.foreseen.get(REST, 0.0) - besides)
         for kind, amount in self.amounts.items():
             done = spent[kind].times if kind in spent else 0
             left_s += max(0.0, amount.times * (1 - earlier) - done) * each[kind]

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from annotated_types import Gt
 
+REST = "all else"  # what a job does besides the work that it counts, at its start and its end
 TRAINED = 2.0  # times as long an image takes in a pass of training as one that is looked at
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from spaceevo.artifacts.records import SCHEMA, Record
-from spaceevo.artifacts.work import Amount, Extent, Spent
+from spaceevo.artifacts.work import REST, Amount, Extent, Spent
 from spaceevo.jobs.trial import Trial
 
 FEW = 2  # Images of the first trial
@@ -40,7 +40,8 @@ class Cost(Record):
     disk_mb: float  # most that it writes
     seconds_by_kind: Mapping[str, float]  # by the clock, of what grows with its settings
     tried: str  # what it was measured on
-    each: Mapping[str, float] = field(default_factory=dict)  # seconds by the clock of one time of work, by kind
+    # seconds by the clock of one time of work, by kind, and of `REST` of all else
+    each: Mapping[str, float] = field(default_factory=dict)
     schema: int = SCHEMA  # version of this record
 
     @classmethod
@@ -77,7 +78,7 @@ def estimate(amounts: Mapping[str, Amount], attempt: Try, as_many: float = 1.0) 
             extent, large = longer, attempt(longer)
     each = {kind: _each(kind, amount, small, large) for kind, amount in amounts.items() if kind in _spent(small, large)}
     # what the first of a kind took more than others is part of what does not grow
-    spent = [Seconds(*(one.times * each for each in one.each)) for one in large.spent.values()]
+    spent = [Seconds(*(one.times * it for it in one.each)) for kind, one in large.spent.items() if kind in amounts]
     # what came in the first trial alone and is no work of the job's own was done for all jobs that follow
     spent_once = [one for kind, one in small.spent.items() if kind not in large.spent.keys() | amounts.keys()]
     fixed = Seconds(
@@ -96,7 +97,7 @@ def estimate(amounts: Mapping[str, Amount], attempt: Try, as_many: float = 1.0) 
         disk_mb=as_many * large.disk_bytes / MB,
         seconds_by_kind=by_kind,
         tried=_told(large, images),
-        each={kind: one.clock for kind, one in each.items()},
+        each={REST: fixed.clock} | {kind: one.clock for kind, one in each.items()},
     )
 
 
