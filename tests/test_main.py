@@ -136,6 +136,14 @@ def test_what_no_job_takes_is_one_line(
     assert told in ended((*COST, word), monkeypatch, capsys)
 
 
+def test_what_was_typed_stays_in_one_line_without_colours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for word in ("teacher=res\nnet", "foo=\x1b[31mred"):
+        assert ended((*COST, word), monkeypatch, capsys)[:-1].isprintable()
+
+
 def ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: Callable[[], object]) -> object:
     """The exit code of a command line whose task does this."""
     monkeypatch.chdir(tmp_path)

@@ -54,7 +54,8 @@ class MissingArtifactError(SpaceEvoError):
     """A file that an earlier stage makes is not there."""
 
     def __init__(self, what: str, path: Path, command: str, other: str = "") -> None:
-        super().__init__(f"{what} is missing: {path} does not exist; {other}make it with: {command}")
+        fault = "is of another kind" if path.exists() else "does not exist"
+        super().__init__(f"{what} is missing: {path} {fault}; {other}make it with: {command}")
         self.path = path
         self.command = command
 
@@ -117,7 +118,8 @@ def _system_fault(error: OSError) -> str:
         left = shutil.disk_usage(existing).free
         return f"{told} ({left} bytes are left in {existing}); make room; the same command goes on"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"{told}; change who may write there, or set paths.root to another folder"
+        elsewhere = "paths.root to another folder, or hydra.run.dir where it is only looked at"
+        return f"{told}; change who may write there, or set {elsewhere}"
     return f"{told}; mend it; the same command goes on"
 
 

@@ -175,6 +175,8 @@ def test_layout_is_the_published_one(path: Path, expected: str) -> None:
 def test_everything_cached_lies_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path))
     assert cache_folder("lut") == tmp_path / "lut"
+    monkeypatch.setenv("SPACEEVO_CACHE", "")
+    assert cache_folder("lut").is_absolute()
     monkeypatch.delenv("SPACEEVO_CACHE")
     assert cache_folder("lut") == Path.home() / ".cache" / "spaceevo" / "lut"
 

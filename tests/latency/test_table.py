@@ -26,7 +26,8 @@ def test_model_counts_and_correction_round_trip(tmp_path: Path) -> None:
     [
         ('"model": 3', "model must be an object, not 3"),
         ('"correction": {"slope": 2}', "correction has no slope"),
-        ('"correction": {"scale": "1"}', "correction: scale is '1'; allowed: 0…1e[+]09"),
+        ('"correction": {"scale": "1"}', "correction: scale is '1'; allowed: 1e-09…1e[+]09"),
+        ('"correction": {"scale": 0}', "correction: scale is 0; allowed: 1e-09…1e[+]09"),
         ('"correction": {"scale": -1}', "correction: scale is -1; allowed"),
         ('"correction": {"ms_per_mparam": true}', "correction: ms_per_mparam is True; allowed"),
         ('"counts": {"a": "x"}', "counts: a is 'x'; allowed"),
@@ -39,6 +40,14 @@ def test_broken_parts_are_named(tmp_path: Path, part: str, message: str) -> None
     (tmp_path / "table.json").write_text(f'{{"blocks": {{}}, {part}}}')
     with pytest.raises(TableError, match=message):
         LatencyTable.load(tmp_path / "table.json")
+
+
+def test_a_table_without_blocks_and_what_is_no_file_are_told(tmp_path: Path) -> None:
+    (tmp_path / "table.json").write_text('{"provenance": {}}')
+    with pytest.raises(TableError, match="has no blocks"):
+        LatencyTable.load(tmp_path / "table.json")
+    with pytest.raises(TableError, match="is no file; remove it"):
+        LatencyTable.load(tmp_path)
 
 
 def test_plain_form(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from spaceevo.report.chain import read_chain
 from spaceevo.report.chain_page import chain_sections, write_chain_page
-from spaceevo.report.page import Chart, Section
+from spaceevo.report.page import Chart, Section, Table
 from tests.report.conftest import BENCHMARKED, FRONT, leave
 
 
@@ -115,6 +115,14 @@ def test_a_damaged_table_is_left_out_and_told(chain_folder: Path) -> None:
     assert found["The chain"].lacks == [f"{curve} is not as it was made; what it holds is left out"]
     data = charted(found["Supernet and training curves"])
     assert "supernet_fp32" in data and "supernet_int8" not in data
+
+
+def test_a_file_that_was_exchanged_is_told(chain_folder: Path) -> None:
+    (chain_folder / "export/subnet_int8.onnx").write_text("y" * 2048)
+    (files,) = [part for part in sections(chain_folder)["Files"].parts if isinstance(part, Table)]
+    told = {row[1]: (row[2], row[4]) for row in files.rows}
+    assert told["onnx_int8"] == ("export/subnet_int8.onnx is damaged, or was edited: it is not as it was made", "")
+    assert told["onnx_profile"][1]
 
 
 def test_nothing_is_fetched_and_names_cannot_add_markup(chain_folder: Path) -> None:

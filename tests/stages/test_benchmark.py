@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spaceevo.artifacts import Front, FrontSubnet, read_sealed_json, write_bytes
-from spaceevo.errors import ConfigError
+from spaceevo.errors import CheckpointError, ConfigError, ExportError
 from spaceevo.latency.table import LatencyTable
 from spaceevo.runtimes.random_program import random_program
 from spaceevo.runtimes.registry import RUNTIMES, runtime_for
@@ -30,9 +30,9 @@ def table(tmp_path: Path) -> Path:
     return tmp_path / "table.json"
 
 
-def export(tmp_path: Path, space: str) -> None:
+def export(tmp_path: Path, space: str, quant: str = "deploy") -> None:
     """Leave an INT8 file of the smallest subnet, said to be of this space, where an export would."""
-    texts = {"space": space, "subnet": str(MEMBER.smallest)}
+    texts = {"space": space, "subnet": str(MEMBER.smallest), "quant": quant}
     file = runtime_for("onnx").write(random_program(BLOCKS[MEMBER.smallest]), texts)
     write_bytes(tmp_path / "runs/export/subnet_int8.onnx", file)
 
@@ -77,6 +77,36 @@ def test_faults_are_named(run_stage: RunStage, table: Path) -> None:
         run_stage("benchmark", *LISTED, "subnet=[]", "platform=vnni", f"platform.table={table}")
 
 
+def test_an_fp32_file_in_the_place_of_an_int8_one_is_told(run_stage: RunStage, table: Path, tmp_path: Path) -> None:
+    export(tmp_path, str(MEMBER), "off")
+    with pytest.raises(ExportError, match=r"subnet_int8\.onnx holds no int8 network; make it again with: .*=export"):
+        run_stage("benchmark", *LISTED, "platform=vnni", f"platform.table={table}")
+    write_bytes(tmp_path / "runs/export/subnet_int8.onnx", b"\xff" * 99)
+    with pytest.raises(ExportError, match=r"subnet_int8\.onnx: this is not a readable onnx file"):
+        run_stage("benchmark", *LISTED, "platform=vnni", f"platform.table={table}")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("space", "digits-000-000", f"is of space digits-000-000, not of {MEMBER}; make it again with"),
+        ("top1", 999.0, "front.0.top1: Input should be less than or equal to 100; make it again with"),
+        ("latency_ms", float("nan"), "front.0.latency_ms: Input should be a finite number; make it again with"),
+    ],
+)
+def test_a_front_that_was_edited_is_told(
+    run_stage: RunStage, table: Path, tmp_path: Path, field: str, value: object, told: str
+) -> None:
+    write_front(tmp_path)
+    path = tmp_path / f"runs/checkpoints/search_subnet/{MEMBER}/front.json"
+    content = json.loads(path.read_text())
+    del content["checksum"]
+    (content if field == "space" else content["front"][0])[field] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=told):
+        run_stage("benchmark", *LISTED[:2], "platform=vnni", f"platform.table={table}")
+
+
 def write_front(tmp_path: Path) -> None:
     """Leave a front of both subnets, the largest chosen, as a search would."""
     largest, smallest = map(str, BLOCKS)
@@ -112,7 +142,7 @@ def test_a_result_lasts_until_something_changes(
     known.save(table)
     assert made_anew(compose("benchmark", *given))
     front = tmp_path / f"runs/checkpoints/search_subnet/{MEMBER}/front.json"
-    front.write_text(json.dumps(read_sealed_json(front)).replace("12", "13"))
+    front.write_text(json.dumps(read_sealed_json(front)).replace("12.0", "13.0"))
     assert made_anew(compose("benchmark", *given))
     assert not made_anew(compose("benchmark", *given))
 

@@ -50,6 +50,13 @@ def run(tables: Path, output: Path, *more: str) -> StageResult:
         return runner.run(composed(overrides))
 
 
+def test_tables_that_are_missing_are_made_by_the_words_that_were_given(world: World, tmp_path: Path) -> None:
+    next(world.lut.glob("*.csv")).unlink()
+    with pytest.raises(TableError, match=r"make them with: .*=block_lut .*paths\.root=") as caught:
+        run(world.lut, tmp_path)
+    assert "latency_constraint" not in str(caught.value)
+
+
 def comparable(folder: Path) -> dict[str, Any]:
     record: dict[str, Any] = json.loads((folder / "found" / "result.json").read_text())
     return {name: record[name] for name in record["figures"]}

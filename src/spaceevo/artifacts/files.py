@@ -23,7 +23,7 @@ TEMPORARY = re.compile(r"\..+\.(\w+)-(\d+)-[0-9a-f]{8}\.tmp")  # who writes is p
 
 def cache_folder(name: str) -> Path:
     """Return the folder `name` of what can be made again, in `$SPACEEVO_CACHE`; it need not exist."""
-    return Path(os.environ.get("SPACEEVO_CACHE", "~/.cache/spaceevo")).expanduser() / name
+    return Path(os.environ.get("SPACEEVO_CACHE") or "~/.cache/spaceevo").expanduser() / name
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any, Self, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from spaceevo.artifacts import values
 from spaceevo.artifacts.files import Plain, file_hash, fingerprint
 from spaceevo.artifacts.seals import read_sealed_json, write_sealed_json
 from spaceevo.errors import CheckpointError
@@ -116,7 +117,7 @@ class SpaceChoice(Record):
     """Says which space the last space search chose (`best.json`)."""
 
     space: str  # its encoding
-    latency_constraints_ms: tuple[float, ...]  # what it was searched for, in ms
+    latency_constraints_ms: tuple[values.Positive, ...]  # what it was searched for, in ms
     score: float  # its Q-T score
     probability: float  # share of its subnets within the constraint
     loss: float  # mean of the smallest losses among those
@@ -132,17 +133,17 @@ class FrontSubnet:
     platform: str  # whose front it is on
     subnet: str  # its encoding
     asked_ms: str  # limits it is the best within, in ms or with their kind, separated by spaces
-    latency_ms: float | None  # predicted; None where latency was not limited
-    measured_ms: float | None  # measured, where the device was at hand
-    held_out_top1: float  # in percent
-    top1: float  # on the test images, in percent
-    mmacs: float  # multiply-accumulates in millions
-    mparams: float  # parameters in millions
+    latency_ms: values.Amount | None  # predicted; None where latency was not limited
+    measured_ms: values.Amount | None  # measured, where the device was at hand
+    held_out_top1: values.Percent
+    top1: values.Percent  # on the test images
+    mmacs: values.Amount  # multiply-accumulates in millions
+    mparams: values.Amount  # parameters in millions
     file: str = ""  # number of its checkpoints
     int8_file: str | None = None  # its INT8 checkpoint
     fp32_file: str | None = None  # its fp32 checkpoint
-    file_kb: float | None = None  # predicted size of its INT8 file in kB, where that was limited
-    peak_ram_kb: float | None = None  # predicted memory on a microcontroller in kB, where that was limited
+    file_kb: values.Amount | None = None  # predicted size of its INT8 file in kB, where that was limited
+    peak_ram_kb: values.Amount | None = None  # predicted memory on a microcontroller in kB, where that was limited
 
 
 @dataclass(frozen=True)

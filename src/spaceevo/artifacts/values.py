@@ -12,6 +12,7 @@ Pixels = Annotated[int, Ge(1), Le(2**13)]  # Height and width of an image
 Seed = Annotated[int, Ge(0), Le(2**63 - 1)]  # Torch's generators take no more
 Amount = Annotated[FiniteFloat, Ge(0), Le(MOST)]
 Positive = Annotated[FiniteFloat, Gt(0), Le(MOST)]
+Percent = Annotated[FiniteFloat, Ge(0), Le(100)]
 Share = Annotated[FiniteFloat, Ge(0), Le(1)]
 PositiveShare = Annotated[FiniteFloat, Gt(0), Le(1)]
 ShareBelow1 = Annotated[FiniteFloat, Ge(0), Lt(1)]

@@ -52,6 +52,11 @@ def _one_line(error: Exception, given: Options) -> str | None:
     return next(filter(None, map(fault_line, ours or causes)), None)
 
 
+def _printable(line: str) -> str:
+    """Write line breaks, colours and the like, which come from what was typed, as escapes."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in line)
+
+
 @contextmanager
 def _only_our_line() -> Iterator[None]:
     """Keep Hydra from announcing on stderr the failure that our own line explains."""
@@ -84,5 +89,5 @@ def run_command_line(typed: list[str]) -> None:
         line = None if show_all else _one_line(error, given)
         if line is None:
             raise
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {_printable(line)}", file=sys.stderr)
         sys.exit(1)

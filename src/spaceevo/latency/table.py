@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from spaceevo.artifacts import read_sealed_json, write_sealed_json
 from spaceevo.errors import CheckpointError, TableError
@@ -39,9 +40,8 @@ class LatencyTable:
         So does one that is not as it was saved; where its first line, the checksum, is gone, it is taken as it is.
         """
         if not path.is_file():
-            raise TableError(
-                f"latency table {path} does not exist; set platform.table, or platform=ort_cpu to measure blocks"
-            )
+            fault = "is no file; remove it, or" if path.exists() else "does not exist;"
+            raise TableError(f"latency table {path} {fault} set platform.table, or platform=ort_cpu to measure blocks")
         try:
             content = read_sealed_json(path)
         except CheckpointError as error:
@@ -49,7 +49,7 @@ class LatencyTable:
             raise TableError(f"latency table {told}; {REMEDY}") from error
         if not isinstance(content, dict):
             raise TableError(f"latency table {path} must be an object {{block key: ms}}; {REMEDY}")
-        parts = content if "blocks" in content else {"blocks": content}
+        parts = _parts(path, content)
         for part in ("blocks", "provenance", "counts", "model", "correction"):
             if not isinstance(value := parts.get(part, {}), dict):
                 raise TableError(f"latency table {path}: {part} must be an object, not {str(value)[:80]}; {REMEDY}")
@@ -81,9 +81,19 @@ class LatencyTable:
         write_sealed_json(path, {**parts, "blocks": self.entries})
 
 
+def _parts(path: Path, content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The parts of a table; one as published is all blocks."""
+    if "blocks" in content:
+        return content
+    if "provenance" in content:
+        raise TableError(f"latency table {path} has no blocks; {REMEDY}")
+    return {"blocks": content}
+
+
 def _check_numbers(path: Path, part: str, numbers: Mapping[str, object], least: float) -> None:
     for key, value in numbers.items():
-        if isinstance(value, bool) or not (isinstance(value, int | float) and least <= value <= MOST_MS):
+        lowest = LEAST_MS if (part, key) == ("correction", "scale") else least  # nothing takes no time
+        if isinstance(value, bool) or not (isinstance(value, int | float) and lowest <= value <= MOST_MS):
             place = key if part == "blocks" else f"{part}: {key}"
-            allowed = "it must be a positive number of ms" if part == "blocks" else f"allowed: {least:g}…{MOST_MS:g}"
+            allowed = "it must be a positive number of ms" if part == "blocks" else f"allowed: {lowest:g}…{MOST_MS:g}"
             raise TableError(f"latency table {path}: {place[:80]} is {repr(value)[:80]}; {allowed}; {REMEDY}")

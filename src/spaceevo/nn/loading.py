@@ -77,7 +77,7 @@ def read_checkpoint(path: Path, what: str, command: str = "") -> Checkpoint:
 
 def _read(path: Path) -> Checkpoint:
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist")
+        raise CheckpointError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
     if path.suffix == ".safetensors":
         require_undamaged(path, "python -m spaceevo +stage=export")
         try:

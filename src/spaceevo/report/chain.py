@@ -37,19 +37,20 @@ class Step:
         beside = (path for path in self.folder.rglob(Path(recorded).name))
         return Path(recorded) if Path(recorded).exists() else next(beside, None)
 
-    def _is_as_made(self, name: str, path: Path) -> bool:
+    def is_as_made(self, name: str, path: Path) -> bool:
+        """Tell whether an output is the file that the job wrote; of one without a checksum it is not known."""
         known = self.result.checksums.get(self.result.outputs[name])
         return known is None or file_hash(path) == known
 
     def damaged_tables(self) -> list[Path]:
         """Return the CSV files that are not as they were made."""
         found = {name: path for name in self.result.outputs if (path := self.path(name)) and path.suffix == ".csv"}
-        return [path for name, path in found.items() if path.is_file() and not self._is_as_made(name, path)]
+        return [path for name, path in found.items() if path.is_file() and not self.is_as_made(name, path)]
 
     def table(self, name: str) -> list[Row]:
         """Read an output that is a CSV file; nothing where it is not there, or not as it was made."""
         path = self.path(name)
-        if path is None or not path.is_file() or not self._is_as_made(name, path):
+        if path is None or not path.is_file() or not self.is_as_made(name, path):
             return []
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             return [{key: value or "" for key, value in row.items() if key} for row in csv.DictReader(file)]

@@ -121,6 +121,8 @@ def files_section(chain: Chain) -> Section:
             recorded = step.result.checksums.get(step.result.outputs[name], "")
             size = path.stat().st_size / 1e3 if path is not None and path.is_file() else None
             shown = step.result.outputs[name] if path is None else _below(path, chain.root)
+            if size is not None and path is not None and not step.is_as_made(name, path):
+                shown, recorded = f"{shown} is damaged, or was edited: it is not as it was made", ""
             rows.append([step.name, name, shown if path else f"{shown} is gone", size, recorded[:HASH_LETTERS]])
     columns = ("step", "name", "path", "kB", "checksum")
     parts = [Table(f"Files below {chain.root}", columns, rows)] if rows else []

@@ -29,6 +29,7 @@ from spaceevo.space.superspace import Superspace
 FloatArray = npt.NDArray[np.float32]
 MOST = 1e9  # Of a figure; arrays of 32 bits hold 1e38
 NO_LATENCY = "nan"  # Stands for the latency of a row where no platform was asked
+BLOCK_LUT = "python -m spaceevo +stage=block_lut"
 COLUMNS = ("sub-stage", "input shape", "loss", "MFLOPs", "MParams", "latency ms")
 
 
@@ -105,7 +106,7 @@ def write_lut_file(path: Path, rows: Iterable[LutRow]) -> None:
 def read_lut_file(path: Path) -> list[LutRow]:
     """Read one look-up table; a `TableError` names the file, the line, the column and its value."""
     if not path.is_file():
-        raise TableError(f"{path} is no file; make it again with: python -m spaceevo +stage=block_lut")
+        raise TableError(f"{path} is no file; make it again with: {BLOCK_LUT}")
     lines = path.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
     if not lines:
         raise TableError(f"{path} is empty; delete it and make it again")
@@ -124,22 +125,26 @@ class BlockLut:
 
     superspace: Superspace
     samples: Mapping[LutKey, tuple[LutSamples, ...]]  # sub-stages of a choice, an entry per block resolution
+    command: str = BLOCK_LUT  # what makes the tables
 
     @classmethod
-    def load(cls, folder: Path | str, superspace: Superspace, cache_dir: Path | None = None) -> BlockLut:
+    def load(
+        cls, folder: Path | str, superspace: Superspace, cache_dir: Path | None = None, command: str = ""
+    ) -> BlockLut:
         """Read every look-up table of a superspace.
 
         The arrays are kept for the next time in `cache_dir`; by default in `folder/.cache`, or in the user's cache
-        folder (`SPACEEVO_CACHE`) where `folder` is read-only. A stale or broken cache is made again.
+        folder (`SPACEEVO_CACHE`) where `folder` is read-only. A stale or broken cache is made again. Messages name the
+        `command` that makes tables, by default the shortest.
 
         Raises:
             MissingArtifactError: `folder` does not exist.
             TableError: files are missing, a row is malformed or has an unknown resolution, or a resolution has no row.
         """
-        folder = Path(folder)
-        paths = _existing_files(folder, superspace)
+        folder, command = Path(folder), command or f"{BLOCK_LUT} superspace={superspace.name}"
+        paths = _existing_files(folder, superspace, command)
         cache = (cache_dir or _default_dir(folder)) / f"{superspace.name}-{fingerprint(str(folder.resolve()))}.npz"
-        contents = [(path.name, _checked_hash(path, superspace)) for path in paths.values()]
+        contents = [(path.name, _checked_hash(path, command)) for path in paths.values()]
         sizes = [_input_sizes(superspace, stage.name) for stage in superspace.searched]
         key = fingerprint([contents, superspace.block_resolutions, sizes])
         splits = _read_cache(cache, key)
@@ -148,21 +153,21 @@ class BlockLut:
             _write_cache(cache, key, splits)
         resolutions = len(superspace.block_resolutions)
         groups = [tuple(splits[start : start + resolutions]) for start in range(0, len(splits), resolutions)]
-        return cls(superspace, dict(zip(paths, groups, strict=True)))
+        return cls(superspace, dict(zip(paths, groups, strict=True)), command)
 
     def with_latencies(self) -> BlockLut:
         """Return the tables; a `TableError` where they were made without latencies."""
         if any(np.isnan(part.latency_ms).any() for parts in self.samples.values() for part in parts):
             raise TableError(
                 f"look-up tables of {self.superspace.name} have no latencies (platform=none); limit something else "
-                f"than latency, or make them again for a platform: {_command(self.superspace)} platform=…"
+                f"than latency, or make them again for a platform: {self.command} platform=…"
             )
         return self
 
     def without_latencies(self) -> BlockLut:
         """Return the same tables as if nothing took time."""
         parts = {key: tuple(LutSamples(p.loss, np.zeros_like(p.loss)) for p in of) for key, of in self.samples.items()}
-        return BlockLut(self.superspace, parts)
+        return BlockLut(self.superspace, parts, self.command)
 
 
 def lut_record(path: Path) -> Path:
@@ -170,7 +175,7 @@ def lut_record(path: Path) -> Path:
     return path.parent / ".made" / path.name
 
 
-def _checked_hash(path: Path, superspace: Superspace) -> str:
+def _checked_hash(path: Path, command: str) -> str:
     """Hash a table; a `TableError` where it is not as block_lut made it."""
     record, found = lut_record(path), file_hash(path)
     try:
@@ -179,18 +184,13 @@ def _checked_hash(path: Path, superspace: Superspace) -> str:
         made = None
     if not isinstance(made, dict) or made.get("table", found) != found:
         raise TableError(
-            f"{path} is damaged, or was edited: it is not as it was made; make it again with: {_command(superspace)}, "
+            f"{path} is damaged, or was edited: it is not as it was made; make it again with: {command}, "
             f"or delete {record} to use it as it is"
         )
     return found
 
 
-def _command(superspace: Superspace) -> str:
-    return f"python -m spaceevo +stage=block_lut superspace={superspace.name}"
-
-
-def _existing_files(folder: Path, superspace: Superspace) -> dict[LutKey, Path]:
-    command = _command(superspace)
+def _existing_files(folder: Path, superspace: Superspace, command: str) -> dict[LutKey, Path]:
     if not folder.is_dir():
         raise MissingArtifactError(f"block look-up table of {superspace.name}", folder, command)
     paths = {key: folder / lut_file_name(superspace, key) for key in lut_keys(superspace)}

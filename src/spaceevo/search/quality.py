@@ -78,6 +78,7 @@ class QualityScorer:
         samples: number of draws.
         seed: their seed.
         cache_dir: where the parsed tables are kept, see `BlockLut.load`.
+        command: what makes the tables, for messages.
 
     Raises:
         ConfigError: the superspace or a number is wrong.
@@ -97,6 +98,7 @@ class QualityScorer:
         seed: int = 0,
         *,
         cache_dir: Path | None = None,
+        command: str = "",
     ) -> None:
         self.superspace = description.superspace(superspace) if isinstance(superspace, str) else superspace
         asked = (
@@ -113,7 +115,7 @@ class QualityScorer:
         kinds = kinds_of(self.limits)
         fixed = fixed_latency_ms if "ms" in kinds else 0.0
         self.fixed_latency_ms = _per_resolution(fixed, self.superspace.block_resolutions)
-        lut = BlockLut.load(lut_dir, self.superspace, cache_dir)
+        lut = BlockLut.load(lut_dir, self.superspace, cache_dir, command)
         self._lut = lut.with_latencies() if "ms" in kinds else lut.without_latencies()
         self._demands = RowDemands.load(lut_dir, self.superspace, [kind for kind in kinds if kind != "ms"])
         self._extremes = {

@@ -3,15 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from spaceevo.artifacts import Component, require_undamaged, write_csv
 from spaceevo.artifacts.work import Amount
-from spaceevo.errors import MissingArtifactError
+from spaceevo.errors import ExportError, MissingArtifactError
 from spaceevo.export.bundle import PRECISIONS, file_name
 from spaceevo.latency.accuracy import PredictionError
 from spaceevo.platforms.base import Platform
 from spaceevo.report.latency import draw_predictions
+from spaceevo.runtimes.base import Runtime
 from spaceevo.search.limits import Limit
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.stages.bench import FILES, Bench, Latencies, Models, make_benches, measure_in_turn, print_fastest
@@ -146,10 +148,21 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
             path = self.workspace.exported / file_name(bench.runtime.format, precision)
             require_undamaged(path, self.workspace.commands("export"))
             file = path.read_bytes() if path.is_file() else b""
-            texts = bench.runtime.metadata(file) if file else {}
+            texts = _texts(bench.runtime, path, file) if file else {}
             if texts.get("space") == str(self.member):
+                if (texts.get("quant", precision) in ("off", "fp32")) != (precision == "fp32"):
+                    again = self.workspace.commands("export", "force=true")
+                    raise ExportError(f"{path} holds no {precision} network; make it again with: {again}")
                 found[f"{precision} {texts['subnet']}"] = file
         return found
+
+
+def _texts(runtime: Runtime, path: Path, file: bytes) -> Mapping[str, str]:
+    """What a file says of its network; the fault of one that cannot be read names it."""
+    try:
+        return runtime.metadata(file)
+    except ExportError as error:
+        raise ExportError(f"{path}: {error}") from error
 
 
 def _first(row: Row) -> dict[str, Any]:

@@ -120,7 +120,11 @@ class SpaceJob(SuperspaceJob[P]):
         command = self.workspace.commands("subnet_search", f"space={self.member}")
         if not self.front_file.exists():
             raise MissingArtifactError("a subnet (subnet=…, or a found one)", self.front_file, command)
-        return Front.read(self.front_file, command)
+        front = Front.read(self.front_file, command)
+        if front.space != str(self.member):
+            told = f"{self.front_file} is of space {front.space}, not of {self.member}"
+            raise CheckpointError(f"{told}; make it again with: {command}")
+        return front
 
     def best_subnet(self) -> SubnetSpec:
         """Return the first subnet asked for, or what the last subnet search chose."""
@@ -228,5 +232,6 @@ def refuse_random_from_file(weights: str, checkpoint: Path | None) -> None:
 def existing(path: Path) -> Path:
     """Return the file that `checkpoint=` names; a `CheckpointError` says that it is not there."""
     if not path.is_file():
-        raise CheckpointError(f"checkpoint = {path} does not exist; set it to a file of weights, or leave it out")
+        fault = "is no file" if path.exists() else "does not exist"
+        raise CheckpointError(f"checkpoint = {path} {fault}; set it to a file of weights, or leave it out")
     return path

@@ -184,16 +184,27 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
         """Make what scores spaces for the asked limits, or for a latency found by itself."""
         settings, recipe, lut = self.settings, self.settings.recipe, self.workspace.lut
         fixed_ms = self.platform.fixed_ms(self.superspace) if self._limits_latency else 0.0
+        command = self.workspace.commands("block_lut", without=ALL_SETTINGS)
         asked_ms = limits_for(self.platform.name, settings.latency_constraint) if self._limits_latency else None
         limits = joined_limits(asked_ms, settings.limit)
         if not self._limits_latency:
             console.print(f"{self.name}: latency is not limited, and no platform is asked for any")
         if not limits:
-            unlimited = QualityScorer(lut, self.superspace, [NO_LIMIT_MS], fixed_ms, samples=AUTO_SAMPLES)
+            unlimited = QualityScorer(
+                lut, self.superspace, [NO_LIMIT_MS], fixed_ms, samples=AUTO_SAMPLES, command=command
+            )
             fastest, slowest = unlimited.latency_range_ms()
             limits = (Limit.of({"ms": float(f"{fastest + AUTO_POINT * (slowest - fastest):.3g}")}),)
         return QualityScorer(
-            lut, self.superspace, limits, fixed_ms, t=recipe.t, a=recipe.a, samples=recipe.samples, seed=settings.seed
+            lut,
+            self.superspace,
+            limits,
+            fixed_ms,
+            t=recipe.t,
+            a=recipe.a,
+            samples=recipe.samples,
+            seed=settings.seed,
+            command=command,
         )
 
     def _strategy(self) -> Strategy[SpaceMember]:

@@ -1,6 +1,7 @@
 """Offers ONNX Runtime."""
 
 import json
+import math
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spaceevo.errors import ExportError
 from spaceevo.runtimes.base import OperatorTime, Profile, Session, Shape, reads_file
 from spaceevo.runtimes.machine import has_vnni
 from spaceevo.runtimes.onnx.files import OnnxFiles
@@ -21,6 +23,7 @@ from spaceevo.runtimes.preprocessing import INSIDE_NAME
 from spaceevo.runtimes.random_program import random_block_program
 from spaceevo.space.placement import PlacedBlock
 
+MOST_VALUES = 3 * 2**26  # Of an image
 INTEGER_OPS = frozenset({"QGemm", "QuantizeLinear", "DequantizeLinear", "Flatten", "Transpose", "Reshape"})
 """Operators that compute in integers, convert to or from them, or only move values; so do all `QLinear…`."""
 WARM_UPS = 3
@@ -60,6 +63,8 @@ class OnnxSession(Session):
         rng = np.random.default_rng(0)
         (value,) = self.session.get_inputs()
         shape = [size if isinstance(size, int) else 1 for size in value.shape]
+        if math.prod(shape) > MOST_VALUES:
+            raise ExportError(f"the file takes images of {shape}; allowed: {MOST_VALUES} values; export it again")
         if value.type == "tensor(uint8)":
             return {value.name: rng.integers(0, 256, shape, np.uint8)}
         return {value.name: rng.standard_normal(shape, np.float32)}
