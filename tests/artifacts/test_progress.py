@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from spaceevo.artifacts.progress import NEW, JobProgress, Task
+from spaceevo.artifacts.progress import JobProgress, Task
 from spaceevo.artifacts.records import parse_record
-from spaceevo.artifacts.work import Amount, Spent
+from spaceevo.artifacts.work import REST, TRAINED, Amount, Spent
 
 RECORD = JobProgress("supernet", "python -m spaceevo +stage=supernet", began=100.0, told=150.0)
 RECORDED = json.loads((Path(__file__).parent / "recorded_progress.json").read_text())
@@ -109,7 +109,7 @@ def training(epochs: int, steps: int, step_s: float, look_s: float, every: int |
 )
 def test_after_a_tenth_the_end_is_told_within_15_percent(pieces: Pieces, batch: int, images: int) -> None:
     times = {kind: sum(one == kind for one, _ in pieces) for kind, _ in pieces}
-    sizes = {STEPS: batch, LOOKS: images, SAVES: 1}
+    sizes = {STEPS: TRAINED * batch, LOOKS: images, SAVES: 1}
     amounts = {kind: Amount(times[kind], sizes[kind]) for kind in times}
     for share in (0.1, 0.3, 0.6, 0.9):
         told, true = jobs_end(amounts, pieces, share)
@@ -132,11 +132,11 @@ def test_the_end_of_real_runs_is_told_within_15_percent_after_a_tenth(job: str) 
 
 
 def test_a_job_that_goes_on_ends_as_fast_as_it_goes_now() -> None:
-    amounts = {STEPS: Amount(100, 8), LOOKS: Amount(2, 8)}
+    amounts = {STEPS: Amount(100, 16), LOOKS: Amount(2, 8)}
     task = Task("steps", done=60, total=100, began=0.0, began_at=51, told=20.0)  # 50 were done before the kill
     spent = (Spent(STEPS).more(1, 11.0, 11.0).more(9, 9.0, 9.0),)
     record = replace(RECORD, told=20.0, tasks=(task,), amounts=amounts, spent=spent)
-    assert record.ends == pytest.approx(20.0 + 40 * 1.0 + 1 * NEW * 1.0)
+    assert record.ends == pytest.approx(20.0 + 40 * 1.0 + 1 * 8 / 16)
 
 
 def test_images_are_not_guessed_at_by_blocks_that_are_measured() -> None:
@@ -159,3 +159,47 @@ def test_nothing_is_told_before_what_takes_longest_has_begun() -> None:
     assert replace(record, spent=(*spent, warm)).ends is None
     begun = replace(record, spent=(*spent, warm.more(6, 12.0, 12.0)))
     assert begun.ends == pytest.approx(5.0 + 5.0 + 530 * 2.0)
+
+
+FORESEEN = {"measured blocks": 0.02, "rows": 0.1, "teacher's features": 1.0}
+
+
+def lut_record(told: float, *spent: Spent) -> JobProgress:
+    """A look-up tables' job of which a plan told 142 × .02 + 108 × .1 + 2 × 1.0 = 15.64 s."""
+    amounts = {"measured blocks": Amount(142), "rows": Amount(108, 278), "teacher's features": Amount(2, 278)}
+    return replace(RECORD, began=0.0, told=told, amounts=amounts, foreseen=FORESEEN, spent=spent)
+
+
+def test_what_a_plan_told_tells_the_end_from_the_start() -> None:
+    assert lut_record(0.5).ends == pytest.approx(0.5 + 15.64)
+
+
+def test_what_comes_is_as_much_slower_than_a_plan_told_as_what_came() -> None:
+    blocks = Spent("measured blocks").more(2, 9.0, 9.0).more(50, 50 * 0.03, 1.0)  # half as long again
+    left = 90 * 0.03 + 1.5 * (108 * 0.1 + 2 * 1.0)
+    assert lut_record(11.0, blocks).ends == pytest.approx(11.0 + left)
+    # what has only warmed up says nothing of what follows
+    warm = Spent("rows").more(8, 80.0, 80.0)
+    assert lut_record(91.0, blocks, warm).ends == pytest.approx(91.0 + left - 8 * 0.15)
+
+
+def test_what_a_kind_took_counts_more_than_what_a_plan_told_of_it() -> None:
+    rows = Spent("rows").more(1, 0.2, 0.2).more(7, 7 * 0.2, 1.4)
+    assert lut_record(2.0, rows).ends == pytest.approx(2.0 + 100 * 0.2 + 2 * (142 * 0.02 + 2 * 1.0))
+
+
+def test_a_plan_that_does_not_know_all_kinds_tells_nothing() -> None:
+    assert replace(lut_record(0.5), foreseen={"rows": 0.1}).ends is None
+
+
+def test_a_task_that_is_told_of_at_its_end_alone_was_not_done_before_a_kill() -> None:
+    task = Task("measuring 115 blocks", done=115, total=115, began=5.0, began_at=115, told=9.0)
+    assert replace(lut_record(9.0), tasks=(task,)).ends == pytest.approx(9.0 + 15.64)
+
+
+def test_what_a_plan_told_of_all_else_comes_at_the_start_and_at_the_end() -> None:
+    foreseen = {**FORESEEN, REST: 5.0}
+    assert replace(lut_record(2.0), foreseen=foreseen).ends == pytest.approx(2.0 + 3.0 + 15.64)
+    rows = Spent("rows").more(8, 2.8, 2.8).more(100, 10.0, 10.0)
+    record = replace(lut_record(14.8, rows), foreseen=foreseen)  # 2 s were not of that work, and 2 s warmed up
+    assert record.ends == pytest.approx(14.8 + 1.0 + 142 * 0.02 + 2 * 1.0)

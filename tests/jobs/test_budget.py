@@ -40,7 +40,7 @@ COSTS = {"supernet": cost(20.0, training_steps=17.0, evaluations=1.0), "block_lu
 
 def test_epochs_and_samples_are_scaled_by_one_factor(steps: list[Looked]) -> None:
     outlooks, configs = zip(*steps, strict=True)
-    found = fit(16.0, outlooks, configs, COSTS)  # 4 h stay, 24 h are halved
+    found = fit(16.0, outlooks, configs, COSTS, 0.0)  # 4 h stay, 24 h are halved
     assert [(row.setting, row.asked, row.scaled) for row in found.rows] == [
         ("recipe.supernet.fp32.epochs", 36, 18),
         ("recipe.supernet.fp32.warmup_epochs", 2.0, 1.0),
@@ -49,9 +49,16 @@ def test_epochs_and_samples_are_scaled_by_one_factor(steps: list[Looked]) -> Non
     assert found.hours == pytest.approx(16.0)
 
 
+def test_what_a_pipeline_takes_besides_its_steps_is_part_of_the_budget(steps: list[Looked]) -> None:
+    outlooks, configs = zip(*steps, strict=True)
+    found = fit(16.0, outlooks, configs, COSTS, 4 * HOUR)  # 8 h stay, 24 h become a third
+    assert [row.scaled for row in found.rows] == [12, pytest.approx(2 / 3, rel=1e-5), 10]
+    assert found.hours == pytest.approx(16.0)
+
+
 def test_what_was_scaled_counts_as_if_it_had_been_typed(steps: list[Looked]) -> None:
     outlooks, configs = zip(*steps, strict=True)
-    words = fit(16.0, outlooks, configs, COSTS).words
+    words = fit(16.0, outlooks, configs, COSTS, 0.0).words
     typed = ["recipe.supernet.fp32.epochs=18", "recipe.supernet.fp32.warmup_epochs=1.0", "recipe.block_lut.samples=15"]
     assert words == typed
     by_words, by_hand = (step("supernet", "space=digits-222-000", *each)[0].job for each in (words, typed[:2]))
@@ -61,7 +68,7 @@ def test_what_was_scaled_counts_as_if_it_had_been_typed(steps: list[Looked]) -> 
 
 def test_a_budget_that_suffices_scales_nothing(steps: list[Looked]) -> None:
     outlooks, configs = zip(*steps, strict=True)
-    found = fit(28.0, outlooks, configs, COSTS)
+    found = fit(28.0, outlooks, configs, COSTS, 0.0)
     assert (found.words, found.hours) == ([], 28.0)
 
 
@@ -69,13 +76,13 @@ def test_a_budget_below_one_epoch_and_row_is_refused(steps: list[Looked]) -> Non
     outlooks, configs = zip(*steps, strict=True)
     least = 4 + 18 / 36 + 6 / 30
     with pytest.raises(ConfigError, match=r"recipe\.budget_hours = 4; allowed: 4\.7 or more on this machine"):
-        fit(4.0, outlooks, configs, COSTS)
-    assert fit(least + 0.001, outlooks, configs, COSTS).rows[0].scaled == 1
+        fit(4.0, outlooks, configs, COSTS, 0.0)
+    assert fit(least + 0.001, outlooks, configs, COSTS, 0.0).rows[0].scaled == 1
 
 
 def test_steps_of_unknown_cost_are_told_and_stay(steps: list[Looked], capsys: pytest.CaptureFixture[str]) -> None:
     outlooks, configs = zip(*steps, strict=True)
-    found = fit(4.0, outlooks, configs, {"supernet": "a trial failed", "block_lut": COSTS["block_lut"]})
+    found = fit(4.0, outlooks, configs, {"supernet": "a trial failed", "block_lut": COSTS["block_lut"]}, 0.0)
     assert found.words == ["recipe.block_lut.samples=10"]
     found.print()
     assert "supernet: its cost is not known, and not counted" in capsys.readouterr().out
@@ -83,7 +90,7 @@ def test_steps_of_unknown_cost_are_told_and_stay(steps: list[Looked], capsys: py
 
 def test_a_later_run_takes_up_what_was_fitted(steps: list[Looked], tmp_path: Path) -> None:
     outlooks, configs = zip(*steps, strict=True)
-    fitted = fit(16.0, outlooks, configs, COSTS)
+    fitted = fit(16.0, outlooks, configs, COSTS, 0.0)
     fitted.write(tmp_path / BUDGET_FILE)
     assert kept(tmp_path, 16.0, outlooks) == fitted
     assert kept(tmp_path, 15.0, outlooks) is None
@@ -106,8 +113,8 @@ def test_a_pipeline_is_fitted_once(compose: Compose, images: Path, monkeypatch: 
     one = "recipe.pipeline.steps=[{title: a, stage: supernet, quant: 'off'}]"
     words = ["superspace=digits", "space=digits-222-000", f"data.root={images}", one]
     for _ in range(2):  # had it been fitted anew, costs would be others
-        job = make_job(compose("+stage=pipeline", *words, "recipe.budget_hours=5.5"))
+        job = make_job(compose("+stage=pipeline", *words, "recipe.budget_hours=5.6"))
         assert isinstance(job, PipelineJob)
-        fitted = job._fitted(job.workspace.commands.composing)
+        fitted, _ = job._fitted(job.workspace.commands.composing)
         assert fitted == ["recipe.supernet.fp32.epochs=18", "recipe.supernet.fp32.warmup_epochs=1.0"]
     assert timed == [1]

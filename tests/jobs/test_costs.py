@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from spaceevo.artifacts.work import Amount, Extent, Scale, Spent
+from spaceevo.artifacts.work import REST, Amount, Extent, Scale, Spent
 from spaceevo.jobs.costs import BUDGET_S, Cost, counted, estimate
 from spaceevo.jobs.trial import Trial
 
@@ -66,12 +66,23 @@ def test_the_second_trial_keeps_its_budget() -> None:
         assert last.images == 4 or takes <= 9 * BUDGET_S  # where all of the time grows, and little was foreseen to
 
 
+def test_what_took_less_than_foreseen_is_tried_for_longer() -> None:
+    """A step of .3 s on two images is foreseen to take 5 s on 64, and takes .36 s, as quantised ones do."""
+    asked, each, tried = {"steps": Amount(170, 64)}, {"steps": (0.3, 0.001)}, list[Extent]()
+    found = estimate(asked, machine(asked, each, tried))
+    assert tried[1] == Extent(None, 2)
+    assert [it.images for it in tried] == [2, None, None] and tried[2].repeats >= 4
+    assert found.processor_seconds == pytest.approx(truth(asked, each) + WARM_UP_S)
+    spent = sum(FIXED_S + WARM_UP_S + (1 + it.repeats) * 0.364 for it in tried[1:])
+    assert spent <= BUDGET_S
+
+
 def test_what_is_done_once_is_not_repeated_in_the_second_trial() -> None:
     asked = {"steps": Amount(300, 64), "looks": Amount(1, 2000)}
     for looks_s in (0.001, 0.06):  # an image: a look is foreseen to take a tenth of a second, and 4 s
         tried = list[Extent]()
         estimate(asked, machine(asked, {"steps": (0.05, 0.0005), "looks": (0.0, looks_s)}, tried))
-        assert tried[-1] == Extent(None, 8)
+        assert tried[-1] == Extent(None, 24)
 
 
 def test_what_was_done_for_all_jobs_that_follow_counts_once() -> None:
@@ -86,6 +97,37 @@ def test_what_was_done_for_all_jobs_that_follow_counts_once() -> None:
         return Trial({"rows": Amount(2, images)}, {**spent, **whole}, seconds, seconds / 2, MB, MB)
 
     assert estimate(asked, attempt).processor_seconds == pytest.approx(100 * 1.0 + 7.0)
+
+
+def test_work_that_a_job_does_not_count_is_part_of_the_rest() -> None:
+    """Subnets' blocks are measured where tables lack them: how many is not known."""
+
+    def attempt(extent: Extent) -> Trial:
+        spent = {
+            "subnets": Spent("subnets").more(1, 2.0, 1.0).more(1, 2.0, 1.0),
+            "blocks": Spent("blocks", 3, 6.0, 0.5),
+        }
+        return Trial({"subnets": Amount(2, extent.images or 64)}, spent, 12.0, 4.5, MB, MB)
+
+    found = estimate({"subnets": Amount(50, 64)}, attempt)
+    assert found.each == pytest.approx({REST: 12.0 - 4.0, "subnets": 2.0})
+    assert found.processor_seconds == pytest.approx(50 * 1.0 + 2.0 + 0.5)
+
+
+def test_work_of_one_size_counts_in_both_trials() -> None:
+    """Few blocks are new to the second trial, and the machine is waited for as long for these."""
+    asked = {"rows": Amount(100, 64), "blocks": Amount(400)}
+
+    def attempt(extent: Extent) -> Trial:
+        images, new = extent.images or 64, 90 if extent.images == 2 else 10
+        blocks = Spent("blocks").more(new, 18.0, 9.0)  # measured all at once, and so first
+        rows = Spent("rows").more(1, 1.0, 1.0).more(1, 1.0, 1.0)
+        amounts = {"rows": Amount(2, images), "blocks": Amount(new)}
+        return Trial(amounts, {"rows": rows, "blocks": blocks}, 20.0, 11.0, MB, MB)
+
+    found = estimate(asked, attempt)
+    assert found.each["blocks"] == pytest.approx(36.0 / 100)
+    assert found.seconds_by_kind["blocks"] == pytest.approx(400 * 36.0 / 100)
 
 
 def test_work_is_counted_as_people_say_it() -> None:

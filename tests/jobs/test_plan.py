@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from spaceevo.artifacts import StageResult
+from spaceevo.artifacts.progress import JobProgress
 from spaceevo.artifacts.work import Extent
 from spaceevo.errors import ConfigError
 from spaceevo.jobs.costs import Cost
@@ -20,7 +21,7 @@ from spaceevo.jobs.steps import compose as composed_step
 from spaceevo.jobs.trial import _grown, _sizes, end_with_parent, shortened_words, tried_blocks, tried_words
 from tests.jobs.conftest import TINY, Compose, RunJob, changed, defaults
 
-COST = Cost(40.0, 20.0, 512.0, 1024.0, {"training steps": 30.0}, "2 training steps")
+COST = Cost(40.0, 20.0, 512.0, 1024.0, {"training steps": 30.0}, "2 training steps", {"training steps": 15.0})
 TEACHER, SUPERNET = Step("teacher", "teacher", "off"), Step("supernet", "supernet", "off")
 
 
@@ -154,6 +155,10 @@ def test_a_trial_leaves_costs_and_nothing_else(
     assert found.memory_mb > 100 and found.disk_mb > 1
     assert {*found.seconds_by_kind} == {"training steps", "evaluations", "saved states"}
     assert 0 < sum(found.seconds_by_kind.values()) < found.seconds
+    job = outlooks[0].job
+    assert job is not None
+    by_kind = {kind: amount.times * found.each[kind] for kind, amount in job.amounts().items()}
+    assert found.seconds_by_kind == pytest.approx(by_kind)
     assert kept.read_bytes() == b"as it was"
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"checkpoints", "plan"}
     assert not any((tmp_path / "runs" / "plan").iterdir())
@@ -251,9 +256,12 @@ def test_a_pipeline_says_what_is_known_of_its_costs(
         "space=digits-222-000",
         "recipe.pipeline.steps=[{title: c, stage: cost, quant: 'off'}]",
     ]
-    run(compose("+stage=pipeline", *words))
+    config = compose("+stage=pipeline", *words)
+    run(config)
     assert "What it will cost is not known; the same words with +stage=plan tell it" in capsys.readouterr().out
     monkeypatch.setattr("spaceevo.jobs.pipeline.known_costs", lambda outlooks: {one.title: COST for one in outlooks})
     run(compose("+stage=pipeline", *words, "force=true"))
     told = capsys.readouterr().out
     assert "40 s" in told and "512 MB" in told and "2 training steps" in told
+    step = next(iter(Path(config.paths.root).glob("cost*/progress.json")))
+    assert JobProgress.read(step).foreseen == {"training steps": 15.0}

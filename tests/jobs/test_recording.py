@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from spaceevo.artifacts.progress import JobProgress
+from spaceevo.artifacts.work import TRAINED
 from spaceevo.errors import ConfigError, DataError, Stopped
 from spaceevo.jobs.recording import recorded
 from spaceevo.lit.curve import STEPS, Curve
@@ -63,7 +64,7 @@ def test_training_tells_its_steps(tiny: RunJob, tmp_path: Path) -> None:
     assert [(task.name, task.done, task.total) for task in found.tasks] == [("supernet_fp32, steps", 2, 2)]
     told = {kind: amount.times for kind, amount in found.amounts.items()}
     assert told == {"training steps": 2, "evaluations": 1, "saved states": 2} == {s.kind: s.times for s in found.spent}
-    assert found.amounts["training steps"].size == 4 * 8  # passes
+    assert found.amounts["training steps"].size == TRAINED * 4 * 8  # passes
     assert found.amounts["evaluations"].size == 2 * (8 + 8)  # both corners are recalibrated and tested
 
 

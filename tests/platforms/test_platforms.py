@@ -7,6 +7,7 @@ import pytest
 
 import spaceevo
 from spaceevo.errors import ConfigError, TableError
+from spaceevo.jobs.recording import recorded
 from spaceevo.latency.roofline import Correction, Roofline, block_work, mparams_of
 from spaceevo.latency.table import LatencyTable
 from spaceevo.platforms.base import Platform
@@ -125,6 +126,12 @@ def test_what_other_jobs_measured_is_appended_too(tmp_path: Path) -> None:
     second.ensure(BLOCKS[:2])
     first.ensure(BLOCKS[:5])
     assert first.table_state(2) == second.table_state(2) == Fake(tmp_path).table_state(2) == before
+
+
+def test_who_watches_knows_that_no_block_was_measured_before(tmp_path: Path) -> None:
+    with recorded(tmp_path, "block_lut", "it") as recorder:
+        Fake(tmp_path).ensure(BLOCKS[:3])
+    assert [(task.began_at, task.done, task.total) for task in recorder.tasks.values()] == [(0, 3, 3)]
 
 
 def test_a_table_of_other_latencies_has_another_state(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Timing on fake clocks: what is timed how often, in which order, and what counts."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
@@ -80,7 +80,7 @@ def test_repeats_are_shuffled_and_repeatable(lab: Lab) -> None:
 
 def test_the_least_counts_and_the_median_is_told(lab: Lab) -> None:
     class Varying(Recorded):
-        times_ms = iter([9, 9] + [9, 3, 9, 1, 9, 2, 9, 4, 9, 9])  # every timing follows an untimed run
+        times_ms = iter([9] + [9, 3, 9, 1, 9, 2, 9, 4, 9, 9])  # every timing follows an untimed run
 
         def invoke(self) -> None:
             self.clock[0] += next(self.times_ms) * 1_000_000
@@ -93,10 +93,12 @@ def test_short_models_are_timed_over_many_runs(lab: Lab) -> None:
     found = time_models({"a": b"0.01"}, lab.load, repeats=1)
     assert found["a"].latency_ms == pytest.approx(0.01)
     loops = module.TIMING_NS / 10_000
-    assert len(lab.calls) == 3 * 2 + 1 + loops  # three warm-ups of two runs, then one untimed run and the loops
+    assert (
+        len(lab.calls) == 1 + 2 * 2 + 1 + loops
+    )  # three warm-ups, two of two runs, then one untimed run and the loops
     lab.calls.clear()
     time_models({"a": b"5"}, lab.load, repeats=5)
-    assert len(lab.calls) == (1 + 5) * 2  # one untimed and one timed, to set the loops and then five times
+    assert len(lab.calls) == 1 + 5 * 2  # one to set the loops, then five times one untimed and one timed
 
 
 class FakeClock:
@@ -141,3 +143,47 @@ def test_waiting_ends_when_out_of_patience(monkeypatch: pytest.MonkeyPatch) -> N
     clock.now_s += 1.0  # a second of measuring earns two of waiting
     stillness.wait()
     assert clock.now_s == pytest.approx(3.5, abs=0.06)
+
+
+def test_a_timing_counts_where_the_core_was_still_at_both_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock(monkeypatch, [False])
+    clock.grant(monkeypatch, patience=0.0, slack_s=10.0)
+    stillness = Stillness()
+
+    def timings(*rows: tuple[float, list[bool]]) -> Callable[[], float]:
+        """Takes the times told; each leaves the core busy in these next moments."""
+        told = iter(rows)
+
+        def take_ns() -> float:
+            taken_ns, busy = next(told)
+            clock.busy = [False] * clock.naps + busy
+            return taken_ns
+
+        return take_ns
+
+    assert stillness.time_ns(timings((3.0, [True]), (5.0, []))) == 5.0  # the first may be of another's making
+    assert clock.naps == 1
+    disturbed = [(float(ns), [True]) for ns in (9, 7, 8, 6, 9)]
+    assert stillness.time_ns(timings(*disturbed)) == 6.0
+    clock.grant(monkeypatch, patience=0.0, slack_s=0.0)
+    assert stillness.time_ns(timings((4.0, [True]))) == 4.0  # out of patience, one is all
+
+
+def test_a_core_that_slept_is_woken_before_it_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock(monkeypatch, [False])
+    clock.grant(monkeypatch, patience=0.0, slack_s=10.0)
+    stillness = Stillness()
+    probes_ns = [1500]  # something runs beside, for a nap
+
+    def probe_ns(_: Stillness) -> int:
+        return probes_ns.pop() if probes_ns else 1000
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        probes_ns[:] = [1500] * 100  # slow from the sleep alone
+
+    monkeypatch.setattr(Stillness, "_probe_ns", probe_ns)
+    monkeypatch.setattr(time, "sleep", sleep)
+    probes_ns.append(1500)
+    stillness.wait()
+    assert clock.naps == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -240,6 +241,22 @@ def test_tables_are_kept_and_made_anew_one_by_one(run_stage: RunStage, world: Wo
     assert (
         run_stage("block_lut", *given(world, "recipe.block_lut.cache_mib=1", "force=true")).figures["files_made"] == 6
     )
+
+
+def test_types_of_all_stages_take_turns_and_are_asked_for_together(
+    compose: Compose, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(compose("block_lut", *given(world, "block=all")))
+    assert isinstance(job, BlockLutJob)
+    files = {key: LutFile(world.root / "new" / f"{key}.csv", "origin", value_input("")) for key in job.blocks}
+    asked, filled = list[int](), list[tuple[int, int]]()
+    monkeypatch.setattr(type(job.platform), "rows_ms", lambda _, rows: asked.append(len(rows)))
+    builder = SimpleNamespace(fill=lambda key, *_: filled.append((key.block, key.stage)))
+    monkeypatch.setattr("spaceevo.stages.block_lut._LutBuilder", lambda *_: builder)
+    job._check_latencies(files)
+    job._make(files)
+    assert asked == [5 * len(files)]  # each measurement waits for a still moment
+    assert filled == sorted(filled) and len({stage for _, stage in filled[:6]}) == 3
 
 
 def test_latencies_in_a_table_follow_the_platforms(

@@ -12,6 +12,7 @@ from spaceevo.errors import ConfigError
 from spaceevo.jobs.runner import make_job
 from spaceevo.latency.roofline import family_of
 from spaceevo.latency.table import LatencyTable
+from spaceevo.quant.program import Program
 from spaceevo.runtimes.registry import RUNTIMES
 from spaceevo.runtimes.timing import Timing
 from spaceevo.space.description import superspace
@@ -20,7 +21,7 @@ from spaceevo.space.placement import PlacedBlock, subnet_blocks
 from spaceevo.space.selection import parse_blocks
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.profile import ProfileJob, ProfileRecipe, Sample
-from spaceevo.stages.profile_timings import Collections, ProfileTimings, sample_blocks
+from spaceevo.stages.profile_timings import Collections, ProfileTimings, Timed, sample_blocks
 from tests.platforms.conftest import Desk, Fake
 from tests.stages.conftest import Compose, MadeAnew, RunStage
 
@@ -92,18 +93,18 @@ def test_a_killed_profile_goes_on_and_measures_nothing_twice(tmp_path: Path) -> 
     collections: Collections = {"blocks": blocks, "networks": networks}
     file, first = tmp_path / "timings.json", Killed(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        ProfileTimings(first, file, "same", passes=3).measure(collections, repeats=2)
+        ProfileTimings(first, file, "same", passes=5).measure(collections, repeats=2)
     second = Fake(tmp_path)
-    resumed = ProfileTimings(second, file, "same", passes=3)
+    resumed = ProfileTimings(second, file, "same", passes=5)
     resumed.measure(collections, repeats=2)
-    assert len(first.timed) + len(second.timed) == 2 * 70 + 3 * 5  # blocks take part in every second pass
+    assert len(first.timed) + len(second.timed) == 2 * 70 + 5 * 5  # blocks take part in every fourth pass
     assert resumed.collections["networks"].latency_ms.keys() == networks.keys()
     assert resumed.collections["blocks"].cpu_seconds > 0
     assert resumed.collections["blocks"].dispersion == 1.0
-    assert ProfileTimings(second, file, "same", passes=3).collections == resumed.collections
+    assert ProfileTimings(second, file, "same", passes=5).collections == resumed.collections
     other = Fake(tmp_path)
-    ProfileTimings(other, file, "other settings", passes=3).measure(collections, repeats=2)
-    assert len(other.timed) == 2 * 70 + 3 * 5
+    ProfileTimings(other, file, "other settings", passes=5).measure(collections, repeats=2)
+    assert len(other.timed) == 2 * 70 + 5 * 5
 
 
 @pytest.mark.parametrize(("budget_s", "passes"), [(None, 12), (0.0, 1), (1e6, 12)])
@@ -114,6 +115,41 @@ def test_no_pass_is_begun_beyond_the_budget(tmp_path: Path, budget_s: float | No
         timings = ProfileTimings(platform, file, "same", passes=12, budget_s=budget_s)
         timings.measure({"blocks": {}, "networks": networks}, repeats=1)
         assert len(platform.timed) == passes * len(networks)
+
+
+def test_the_cost_of_a_pass_is_that_of_what_takes_part_and_models_are_made_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock_s = [0.0]
+
+    class Working(Fake):
+        """Takes ten seconds to make a model, and one to time it."""
+
+        def compile(self, program: Program) -> bytes:
+            clock_s[0] += 10
+            return super().compile(program)
+
+        def time_models(self, models: Mapping[str, bytes], repeats: int) -> dict[str, Timing]:
+            clock_s[0] += len(models)
+            return super().time_models(models, repeats)
+
+    monkeypatch.setattr("spaceevo.stages.profile_timings.time.process_time", lambda: clock_s[0])
+    blocks, networks = sample_blocks(DIGITS, Random(0), 5), sample_networks(DIGITS, Random(1), 3)
+    for budget_s, expected_s in (
+        (38, 38),
+        (46, 44),
+        (54, 47),
+        (55, 55),
+    ):  # 30 to make, 8 for the first and fifth pass, 3 for others
+        timings = ProfileTimings(Working(tmp_path), tmp_path / f"{budget_s}.json", "same", passes=5, budget_s=budget_s)
+        timings.measure({"blocks": blocks, "networks": networks}, repeats=1)
+        assert timings.profiling_s == expected_s
+
+
+def test_the_faster_half_of_passes_counts_since_the_slower_may_be_disturbed() -> None:
+    latency_ms = {"one": [2.0], "odd": [9.0, 3.0, 1.0], "even": [1.0, 8.0, 9.0, 2.0]}
+    timed = Timed(timings={name: [(ms, 1.0) for ms in taken] for name, taken in latency_ms.items()})
+    assert timed.latency_ms == {"one": 2.0, "odd": 2.0, "even": 1.5}
 
 
 @pytest.fixture

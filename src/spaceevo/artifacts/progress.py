@@ -9,10 +9,9 @@ from typing import Literal
 
 from spaceevo.artifacts.files import MACHINE
 from spaceevo.artifacts.records import SCHEMA, Record
-from spaceevo.artifacts.work import Amount, Spent
+from spaceevo.artifacts.work import REST, Amount, Spent
 
 PROGRESS_FILE, STEPS_FILE = "progress.json", "steps.json"
-NEW = 0.4  # of what an image takes in a pass of training, what one of work takes that has not come yet
 SILENT_S = 600.0  # on another machine, a job that has told nothing for so long is taken for dead
 State = Literal["running", "done", "failed", "stopped"]
 
@@ -43,6 +42,11 @@ class Task:
         return self.total is not None and self.done >= self.total
 
     @property
+    def earlier(self) -> float:
+        """The share of it that was done before a kill; a task that was told of at its end alone says nothing of one."""
+        return max(0.0, self.began_at - 1) / self.total if self.total and self.began_at < self.total else 0.0
+
+    @property
     def ends(self) -> float | None:
         """When it will end, if it goes on as fast as until now; None where that cannot be told."""
         made = self.done - self.began_at
@@ -64,6 +68,9 @@ class JobProgress(Record):
     host: str = MACHINE
     tasks: tuple[Task, ...] = ()  # in the order in which they began
     amounts: Mapping[str, Amount] = field(default_factory=dict)  # of work in all, by kind
+    foreseen: Mapping[str, float] = field(
+        default_factory=dict
+    )  # seconds that a plan told of one time, by kind, and of `REST`
     spent: tuple[Spent, ...] = ()  # on it until now
     troubles: tuple[str, ...] = ()  # what went wrong and was got over, a line each
     error: str = ""  # the line with which it failed
@@ -80,30 +87,52 @@ class JobProgress(Record):
 
     @property
     def ends(self) -> float | None:
-        """When the job will end, by what each kind of its work has taken; None where that cannot be told.
-
-        Of a kind that has not come yet, one image is taken to need two fifths of what a pass of training takes. None
-        is guessed at that comes more often than those known, such as the rows of a table before the first, nor images
-        by what is of none, such as measured blocks; nor is the end told by what has only warmed up.
-        """
+        """When the job will end, by what each kind of its work takes; None where that cannot be told."""
         spent, task = {one.kind: one for one in self.spent if one.times}, self.task
-        known = {kind: one for kind, one in spent.items() if kind in self.amounts}
-        if task is None or not self.amounts:
+        if not self.amounts:
             return task.ends if task is not None else None
+        each = self._foreseen_each(spent) if self.foreseen.keys() >= self.amounts.keys() else self._guessed_each(spent)
+        if each is None:
+            return None
+        earlier = 0.0 if task is None else task.earlier
+        took = sum(min(one.seconds, one.times * one.each[0]) for kind, one in spent.items() if kind in self.amounts)
+        besides = max(0.0, self.told - self.began - took)  # with what the first of a kind took more than others
+        left_s = max(0.0, self.foreseen.get(REST, 0.0) - besides)
+        for kind, amount in self.amounts.items():
+            done = spent[kind].times if kind in spent else 0
+            left_s += max(0.0, amount.times * (1 - earlier) - done) * each[kind]
+        return self.told + left_s
+
+    def _foreseen_each(self, spent: Mapping[str, Spent]) -> Mapping[str, float]:
+        """Seconds of one time of each kind: as it took, or as foreseen, times what others took of what was foreseen."""
+        known = {kind: one for kind, one in spent.items() if kind in self.amounts and not self._warms_up(one)}
+        took = sum(one.times * one.each[0] for one in known.values())
+        foreseen = sum(one.times * self.foreseen[kind] for kind, one in known.items())
+        pace = took / foreseen if foreseen else 1.0
+        return {kind: known[kind].each[0] if kind in known else pace * self.foreseen[kind] for kind in self.amounts}
+
+    def _guessed_each(self, spent: Mapping[str, Spent]) -> Mapping[str, float] | None:
+        """Seconds of one time of each kind: as it took, or by its images, if what comes most often is known.
+
+        None is guessed at that comes more often than those known, such as the rows of a table before the first, nor
+        images by what is of none, such as measured blocks; nor is the end told by what has only warmed up.
+        """
+        known = {kind: one for kind, one in spent.items() if kind in self.amounts}
         main = max(known, key=lambda kind: self.amounts[kind].times, default="")
-        if not main or known[main].times == known[main].first_times < self.amounts[main].times:
+        if not main or self._warms_up(known[main]):
             return None
         of_main, to_come = self.amounts[main], [of for kind, of in self.amounts.items() if kind not in known]
         if any(of.times > of_main.times or (of.size > 1 and of_main.size == 1) for of in to_come):
             return None
         an_image = known[main].each[0] / of_main.size
-        earlier = max(0.0, task.began_at - 1) / task.total if task.total else 0.0  # what was done before a kill
-        left_s = 0.0
-        for kind, amount in self.amounts.items():
-            each = known[kind].each[0] if kind in known else NEW * an_image * amount.size
-            done = spent[kind].times if kind in spent else 0
-            left_s += max(0.0, amount.times * (1 - earlier) - done) * each
-        return self.told + left_s
+        return {
+            kind: known[kind].each[0] if kind in known else an_image * amount.size
+            for kind, amount in self.amounts.items()
+        }
+
+    def _warms_up(self, one: Spent) -> bool:
+        """Whether all that was done of a kind came first, and more is to come."""
+        return one.times == one.first_times < self.amounts[one.kind].times
 
     @property
     def task(self) -> Task | None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Annotated
 
 from annotated_types import Gt
+
+REST = "all else"  # what a job does besides the work that it counts, at its start and its end
+TRAINED = 2.0  # times as long an image takes in a pass of training as one that is looked at
 
 
 @dataclass(frozen=True)
@@ -14,7 +17,9 @@ class Amount:
     """Says how much work of one kind there is."""
 
     times: float  # how often it is done
-    size: Annotated[float, Gt(0)] = 1.0  # images, or what else it takes longer with, of each time
+    # images that are looked at each time, `TRAINED` of them for one in a pass of training, or what else it takes longer
+    # with
+    size: Annotated[float, Gt(0)] = 1.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,14 @@ class Spent:
             seconds=self.seconds + seconds,
             processor_seconds=self.processor_seconds + processor_seconds,
         )
+
+    def joined(self, other: Spent) -> Spent:
+        """Add what another process took for the same kind; most of it coming first, nothing of it warms up."""
+        mine, its = astuple(self)[1:], astuple(other)[1:]
+        both = Spent(self.kind, *(one + more for one, more in zip(mine, its, strict=True)))
+        if 2 * both.first_times <= both.times:
+            return both
+        return Spent(self.kind, both.times, both.seconds, both.processor_seconds)
 
     @property
     def each(self) -> tuple[float, float]:

@@ -80,9 +80,15 @@ class _Setting:
 
 
 def fit(
-    hours: float, outlooks: Sequence[Outlook], configs: Sequence[DictConfig], costs: Mapping[str, Cost | str]
+    hours: float,
+    outlooks: Sequence[Outlook],
+    configs: Sequence[DictConfig],
+    costs: Mapping[str, Cost | str],
+    own_s: float,
 ) -> Fitted:
     """Scale epochs and samples of the steps that would run, all by one factor, until they take at most so long.
+
+    `own_s` are seconds that the pipeline takes besides its steps: for loading libraries, composing and looking ahead.
 
     Raises:
         ConfigError: the least that can be done of each takes longer.
@@ -90,7 +96,7 @@ def fit(
     known = {title: cost for title, cost in costs.items() if isinstance(cost, Cost)}
     steps = [(one, config) for one, config in zip(outlooks, configs, strict=True) if one.title in known]
     settings = [each for one, config in steps for each in _settings(one, config, known[one.title])]
-    rest = sum(cost.seconds for cost in known.values()) - sum(each.seconds for each in settings)
+    rest = own_s + sum(cost.seconds for cost in known.values()) - sum(each.seconds for each in settings)
     takes = {part: rest + sum(each.seconds_at(part / PARTS) for each in settings) for part in range(PARTS + 1)}
     best = max((part for part, seconds in takes.items() if seconds <= HOUR * hours), default=None)
     if best is None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from spaceevo.artifacts.records import SCHEMA, Record
-from spaceevo.artifacts.work import Amount, Extent, Spent
+from spaceevo.artifacts.work import REST, Amount, Extent, Spent
 from spaceevo.jobs.trial import Trial
 
 FEW = 2  # Images of the first trial
@@ -16,7 +16,8 @@ BUDGET_S = 20.0  # Of processors, that the second trial's work may be foreseen t
 SHARE, LEAST_S = 0.15, 8.0  # of the whole job's time, that repeats within the budget may take; seconds that they may
 OVERHEAD_S = 0.15  # Of processors: most of a piece's time on few images that is foreseen not to grow with them
 GROWING = 0.03  # of that time, the least part that is foreseen to grow
-LEAST_REPEATS, MOST_REPEATS = 2, 8
+LEAST_REPEATS, FEW_REPEATS = 2, 3
+MOST_REPEATS = 24  # of eight steps of a supernet those that warm up longer make a tenth
 TICK_S = 1e-6
 MB = 1e6
 Try = Callable[[Extent], Trial]
@@ -39,6 +40,8 @@ class Cost(Record):
     disk_mb: float  # most that it writes
     seconds_by_kind: Mapping[str, float]  # by the clock, of what grows with its settings
     tried: str  # what it was measured on
+    # seconds by the clock of one time of work, by kind, and of `REST` of all else
+    each: Mapping[str, float] = field(default_factory=dict)
     schema: int = SCHEMA  # version of this record
 
     @classmethod
@@ -57,7 +60,8 @@ class Cost(Record):
 def estimate(amounts: Mapping[str, Amount], attempt: Try, as_many: float = 1.0) -> Cost:
     """Time a few pieces of a job's work on few images, then on as many as can be had; tell what all of it takes.
 
-    What takes too long on as many images as asked for is timed on two smaller numbers, and grows as between these.
+    What takes too long on as many images as asked for is timed on two smaller numbers, and grows as between these. What
+    took less than was foreseen is timed once more, for longer.
 
     Args:
         amounts: of the whole job.
@@ -65,15 +69,16 @@ def estimate(amounts: Mapping[str, Amount], attempt: Try, as_many: float = 1.0) 
         as_many: networks of the job for each one that is tried. What a trial writes of one is its weights, four times
             (the checkpoint, and a state of weights and optimiser), which is about what it takes of memory.
     """
-    extents = [Extent(FEW)]
-    trials = [attempt(extents[0])]
-    if any(amount.size > trials[0].amounts[kind].size for kind, amount in amounts.items()):
-        extents.append(_second(amounts, trials[0]))
-        trials.append(attempt(extents[-1]))
-    small, large = trials[0], trials[-1]
+    extent, small = Extent(FEW), attempt(Extent(FEW))
+    large = small
+    if any(amount.size > small.amounts[kind].size for kind, amount in amounts.items()):
+        extent = _second(amounts, small)
+        large = attempt(extent)
+        if (longer := _longer(amounts, extent, large)) is not None:
+            extent, large = longer, attempt(longer)
     each = {kind: _each(kind, amount, small, large) for kind, amount in amounts.items() if kind in _spent(small, large)}
     # what the first of a kind took more than others is part of what does not grow
-    spent = [Seconds(*(one.times * each for each in one.each)) for one in large.spent.values()]
+    spent = [Seconds(*(one.times * it for it in one.each)) for kind, one in large.spent.items() if kind in amounts]
     # what came in the first trial alone and is no work of the job's own was done for all jobs that follow
     spent_once = [one for kind, one in small.spent.items() if kind not in large.spent.keys() | amounts.keys()]
     fixed = Seconds(
@@ -84,7 +89,7 @@ def estimate(amounts: Mapping[str, Amount], attempt: Try, as_many: float = 1.0) 
     by_kind = {kind: amounts[kind].times * one.clock for kind, one in each.items()}
     on_processors = sum(amounts[kind].times * one.processors for kind, one in each.items())
     is_whole = all(amount.size <= large.amounts[kind].size for kind, amount in amounts.items())
-    images = None if is_whole else extents[-1].images
+    images = None if is_whole else extent.images
     return Cost(
         seconds=fixed.clock + sum(by_kind.values()),
         processor_seconds=fixed.processors + on_processors,
@@ -92,6 +97,7 @@ def estimate(amounts: Mapping[str, Amount], attempt: Try, as_many: float = 1.0) 
         disk_mb=as_many * large.disk_bytes / MB,
         seconds_by_kind=by_kind,
         tried=_told(large, images),
+        each={REST: fixed.clock} | {kind: one.clock for kind, one in each.items()},
     )
 
 
@@ -102,9 +108,29 @@ def _second(amounts: Mapping[str, Amount], first: Trial) -> Extent:
         once, more = _foreseen(amounts, first, images)
         if once + LEAST_REPEATS * more <= BUDGET_S:
             whole = sum(amount.times * _grown_s(kind, amount.size, first) for kind, amount in amounts.items())
-            repeats = min(BUDGET_S - once, max(LEAST_S, SHARE * whole)) / max(more, 1e-3)
-            return Extent(images, max(LEAST_REPEATS, min(MOST_REPEATS, int(repeats))))
+            return Extent(images, max(LEAST_REPEATS, _repeats(BUDGET_S - once, more, whole)))
     return Extent(LEAST)
+
+
+def _longer(amounts: Mapping[str, Amount], extent: Extent, trial: Trial) -> Extent | None:
+    """Choose more repeats than a few, if the trial left twice as much of the budget; None where it did not.
+
+    Two steps tell little: they may train two small subnets, and still warm up.
+    """
+    if extent.repeats > FEW_REPEATS:
+        return None
+    repeated = [kind for kind, of in amounts.items() if kind in trial.spent and of.times > trial.amounts[kind].times]
+    each = {kind: trial.spent[kind].each[1] for kind in repeated}
+    more = sum(trial.spent[kind].times * each[kind] for kind in repeated) / (1 + extent.repeats)
+    once = max(0.0, trial.processor_seconds - extent.repeats * more)
+    whole = sum(amounts[kind].times * each[kind] for kind in repeated)
+    repeats = _repeats(BUDGET_S - trial.processor_seconds - once, more, whole) if repeated else 0
+    return Extent(extent.images, repeats) if repeats >= 2 * extent.repeats else None
+
+
+def _repeats(budget_s: float, more: float, whole: float) -> int:
+    """How many repeats of `more` seconds fit into a budget and into a job that takes `whole` seconds."""
+    return min(MOST_REPEATS, int(min(budget_s, max(LEAST_S, SHARE * whole)) / max(more, 1e-3)))
 
 
 def _foreseen(amounts: Mapping[str, Amount], first: Trial, images: int | None) -> tuple[float, float]:
@@ -132,8 +158,12 @@ def _grown_s(kind: str, size: float, first: Trial) -> float:
 
 
 def _spent(small: Trial, large: Trial) -> dict[str, Spent]:
-    """What each kind took in the larger trial; in the other where it came in that alone, as blocks measured once."""
-    return {**small.spent, **large.spent}
+    """What each kind took in the larger trial; in the other too where that was of the same size, as measured blocks."""
+    found = {**small.spent, **large.spent}
+    for kind in small.spent.keys() & large.spent.keys() if small is not large else ():
+        if kind in small.amounts and small.amounts[kind].size == large.amounts[kind].size:
+            found[kind] = small.spent[kind].joined(large.spent[kind])
+    return found
 
 
 def _each(kind: str, amount: Amount, small: Trial, large: Trial) -> Seconds:

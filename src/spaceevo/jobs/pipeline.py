@@ -1,6 +1,7 @@
 """Job pipeline: the whole chain, one job after the other; what is done is skipped, what was interrupted resumes."""
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from spaceevo.artifacts.progress import STEPS_FILE, StepList
 from spaceevo.artifacts.values import Positive
 from spaceevo.errors import ConfigError
 from spaceevo.jobs.budget import BUDGET_FILE, fit, kept
-from spaceevo.jobs.expected import find_costs, known_costs, print_costs, rows
+from spaceevo.jobs.costs import Cost
+from spaceevo.jobs.expected import Costs, find_costs, known_costs, print_costs, rows
 from spaceevo.jobs.runner import run
 from spaceevo.jobs.steps import (
     Outlook,
@@ -53,20 +55,22 @@ class PipelineJob(Job[PipelineSettings]):
         refuse_scheme(self.workspace.commands.composing)
         given = [*self.workspace.commands.composing, *(["force=true"] if self.settings.force else [])]
         steps = self.settings.steps
-        given += self._fitted(given)
+        fitted, costs = self._fitted(given)
+        given += fitted
         configs = [compose(step_words(step, given)) for step in steps]
         outlooks = self._look(configs)
         folders = tuple(result_folder(*each) for each in zip(configs, outlooks, strict=True))
         StepList(tuple(step.title for step in steps), folders).write(self.workspace.output / STEPS_FILE)
         print_outlooks(outlooks, "what this pipeline would do")
-        if costs := known_costs(outlooks):
-            print_costs(rows(outlooks, costs))
-        else:
+        if known := known_costs(outlooks):
+            print_costs(rows(outlooks, known))
+        elif not costs:
             console.print("What it will cost is not known; the same words with +stage=plan tell it")
+        each = {title: cost.each for title, cost in {**costs, **known}.items() if isinstance(cost, Cost)}
         figures: dict[str, Any] = {}
         for number, (step, config) in enumerate(zip(steps, configs, strict=True), start=1):
             console.rule(f"{number}/{len(steps)} {step.title}", align="left")
-            result = run(config)
+            result = run(config, each.get(step.title, {}))
             figures |= result.figures
             figures[f"{step.stage}_{step.quant}_seconds"] = result.seconds
         found = figures.get("pareto_subnets", [])  # a front of the held-out images; of the test images some are beaten
@@ -86,22 +90,22 @@ class PipelineJob(Job[PipelineSettings]):
                 raise ConfigError(f"step {one.title}: {one.why}")
         return outlooks
 
-    def _fitted(self, given: Sequence[str]) -> list[str]:
-        """Overrides that fit the pipeline into the budget; those of an earlier run of the same where there was one."""
+    def _fitted(self, given: Sequence[str]) -> tuple[list[str], Costs]:
+        """Overrides that fit the pipeline into the budget, an earlier run's where there was one, and costs without."""
         hours, output = self.settings.budget_hours, self.workspace.output
         if hours is None:
-            return []
+            return [], {}
         words = [step_words(step, given) for step in self.settings.steps]
         configs = [compose(each) for each in words]
         outlooks = self._look(configs)
-        fitted = kept(output, hours, outlooks)
+        fitted, costs = kept(output, hours, outlooks), known_costs(outlooks)
         if fitted is None:
             costs = find_costs(outlooks, configs, words, output.absolute() / "trial")
             print_costs(rows(outlooks, costs))
-            fitted = fit(hours, outlooks, configs, costs)
+            fitted = fit(hours, outlooks, configs, costs, time.process_time())
             fitted.write(output / BUDGET_FILE)
         fitted.print()
-        return fitted.words
+        return fitted.words, costs
 
 
 def result_folder(config: DictConfig, outlook: Outlook) -> str:

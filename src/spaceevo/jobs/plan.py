@@ -1,5 +1,6 @@
 """Job plan: what a chain, or one job, would do if it were started now, what it will cost, and what could keep it."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ class PlanJob(Job[PlanSettings]):
         told = rows(outlooks, costs)
         print_costs(told)
         if hours is not None:
-            (fitted or fit(hours, outlooks, configs, costs)).print()
+            (fitted or fit(hours, outlooks, configs, costs, time.process_time())).print()
         return Outcome(
             _figures(outlooks, checks) | {"costs": told}, next_command=self.workspace.commands(self.of, without=("of",))
         )

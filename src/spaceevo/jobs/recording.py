@@ -36,9 +36,9 @@ class Recorder:
         if now - self.written >= SECONDS_A_RECORD:
             self.write()
 
-    def expects(self, amounts: Mapping[str, Amount]) -> None:
-        """Take down how much work there is."""
-        self.record = replace(self.record, amounts=amounts)
+    def expects(self, amounts: Mapping[str, Amount], foreseen: Mapping[str, float]) -> None:
+        """Take down how much work there is, and the seconds that one time of each kind was foreseen to take."""
+        self.record = replace(self.record, amounts=amounts, foreseen=foreseen)
 
     def worked(self, kind: str, seconds: float, processor_seconds: float, times: int = 1) -> None:
         """Take down what work took."""

@@ -49,10 +49,11 @@ UNREPEATED = ("stage", "force", "paths.output", "hydra.run.dir", "hydra.sweep.di
 """Overrides that say which job runs, or where one run's own files go: no following command repeats them."""
 
 
-def run(config: DictConfig) -> StageResult:
+def run(config: DictConfig, foreseen: Mapping[str, float] | None = None) -> StageResult:
     """Run the job that a composed config describes, or skip it where nothing that decides its result changed.
 
-    Of several processes that would work in one folder, the second waits for the first.
+    Of several processes that would work in one folder, the second waits for the first. Whoever watches is told what
+    seconds were `foreseen` of one time of each kind of its work.
 
     Raises:
         SpaceEvoError: a setting, an input or the work itself is at fault; nothing half-made is left as whole.
@@ -61,7 +62,7 @@ def run(config: DictConfig) -> StageResult:
     with sole_worker(job.workspace.output / ".lock", console.print) if is_first() else nullcontext():
         try:
             with recorded(job.workspace.output, job.name, _command(job)) if is_first() else nullcontext() as recorder:
-                result = _run(config, job, recorder)
+                result = _run(config, job, recorder, foreseen or {})
                 if is_first():  # where it is skipped too: it may have been killed at its very end
                     sweep_job(job.workspace.output, map(Path, result.outputs.values()))
                 return result
@@ -70,7 +71,7 @@ def run(config: DictConfig) -> StageResult:
             raise
 
 
-def _run(config: DictConfig, job: Job[Any], recorder: Recorder | None) -> StageResult:
+def _run(config: DictConfig, job: Job[Any], recorder: Recorder | None, foreseen: Mapping[str, float]) -> StageResult:
     output = job.workspace.output
     previous = _previous(job, output)
     states = job.states({} if previous is None else previous.inputs)
@@ -82,7 +83,7 @@ def _run(config: DictConfig, job: Job[Any], recorder: Recorder | None) -> StageR
         torch.set_num_threads(threads)
     is_tracked(config, job)  # a missing package is told before the work
     if recorder is not None:
-        recorder.expects(job.amounts())
+        recorder.expects(job.amounts(), foreseen)
     started = time.monotonic(), processor_seconds()
     with failure_tracked(config, list(hydra_node(config).overrides.task), job):
         outcome = job.work()

@@ -194,6 +194,7 @@ class MeasuringPlatform(Platform):
             raise self.predictor.unknown(placed)
         with progress() as bar:
             task = bar.add_task(f"measuring {len(missing)} blocks on {self.machine}", total=len(missing))
+            bar.update(task, completed=0)  # whoever watches knows then that none was measured before
             for start in range(0, len(missing), SAVE_EVERY):
                 part = dict(islice(missing.items(), start, start + SAVE_EVERY))
                 self._append(self.alone_ms(part))

@@ -219,9 +219,8 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
     def _check_latencies(self, due: Mapping[LutKey, LutFile]) -> None:
         """Let the platform say what it does not know of a few sub-stages of each table, before the teacher works."""
         self.platform.ready(self.superspace)
-        for key, file in due.items():
-            rows = self.sampled(key, file.path.name, CHECKED_ROWS)
-            self.platform.rows_ms([placed for _, placed in rows])
+        rows = [row for key, file in due.items() for row in self.sampled(key, file.path.name, CHECKED_ROWS)]
+        self.platform.rows_ms([placed for _, placed in rows])  # together: each measurement waits for a still moment
 
     def _make(self, due: Mapping[LutKey, LutFile]) -> None:
         scratch = self.workspace.lut / ".features" / fingerprint([file.origin for file in due.values()])
@@ -229,7 +228,9 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
             with progress() as bar:
                 builder = _LutBuilder(self, list(due), scratch, bar)
                 task = bar.add_task("block LUT", total=len(due) * self.settings.recipe.samples)
-                for key, file in due.items():
+                # the first type of every stage, then the next: rows of one stage take longer than those of another, and
+                # those done foretell the others
+                for key, file in sorted(due.items(), key=lambda table: (table[0].block, table[0].stage)):
                     bar.update(task, description=f"block LUT {file.path.name}")
                     with sole_worker(file.unfinished.with_suffix(".lock"), console.print):
                         if not file.is_current():  # another process may have made it meanwhile

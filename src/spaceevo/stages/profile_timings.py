@@ -22,8 +22,8 @@ from spaceevo.terminal import console, progress
 
 BLOCKS_A_GROUP = 60
 NETWORKS_A_GROUP = 12
-BLOCKS_EVERY = 2
-"""Blocks take part in every second pass: a model is fitted to many of them, which evens their errors out."""
+BLOCKS_EVERY = 4
+"""Blocks take part in every fourth pass: a model is fitted to many of them, which evens their errors out."""
 
 
 Collections = Mapping[str, Mapping[str, PlacedBlock] | Mapping[str, Network]]
@@ -49,11 +49,22 @@ class Timed:
     cpu_seconds: float = 0.0  # CPU time spent, making the models included
     # name → latency in ms and dispersion of each pass
     timings: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    making_seconds: float = 0.0  # of `cpu_seconds`: making the models, once
 
     @property
     def latency_ms(self) -> dict[str, float]:
-        """The least latency of each model in ms."""
-        return {name: min(ms for ms, _ in taken) for name, taken in self.timings.items()}
+        """The latency of each model in ms: the mean over the faster half of its passes.
+
+        A model in a new session differs by some percent, by where it comes to lie in memory; the slower half has what
+        else ran on the core.
+        """
+        halves = {name: sorted(ms for ms, _ in taken)[: (len(taken) + 1) // 2] for name, taken in self.timings.items()}
+        return {name: statistics.fmean(half) for name, half in halves.items()}
+
+    @property
+    def timing_s(self) -> float:
+        """CPU time spent on timing alone."""
+        return self.cpu_seconds - self.making_seconds
 
     @property
     def dispersion(self) -> float:
@@ -68,7 +79,7 @@ class _Record:  # the file of the timings
 
 
 class ProfileTimings:
-    """Times blocks and networks pass by pass into a file, so that a killed run goes on; the least of the passes counts.
+    """Times blocks and networks pass by pass into a file, so that a killed run goes on.
 
     A pass goes through blocks and networks alike, so that what disturbs the machine for a while disturbs one pass only.
     Timings in the file under another `fingerprint`, a hash of all that decides them, are not taken up. No pass is begun
@@ -113,12 +124,19 @@ class ProfileTimings:
         return self.collections["blocks"].cpu_seconds + self.collections["networks"].cpu_seconds
 
     def _is_spent(self, done: int) -> bool:
-        """Whether a pass of the mean cost of those done would exceed the budget."""
-        return bool(done) and self.budget_s is not None and self.profiling_s * (done + 1) / done > self.budget_s
+        """Whether another pass, at the mean cost of those done, would exceed the budget; models are made only once."""
+        if not done or self.budget_s is None:
+            return False
+        next_s = self.collections["networks"].timing_s / done
+        if done % BLOCKS_EVERY == 0:
+            next_s += self.collections["blocks"].timing_s / (done / BLOCKS_EVERY)
+        return self.profiling_s + next_s > self.budget_s
 
     def _measure(self, timed: Timed, part: Mapping[str, PlacedBlock | Network], repeats: int) -> None:
         started = time.process_time()
         models = {name: self._model(name, each) for name, each in part.items()}
+        if not timed.timings.keys() & part.keys():
+            timed.making_seconds += time.process_time() - started
         for name, timing in self.platform.time_models(models, repeats).items():
             timed.timings.setdefault(name, []).append((round(timing.latency_ms, 6), timing.dispersion))
         timed.cpu_seconds += time.process_time() - started

@@ -13,7 +13,7 @@ from torch import nn
 
 from spaceevo.artifacts import Component, Makes, Neutral, Plain, write_csv
 from spaceevo.artifacts.values import ShareBelow1
-from spaceevo.artifacts.work import Amount, Extent, Scale
+from spaceevo.artifacts.work import TRAINED, Amount, Extent, Scale
 from spaceevo.collectives.launcher import is_first, launched
 from spaceevo.lit.curve import EVALUATIONS, STEPS
 from spaceevo.lit.datamodule import ImageFolderDataModule
@@ -138,7 +138,7 @@ class TrainingJob(SuperspaceJob[S]):
         steps = batches if most is None else min(batches, most) if isinstance(most, int) else int(batches * most)
         looks = 1 + ((recipe.epochs - 1) // recipe.validate_every if recipe.validate_every else 0)
         return {
-            STEPS: Amount(self.networks * recipe.epochs * steps, self.passes * min(batch, images)),
+            STEPS: Amount(self.networks * recipe.epochs * steps, TRAINED * self.passes * min(batch, images)),
             EVALUATIONS: Amount(self.networks * looks, self.evaluated_images),
             SAVES: Amount(self.trainings * recipe.epochs),
         }
