@@ -139,6 +139,18 @@ def test_broken_image_is_named_in_one_line(content: bytes | str, tmp_path: Path)
     assert str(pickle.loads(pickle.dumps(caught.value))) == message
 
 
+def test_what_pillow_starts_a_program_for_is_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, ran = tmp_path / "a.png", tmp_path / "ran"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n%%EndComments\nshowpage\n")
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {ran}\necho 10.0\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)
+    with pytest.raises(BrokenImageError, match="its content is no image that Pillow knows"):
+        load_image(str(path))
+    assert not ran.exists()
+
+
 def test_draw_alone_decides_the_augmentation(tmp_path: Path) -> None:
     noise().save(tmp_path / "a.png")
     images = Images([(str(tmp_path / "a.png"), 7)], ImageTransform(size=16, resize=16).train())

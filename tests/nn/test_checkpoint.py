@@ -66,6 +66,8 @@ class Executed:
         ({"state_dict": {"weight": "text"}, "meta": {}}, "its state_dict holds more than tensors"),
         ({"state_dict": {}, "meta": [1]}, "its record is a list"),
         ({"state_dict": {}, "meta": {"classes": 5}}, "its record is malformed"),
+        ({"state_dict": {}, "meta": {"classes": [1, 2]}}, r"its record is malformed \(classes = \[1, 2\]; it must be"),
+        ({"state_dict": {}, "meta": {"quant": {"a": 1}}}, "its record is malformed [(]quant = {'a': 1}; it must be"),
         ({"state_dict": {}, "meta": {"schema": 2}}, "schema 2; this version reads 0…1; update spaceevo"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from spaceevo.artifacts import write_csv, write_json
 from spaceevo.artifacts.progress import JobProgress, StepList, Task
 from spaceevo.artifacts.work import Amount, Spent
-from spaceevo.report.status import Watched, duration, going_on, pipeline_of, watch
+from spaceevo.report.status import Watched, duration, going_on, in_folder, pipeline_of, watch
 from spaceevo.report.status_page import write_status_page
 
 NOW = 1_000_000.0
@@ -68,6 +68,15 @@ def test_a_chain_goes_on_by_its_pipeline(chain_folder: Path) -> None:
     replace(running(), state="failed").write(chain_folder / "supernet_int8" / "progress.json")
     replace(running("pipeline"), state="failed").write(chain_folder / "pipeline" / "progress.json")
     assert going_on(watch(chain_folder), pipeline_of(chain_folder)) == ["go on with pipeline"]
+
+
+def test_a_chain_that_was_moved_goes_on_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = tmp_path / "runs" / "digits"
+    assert in_folder("run seed=1", here) == "run seed=1"
+    assert in_folder("run paths.root=runs/digits seed=1", here / "teacher_fp32") == "run paths.root=runs/digits seed=1"
+    assert in_folder("run paths.root='old place' seed=1", here) == f"run seed=1 paths.root={here}"
+    assert in_folder("run seed=1", tmp_path / "copy") == f"run seed=1 paths.root={tmp_path / 'copy'}"
 
 
 def test_a_single_run_is_looked_at_in_its_own_folder(tmp_path: Path) -> None:

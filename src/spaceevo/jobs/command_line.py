@@ -89,5 +89,5 @@ def run_command_line(typed: list[str]) -> None:
         line = None if show_all else _one_line(error, given)
         if line is None:
             raise
-        print(f"error: {_printable(line)}", file=sys.stderr)
+        print(f"error: {shortened(_printable(line))}", file=sys.stderr)
         sys.exit(1)

@@ -43,7 +43,14 @@ class Listing(NamedTuple):
 def image_endings() -> frozenset[str]:
     """Return the endings of the files that Pillow reads, in lower case."""
     endings = Image.registered_extensions()
-    return frozenset(ending for ending, kind in endings.items() if kind in Image.OPEN and kind not in NO_PIXELS)
+    return frozenset(ending for ending, kind in endings.items() if kind in image_formats())
+
+
+@cache
+def image_formats() -> tuple[str, ...]:
+    """Return the formats, whatever a file's ending, that Pillow decodes by itself: for others it starts a program."""
+    Image.init()
+    return tuple(kind for kind in Image.OPEN if kind not in NO_PIXELS)
 
 
 def is_hidden(name: str) -> bool:

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional
 from spaceevo.artifacts.values import Pixels, Positive, Share
 from spaceevo.errors import ConfigError
 from spaceevo.lit.broken import NAMED, BrokenImageError, cannot_be_read
-from spaceevo.lit.listing import Sample, Source
+from spaceevo.lit.listing import Sample, Source, image_formats
 from spaceevo.lit.pixels import CAREFUL, Reading, to_rgb
 from spaceevo.lit.tars import TarImage
 
@@ -28,7 +28,7 @@ LOOKED_AT = 10_000  # Images among which further broken ones are looked for: abo
 def load_image(path: Source, how: Reading = CAREFUL) -> Image.Image:
     """Decode an image file, or one inside a tar file, as RGB; a `BrokenImageError` names one that cannot be read."""
     try:
-        with Image.open(path.read() if isinstance(path, TarImage) else path) as image:
+        with Image.open(path.read() if isinstance(path, TarImage) else path, formats=image_formats()) as image:
             return to_rgb(image, how)
     except UnidentifiedImageError as error:
         raise cannot_be_read([path], "its content is no image that Pillow knows") from error

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from spaceevo.artifacts import Plain, atomic_path, seal
-from spaceevo.errors import CheckpointError
+from spaceevo.errors import CheckpointError, shortened
 from spaceevo.nn.finite import check_weights
 
 SCHEMA = 1  # Version of the record; files of version 0.1.0 of the package have none and count as 0
@@ -57,13 +57,20 @@ class CheckpointMeta:
         schema = record.get("schema", 0)
         if not isinstance(schema, int) or schema > SCHEMA:
             raise CheckpointError(f"its record has schema {schema!r}; this version reads 0…{SCHEMA}; update spaceevo")
-        texts = {name: str(record.get(name) or "") for name in TEXTS}
+        texts = {name: record.get(name) or "" for name in TEXTS}
+        classes = record.get("classes") or ()
+        wrong = [name for name, text in texts.items() if not isinstance(text, str)]
+        if not (isinstance(classes, list | tuple) and all(isinstance(each, str) for each in classes)):
+            wrong.append("classes")
+        if wrong:
+            told = shortened(repr(record[wrong[0]]), 80)
+            raise CheckpointError(f"its record is malformed ({wrong[0]} = {told}; it must be of texts)")
         known = {each.name for each in fields(cls)}
         settings = {str(name): value for name, value in record.items() if name not in known}
         try:
             return cls(
                 **texts,
-                classes=tuple(record.get("classes") or ()),
+                classes=tuple(classes),
                 transform=dict(record.get("transform") or {}),
                 epochs=record.get("epochs"),
                 figures=dict(record.get("figures") or {}),

@@ -11,8 +11,10 @@ from spaceevo.errors import CheckpointError, DataError
 
 
 def not_finite(state: Mapping[str, Tensor]) -> str:
-    """Name the first tensor that holds nan or infinity, and in how many places; empty where all are numbers."""
+    """Name the first tensor that holds nan, infinity or a negative variance, and in how many places; else nothing."""
     for name, value in state.items():
+        if name.endswith("running_var") and (value < 0).any():
+            return f"{name} is negative in {int((value < 0).sum())} of {value.numel()} places"
         if value.is_floating_point() and not value.isfinite().all():
             return f"{name} is nan or infinite in {int((~value.isfinite()).sum())} of {value.numel()} places"
     return ""

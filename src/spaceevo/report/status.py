@@ -1,6 +1,7 @@
 """How far the jobs below a folder are, from their files alone: a run, a sweep or a chain."""
 
 import math
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -98,6 +99,17 @@ def going_on(watched: Sequence[Watched], pipeline: JobProgress | None) -> list[s
     if pipeline is not None:
         return [] if pipeline.fate == "running" else [pipeline.command]
     return [one.command for one in watched if one.state in (*ENDED_BADLY, "stopped") and one.command]
+
+
+def in_folder(command: str, root: Path) -> str:
+    """Return a command for the chain where it lies now, which may be a copy, or have been moved, since it was begun."""
+    words = shlex.split(command)
+    places = [n for n, word in enumerate(words) if word.lstrip("+").startswith("paths.root=")]
+    told = words[places[-1]].partition("=")[2].strip("'\"") if places else str(Path("runs", root.name))
+    if root.resolve().is_relative_to(Path(told).resolve()):  # a run is looked at in its own folder too
+        return command
+    moved = f"paths.root={root.absolute()}"
+    return shlex.join([*(word for n, word in enumerate(words) if n not in places), moved])
 
 
 def pipeline_of(root: Path) -> JobProgress | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from spaceevo.artifacts import Neutral
 from spaceevo.errors import ConfigError
-from spaceevo.report.status import ENDED_BADLY, Watched, going_on, pipeline_of, watch
+from spaceevo.report.status import ENDED_BADLY, Watched, going_on, in_folder, pipeline_of, watch
 from spaceevo.report.status_page import COLUMNS, rows, write_status_page
 from spaceevo.stages.job import Job, Outcome
 from spaceevo.stages.settings import Count
@@ -46,7 +46,7 @@ class StatusJob(Job[StatusSettings]):
                 told = f"paths.root = {self.settings.root}: no job has left anything there"
                 raise ConfigError(f"{told}; give the folder of a run, a sweep or a chain")
             is_running = any(one.state == "running" for one in watched)
-            commands = going_on(watched, pipeline)
+            commands = [in_folder(command, root) for command in going_on(watched, pipeline)]
             write_status_page(page, root, watched, commands, every if is_running else None)
             if every is None or not is_running:
                 break
