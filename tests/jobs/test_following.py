@@ -88,7 +88,7 @@ def test_the_table_of_a_pipeline_lists_no_slower_subnet_of_lower_top1(
         {"top1": 95.0, "latency_ms": 3.0, "subnet": "good"},
     ]
     result = StageResult("subnet_search", "", None, {"pareto_subnets": rows})
-    monkeypatch.setattr("spaceevo.jobs.pipeline.run", lambda config: result)
+    monkeypatch.setattr("spaceevo.jobs.pipeline.run", lambda config, *foreseen: result)
     monkeypatch.setattr("spaceevo.jobs.pipeline.look_ahead", lambda steps, configs: [Outlook("search", "run")])
     step = "{title: search, stage: subnet_search, quant: deploy}"
     job = make_job(compose("+stage=pipeline", "superspace=digits", f"recipe.pipeline.steps=[{step}]"))
