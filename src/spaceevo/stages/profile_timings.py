@@ -55,8 +55,8 @@ class Timed:
     def latency_ms(self) -> dict[str, float]:
         """The latency of each model in ms: the mean over the faster half of its passes.
 
-        A model in a new session differs by some percent, by where it comes to lie in memory; the slower half has what
-        else ran on the core.
+        A model differs by some percent from session to session, so that the least of them flatters it; the slower half
+        has what else ran on the core.
         """
         halves = {name: sorted(ms for ms, _ in taken)[: (len(taken) + 1) // 2] for name, taken in self.timings.items()}
         return {name: statistics.fmean(half) for name, half in halves.items()}
