@@ -71,10 +71,13 @@ def test_they_are_neither_saved_nor_loaded(supernet: Supernet, tmp_path: Path, l
             read_checkpoint(tmp_path / file, "network")
 
 
-def test_a_negative_variance_is_no_networks(supernet: Supernet, tmp_path: Path) -> None:
-    name = name_of(supernet, "norm.running_var")
-    supernet.state_dict()[name][0] = -1.0
-    with pytest.raises(CheckpointError, match=rf"{name} is negative in 1 of "):
+@pytest.mark.parametrize(("leaf", "told"), [("norm.running_var", "negative"), (".last_scale", "not above 0")])
+def test_an_impossible_variance_or_scale_is_no_networks(
+    supernet: Supernet, tmp_path: Path, leaf: str, told: str
+) -> None:
+    name = name_of(supernet, leaf)
+    supernet.state_dict()[name].view(-1)[0] = -1.0
+    with pytest.raises(CheckpointError, match=rf"{name} is {told} in 1 of "):
         save_checkpoint(tmp_path / "best.pth", supernet, CheckpointMeta())
 
 

@@ -11,12 +11,18 @@ from spaceevo.errors import CheckpointError, DataError
 
 
 def not_finite(state: Mapping[str, Tensor]) -> str:
-    """Name the first tensor that holds nan, infinity or a negative variance, and in how many places; else nothing."""
+    """Name the first tensor that holds nan, infinity or an impossible variance or scale, and in how many places."""
     for name, value in state.items():
-        if name.endswith("running_var") and (value < 0).any():
-            return f"{name} is negative in {int((value < 0).sum())} of {value.numel()} places"
-        if value.is_floating_point() and not value.isfinite().all():
-            return f"{name} is nan or infinite in {int((~value.isfinite()).sum())} of {value.numel()} places"
+        faults: dict[str, Tensor] = {}
+        if value.is_floating_point():
+            faults["nan or infinite"] = ~value.isfinite()
+        if name.endswith("running_var"):
+            faults["negative"] = value < 0
+        if name.endswith(".last_scale"):
+            faults["not above 0"] = value <= 0
+        for told, wrong in faults.items():
+            if wrong.any():
+                return f"{name} is {told} in {int(wrong.sum())} of {value.numel()} places"
     return ""
 
 
