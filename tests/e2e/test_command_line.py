@@ -169,9 +169,8 @@ def test_bash_completes_words(tmp_path: Path, begun: str, whole: str) -> None:
 @pytest.mark.slow
 def test_a_step_of_block_kd_on_a_folder_of_a_few_images(tmp_path: Path) -> None:
     root = images(tmp_path / "images")
-    done = spaceevo(
-        tmp_path, "+stage=block_kd", "superspace=mobilew", "block=stage1_0", f"data.root={root}", "max_epochs=1"
-    )
+    words = ("superspace=mobilew", "block=stage1_0", f"data.root={root}", "teacher.weights=random", "max_epochs=1")
+    done = spaceevo(tmp_path, "+stage=block_kd", *words)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs/mobilew/checkpoints/block_kd/mobilew/stage1_0/checkpoint.pth").exists()
 
