@@ -15,6 +15,7 @@ from PIL import Image
 from tests.lit.strangers import FORMS, HEIGHT, WIDTH, Form, png16, saved, seen, view
 
 from spaceevo.errors import ConfigError, DataError
+from spaceevo.lit import pixels
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.pixels import Reading, to_rgb
 from spaceevo.lit.tars import TRAIN_TAR
@@ -183,3 +184,15 @@ def test_an_image_that_would_take_all_memory_is_refused(size: tuple[int, int], r
     image._size = size  # what its header says
     with pytest.raises(ValueError, match=rf"^it has {size[0]} × {size[1]} pixels; allowed: 67108864 in all, and sides"):
         to_rgb(image, Reading(reading=reading))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_strips_on_the_ground_are_the_whole_image_on_it(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixels, "STRIP", 3)
+    values = np.random.default_rng(0).integers(0, 256, (11, 7, 4), dtype=np.uint8)
+    image = Image.fromarray(values[..., 0] if mode == "P" else values).convert(mode)
+    if mode == "P":
+        image.putpalette([level for level in range(256) for _ in range(3)])
+        image.info["transparency"] = int(values[4, 3, 0])
+    whole = Image.alpha_composite(Image.new("RGBA", image.size, (10, 200, 30)), image.convert("RGBA")).convert("RGB")
+    assert np.array_equal(np.asarray(to_rgb(image, Reading(ground=(10, 200, 30)))), np.asarray(whole))

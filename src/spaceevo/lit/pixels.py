@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from spaceevo.artifacts.values import Positive
 
 MOST_PIXELS = 2**26  # 200 MB as RGB
+STRIP = 512  # Rows
 MOST_RATIO = 256  # Of its sides: the shorter one is enlarged to some hundred pixels, and the other with it
 BITS, SAMPLE_FORMAT, UNSIGNED = 258, 339, 1  # TIFF tags, and a value of the second
 Byte = Annotated[int, Ge(0), Le(255)]
@@ -60,9 +61,17 @@ def to_rgb(image: Image.Image, how: Reading) -> Image.Image:
     if image.mode[0] in "IF":
         image = _eight_bits(image, how.white)
     if image.has_transparency_data:
-        ground = Image.new("RGBA", image.size, how.ground)
-        image = Image.alpha_composite(ground, image.convert("RGBA"))
+        return _on_ground(image, how.ground)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _on_ground(image: Image.Image, ground: tuple[int, int, int]) -> Image.Image:
+    """What is transparent shows the ground; strip by strip, since a whole image would be held four times."""
+    found = Image.new("RGB", image.size)
+    for top in range(0, image.height, STRIP):
+        strip = image.crop((0, top, image.width, min(top + STRIP, image.height))).convert("RGBA")
+        found.paste(Image.alpha_composite(Image.new("RGBA", strip.size, ground), strip).convert("RGB"), (0, top))
+    return found
 
 
 def _align_transparent(image: Image.Image) -> None:
