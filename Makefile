@@ -68,7 +68,7 @@ test: $(DEV)  ## the tests that run in minutes, on two processes; PYTEST_ARGS="-
 
 test-slow: $(DEV)  ## the tests marked slow
 	@$(COMPILE_OWN)
-	$(BIN)/pytest -m slow $(PYTEST_ARGS)
+	$(BIN)/pytest -m slow --hypothesis-profile thorough $(PYTEST_ARGS)
 
 soak: $(DEV)  ## hundreds of kills, two at once, signals; KILLS=10 of each of fifteen jobs in two ways
 	@$(COMPILE_OWN)

@@ -6,6 +6,7 @@ pytorch_lightning import torchvision too, so the same holds for them.
 """
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -35,9 +36,10 @@ def ensure_torchvision() -> None:
 def _own_operators_load() -> bool:
     spec = importlib.util.find_spec("torchvision")
     folder = Path(spec.origin).parent if spec and spec.origin else Path()
+    load: Callable[[Path], None] = torch.ops.load_library
     try:
         for file in folder.glob("_C.*"):
-            torch.ops.load_library(file)  # type: ignore[no-untyped-call]
+            load(file)
     except OSError:
         return False
     return hasattr(torch.ops.torchvision, "nms")

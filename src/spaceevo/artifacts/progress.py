@@ -68,9 +68,8 @@ class JobProgress(Record):
     host: str = MACHINE
     tasks: tuple[Task, ...] = ()  # in the order in which they began
     amounts: Mapping[str, Amount] = field(default_factory=dict)  # of work in all, by kind
-    foreseen: Mapping[str, float] = field(
-        default_factory=dict
-    )  # seconds that a plan told of one time, by kind, and of `REST`
+    # seconds that a plan told of one time, by kind, and of `REST`
+    foreseen: Mapping[str, float] = field(default_factory=dict)
     spent: tuple[Spent, ...] = ()  # on it until now
     troubles: tuple[str, ...] = ()  # what went wrong and was got over, a line each
     error: str = ""  # the line with which it failed

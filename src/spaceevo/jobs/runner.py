@@ -9,7 +9,7 @@ from importlib.metadata import version
 from inspect import isclass
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
@@ -174,7 +174,8 @@ def job_type(config: DictConfig) -> JobType:
 
 def hydra_node(config: DictConfig) -> DictConfig:
     """Return Hydra's own part of the config; Hydra takes it out of what it hands to a task."""
-    node: DictConfig = config.hydra if "hydra" in config else HydraConfig.instance().cfg.hydra  # type: ignore[union-attr]
+    whole = config if "hydra" in config else cast(DictConfig, HydraConfig.instance().cfg)
+    node: DictConfig = whole.hydra
     return node
 
 

@@ -31,7 +31,7 @@ def file_digests(paths: Iterable[str | Path]) -> dict[str, str]:
         read = _read(list(unread))
     except OSError as error:
         broken = islice((path for path in names if not _opens(path)), NAMED)
-        raise cannot_be_read(list(broken) or [error.filename or "?"], error.strerror or str(error)) from error
+        raise cannot_be_read(list(broken) or [error.filename], error.strerror or str(error)) from error
     _remember({unread[path]: digest for path, digest in read.items()})
     return {path: read.get(path) or known[state] for path, state in states.items()}
 

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from annotated_types import Le
@@ -172,8 +172,9 @@ class ImageFolderDataModule(LightningDataModule):
             )
         loader = self._training[rank, world_size]
         done_epoch, batches = self._done
-        loader.sampler.done = done_epoch, batches * self.batch_size  # type: ignore[attr-defined]
-        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        sampler = cast(EpochSampler, loader.sampler)
+        sampler.done = done_epoch, batches * self.batch_size
+        sampler.set_epoch(epoch)
         return loader
 
     def val_dataloader(self) -> DataLoader[Any]:

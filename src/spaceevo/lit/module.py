@@ -4,13 +4,15 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from random import Random
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic.dataclasses import dataclass
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LRScheduler
 
 from spaceevo.artifacts import Neutral, fingerprint
 from spaceevo.artifacts.values import Amount, Count, InnerShare, Positive
@@ -94,10 +96,10 @@ class MultiPassModule(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """Take one optimiser step on `(images (N, 3, H, W), labels (N,))`; a diverging loss leaves the weights."""
-        optimizer = self.optimizers()
+        optimizer, schedule = cast(LightningOptimizer, self.optimizers()), cast(LRScheduler, self.lr_schedulers())
         torch.manual_seed(int(fingerprint([self.seed, self.global_step]), 16) % 2**63)
         rng = Random(f"{self.seed}-{self.global_step}")
-        optimizer.zero_grad(set_to_none=True)  # type: ignore[union-attr]
+        optimizer.zero_grad(set_to_none=True)
         losses: dict[str, Tensor] = {}
         images, labels = batch
         for name, loss in self.passes(images_last(images), labels, rng):
@@ -112,8 +114,8 @@ class MultiPassModule(LightningModule):
         self.log_dict({f"train/{name}_loss": value for name, value in named.items()})
         self.log("loss", sum(named.values()) / len(named), prog_bar=True, logger=False)
         self.log_dict({f"train/{name}": rate for name, rate in self._rates(optimizer).items()})
-        optimizer.step()  # type: ignore[union-attr]
-        self.lr_schedulers().step()  # type: ignore[union-attr]
+        optimizer.step()
+        schedule.step()
 
     def _rates(self, optimizer: Any) -> dict[str, float]:
         """The learning rates of this step: the recipe's, and by name those of groups that have their own."""

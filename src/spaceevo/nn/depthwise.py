@@ -5,6 +5,7 @@ gradient of a larger kernel is put together from those of overlapping 3×3 kerne
 gradient of a strided convolution's input takes a slow path too and is computed in float32.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,8 +21,8 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
         x, weight = x.to(dtype), weight.to(dtype)
-    y: Tensor = _Depthwise.apply(x, weight, stride)  # type: ignore[no-untyped-call]
-    return y
+    apply: Callable[[Tensor, Tensor, int], Tensor] = _Depthwise.apply
+    return apply(x, weight, stride)
 
 
 class _Depthwise(torch.autograd.Function):

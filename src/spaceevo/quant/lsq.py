@@ -101,8 +101,8 @@ class _FakeQuantize(torch.autograd.Function):
 
 
 def _fake_quantize(x: Tensor, scale: Tensor, offset: Tensor, grid: Grid, gradient_scale: float) -> Tensor:
-    y: Tensor = _FakeQuantize.apply(x, scale, offset, grid, gradient_scale)  # type: ignore[no-untyped-call]
-    return y
+    apply: Callable[..., Tensor] = _FakeQuantize.apply
+    return apply(x, scale, offset, grid, gradient_scale)
 
 
 def _dense(x: Tensor) -> Tensor:

@@ -150,7 +150,7 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
             file = path.read_bytes() if path.is_file() else b""
             texts = _texts(bench.runtime, path, file) if file else {}
             if texts.get("space") == str(self.member):
-                if (texts.get("quant", precision) in ("off", "fp32")) != (precision == "fp32"):
+                if "quant" in texts and (texts["quant"] == "off") != (precision == "fp32"):
                     again = self.workspace.commands("export", "force=true")
                     raise ExportError(f"{path} holds no {precision} network; make it again with: {again}")
                 found[f"{precision} {texts['subnet']}"] = file
