@@ -42,6 +42,8 @@ NEUTRAL = {
     "logger": "records what happens",
     "platform.cache": WHERE,
     "platform.table": WHERE,
+    "source.cache": WHERE,
+    "source.table": WHERE,
     "recipe.cache_mib": "says where features lie, not which",
     "recipe.save_minutes": "says where a killed run goes on, and ends alike",
     "recipe.validate_every": "looks on, and changes nothing",

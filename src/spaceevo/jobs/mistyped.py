@@ -37,6 +37,8 @@ MESSAGES = {
     r"Sweep parameters '(.+?)' requires": "{0} stands for several values; to run each, put -m before the words",
     r"An item is already at '(.+?)'": "+{0}: {0} is a setting already; write {0}=… without +",
     r"Could not delete from config\. '(.+?)' does not exist": "~{0}: there is no setting {0}; leave it out",
+    r"(?:Multiple values for )?(\S+@\S+?)(?:\.$|\. | appears more than once)": "{0} is chosen already; write it once, "
+    "and without +",
     r"Multiple values for (\S+)\.": "{0} is chosen more than once; leave one of them",
     r"Additional config directory '(.+?)' not found": "--config-dir = {0} is no folder; set it to one that holds "
     "groups such as superspace/ and data/",
@@ -104,8 +106,9 @@ def _explained(error: Exception, words: Sequence[str]) -> str:
 
 def _no_option(file: str, options: Iterable[str], words: Sequence[str]) -> str:
     """Name the group as it was typed; `file` is what Hydra looked for, e.g. `quant/deplo`."""
-    typed = [word.partition("=")[0].lstrip("+") for word in words if "=" in word]
-    found = [key for key in typed if file.startswith(f"{key.partition('@')[0]}/")]
+    typed = [word.lstrip("+").partition("=") for word in words if "=" in word]
+    likely = [key for key, _, value in typed if file == f"{key.partition('@')[0]}/{value}"]
+    found = likely or [key for key, _, _ in typed if file.startswith(f"{key.partition('@')[0]}/")]
     group = found[0].partition("@")[0] if found else file.rpartition("/")[0]
     value = file.removeprefix(f"{group}/")
     if extra := EXTRAS.get(f"{group}={value}"):

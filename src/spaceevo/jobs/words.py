@@ -111,13 +111,14 @@ def _fault(word: str) -> str:
     key = typed.lstrip("+~")
     if is_set and not key:
         return f"{word} sets nothing; write key=value"
-    if key not in groups() and key != JOB:
+    group = key.partition("@")[0]  # an option may be put elsewhere: platform@source
+    if group not in groups() and group != JOB:
         return ""
     may_be_none = key in groups() and groups()[key] is None
     is_deleted = typed.startswith("~") and not may_be_none
     if is_deleted or (is_set and NO_OPTION.fullmatch(value) and not (may_be_none and value == "null")):
         told = f"{typed} = {value}" if is_set else typed
-        return f"{told}; allowed: {choices(option_names(key), limit=20)}"
+        return f"{told}; allowed: {choices(option_names(group), limit=20)}"
     return ""
 
 

@@ -146,6 +146,13 @@ class Roofline:
         costs = {kind: float(f"{cost:.6g}") for kind, cost in shared.items() if cost > 0}
         return Roofline({**dict.fromkeys(families, costs), **self.costs})
 
+    def scaled(self, factors: Mapping[str, float]) -> Roofline:
+        """Multiply each family's costs by its factor."""
+        scaled = {name: {kind: cost * factors[name] for kind, cost in of.items()} for name, of in self.costs.items()}
+        return Roofline(
+            {name: {kind: float(f"{cost:.6g}") for kind, cost in of.items()} for name, of in scaled.items()}
+        )
+
     def knows(self, spec: BlockSpec) -> bool:
         """Tell whether blocks of this family were measured, or are taken to cost what others do."""
         return family_of(spec) in self.costs

@@ -7,33 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from spaceevo.artifacts import Component, fingerprint, write_csv
+from spaceevo.artifacts import Component, fingerprint
 from spaceevo.artifacts.values import Amount
 from spaceevo.errors import ConfigError, choices
 from spaceevo.latency.accuracy import PredictionError
 from spaceevo.latency.kernels import fit_kernels
 from spaceevo.latency.nn_meter import blocks_ms, write_package
-from spaceevo.latency.predictor import BlockLatency
 from spaceevo.latency.roofline import Roofline, family_of
 from spaceevo.latency.table import LatencyTable
 from spaceevo.latency.whole import WholeNetworks
 from spaceevo.platforms.base import Platform
 from spaceevo.platforms.measuring import MeasuringPlatform
-from spaceevo.report.latency import draw_predictions
 from spaceevo.space.operators import Network, sample_networks
 from spaceevo.space.placement import PlacedBlock, subnet_blocks
-from spaceevo.space.selection import parse_blocks
 from spaceevo.space.superspace import Superspace
 from spaceevo.stages.job import Input, Outcome, platform_input
 from spaceevo.stages.profile_timings import ProfileTimings, Timed, sample_blocks
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, Seed, SuperspaceSettings
+from spaceevo.stages.unseen import NETWORKS, UNSEEN, check_unseen, measured_platform, tables_command
 
 BLOCKS = "blocks"
-NETWORKS = "networks"
-UNSEEN = "unseen networks"
-
-MEASURED = "ort_cpu, openvino_cpu, tflite_cpu, ssh, adb, or another of a runtime"
 
 
 @dataclass(frozen=True)
@@ -88,10 +82,7 @@ class ProfileJob(SuperspaceJob[ProfileSettings]):
 
     def platform(self) -> MeasuringPlatform:
         """Make the platform, with its table as it is now; one that cannot be measured is a `ConfigError`."""
-        platform = self.workspace.make(self.settings.platform)
-        if not isinstance(platform, MeasuringPlatform):
-            raise ConfigError(f"platform = {platform.name} cannot be measured; allowed: {MEASURED}")
-        return platform
+        return measured_platform(self.workspace.make, self.settings.platform)
 
     def inputs(self) -> Mapping[str, Input]:
         """Return the platform's table, which this job writes itself."""
@@ -105,7 +96,7 @@ class ProfileJob(SuperspaceJob[ProfileSettings]):
         timed = timings.collections
         table, block_error = _fit(platform, timed, sample)
         title = f"{self.superspace.name}, {platform.name}"
-        error, written = _check(table, timed[UNSEEN], sample.unseen, output, title)
+        error, written = check_unseen(table, timed[UNSEEN], sample.unseen, output, title)
         table.provenance = {**platform.provenance, "dispersion": timed[BLOCKS].dispersion, **error.figures()}
         table.save(platform.path)
         outputs = {"table": platform.path, **written}
@@ -128,10 +119,7 @@ class ProfileJob(SuperspaceJob[ProfileSettings]):
 
     def next_command(self) -> str:
         """Return the command that takes the latencies into look-up tables, where there are blocks to make them of."""
-        layout, superspace = self.workspace.layout, self.superspace
-        int8 = layout.quant != "off"
-        files = [layout.block(superspace.name, *block, int8=int8) for block in parse_blocks(superspace, "all")]
-        return self.workspace.commands("block_lut") if all(file.exists() for file in files) else ""
+        return tables_command(self.workspace, self.superspace)
 
     def _measure(self, platform: MeasuringPlatform, sample: Sample) -> ProfileTimings:
         """Time everything, or what an interrupted run of the same settings on the same machine had not timed."""
@@ -158,25 +146,6 @@ def _fit(
     latency_ms = timed[NETWORKS].latency_ms
     table.correction = WholeNetworks.of(table, placed, [latency_ms[name] for name in sample.networks]).correction()
     return table, PredictionError.of([model.block_ms(*block) for block in blocks.values()], in_order_ms)
-
-
-def _check(
-    table: LatencyTable, timed: Timed, unseen: Mapping[str, Network], output: Path, title: str
-) -> tuple[PredictionError, dict[str, Path]]:
-    """Compare predicted and measured latency of networks that the fit did not see; write and draw them."""
-    predictor = BlockLatency(table, interpolate=True)
-    predicted_ms = [predictor.predict(*network) for network in unseen.values()]
-    latency_ms = timed.latency_ms
-    measured_ms = [latency_ms[name] for name in unseen]
-    columns = zip(unseen.values(), predicted_ms, measured_ms, strict=True)
-    rows = [
-        {"space": str(member), "subnet": str(spec), "predicted_ms": predicted, "measured_ms": measured}
-        for (member, spec), predicted, measured in columns
-    ]
-    outputs = {"unseen": output / "unseen.csv", "picture": output / "unseen.png"}
-    write_csv(outputs["unseen"], rows)
-    draw_predictions(outputs["picture"], predicted_ms, measured_ms, title)
-    return PredictionError.of(predicted_ms, measured_ms), outputs
 
 
 def _write_kernels(

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
@@ -18,8 +19,9 @@ from spaceevo.runtimes.random_program import random_program
 from spaceevo.space.operators import Network, sample_networks
 from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
 from spaceevo.space.superspace import Superspace
-from spaceevo.terminal import console, progress
+from spaceevo.terminal import console, doing, progress
 
+MADE, TIMED = "models made", "timings of models"  # Kinds of work
 BLOCKS_A_GROUP = 60
 NETWORKS_A_GROUP = 12
 BLOCKS_EVERY = 4
@@ -121,7 +123,7 @@ class ProfileTimings:
     @property
     def profiling_s(self) -> float:
         """CPU time spent on all but the check, making the models included."""
-        return self.collections["blocks"].cpu_seconds + self.collections["networks"].cpu_seconds
+        return sum(timed.cpu_seconds for what, timed in self.collections.items() if what in ("blocks", "networks"))
 
     def _is_spent(self, done: int) -> bool:
         """Whether another pass, at the mean cost of those done, would exceed the budget; models are made only once."""
@@ -134,10 +136,14 @@ class ProfileTimings:
 
     def _measure(self, timed: Timed, part: Mapping[str, PlacedBlock | Network], repeats: int) -> None:
         started = time.process_time()
-        models = {name: self._model(name, each) for name, each in part.items()}
-        if not timed.timings.keys() & part.keys():
+        is_first = not timed.timings.keys() & part.keys()
+        with doing(MADE, len(part)) if is_first else nullcontext():
+            models = {name: self._model(name, each) for name, each in part.items()}
+        if is_first:
             timed.making_seconds += time.process_time() - started
-        for name, timing in self.platform.time_models(models, repeats).items():
+        with doing(TIMED, len(part)):
+            found = self.platform.time_models(models, repeats)
+        for name, timing in found.items():
             timed.timings.setdefault(name, []).append((round(timing.latency_ms, 6), timing.dispersion))
         timed.cpu_seconds += time.process_time() - started
         write_sealed_json(self.path, asdict(self.record))

@@ -1,0 +1,57 @@
+"""What every fit of a platform shares: that it can be measured, a check on networks it did not see, what comes next."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from spaceevo.artifacts import Component, write_csv
+from spaceevo.errors import ConfigError
+from spaceevo.latency.accuracy import PredictionError
+from spaceevo.latency.predictor import BlockLatency
+from spaceevo.latency.table import LatencyTable
+from spaceevo.platforms.base import Platform
+from spaceevo.platforms.measuring import MeasuringPlatform
+from spaceevo.report.latency import draw_predictions
+from spaceevo.space.operators import Network
+from spaceevo.space.selection import parse_blocks
+from spaceevo.space.superspace import Superspace
+from spaceevo.stages.job import Maker, Workspace
+from spaceevo.stages.profile_timings import Timed
+
+NETWORKS = "networks"
+UNSEEN = "unseen networks"
+MEASURED = "ort_cpu, openvino_cpu, tflite_cpu, ssh, adb, or another of a runtime"
+
+
+def measured_platform(make: Maker, component: Component[Platform]) -> MeasuringPlatform:
+    """Make a platform, with its table as it is now; one that cannot be measured is a `ConfigError`."""
+    platform = make(component)
+    if not isinstance(platform, MeasuringPlatform):
+        raise ConfigError(f"platform = {platform.name} cannot be measured; allowed: {MEASURED}")
+    return platform
+
+
+def check_unseen(
+    table: LatencyTable, timed: Timed, unseen: Mapping[str, Network], output: Path, title: str
+) -> tuple[PredictionError, dict[str, Path]]:
+    """Compare predicted and measured latency of networks that the fit did not see; write and draw them."""
+    predictor = BlockLatency(table, interpolate=True)
+    predicted_ms = [predictor.predict(*network) for network in unseen.values()]
+    latency_ms = timed.latency_ms
+    measured_ms = [latency_ms[name] for name in unseen]
+    columns = zip(unseen.values(), predicted_ms, measured_ms, strict=True)
+    rows = [
+        {"space": str(member), "subnet": str(spec), "predicted_ms": predicted, "measured_ms": measured}
+        for (member, spec), predicted, measured in columns
+    ]
+    outputs = {"unseen": output / "unseen.csv", "picture": output / "unseen.png"}
+    write_csv(outputs["unseen"], rows)
+    draw_predictions(outputs["picture"], predicted_ms, measured_ms, title)
+    return PredictionError.of(predicted_ms, measured_ms), outputs
+
+
+def tables_command(workspace: Workspace, superspace: Superspace, without: tuple[str, ...] = ()) -> str:
+    """Return the command that takes latencies into look-up tables, where there are blocks to make them of."""
+    layout = workspace.layout
+    int8 = layout.quant != "off"
+    files = [layout.block(superspace.name, *block, int8=int8) for block in parse_blocks(superspace, "all")]
+    return workspace.commands("block_lut", without=without) if all(file.exists() for file in files) else ""
