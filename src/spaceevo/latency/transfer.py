@@ -1,8 +1,8 @@
 """Tells how another runtime differs from one whose blocks were measured, by a few networks measured whole in it.
 
-The other's model gives each block's ms. A network takes `Σ_f factor_f · ms_f + ms_per_mparam · MParams`, over the
-families f of its blocks. Networks are fewer than would tell all factors, so that they are drawn to a common one: what
-is least is the squared relative error of the networks plus `strength · Σ_f (factor_f / common − 1)²`.
+The other's table tells each network's parts: its blocks, family by family, and its parameters. In the new runtime it
+takes `Σ_p factor_p · ms_p`. Networks are too few to tell all factors apart, so that these are drawn to a common one:
+what is least is the networks' squared relative error plus `strength · Σ_p (factor_p / common − 1)²`.
 """
 
 from __future__ import annotations
@@ -21,116 +21,86 @@ from spaceevo.latency.roofline import Correction, Roofline, family_of, mparams_o
 from spaceevo.latency.table import LatencyTable
 from spaceevo.space.placement import PlacedBlock
 
-STRENGTHS = (math.inf, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01)
-"""Of the drawing to a common factor, tried from the strongest, which leaves one factor for all, on."""
+STRENGTH = 0.05
+"""Of the drawing: networks are off by some 4 % of their own, and factors differ by some 18 %; squared, their ratio."""
 Floats = NDArray[np.float64]
 
 
-class FamilySums(NamedTuple):
-    """Holds networks that were measured whole, each with what a model says of its blocks, family by family."""
-
-    families: tuple[str, ...]
-    sums_ms: Floats  # `(N, F)`
-    mparams: Floats  # `(N,)`
-    latency_ms: Floats  # `(N,)`
-
-    @classmethod
-    def of(cls, model: Roofline, networks: Sequence[Sequence[PlacedBlock]], latency_ms: Sequence[float]) -> FamilySums:
-        """Add up blocks by a model; raises `TableError` where it lacks a family."""
-        families = tuple(model.costs)
-        sums_ms = np.zeros((len(networks), len(families)))
-        for row, blocks in zip(sums_ms, networks, strict=True):
-            for block in blocks:
-                ms = model.block_ms(*block)
-                row[families.index(family_of(block[0]))] += ms
-        mparams = np.array([mparams_of(blocks) for blocks in networks])
-        return cls(families, sums_ms, mparams, np.asarray(latency_ms, np.float64))
-
-    def without(self, index: int) -> FamilySums:
-        """Leave one network out."""
-        left = [np.delete(values, index, axis=0) for values in self[1:]]
-        return FamilySums(self.families, *left)
+def parts_ms(model: Roofline, correction: Correction, networks: Sequence[Sequence[PlacedBlock]]) -> Floats:
+    """Tell the parts of networks in ms, `(N, families + 1)`; raises `TableError` where the model lacks a family."""
+    families = {family: column for column, family in enumerate(model.costs)}
+    found = np.zeros((len(networks), len(families) + 1))
+    for row, blocks in zip(found, networks, strict=True):
+        for spec, hw in blocks:
+            alone_ms = model.block_ms(spec, hw)
+            row[families[family_of(spec)]] += correction.scale * alone_ms
+        row[-1] = correction.ms_per_mparam * mparams_of(blocks)
+    return found
 
 
 class Factors(NamedTuple):
-    """Holds by how much blocks take longer in the other runtime."""
+    """Holds by how much networks take longer in the new runtime."""
 
     common: float
-    of_families: Floats  # `(F,)`
-    ms_per_mparam: float
+    of_parts: Floats  # `(P,)`
 
     @classmethod
-    def fit(cls, sums: FamilySums, strength: float) -> Factors:
-        """Fit them, none negative, drawn so strongly to the common one."""
+    def fit(cls, parts: Floats, latency_ms: Floats, strength: float) -> Factors:
+        """Fit networks' parts, `(N, P)`, to their latencies, `(N,)`; no factor is below 0, all drawn to the common."""
         from scipy.optimize import nnls  # tables are read and used without it
 
-        count = len(sums.families)
-        alike = Correction.fit(sums.sums_ms.sum(axis=1).tolist(), sums.mparams.tolist(), sums.latency_ms.tolist())
-        if math.isinf(strength) or not alike.scale:
-            return cls(alike.scale, np.full(count, alike.scale), alike.ms_per_mparam)
-        measured = np.column_stack([np.zeros(len(sums.mparams)), sums.sums_ms, sums.mparams]) / sums.latency_ms[:, None]
-        drawn = np.column_stack([-np.ones(count), np.eye(count), np.zeros(count)]) * math.sqrt(strength) / alike.scale
-        wanted = np.concatenate([np.ones(len(measured)), np.zeros(count)])
-        common, *of_families, ms_per_mparam = nnls(np.vstack([measured, drawn]), wanted)[0]
-        return cls(float(common), np.array(of_families), float(ms_per_mparam))
-
-    def predict(self, sums: FamilySums) -> Floats:
-        """Predict the networks in ms, `(N,)`."""
-        return np.asarray(sums.sums_ms @ self.of_families + self.ms_per_mparam * sums.mparams)
+        count = parts.shape[1]
+        ratios = parts.sum(axis=1) / latency_ms
+        alike = float(ratios.sum() / np.square(ratios).sum())  # where the squared relative error is least
+        if math.isinf(strength):  # nothing but the common one
+            return cls(alike, np.full(count, alike))
+        measured = np.column_stack([np.zeros(len(parts)), parts / latency_ms[:, None]])
+        drawn = np.column_stack([-np.ones(count), np.eye(count)]) * math.sqrt(strength) / alike
+        wanted = np.concatenate([np.ones(len(parts)), np.zeros(count)])
+        common, *of_parts = nnls(np.vstack([measured, drawn]), wanted)[0]
+        return cls(float(common), np.array(of_parts))
 
 
 @dataclass(frozen=True)
 class Transfer:
     """Turns the table of one runtime into that of another, of which no block was measured."""
 
-    common: float  # ms of blocks in the other runtime's networks over the ms of the model's, of all families
+    table: LatencyTable  # of the new runtime
+    common: float  # ms in the new runtime over ms in the other, of all that a network takes
     factors: dict[str, float]  # likewise, of each family
-    ms_per_mparam: float
-    strength: float  # of the drawing to the common factor; infinite where there is none but that
-    error: PredictionError  # of each network, by the others: what the strength was chosen by
+    error: PredictionError  # of each network, by the others
 
     @classmethod
     def fit(
         cls,
-        model: Roofline,
+        known: LatencyTable,
         networks: Sequence[Sequence[PlacedBlock]],
         latency_ms: Sequence[float],
-        strengths: Sequence[float] = STRENGTHS,
+        strength: float = STRENGTH,
     ) -> Transfer:
-        """Fit networks measured whole, two or more, as strongly drawn as predicts each of them best by the others.
+        """Fit two or more networks measured whole.
+
+        How much longer blocks take within a network than by themselves is taken to be as in the known table.
 
         Raises:
-            TableError: the model lacks a family, or the networks are not told by it at all.
+            TableError: the known table has no model, or that lacks a family or costs.
         """
-        sums = FamilySums.of(model, networks, latency_ms)
-        errors = [_left_out(sums, strength) for strength in strengths]
-        squares = [float(np.square(predicted / sums.latency_ms - 1).mean()) for predicted in errors]
-        best = int(np.argmin(squares))
-        found = Factors.fit(sums, strengths[best])
-        if not found.common:
-            raise TableError(
-                f"latencies of {len(networks)} networks do not grow with what the model says of their blocks"
-            )
-        factors = dict(zip(sums.families, found.of_families.tolist(), strict=True))
-        error = PredictionError.of(errors[best].tolist(), latency_ms)
-        return cls(found.common, factors, found.ms_per_mparam, strengths[best], error)
-
-    def applied(self, table: LatencyTable) -> LatencyTable:
-        """Make the other runtime's table: a model without a measured block, and a correction.
-
-        How much longer blocks take within a network than by themselves is taken from the given table.
-
-        Raises:
-            TableError: the given table has no model.
-        """
-        if table.model is None:
+        model, correction = known.model, known.correction
+        if model is None:
             raise TableError("a table without a model tells nothing of another runtime; +stage=profile makes one")
-        scale = table.correction.scale
-        model = table.model.scaled({family: factor / scale for family, factor in self.factors.items()})
-        return LatencyTable(model=model, correction=Correction(scale, float(f"{self.ms_per_mparam:.6g}")))
+        parts, measured_ms = parts_ms(model, correction, networks), np.asarray(latency_ms, np.float64)
+        if not parts.any(axis=1).all():
+            raise TableError("the model has blocks take no time at all; +stage=profile makes another")
+        common, of_parts = Factors.fit(parts, measured_ms, strength)
+        *of_families, of_parameters = of_parts.tolist()
+        factors = dict(zip(model.costs, of_families, strict=True))
+        ms_per_mparam = float(f"{of_parameters * correction.ms_per_mparam:.6g}")
+        table = LatencyTable(model=model.scaled(factors), correction=Correction(correction.scale, ms_per_mparam))
+        others_ms = [_by_others_ms(parts, measured_ms, strength, index) for index in range(len(parts))]
+        return cls(table, common, factors, PredictionError.of(others_ms, latency_ms))
 
 
-def _left_out(sums: FamilySums, strength: float) -> Floats:
-    """Predict each network in ms by the others, `(N,)`."""
-    rows = [FamilySums(sums.families, *(values[i : i + 1] for values in sums[1:])) for i in range(len(sums.latency_ms))]
-    return np.array([Factors.fit(sums.without(i), strength).predict(row)[0] for i, row in enumerate(rows)])
+def _by_others_ms(parts: Floats, latency_ms: Floats, strength: float, index: int) -> float:
+    """Predict a network in ms by the others."""
+    others = np.arange(len(parts)) != index
+    return float(parts[index] @ Factors.fit(parts[others], latency_ms[others], strength).of_parts)

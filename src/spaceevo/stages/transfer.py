@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
@@ -96,31 +95,24 @@ class TransferJob(SuperspaceJob[TransferSettings]):
         unseen = sample_networks(self.superspace, rng, recipe.unseen, besides=networks.values())
         timings = self._measure(platform, {NETWORKS: networks, UNSEEN: unseen})
         timed = timings.collections
-        assert known.model is not None
         placed = [subnet_blocks(*network) for network in networks.values()]
         latency_ms = timed[NETWORKS].latency_ms
-        found = Transfer.fit(known.model, placed, [latency_ms[name] for name in networks])
-        table = found.applied(known)
+        found = Transfer.fit(known, placed, [latency_ms[name] for name in networks])
+        table, dispersion = found.table, timed[NETWORKS].dispersion
         if platform.is_local:
             table.entries = dict(platform.predictor.table.entries)  # measured since an earlier transfer
-        error, written = check_unseen(
-            table, timed[UNSEEN], unseen, output, f"{self.superspace.name}, {platform.name} from {source.name}"
-        )
-        dispersion = timed[NETWORKS].dispersion
+        title = f"{self.superspace.name}, {platform.name} from {source.name}"
+        error, written = check_unseen(table, timed[UNSEEN], unseen, output, title)
         table.provenance = {**platform.provenance, **origin, "dispersion": dispersion, **error.figures()}
         table.save(platform.path)
         figures = {
             **error.figures(),
             "measuring_cpu_seconds": round(timings.profiling_s, 1),
             "checking_cpu_seconds": round(timed[UNSEEN].cpu_seconds, 1),
-            "common_factor": round(found.common, 4),
-            "strength": "one factor for all" if math.isinf(found.strength) else found.strength,
-            "left_out_mape_percent": round(found.error.mape_percent, 2),
-            "ms_per_mparam": table.correction.ms_per_mparam,
+            **_told(found),
             "dispersion": dispersion,
             **origin,
             **platform.provenance,
-            "families": [{"family": name, "factor": round(of, 4)} for name, of in found.factors.items()],
         }
         return Outcome(figures, {"table": platform.path, **written}, self.next_command(), growing=("table",))
 
@@ -176,6 +168,17 @@ def _origin(source: Platform, networks: int) -> dict[str, object]:
     return {ORIGIN: source.name, "source_table": str(source.path), "source_digest": digest} | {
         "measured_blocks": 0,
         "measured_networks": networks,
+    }
+
+
+def _told(found: Transfer) -> dict[str, object]:
+    """Say what was fitted, and how far networks are off by the others."""
+    return {
+        "common_factor": round(found.common, 4),
+        "left_out_mape_percent": round(found.error.mape_percent, 2),
+        "scale": found.table.correction.scale,
+        "ms_per_mparam": found.table.correction.ms_per_mparam,
+        "families": [{"family": name, "factor": round(factor, 4)} for name, factor in found.factors.items()],
     }
 
 
