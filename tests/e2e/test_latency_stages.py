@@ -1,4 +1,4 @@
-"""Profile, fit_latency and benchmark as a user runs them."""
+"""Profile, transfer, fit_latency and benchmark as a user runs them."""
 
 import json
 from pathlib import Path
@@ -31,6 +31,28 @@ def test_profile_then_benchmark_of_listed_subnets(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "runs/digits/benchmark/result.json").read_text())["subnets"]
     assert len(rows) == 2
     assert all(0.3 < row["predicted_ms"] / row["int8_ms"] < 3 and row["fp32_ms"] > 0 for row in rows)
+
+
+def test_another_runtime_is_told_from_a_profiled_one(tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert", reason="TFLite is the other runtime")
+    given = ["superspace=digits", "debug=fast"]
+    line = fault(tmp_path, "+stage=transfer", *given, "platform=tflite_cpu")
+    assert "source = ort_cpu was not profiled: " in line
+    assert "make it with: python -m spaceevo +stage=profile superspace=digits debug=fast platform=ort_cpu" in line
+    assert spaceevo(tmp_path, "+stage=profile", *given).returncode == 0
+    done = spaceevo(tmp_path, "+stage=transfer", *given, "platform=tflite_cpu")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "runs/digits/transfer_tflite_cpu/result.json").read_text())
+    assert (result["measured_blocks"], result["measured_networks"], result["networks"]) == (0, 3, 3)
+    assert result["transferred_from"] == "ort_cpu"
+    table = json.loads(Path(result["outputs"]["table"]).read_text())
+    assert table["blocks"] == {}
+    assert table["provenance"]["runtime"] == "ai-edge-litert"
+    assert "unchanged, skipped" in spaceevo(tmp_path, "+stage=transfer", *given, "platform=tflite_cpu").stdout
+    asked = ["+stage=predict_latency", "superspace=digits", "platform=tflite_cpu", "space=digits-012-000", "subnet=min"]
+    done = spaceevo(tmp_path, *asked)
+    assert done.returncode == 0, done.stderr
+    assert "are measured whole" not in done.stdout
 
 
 def test_faults_are_one_line(tmp_path: Path) -> None:
