@@ -38,7 +38,7 @@ class ProfileRecipe:
     networks: Count  # measured whole, for the correction
     unseen: Count  # networks measured whole, of other spaces, for the error
     passes: Count  # through everything, at most
-    # of profiling that no pass is begun to exceed; None sets no limit
+    # of profiling, which no pass after the fourth is begun to exceed; None sets no limit
     cpu_seconds: Amount | None
     repeats: Count  # timings in a pass
 

@@ -26,6 +26,8 @@ BLOCKS_A_GROUP = 60
 NETWORKS_A_GROUP = 12
 BLOCKS_EVERY = 4
 """Blocks take part in every fourth pass: a model is fitted to many of them, which evens their errors out."""
+LEAST_PASSES = 4
+"""Passes that no budget cuts: where making the models takes all of it, one timing of each would be left."""
 
 
 Collections = Mapping[str, Mapping[str, PlacedBlock] | Mapping[str, Network]]
@@ -84,8 +86,8 @@ class ProfileTimings:
     """Times blocks and networks pass by pass into a file, so that a killed run goes on.
 
     A pass goes through blocks and networks alike, so that what disturbs the machine for a while disturbs one pass only.
-    Timings in the file under another `fingerprint`, a hash of all that decides them, are not taken up. No pass is begun
-    that would exceed the `budget_s` of CPU time for all but the unseen networks.
+    Timings in the file under another `fingerprint`, a hash of all that decides them, are not taken up. No pass after the
+    first `LEAST_PASSES` is begun that would exceed the `budget_s` of CPU time for all but the unseen networks.
     """
 
     def __init__(
@@ -127,7 +129,7 @@ class ProfileTimings:
 
     def _is_spent(self, done: int) -> bool:
         """Whether another pass, at the mean cost of those done, would exceed the budget; models are made only once."""
-        if not done or self.budget_s is None:
+        if done < LEAST_PASSES or self.budget_s is None:
             return False
         next_s = self.collections["networks"].timing_s / done
         if done % BLOCKS_EVERY == 0:
