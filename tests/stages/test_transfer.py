@@ -37,6 +37,7 @@ class Watched(Bench):
     """A bench that says which runtime it runs, and notes, for all benches together, what it timed."""
 
     noted: list[str]
+    ends_after = 1000  # models
 
     def __init__(self, runtime: str) -> None:
         super().__init__()
@@ -46,6 +47,8 @@ class Watched(Bench):
         return {**HERE, "runtime": self.runtime, "date": "today"}
 
     def time_models(self, runtime: Runtime, models: Mapping[str, bytes], repeats: int) -> dict[str, Timing]:
+        if len(self.noted) + len(models) > self.ends_after:
+            raise KeyboardInterrupt
         self.noted += models
         return super().time_models(runtime, models, repeats)
 
@@ -151,6 +154,21 @@ def test_it_lasts_until_something_changes(
     assert not made_anew(config)
     assert made_anew(compose("transfer", *given, "seed=1"))
     assert len(noted) == 18
+
+
+def test_a_killed_one_goes_on_and_times_nothing_twice(
+    run_stage: RunStage, given: list[str], tmp_path: Path, noted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiled(tmp_path / "known.json")
+    monkeypatch.setattr(Watched, "ends_after", 15)
+    with pytest.raises(KeyboardInterrupt):
+        run_stage("transfer", *given)
+    assert 9 < len(noted) < 18
+    assert not (tmp_path / "new.json").exists()
+    monkeypatch.setattr(Watched, "ends_after", 1000)
+    run_stage("transfer", *given)
+    assert len(noted) == 18
+    assert LatencyTable.load(tmp_path / "new.json").model is not None
 
 
 ELSEWHERE = {"platform": "known", **HERE, "runtime": "this"}

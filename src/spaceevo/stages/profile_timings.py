@@ -86,8 +86,8 @@ class ProfileTimings:
     """Times blocks and networks pass by pass into a file, so that a killed run goes on.
 
     A pass goes through blocks and networks alike, so that what disturbs the machine for a while disturbs one pass only.
-    Timings in the file under another `fingerprint`, a hash of all that decides them, are not taken up. No pass after the
-    first `LEAST_PASSES` is begun that would exceed the `budget_s` of CPU time for all but the unseen networks.
+    Timings in the file under another `fingerprint`, a hash of all that decides them, are not taken up. No pass after
+    the first `LEAST_PASSES` is begun that would exceed the `budget_s` of CPU time for all but the unseen networks.
     """
 
     def __init__(
