@@ -211,6 +211,12 @@ def test_a_source_without_a_table_is_told_how_to_get_one(run_stage: RunStage, gi
     assert not any(word.lstrip("+").startswith(("source", "platform.on=other")) for word in words)
 
 
+def test_a_source_that_cannot_be_measured_is_refused(run_stage: RunStage, given: list[str]) -> None:
+    new = [word for word in given if "source" not in word]
+    with pytest.raises(SpaceEvoError, match="source = none has no fitted model; allowed: ort_cpu, openvino_cpu, "):
+        run_stage("transfer", *new, "platform@source=none")
+
+
 @pytest.mark.parametrize(("model", "has"), [(None, "blocks .*json"), (Roofline(COSTS), "blocks and a model of")])
 def test_what_was_measured_of_the_platform_itself_is_not_replaced(
     run_stage: RunStage, given: list[str], tmp_path: Path, model: Roofline | None, has: str

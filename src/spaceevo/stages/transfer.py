@@ -24,7 +24,7 @@ from spaceevo.stages.job import Input, Outcome, override_key, platform_input
 from spaceevo.stages.profile_timings import MADE, TIMED, ProfileTimings
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, Seed, SuperspaceSettings
-from spaceevo.stages.unseen import NETWORKS, UNSEEN, check_unseen, measured_platform, tables_command
+from spaceevo.stages.unseen import MEASURED, NETWORKS, UNSEEN, check_unseen, measured_platform, tables_command
 from spaceevo.terminal import console
 
 LEAST = 3  # Networks: one is told by two others
@@ -132,9 +132,9 @@ class TransferJob(SuperspaceJob[TransferSettings]):
         """Make the source.
 
         Raises:
-            ConfigError: it is the platform itself, or neither was measured where the other was.
-            TableError: its table has no model of its own or not of all families, or the platform's table has more than
-                an earlier transfer left.
+            ConfigError: it is the platform itself.
+            TableError: its table has no model of its own, or lacks families, or was measured elsewhere; or the
+                platform's table has more than an earlier transfer left.
         """
         source = self.workspace.make(self.settings.source)
         _require_another(source, platform)
@@ -199,6 +199,8 @@ def _require_model(source: Platform, command: str) -> None:
     if origin := table.provenance.get(ORIGIN):
         raise TableError(f"source = {source.name} was itself told from {origin} ({source.path}); set {GROUP}={origin}")
     if table.model is None:
+        if not isinstance(source, MeasuringPlatform):
+            raise TableError(f"source = {source.name} has no fitted model; allowed: {MEASURED}, once it was profiled")
         lacks = "has no fitted model" if source.path.exists() else "does not exist"
         raise TableError(f"source = {source.name} was not profiled: {source.path} {lacks}; make it with: {command}")
 
