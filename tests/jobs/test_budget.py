@@ -125,9 +125,12 @@ def test_a_pipeline_is_fitted_once(compose: Compose, images: Path, monkeypatch: 
 def test_what_follows_a_step_of_a_pipeline_has_no_budget(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[DictConfig] = []
     monkeypatch.setattr(PipelineJob, "_fitted", lambda self, given: ([], {}))
-    monkeypatch.setattr(
-        "spaceevo.jobs.pipeline.run", lambda config, *_: asked.append(config) or StageResult("", "", 0, {})
-    )
+
+    def ran(config: DictConfig, *_: object) -> StageResult:
+        asked.append(config)
+        return StageResult("", "", 0, {})
+
+    monkeypatch.setattr("spaceevo.jobs.pipeline.run", ran)
     one = "recipe.pipeline.steps=[{title: a, stage: cost, quant: 'off'}]"
     make_job(compose("+stage=pipeline", "superspace=digits", "recipe.budget_hours=1", one)).work()
     assert [config.stage.name for config in asked] == ["cost", "report"]
