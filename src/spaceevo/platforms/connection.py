@@ -38,7 +38,7 @@ while left:
     left -= len(part)
 exec(compile(b"".join(parts).decode(), "spaceevo agent", "exec"), {{"__name__": "spaceevo_agent"}})
 """
-ALWAYS = ("-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10")
+ALWAYS: tuple[str, ...] = ("-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10")
 ALWAYS += ("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4", "-o", "LogLevel=ERROR")
 """Options of `ssh` besides those that are set."""
 TRACEBACK = re.compile(r"Traceback \(most recent .* (?=\w+(Error|Exception): )")
@@ -186,7 +186,7 @@ def forgetting(said: str, login: Login) -> str:
     """Write the command that forgets a host's old key, by the name and in the file that ssh tells of."""
     name = re.search(r"host key for (\S+) has changed", said, re.IGNORECASE)
     told = re.search(r"Offending \S+ key in (.+?):\d+ ", said)
-    file = login.known_hosts or (told and told[1])
+    file = login.known_hosts or (told[1] if told else "")
     return shlex.join(["ssh-keygen", *(["-f", file] if file else []), "-R", name[1] if name else login.host])
 
 
