@@ -85,6 +85,12 @@ def test_defaults_and_what_is_allowed_are_as_the_settings_have_them() -> None:
     assert "recipe.teacher" not in text
 
 
+def test_what_follows_another_setting_until_it_is_set_is_listed_too() -> None:
+    text = job_help(defaults("transfer"))
+    assert row(text, "source.superspace").startswith("source.superspace = digits text")
+    assert row(text, "superspace").startswith("superspace = digits digits, ")
+
+
 def test_words_beside_help_count() -> None:
     with changed("export", "format=[tflite]", "recipe.export.repeats=7") as config:
         text = job_help(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from spaceevo.errors import ConfigError, fault_line
 from spaceevo.platforms import remote
-from spaceevo.platforms.connection import Connection
+from spaceevo.platforms.connection import Connection, Login, forgetting
 from spaceevo.platforms.remote import OtherMachine, SshPlatform
 from spaceevo.runtimes.machine import machine_name
 from spaceevo.runtimes.random_program import random_block_program
@@ -166,9 +167,24 @@ def fake(folder: Path, lines: str) -> str:
         ),
         (lambda at: {"host": "no.such.invalid"}, r"host = no.such.invalid cannot be reached \(.*resolve"),
         (lambda at: {"key": str(at / "stranger")}, r"refused the key \(.*Permission denied.*\); set platform.user"),
-        (lambda at: {"known_hosts": str(at / "empty")}, r"host key is not known; log in once by hand \(ssh 127"),
-        (lambda at: {"known_hosts": str(at / "wrong")}, r"host key is not the one known, so it may be another machine"),
-        (lambda at: {"python": "/no/python"}, r"platform.python = /no/python is not there"),
+        (
+            lambda at: {"known_hosts": str(at / "empty")},
+            r"not known; log in once by hand \(ssh -p \d+ -i \S+/client -o "
+            r"IdentitiesOnly=yes -o 'UserKnownHostsFile=\S+/empty\"' -o GlobalKnownHostsFile=none 127\.0\.0\.1\)",
+        ),
+        (
+            lambda at: {"known_hosts": str(at / "wrong")},
+            r"is not the one known, so it may be another machine; if it was "
+            r"set up anew, forget the old key with: ssh-keygen -f \S+/wrong -R '\[127\.0\.0\.1\]:\d+'$",
+        ),
+        (
+            lambda at: {"python": "/no/python"},
+            r"platform.python = /no/python is not there; install Python 3.9 or newer",
+        ),
+        (
+            lambda at: {"python": str(at)},
+            r"platform.python = \S+ cannot be run there \(PermissionError: .*denied\); inst",
+        ),
         (
             lambda at: {"python": fake(at, "sys.version_info = (3, 6, 9)")},
             r"Python there is 3.6; allowed: 3.9 or newer",
@@ -195,7 +211,21 @@ def test_what_is_wrong_is_told_in_one_line(
     line = fault_line(caught.value)
     assert line is not None
     assert "\n" not in str(caught.value)
+    assert "Traceback" not in line
     assert len(line) < 500
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "[127.0.0.1]:22822"])
+@pytest.mark.parametrize("is_set", [True, False])
+def test_an_old_key_is_forgotten_by_the_command_that_is_told(tmp_path: Path, name: str, is_set: bool) -> None:
+    file, key = tmp_path / "known hosts", make_key(tmp_path / "key")
+    file.write_text(f"{name} {key}\nother {key}\n")
+    said = f"Host key for {name} has changed and you have requested strict checking. Host key verification failed."
+    login = Login("127.0.0.1", [], str(file) if is_set else None, "python3", None)
+    assert is_set or forgetting(said, login) == f"ssh-keygen -R {shlex.quote(name)}"
+    command = forgetting(f"Offending ED25519 key in {file}:1 remove with: … {said}", login)
+    subprocess.run(shlex.split(command), check=True, capture_output=True)
+    assert file.read_text() == f"other {key}\n"
 
 
 def test_nothing_given_reaches_a_shell(server: Server, tmp_path: Path) -> None:

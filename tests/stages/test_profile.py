@@ -237,6 +237,17 @@ def test_the_next_command_is_of_the_same_platform_and_can_run(
     assert ("platform.name=fake" in words) == are_distilled
 
 
+def test_warnings_of_the_platform_are_told_once(
+    compose: Compose, given: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    LatencyTable({"x": 1.0}, {"machine": "elsewhere"}).save(tmp_path / "fake.json")
+    job = make_job(compose("profile", *given))
+    job.inputs()
+    job.inputs()
+    assert caplog.text.count("was measured on elsewhere, ") == 1
+    assert "+stage=profile, with no table set, measures this one" in caplog.text
+
+
 def test_a_table_cannot_be_measured(run_stage: RunStage, tmp_path: Path) -> None:
     LatencyTable({"x": 1.0}).save(tmp_path / "table.json")
     with pytest.raises(ConfigError, match="platform = vnni cannot be measured; allowed: ort_cpu, openvino_cpu, "):

@@ -31,6 +31,7 @@ MEMBERS = [DIGITS.member([index] * 3, [0] * 3) for index in range(len(DIGITS.can
 FAMILIES = sorted({family_of(spec) for member in MEMBERS for spec, _ in subnet_blocks(member, member.smallest)})
 COSTS = {name: {"constant": 0.5 + 0.1 * n, "layers": 1.0} for n, name in enumerate(FAMILIES)}
 HERE = {"machine": "A", "instructions": "avx2", "version": "1", "superspace": "digits"}
+ELSEWHERE = {"platform": "known", **HERE, "runtime": "this"}
 
 
 class Watched(Bench):
@@ -81,8 +82,7 @@ def given(tmp_path: Path) -> list[str]:
 
 def profiled(path: Path, **changes: Any) -> LatencyTable:
     """Write the table of the platform `known`."""
-    told = {"platform": "known", **HERE, "runtime": "this"}
-    table = LatencyTable({"block": 1.0}, told, model=Roofline(COSTS), correction=Correction(1.25, 0.5))
+    table = LatencyTable({"block": 1.0}, ELSEWHERE, model=Roofline(COSTS), correction=Correction(1.25, 0.5))
     for name, value in changes.items():
         setattr(table, name, value)
     table.save(path)
@@ -90,10 +90,12 @@ def profiled(path: Path, **changes: Any) -> LatencyTable:
 
 
 def test_a_table_is_made_of_another_and_some_networks(
-    run_stage: RunStage, given: list[str], tmp_path: Path, noted: list[str]
+    run_stage: RunStage, given: list[str], tmp_path: Path, noted: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    known = profiled(tmp_path / "known.json")
-    result = run_stage("transfer", *given)
+    known = profiled(tmp_path / "known.json", provenance={**ELSEWHERE, "superspace": "small"})
+    with caplog.at_level("WARNING"):
+        result = run_stage("transfer", *given)
+    assert caplog.text.count("was made for superspace small, not digits") == 1
     assert work_of(tmp_path / "runs/transfer") == {"models made": (9, 9), "timings of models": (18, 18)}
     assert len(noted) == 18
     assert all(" " in name for name in noted)  # whole networks alone
@@ -171,9 +173,6 @@ def test_a_killed_one_goes_on_and_times_nothing_twice(
     assert LatencyTable.load(tmp_path / "new.json").model is not None
 
 
-ELSEWHERE = {"platform": "known", **HERE, "runtime": "this"}
-
-
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
@@ -211,10 +210,53 @@ def test_a_source_without_a_table_is_told_how_to_get_one(run_stage: RunStage, gi
     assert not any(word.lstrip("+").startswith(("source", "platform.on=other")) for word in words)
 
 
-def test_a_source_that_cannot_be_measured_is_refused(run_stage: RunStage, given: list[str]) -> None:
-    new = [word for word in given if "source" not in word]
-    with pytest.raises(SpaceEvoError, match="source = none has no fitted model; allowed: ort_cpu, openvino_cpu, "):
-        run_stage("transfer", *new, "platform@source=none")
+def test_a_source_of_another_superspace_is_told_how_to_profile_that(run_stage: RunStage, given: list[str]) -> None:
+    with pytest.raises(SpaceEvoError, match="source = known was not profiled: ") as raised:
+        run_stage("transfer", *given, "source.superspace=small")
+    words = str(raised.value).partition("make it with: ")[2].split()
+    assert [word for word in words if "superspace" in word] == ["superspace=small"]
+
+
+def test_a_source_of_no_superspace_is_refused(run_stage: RunStage, given: list[str]) -> None:
+    with pytest.raises(SpaceEvoError, match=r"source.superspace = nosuch is an unknown superspace; allowed: digits, "):
+        run_stage("transfer", *given, "source.superspace=nosuch")
+
+
+@pytest.mark.parametrize("name", ["none", "vnni", "pixel4"])
+@pytest.mark.parametrize("place", ["platform", "source"])
+def test_what_cannot_be_measured_is_refused_before_its_table_is_looked_for(
+    run_stage: RunStage, given: list[str], tmp_path: Path, place: str, name: str
+) -> None:
+    profiled(tmp_path / "known.json")
+    words = [word for word in given if f"{place}." not in word]
+    group = "platform" if place == "platform" else "platform@source"
+    with pytest.raises(SpaceEvoError, match=f"^{place} = {name} cannot be measured; allowed: ort_cpu, openvino_cpu, "):
+        run_stage("transfer", *words, f"{group}={name}")
+
+
+def test_faults_of_the_source_name_its_settings(run_stage: RunStage, given: list[str], tmp_path: Path) -> None:
+    (tmp_path / "known.json").write_text("{")
+    with pytest.raises(SpaceEvoError, match=r"known\.json .*; delete it or set source\.table$"):
+        run_stage("transfer", *given)
+    (tmp_path / "known.json").unlink()
+    (tmp_path / "known.json").mkdir()
+    with pytest.raises(SpaceEvoError, match=r"set source\.table, or platform@source=ort_cpu to measure blocks$"):
+        run_stage("transfer", *given)
+    (tmp_path / "new.json").write_text("{")
+    with pytest.raises(SpaceEvoError, match=r"new\.json .*; delete it or set platform\.table$"):
+        run_stage("transfer", *given)
+
+
+def test_the_platform_itself_is_told_of_two_runtimes_in_the_users_words(
+    run_stage: RunStage, given: list[str], tmp_path: Path
+) -> None:
+    profiled(tmp_path / "known.json", provenance=ELSEWHERE | {"runtime": "other"})
+    with pytest.raises(SpaceEvoError, match="source = known is platform = new itself") as raised:
+        run_stage("transfer", *given)
+    words = str(raised.value).partition("as in: ")[2].split()
+    assert {"+stage=transfer", "superspace=digits", f"paths.root={tmp_path / 'runs'}"} <= {*words}
+    assert {"platform=openvino_cpu", "platform@source=ort_cpu"} <= {*words}
+    assert not any(word.lstrip("+~").startswith(("platform.", "source.")) for word in words)
 
 
 @pytest.mark.parametrize(("model", "has"), [(None, "blocks .*json"), (Roofline(COSTS), "blocks and a model of")])

@@ -133,6 +133,9 @@ def _leaves(cls: Any, node: Mapping[str, Plain], path: tuple[str, ...], config: 
             continue
         value, here = node[name], (*path, name)
         users = users_name(("stage", "settings", *here), config)
+        owner = users_name(("stage", "settings", *path), config)
+        if not is_dataclass(cls) and not users.startswith(f"{owner}."):
+            users = f"{owner}.{name}"  # which follows another setting until it is set itself
         is_made = isinstance(value, Mapping) and "_target_" in value
         if users in groups() or not (is_made or is_dataclass(hints[name])):
             yield Setting(users, value, allowed(hints[name]), meanings.get(name, ""))

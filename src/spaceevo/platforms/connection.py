@@ -5,6 +5,8 @@ What is told to the other machine travels over standard input: the command line 
 
 import inspect
 import json
+import re
+import shlex
 import subprocess
 import tempfile
 import weakref
@@ -36,6 +38,11 @@ while left:
     left -= len(part)
 exec(compile(b"".join(parts).decode(), "spaceevo agent", "exec"), {{"__name__": "spaceevo_agent"}})
 """
+ALWAYS: tuple[str, ...] = ("-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10")
+ALWAYS += ("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4", "-o", "LogLevel=ERROR")
+"""Options of `ssh` besides those that are set."""
+TRACEBACK = re.compile(r"Traceback \(most recent .* (?=\w+(Error|Exception): )")
+"""What Python says before it names an error."""
 LAST_WORDS_S = 5.0  # That ssh may take to say what is wrong when a connection has ended
 
 
@@ -55,7 +62,8 @@ class Login:
     """Says how a machine is reached, and what runs the agent there."""
 
     host: str
-    options: Sequence[str]  # of `ssh`
+    options: Sequence[str]  # of `ssh`, as they are set
+    known_hosts: str | None  # file of the keys of hosts; None leaves it to ssh
     python: str  # interpreter there
     core: int | None  # to run on there; None takes the last
 
@@ -74,7 +82,7 @@ class Connection:
         self.login = login
         self.runtime = runtime.name
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 — lives as long as the process that writes to it
-        command = ["ssh", *login.options, "--", login.host, COMMAND]
+        command = ["ssh", *ALWAYS, *login.options, "--", login.host, COMMAND]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, bufsize=0
         )
@@ -131,27 +139,32 @@ class Connection:
         """Say in one line why no agent could be started."""
         host = self.login.host
         known = f"platform.host = {host}"
-        short = shortened(said, 160)
+        short = shortened(TRACEBACK.sub("", said), 160)
         if "IDENTIFICATION HAS CHANGED" in said or "host key for" in said.lower() and "has changed" in said:
             return ConfigError(
                 f"{known}: its host key is not the one known, so it may be another machine; if it was set "
-                f"up anew, forget the old key with: ssh-keygen -R {host}"
+                f"up anew, forget the old key with: {forgetting(said, self.login)}"
             )
         if "Host key verification failed" in said:
             return ConfigError(
-                f"{known}: its host key is not known; log in once by hand (ssh {host}), compare the key "
+                f"{known}: its host key is not known; log in once by hand "
+                f"({shlex.join(['ssh', *self.login.options, host])}), compare the key "
                 "and accept it, or set platform.known_hosts"
+            )
+        oldest = ".".join(map(str, OLDEST))
+        if "in execvp" in said:
+            fault = "is not there" if "FileNotFoundError" in said else f"cannot be run there ({short})"
+            return ConfigError(
+                f"{known}: platform.python = {self.login.python} {fault}; install Python {oldest} or newer there, or "
+                "set platform.python to where it is"
             )
         if "Permission denied" in said:
             return ConfigError(
                 f"{known}: it refused the key ({short}); set platform.user and platform.key, or add the "
                 "public key to authorized_keys there (ssh-copy-id)"
             )
-        if "FileNotFoundError" in said or "not found" in said.lower():
-            return ConfigError(
-                f"{known}: platform.python = {self.login.python} is not there ({short}); install Python "
-                f"{'.'.join(map(str, OLDEST))} or newer, or set platform.python"
-            )
+        if "not found" in said.lower():
+            return ConfigError(f"{known}: python3 is not on PATH there ({short}); install Python {oldest} or newer")
         if "ModuleNotFoundError" in said or "ImportError" in said:
             return ConfigError(f"{known}: Python there lacks a package ({short}); install numpy and the runtime there")
         return ConfigError(f"{known} cannot be reached ({short}); check name, network and platform.port")
@@ -167,6 +180,14 @@ class Connection:
                 return ConfigError(f"{known}: platform.core = {self.login.core}; allowed there: {found}")
         install = f"{self.login.python} -m pip install {runtime.package}"
         return ConfigError(f"{known}: {runtime.package} is not installed there ({found}); install it with: {install}")
+
+
+def forgetting(said: str, login: Login) -> str:
+    """Write the command that forgets a host's old key, by the name and in the file that ssh tells of."""
+    name = re.search(r"host key for (\S+) has changed", said, re.IGNORECASE)
+    told = re.search(r"Offending \S+ key in (.+?):\d+ ", said)
+    file = login.known_hosts or (told[1] if told else "")
+    return shlex.join(["ssh-keygen", *(["-f", file] if file else []), "-R", name[1] if name else login.host])
 
 
 def _close(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:

@@ -8,7 +8,7 @@ from random import Random
 from typing import Annotated, Literal, Protocol
 
 from spaceevo.artifacts.values import Channels, Name
-from spaceevo.latency.predictor import FixedLatency
+from spaceevo.latency.predictor import BlockLatency, FixedLatency
 from spaceevo.latency.table import LatencyTable
 from spaceevo.latency.whole import WholeNetworks
 from spaceevo.platforms.base import WHERE, Platform, log
@@ -108,7 +108,7 @@ class MeasuringPlatform(Platform):
         if measured_on != self.machine:
             log.warning(
                 f"latency table {self.path} was measured on {measured_on}, this machine is {self.machine}: latencies "
-                f"are the former's; +stage=profile platform.table=null measures this one"
+                f"are the former's; +stage=profile, with no table set, measures this one"
             )
         if (fitted_on := known.get("superspace", superspace)) != superspace:
             log.warning(f"latency table {self.path} was made for superspace {fitted_on}, not {superspace}")
@@ -116,7 +116,7 @@ class MeasuringPlatform(Platform):
         if known and (measured := str(known.get("packed_channels", "1"))) != packed:
             log.warning(
                 f"latency table {self.path} was measured on files with packed_channels={measured}, "
-                f"not {packed}; +stage=profile platform.table=null measures these"
+                f"not {packed}; +stage=profile, with no table set, measures these"
             )
             return False
         return measured_on == self.machine and self.measured_for == self.name
@@ -124,6 +124,12 @@ class MeasuringPlatform(Platform):
     def known_table(self) -> LatencyTable:
         """Read the table as it is now; empty before the first measurement."""
         return LatencyTable.load(self.path) if self.path.exists() else LatencyTable(provenance=self.provenance)
+
+    def replace_table(self, table: LatencyTable) -> None:
+        """Write a table that was measured as this platform measures in place of its own; predict by it from then on."""
+        table.save(self.path)
+        old, self.measured_for, self.is_local = self.predictor, self.name, True
+        self.predictor = BlockLatency(self.known_table(), old.source, old.fixed_latency_ms, old.interpolate)
 
     def ready(self, superspace: Superspace) -> None:
         """Correct sums of blocks by some whole networks, once for a table, where `auto` has no fitted model.

@@ -56,8 +56,7 @@ class OtherMachine:
         if shutil.which("ssh") is None:
             raise ConfigError("platform=ssh needs the program ssh on PATH; install OpenSSH's client")
         self.host = host
-        self.options = ["-T", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"]
-        self.options += ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4", "-o", "LogLevel=ERROR"]
+        self.options: list[str] = []
         if user is not None:
             self.options += ["-l", user]
         if port is not None:
@@ -65,9 +64,10 @@ class OtherMachine:
         if key is not None:
             self.options += ["-i", str(Path(key).expanduser()), "-o", "IdentitiesOnly=yes"]
         if known_hosts is not None:
-            file = str(Path(known_hosts).expanduser()).replace("%", "%%").replace('"', "")
+            known_hosts = str(Path(known_hosts).expanduser())
+            file = known_hosts.replace("%", "%%").replace('"', "")
             self.options += ["-o", f'UserKnownHostsFile="{file}"', "-o", "GlobalKnownHostsFile=none"]
-        self.login = Login(host, self.options, python, core)
+        self.login = Login(host, self.options, known_hosts, python, core)
         self.connection: Connection | None = None
 
     def provenance(self, runtime: Runtime) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from random import Random
 
@@ -80,17 +81,18 @@ class ProfileJob(SuperspaceJob[ProfileSettings]):
     name = "profile"
     main_figure = "within_10_percent"
 
+    @cached_property
     def platform(self) -> MeasuringPlatform:
-        """Make the platform, with its table as it is now; one that cannot be measured is a `ConfigError`."""
+        """The platform, with its table as it was found; one that cannot be measured is a `ConfigError`."""
         return measured_platform(self.workspace.make, self.settings.platform)
 
     def inputs(self) -> Mapping[str, Input]:
         """Return the platform's table, which this job writes itself."""
-        return {"platform": platform_input(self.platform())}
+        return {"platform": platform_input(self.platform)}
 
     def work(self) -> Outcome:
         """Measure, fit, check, write."""
-        settings, output, platform = self.settings, self.workspace.output, self.platform()
+        settings, output, platform = self.settings, self.workspace.output, self.platform
         sample = Sample.of(self.superspace, settings.seed, settings.recipe)
         timings = self._measure(platform, sample)
         timed = timings.collections
@@ -98,7 +100,7 @@ class ProfileJob(SuperspaceJob[ProfileSettings]):
         title = f"{self.superspace.name}, {platform.name}"
         error, written = check_unseen(table, timed[UNSEEN], sample.unseen, output, title)
         table.provenance = {**platform.provenance, "dispersion": timed[BLOCKS].dispersion, **error.figures()}
-        table.save(platform.path)
+        platform.replace_table(table)
         outputs = {"table": platform.path, **written}
         package = f"{platform.name}_{self.superspace.name}"
         kernel_error, outputs["nn_meter"] = _write_kernels(output / "nn_meter", package, table, sample.blocks)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from random import Random
 from typing import Annotated
 
@@ -12,11 +15,12 @@ from annotated_types import Ge, Le
 from spaceevo.artifacts import Component, Plain, fingerprint
 from spaceevo.artifacts.values import MOST
 from spaceevo.artifacts.work import Amount, Extent
-from spaceevo.errors import ConfigError, TableError, choices
+from spaceevo.errors import ConfigError, SpaceEvoError, TableError, choices
 from spaceevo.latency.roofline import family_of
 from spaceevo.latency.transfer import Transfer
 from spaceevo.platforms.base import Platform
 from spaceevo.platforms.measuring import MeasuringPlatform
+from spaceevo.space.description import superspaces
 from spaceevo.space.operators import Network, sample_networks
 from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.superspace import Superspace
@@ -24,7 +28,7 @@ from spaceevo.stages.job import Input, Outcome, override_key, platform_input
 from spaceevo.stages.profile_timings import MADE, TIMED, ProfileTimings
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, Seed, SuperspaceSettings
-from spaceevo.stages.unseen import MEASURED, NETWORKS, UNSEEN, check_unseen, measured_platform, tables_command
+from spaceevo.stages.unseen import NETWORKS, UNSEEN, check_unseen, measured_platform, tables_command
 from spaceevo.terminal import console
 
 LEAST = 3  # Networks: one is told by two others
@@ -60,10 +64,24 @@ class TransferJob(SuperspaceJob[TransferSettings]):
     name = "transfer"
     main_figure = "within_10_percent"
 
+    def check(self) -> None:
+        """Tell also of a source's superspace that there is not."""
+        super().check()
+        name, options = self.settings.source.node.get("superspace"), self.workspace.commands.options
+        own = {file.stem for folder in options[1::2] for file in Path(folder, "superspace").glob("*.yaml")}
+        known = {*superspaces(), *own, self.superspace.name}
+        if name is not None and name not in known:
+            raise ConfigError(f"source.superspace = {name} is an unknown superspace; allowed: {choices(sorted(known))}")
+
+    @cached_property
+    def platform(self) -> MeasuringPlatform:
+        """The platform, with its table as it was found; one that cannot be measured is a `ConfigError`."""
+        return measured_platform(self.workspace.make, self.settings.platform)
+
     def inputs(self) -> Mapping[str, Input]:
         """Return the source's table, and the platform's, which this job writes itself."""
-        platform = measured_platform(self.workspace.make, self.settings.platform)
-        return {"source": platform_input(self._source(platform)), "platform": platform_input(platform)}
+        platform = self.platform  # the first that is told of
+        return {"source": platform_input(self.source), "platform": platform_input(platform)}
 
     def amounts(self) -> Mapping[str, Amount]:
         """Return the networks that are made, and how often one is timed."""
@@ -83,8 +101,7 @@ class TransferJob(SuperspaceJob[TransferSettings]):
     def work(self) -> Outcome:
         """Measure, fit, check, write."""
         recipe, output = self.settings.recipe, self.workspace.output
-        platform = measured_platform(self.workspace.make, self.settings.platform)
-        source = self._source(platform)
+        platform, source = self.platform, self.source
         known, origin = source.predictor.table, _origin(source, recipe.networks)
         console.print(
             f"platform {platform.name}: no block is measured; the model of {source.name} ({source.path}) is turned "
@@ -104,7 +121,7 @@ class TransferJob(SuperspaceJob[TransferSettings]):
         title = f"{self.superspace.name}, {platform.name} from {source.name}"
         error, written = check_unseen(table, timed[UNSEEN], unseen, output, title)
         table.provenance = {**platform.provenance, **origin, "dispersion": dispersion, **error.figures()}
-        table.save(platform.path)
+        platform.replace_table(table)
         figures = {
             **error.figures(),
             "measuring_cpu_seconds": round(timings.profiling_s, 1),
@@ -128,16 +145,22 @@ class TransferJob(SuperspaceJob[TransferSettings]):
         timings.measure(collections, recipe.repeats)
         return timings
 
-    def _source(self, platform: MeasuringPlatform) -> Platform:
-        """Make the source.
+    @cached_property
+    def source(self) -> MeasuringPlatform:
+        """The source, with its table as it was found.
 
         Raises:
-            ConfigError: it is the platform itself.
+            ConfigError: it is the platform itself, or cannot be measured.
             TableError: its table has no model of its own, or lacks families, or was measured elsewhere; or the
                 platform's table has more than an earlier transfer left.
         """
-        source = self.workspace.make(self.settings.source)
-        _require_another(source, platform)
+        platform, component = self.platform, self.settings.source
+        try:
+            source = measured_platform(self.workspace.make, component, "source")
+        except SpaceEvoError as error:
+            error.args = (_of_source(str(error), component.node),)
+            raise
+        _require_another(source, platform, self._other_command())
         _require_model(source, self._profile_command(source.name))
         _require_machine(source, platform)
         _require_families(source, self.superspace)
@@ -147,10 +170,23 @@ class TransferJob(SuperspaceJob[TransferSettings]):
     def _profile_command(self, name: str) -> str:
         """Write the command that profiles the source as it is given here."""
         words = [
-            word.replace("source.", "platform.", 1) for word in self._given if override_key(word).startswith("source.")
+            f"superspace={word.partition('=')[2]}"  # of which the blocks are, too
+            if override_key(word) == "source.superspace"
+            else word.replace("source.", "platform.", 1)
+            for word in self._given
+            if override_key(word).startswith("source.")
         ]
-        dropped = (key for key in map(override_key, self._given) if key.startswith(("platform.", *OF_SOURCE)))
-        return self.workspace.commands("profile", f"platform={name}", *words, without=tuple(dropped))
+        return self.workspace.commands("profile", f"platform={name}", *words, without=self._of_platforms)
+
+    def _other_command(self) -> str:
+        """Write the command of a transfer between two runtimes of this machine."""
+        words = ("platform=openvino_cpu", f"{GROUP}=ort_cpu")
+        return self.workspace.commands("transfer", *words, without=self._of_platforms)
+
+    @property
+    def _of_platforms(self) -> tuple[str, ...]:
+        """Settings of the platform and of the source that were given, by name."""
+        return tuple(key for key in map(override_key, self._given) if key.startswith(("platform.", *OF_SOURCE)))
 
     def next_command(self) -> str:
         """Return the command that takes the latencies into look-up tables, as after a profile."""
@@ -160,6 +196,12 @@ class TransferJob(SuperspaceJob[TransferSettings]):
     @property
     def _given(self) -> tuple[str, ...]:
         return self.workspace.commands.given
+
+
+def _of_source(text: str, names: Iterable[str]) -> str:
+    """Say of the source what is said of a platform: name settings, e.g. `platform.table`, as the source's are set."""
+    text = re.sub(rf"(?<![\w/.])platform\.({'|'.join(names)})\b", r"source.\1", text)
+    return re.sub(r"(?<![\w/.])platform=", f"{GROUP}=", text)
 
 
 def _origin(source: Platform, networks: int) -> dict[str, object]:
@@ -182,14 +224,14 @@ def _told(found: Transfer) -> dict[str, object]:
     }
 
 
-def _require_another(source: Platform, platform: MeasuringPlatform) -> None:
+def _require_another(source: Platform, platform: MeasuringPlatform, command: str) -> None:
     """Refuse the platform itself as its source."""
     told = source.predictor.table.provenance
     alike = all(told.get(name) == platform.provenance.get(name) for name in MEASURED_BY)
     if alike or source.path == platform.path:
         raise ConfigError(
             f"source = {source.name} is platform = {platform.name} itself; allowed: another runtime of the same "
-            f"machine, as in: python -m spaceevo +stage=transfer platform=openvino_cpu {GROUP}=ort_cpu"
+            f"machine, as in: {command}"
         )
 
 
@@ -199,8 +241,6 @@ def _require_model(source: Platform, command: str) -> None:
     if origin := table.provenance.get(ORIGIN):
         raise TableError(f"source = {source.name} was itself told from {origin} ({source.path}); set {GROUP}={origin}")
     if table.model is None:
-        if not isinstance(source, MeasuringPlatform):
-            raise TableError(f"source = {source.name} has no fitted model; allowed: {MEASURED}, once it was profiled")
         lacks = "has no fitted model" if source.path.exists() else "does not exist"
         raise TableError(f"source = {source.name} was not profiled: {source.path} {lacks}; make it with: {command}")
 

@@ -1,7 +1,9 @@
 """What every fit of a platform shares: that it can be measured, a check on networks it did not see, what comes next."""
 
 from collections.abc import Mapping
+from inspect import isclass
 from pathlib import Path
+from pkgutil import resolve_name
 
 from spaceevo.artifacts import Component, write_csv
 from spaceevo.errors import ConfigError
@@ -22,11 +24,13 @@ UNSEEN = "unseen networks"
 MEASURED = "ort_cpu, openvino_cpu, tflite_cpu, ssh, adb, or another of a runtime"
 
 
-def measured_platform(make: Maker, component: Component[Platform]) -> MeasuringPlatform:
-    """Make a platform, with its table as it is now; one that cannot be measured is a `ConfigError`."""
-    platform = make(component)
+def measured_platform(make: Maker, component: Component[Platform], setting: str = "platform") -> MeasuringPlatform:
+    """Make the platform of a setting, with its table as it is now; one that cannot be measured is a `ConfigError`."""
+    made = resolve_name(str(component.node["_target_"]))
+    is_table = isclass(made) and not issubclass(made, MeasuringPlatform)  # which need not be there to be refused
+    platform = None if is_table else make(component)
     if not isinstance(platform, MeasuringPlatform):
-        raise ConfigError(f"platform = {platform.name} cannot be measured; allowed: {MEASURED}")
+        raise ConfigError(f"{setting} = {component.node.get('name')} cannot be measured; allowed: {MEASURED}")
     return platform
 
 
