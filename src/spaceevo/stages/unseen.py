@@ -24,7 +24,11 @@ MEASURED = "ort_cpu, openvino_cpu, tflite_cpu, ssh, adb, or another of a runtime
 
 def measured_platform(make: Maker, component: Component[Platform]) -> MeasuringPlatform:
     """Make a platform, with its table as it is now; one that cannot be measured is a `ConfigError`."""
-    platform = make(component)
+    return require_measuring(make(component))
+
+
+def require_measuring(platform: Platform) -> MeasuringPlatform:
+    """Return a platform that can be measured; a table is a `ConfigError`."""
     if not isinstance(platform, MeasuringPlatform):
         raise ConfigError(f"platform = {platform.name} cannot be measured; allowed: {MEASURED}")
     return platform
