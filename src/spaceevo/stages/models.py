@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from spaceevo.space.placement import subnet_blocks
 from spaceevo.stages.bench import Bench, Models, make_benches, measure_in_turn, print_fastest, random_network
 from spaceevo.stages.job import Input, Job, Outcome, Workspace, file_input, platform_input
 from spaceevo.stages.settings import Count
-from spaceevo.stages.unseen import require_measuring
+from spaceevo.stages.unseen import measured_platform
 from spaceevo.terminal import print_rows, progress
 
 COLUMNS = {
@@ -87,10 +87,8 @@ class ModelsJob(Job[ModelsSettings]):
     @cached_property
     def benches(self) -> dict[str, Bench]:
         """The platforms by name; one that cannot be measured is a `ConfigError`."""
-        benches = make_benches(self.workspace, self.settings.platform, self.settings.platforms)
-        for bench in benches.values():
-            require_measuring(bench.platform)
-        return benches
+        make = partial(measured_platform, self.workspace.make)
+        return make_benches(make, self.settings.platform, self.settings.platforms)
 
     def work(self) -> Outcome:
         """Write and check every file, then measure all."""

@@ -1,7 +1,9 @@
 """What every fit of a platform shares: that it can be measured, a check on networks it did not see, what comes next."""
 
 from collections.abc import Mapping
+from inspect import isclass
 from pathlib import Path
+from pkgutil import resolve_name
 
 from spaceevo.artifacts import Component, write_csv
 from spaceevo.errors import ConfigError
@@ -24,14 +26,17 @@ MEASURED = "ort_cpu, openvino_cpu, tflite_cpu, ssh, adb, or another of a runtime
 
 def measured_platform(make: Maker, component: Component[Platform]) -> MeasuringPlatform:
     """Make a platform, with its table as it is now; one that cannot be measured is a `ConfigError`."""
-    return require_measuring(make(component))
-
-
-def require_measuring(platform: Platform) -> MeasuringPlatform:
-    """Return a platform that can be measured; a table is a `ConfigError`."""
+    made = resolve_name(str(component.node["_target_"]))
+    if isclass(made) and not issubclass(made, MeasuringPlatform):  # nothing is said of a table that it lacks
+        raise _refusal(str(component.node.get("name", made.__name__)))
+    platform = make(component)
     if not isinstance(platform, MeasuringPlatform):
-        raise ConfigError(f"platform = {platform.name} cannot be measured; allowed: {MEASURED}")
+        raise _refusal(platform.name)
     return platform
+
+
+def _refusal(name: str) -> ConfigError:
+    return ConfigError(f"platform = {name} cannot be measured; allowed: {MEASURED}")
 
 
 def check_unseen(
