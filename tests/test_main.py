@@ -182,11 +182,18 @@ from spaceevo.__main__ import main
 class Sender:
     def find_spec(self, name, path, target=None):
         if name == "hydra":
+            import numpy
+        if name == "numpy.lib._arraysetops_impl":
+            sys.meta_path.remove(self)
             os.kill(os.getpid(), number)
 
 number = int(sys.argv.pop())
 sys.meta_path.insert(0, Sender())
-main()
+try:
+    main()
+finally:  # of a package of which half is there, Python makes another whose parts do not know of each other
+    import numpy
+    numpy.linalg
 """
 
 

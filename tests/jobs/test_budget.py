@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+from spaceevo.artifacts import StageResult
 from spaceevo.errors import ConfigError
 from spaceevo.jobs.budget import BUDGET_FILE, fit, kept, origin_of
 from spaceevo.jobs.costs import Cost
@@ -118,3 +119,19 @@ def test_a_pipeline_is_fitted_once(compose: Compose, images: Path, monkeypatch: 
         fitted, _ = job._fitted(job.workspace.commands.composing)
         assert fitted == ["recipe.supernet.fp32.epochs=18", "recipe.supernet.fp32.warmup_epochs=1.0"]
     assert timed == [1]
+    assert "recipe.budget_hours=5.6" in job.workspace.commands("pipeline")
+
+
+def test_what_follows_a_step_of_a_pipeline_has_no_budget(compose: Compose, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[DictConfig] = []
+    monkeypatch.setattr(PipelineJob, "_fitted", lambda self, given: ([], {}))
+
+    def ran(config: DictConfig, *_: object) -> StageResult:
+        asked.append(config)
+        return StageResult("", "", 0, {})
+
+    monkeypatch.setattr("spaceevo.jobs.pipeline.run", ran)
+    one = "recipe.pipeline.steps=[{title: a, stage: cost, quant: 'off'}]"
+    make_job(compose("+stage=pipeline", "superspace=digits", "recipe.budget_hours=1", one)).work()
+    assert [config.stage.name for config in asked] == ["cost", "report"]
+    assert not any("budget" in make_job(config).workspace.commands("export") for config in asked)

@@ -92,17 +92,25 @@ def test_a_setting_that_is_wrong_fails_and_the_others_are_told(compose: Compose,
 def test_the_machine_is_looked_at(compose: Compose, images: Path, tmp_path: Path) -> None:
     job = make_job(compose("+stage=teacher", *TINY, f"data.root={images}"))
     StageResult("teacher", "f", 0, {}).save(tmp_path / "runs" / "teacher_fp32")
-    found = {check.name: check for check in examine(tmp_path / "runs", [job])}
+    found = {check.name: check for check in examine(tmp_path / "runs", {"teacher": job})}
     assert all(check.is_well for check in found.values())
     assert found["images"].told.startswith("32 of ")
     assert found["artefacts"].told.startswith("1 results")
     broken = next((images / "val").rglob("*.png"))
     broken.write_bytes(b"no image")
     (tmp_path / "runs" / "teacher_fp32" / "result.json").write_text("{")
-    found = {check.name: check for check in examine(tmp_path / "runs", [job])}
+    found = {check.name: check for check in examine(tmp_path / "runs", {"teacher": job})}
     assert {name for name, check in found.items() if not check.is_well} == {"images", "artefacts"}
     assert broken.name in found["images"].told
     assert "result.json" in found["artefacts"].told
+
+
+def test_images_of_a_job_that_cannot_be_made_are_not_known(tmp_path: Path) -> None:
+    found = {check.name: check for check in examine(tmp_path, {"supernet": None})}["images"]
+    assert (found.verdict, found.told) == (
+        "unknown",
+        "not looked at: supernet failed before it was known which are read",
+    )
 
 
 def test_the_job_plan_tells_of_all_steps_and_writes_none(tiny: RunJob, tmp_path: Path, estimated: None) -> None:
@@ -223,14 +231,17 @@ def test_blocks_with_rates_of_their_own_are_left_as_they_are() -> None:
     assert "++recipe.lr_by_stage.fp32.stage1=1e-09" in words
 
 
-def test_an_experiment_says_which_job_is_planned(compose: Compose, images: Path, estimated: None) -> None:
+def test_an_experiment_says_which_job_is_planned(
+    compose: Compose, images: Path, estimated: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     small = ("superspace=digits", "data=digits", "teacher=resnet10", "recipe=digits", f"data.root={images}")
     words = ("+stage=plan", "experiment=mobilew/block_kd", *small, "data.holdout=4", "data.batch_size=8")
     job = make_job(compose(*words))
     assert isinstance(job, PlanJob)
     found = job.work()
     assert [(row["step"], row["verdict"]) for row in found.figures["steps"]] == [("block_kd", "fail")]
-    assert "experiment=mobilew/block_kd" in found.next_command
+    assert found.next_command == ""
+    assert "Next: mend why block_kd would fail, told above" in capsys.readouterr().out
     assert job.workspace.commands.composing[:2] == ("quant=off", "data.transform.auto_augment=false")
     with pytest.raises(ConfigError, match=r"of = teacher, and the experiment selects block_kd; leave one of them out"):
         make_job(compose(*words, "of=teacher"))

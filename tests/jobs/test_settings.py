@@ -28,11 +28,11 @@ def fault(job: str, *overrides: str) -> str:
         ("cost", "force=maybe", "force = maybe; allowed: true, false"),
         ("cost", "force=0", "force = 0; allowed: true, false"),
         ("teacher", "max_epochs=0", "max_epochs = 0; allowed: 1 or more"),
-        ("teacher", "max_epochs=1.5", "max_epochs = 1.5; allowed: a whole number"),
+        ("teacher", "max_epochs=1.5", "max_epochs = 1.5; allowed: a whole number, 1 or more"),
         ("cost", "seed=-1", "seed = -1; allowed: a whole number, 0 or more"),
         ("cost", "seed=1e400", "seed = inf; allowed: a whole number, 0 or more"),
         ("teacher", "seed=-1", "seed = -1; allowed: 0 or more"),
-        ("teacher", "seed=one", "seed = one; allowed: a whole number"),
+        ("teacher", "seed=one", "seed = one; allowed: a whole number, 0 or more"),
         ("supernet", "recipe.threads=0", "recipe.threads = 0; allowed: 1 or more"),
         ("supernet", "recipe.dropout=1", "recipe.dropout = 1; allowed: below 1"),
         ("supernet", "recipe.label_smoothing=-0.1", "recipe.label_smoothing = -0.1; allowed: 0 or more"),
@@ -48,7 +48,7 @@ def fault(job: str, *overrides: str) -> str:
         ("space_search", "limit=5mmacs", "limit = 5mmacs; allowed: a mapping, of mmacs, mparams, file_kb, peak_ram_kb"),
         ("block_kd", "+recipe.lr_by_stage.fp32.stage1=0", "recipe.lr_by_stage.fp32.stage1 = 0; allowed: above 0"),
         # of components
-        ("block_kd", "data.batch_size=x", "data.batch_size = x; allowed: a whole number"),
+        ("block_kd", "data.batch_size=x", "data.batch_size = x; allowed: a whole number, 1 or more"),
         ("block_kd", "data.batch_size=0", "data.batch_size = 0; allowed: 1 or more"),
         ("block_kd", "recipe.block_kd.fp32.epochs=0", "recipe.block_kd.fp32.epochs = 0; allowed: 1 or more"),
         (

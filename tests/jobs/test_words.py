@@ -93,6 +93,11 @@ def fault(*words: str) -> str:
         ("paths.root=r\udcff", "'paths.root=r\\udcff' is not UTF-8; rename what it names, or give a link to it"),
         ("supernet", "supernet is no setting; did you mean +stage=supernet?"),
         ("superspace", "superspace has no value; write superspace=value"),
+        ("paths.root=q<b>x", "paths.root = q<b>x cannot be read; lists are [a,b], mappings {a: b}; a text with more "),
+        ("+stage=teacher recipe.budget_hours=1", "recipe.budget_hours = 1; only a pipeline has a budget, and teacher"),
+        ("+stage=plan of=teacher recipe.budget_hours=1", "recipe.budget_hours = 1; only a pipeline has a budget, "),
+        ("+stage=pipeline recipe.budget_hours=.inf", "recipe.budget_hours = .inf; allowed: a finite number above 0"),
+        ("+stage=teacher seed=x", "seed = x; allowed: a whole number, 0 or more"),
         ("format=[onnx", "format = [onnx cannot be read; lists are [a,b], "),
         ("+stage=subnet_search superspace=digits platform=ssh", "platform.host = not set; allowed: a name of letters"),
         ("seed=1,2", "seed = 1,2; allowed: one value; a list is seed=[1,2]; to run each, put -m before the words"),
@@ -126,6 +131,15 @@ def test_wrong_words_are_told_in_one_line_with_the_nearest(words: str, told: str
     assert "\n" not in line
     assert len(line) < 500
     assert "search path" not in line.lower()
+
+
+def test_a_plan_of_what_is_no_job_names_the_setting(compose: Compose) -> None:
+    job = make_job(compose("+stage=plan", "of=suprenet", "superspace=digits"))
+    with pytest.raises(MissingConfigException) as caught:
+        job.work()
+    GlobalHydra.instance().clear()
+    told = explained(caught.value, options(["+stage=plan", "of=suprenet", "superspace=digits"]))
+    assert told.startswith("of = suprenet; did you mean supernet? allowed: benchmark, ")
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,13 @@ def test_nothing_is_fetched_and_names_cannot_add_markup(chain_folder: Path) -> N
     assert "</script><b>" not in text and "</script><b>" in unescape(text)
 
 
+def test_each_measured_latency_says_which_job_measured_it(chain_folder: Path) -> None:
+    text = page(chain_folder)
+    for job, minute in (("subnet_search", 6), ("export", 7), ("benchmark", 8)):
+        assert f"measured by {job}, 2026-11-28 10:{minute:02}; other runs differ" in text
+    assert "measured ms, INT8 (benchmark)" in text
+
+
 def test_chains_stand_side_by_side(chain_folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     leave(other, "teacher_fp32", {"top1": 12.5}, "2026-11-28T09:00:00+00:00")

@@ -12,7 +12,7 @@ import pytest
 from spaceevo.artifacts import write_csv, write_json
 from spaceevo.artifacts.progress import JobProgress, StepList, Task
 from spaceevo.artifacts.work import Amount, Spent
-from spaceevo.report.status import Watched, duration, going_on, in_folder, pipeline_of, watch
+from spaceevo.report.status import Watched, chains_below, duration, going_on, in_folder, pipeline_of, watch
 from spaceevo.report.status_page import write_status_page
 
 NOW = 1_000_000.0
@@ -77,6 +77,22 @@ def test_a_chain_that_was_moved_goes_on_where_it_lies(tmp_path: Path, monkeypatc
     assert in_folder("run paths.root=runs/digits seed=1", here / "teacher_fp32") == "run paths.root=runs/digits seed=1"
     assert in_folder("run paths.root='old place' seed=1", here) == f"run seed=1 paths.root={here}"
     assert in_folder("run seed=1", tmp_path / "copy") == f"run seed=1 paths.root={tmp_path / 'copy'}"
+
+
+def test_a_chain_in_a_folder_of_an_odd_name_goes_on_there(tmp_path: Path) -> None:
+    assert in_folder("run paths.root=old", tmp_path / "q<b>x") == f"run \"paths.root='{tmp_path}/q<b>x'\""
+
+
+def test_chains_in_a_folder_are_told_from_sweeps_and_parts_of_jobs(chain_folder: Path) -> None:
+    root = chain_folder.parent
+    running("pipeline").write(root / "begun" / "pipeline" / "progress.json")
+    running("space_search").write(root / "space_search" / "given" / "progress.json")
+    running().write(root / "swept" / "0" / "progress.json")
+    running().write(root / "multirun" / "supernet_fp32" / "progress.json")
+    assert chains_below(root) == [root / "begun", chain_folder]
+    running().write(root / "supernet_int8" / "progress.json")
+    found = [one.name for one in watch(root)]
+    assert found == ["supernet_int8", "multirun/supernet_fp32", "space_search/given", "swept/0"]
 
 
 def test_a_single_run_is_looked_at_in_its_own_folder(tmp_path: Path) -> None:

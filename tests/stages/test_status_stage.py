@@ -28,6 +28,22 @@ def test_it_looks_until_nothing_runs(run_stage: RunStage, tmp_path: Path, monkey
     assert "disk is full" in last and "http-equiv" not in last
 
 
+def test_status_of_a_folder_of_chains_names_them(
+    run_stage: RunStage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that is not done would be lost among the others."""
+    for name in ("digits", "x y<"):
+        JobProgress("pipeline", "python", began=1.0, told=2.0).write(
+            tmp_path / "runs" / name / "pipeline/progress.json"
+        )
+    told = r"holds chains; .*; give one of them: paths.root=.*runs/digits, paths.root='.*runs/x y<'$"
+    with pytest.raises(ConfigError, match=told):
+        run_stage("status", "superspace=digits")
+    JobProgress("teacher", "python", began=1.0, told=2.0, state="done").write(tmp_path / "runs/teacher/progress.json")
+    assert run_stage("status", "superspace=digits").figures["done"] == 1
+    assert "Not looked at, chains of their own: paths.root=" in " ".join(capsys.readouterr().out.split())
+
+
 def test_status_of_a_folder_where_no_job_was_is_no_empty_table(run_stage: RunStage, tmp_path: Path) -> None:
     (tmp_path / "nowhere/status").mkdir(parents=True)  # where its own log is
     with pytest.raises(ConfigError, match=r"paths.root = .*nowhere: no job has left anything there; give the folder"):

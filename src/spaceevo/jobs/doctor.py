@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +16,7 @@ from spaceevo.stages.job import Job
 from spaceevo.terminal import print_rows
 
 OPENED = 1000  # images
+NO_IMAGES = "no job reads any"
 LEAST_FREE_GB = 1.0  # on the disk of the results
 COLUMNS = {"name": "check", "verdict": "", "told": "found"}
 
@@ -26,32 +27,37 @@ class Check:
 
     name: str
     told: str  # what was found, or what is wrong and what to do
-    is_well: bool = True
+    verdict: str = "ok"  # or `wrong`, or `unknown`
 
     @property
-    def verdict(self) -> str:
-        """The same in a word."""
-        return "ok" if self.is_well else "wrong"
+    def is_well(self) -> bool:
+        """Whether all was found as it has to be."""
+        return self.verdict == "ok"
 
 
-def examine(root: Path, jobs: Sequence[Job[Any]]) -> list[Check]:
-    """Look at everything that the jobs of a chain in the folder `root` need."""
+def examine(root: Path, jobs: Mapping[str, Job[Any] | None]) -> list[Check]:
+    """Look at everything that the jobs of a chain in the folder `root` need, by their titles; None cannot be made."""
     checks = {
         "packages": _packages,
         "processor": lambda: f"{machine_name()}; {', '.join(instruction_sets()) or 'instruction sets unknown'}",
         "devices": _devices,
         "disk": lambda: _disk(root),
-        "images": lambda: _images(jobs),
+        "images": lambda: _images([job for job in jobs.values() if job is not None]),
         "artefacts": lambda: _artefacts(root),
     }
-    return [_check(name, look) for name, look in checks.items()]
+    found = [_check(name, look) for name, look in checks.items()]
+    unmade = [title for title, job in jobs.items() if job is None]
+    if not unmade:
+        return found
+    told = f"not looked at: {', '.join(unmade)} failed before it was known which are read"
+    return [Check(one.name, told, "unknown") if one.told == NO_IMAGES else one for one in found]
 
 
 def _check(name: str, look: Callable[[], str]) -> Check:
     try:
         return Check(name, look())
     except (SpaceEvoError, OSError, MemoryError) as error:
-        return Check(name, fault_line(error) or str(error), is_well=False)
+        return Check(name, fault_line(error) or str(error), "wrong")
 
 
 def _packages() -> str:
@@ -85,7 +91,7 @@ def _images(jobs: Sequence[Job[Any]]) -> str:
         data = getattr(job, "data", None)
         if data is not None:
             return f"{data.open_some(OPENED)} of {data.root} were opened"
-    return "no job reads any"
+    return NO_IMAGES
 
 
 def _artefacts(root: Path) -> str:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from spaceevo.artifacts import Plain, read_yaml
+from spaceevo.artifacts.shell import UNQUOTED
 from spaceevo.errors import ConfigError, choices, shortened
 from spaceevo.jobs.words import JOB, Options, composed, groups, option_names
 from spaceevo.space.description import conf_files, conf_folder
@@ -114,6 +115,8 @@ def _no_option(file: str, options: Iterable[str], words: Sequence[str]) -> str:
     if extra := EXTRAS.get(f"{group}={value}"):
         return f"{group} = {value} comes with a package; install it with: pip install 'spaceevo[{extra}]'"
     names = sorted({*options, *option_names(group)})
+    if group == JOB and f"{JOB}={value}" not in (word.lstrip("+") for word in words):
+        found = ["of"]  # of a plan, which composes it
     return f"{found[0] if found else group} = {value}; {_meant(_near(value, names))}allowed: {choices(names, limit=20)}"
 
 
@@ -121,7 +124,7 @@ def _unreadable(word: str) -> str:
     """Say what is wrong with the form of a word."""
     key, is_set, value = word.partition("=")
     if is_set:
-        quoted = "a text with any of =,:[]{}()'\" or a blank in it stands in quotes within the shell's"
+        quoted = f"a text with more than a-z, 0-9, blanks and {UNQUOTED} in it stands in quotes within the shell's"
         return f"{key} = {value} cannot be read; lists are [a,b], mappings {{a: b}}; {quoted}, as in '{key}=\"…\"'"
     if word in conf_files(JOB):
         return f"{word} is no setting; did you mean +stage={word}?"

@@ -14,8 +14,9 @@ from spaceevo.jobs.budget import fit, kept
 from spaceevo.jobs.doctor import Check, examine, print_checks
 from spaceevo.jobs.expected import find_costs, print_costs, rows
 from spaceevo.jobs.steps import Outlook, Step, compose, look_ahead, print_outlooks, refuse_scheme, step_words
+from spaceevo.jobs.words import refuse_budget
 from spaceevo.stages.job import Job, Outcome
-from spaceevo.terminal import quietly
+from spaceevo.terminal import console, quietly
 
 PIPELINE = "pipeline"
 
@@ -43,6 +44,7 @@ class PlanJob(Job[PlanSettings]):
         of, selected = self.settings.of, self.workspace.commands.selected
         if selected and of not in (PIPELINE, selected):
             raise ConfigError(f"of = {of}, and the experiment selects {selected}; leave one of them out")
+        refuse_budget(self.of, self.workspace.commands.given)
 
     @property
     def of(self) -> str:
@@ -63,16 +65,18 @@ class PlanJob(Job[PlanSettings]):
             outlooks = look_ahead(steps, configs)
         print_outlooks(outlooks, f"what {self.of} would do")
         with quietly():
-            checks = examine(settings.root.absolute(), [one.job for one in outlooks if one.job is not None])
+            checks = examine(settings.root.absolute(), {one.title: one.job for one in outlooks})
         print_checks(checks)
         costs = find_costs(outlooks, configs, words, self.workspace.output.absolute() / "trial")
         told = rows(outlooks, costs)
         print_costs(told)
         if hours is not None:
             (fitted or fit(hours, outlooks, configs, costs, time.process_time())).print()
-        return Outcome(
-            _figures(outlooks, checks) | {"costs": told}, next_command=self.workspace.commands(self.of, without=("of",))
-        )
+        failing = [one.title for one in outlooks if one.verdict == "fail"]
+        if failing:
+            console.print(f"Next: mend why {', '.join(failing)} would fail, told above")
+        following = "" if failing else self.workspace.commands(self.of, without=("of",))
+        return Outcome(_figures(outlooks, checks) | {"costs": told}, next_command=following)
 
     def _steps(self, more: Sequence[str]) -> tuple[Sequence[Step], list[list[str]]]:
         """The steps, and the overrides of each, with some `more`."""
@@ -89,7 +93,7 @@ def _figures(outlooks: list[Outlook], checks: list[Check]) -> dict[str, Any]:
     counted = {"run": "run", "skipped": "be skipped", "fail": "fail"}
     figures: dict[str, Any] = {name: verdicts.count(verdict) for name, verdict in counted.items()}
     took = [one.took for one in outlooks if one.verdict == "run" and one.took is not None]
-    figures |= {"wrong": sum(not check.is_well for check in checks), "seconds_last_time": sum(took)}
+    figures |= {"wrong": sum(check.verdict == "wrong" for check in checks), "seconds_last_time": sum(took)}
     figures["steps"] = [
         {"step": one.title, "verdict": one.verdict, "why": one.why, "took": one.took} for one in outlooks
     ]

@@ -1,7 +1,7 @@
 """The one way to run a job: resolve, skip or work, save, report, track."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -35,9 +35,9 @@ from spaceevo.jobs.recording import Recorder, recorded
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import failure_tracked, is_tracked, track
 from spaceevo.jobs.trust import require_allowed, require_own
-from spaceevo.jobs.words import hydras_words, retold
+from spaceevo.jobs.words import hydras_words, refuse_budget, retold
 from spaceevo.space.description import conf_folder
-from spaceevo.stages.job import Commands, Job, Outcome, Workspace, override_key
+from spaceevo.stages.job import BUDGET, Commands, Job, Outcome, Workspace, override_key
 from spaceevo.terminal import console, figure_table, processor_seconds
 from spaceevo.version import VERSION
 
@@ -145,6 +145,7 @@ def make_job(config: DictConfig) -> Job[Any]:
     job = cls(read_settings(settings_type, config), _workspace(config, following))
     if not (type(config.seed) is int and 0 <= config.seed < 2**63):  # of jobs without anything random too
         raise ConfigError(f"seed = {config.seed}; allowed: a whole number, 0 or more")
+    refuse_budget(job.name, following.given)
     job.check()
     return job
 
@@ -225,12 +226,16 @@ def commands(config: DictConfig) -> Commands:
         told = f"experiment = {name} selects +stage={job}, and not {config.stage.name}"
         raise ConfigError(f"{told}; leave one of them out, and set what the job needs")
     if not job:
-        return Commands(options, tuple(given), composing=tuple(given))
+        return Commands(options, tuple(given), composing=_steps_words(given))
     kept = tuple(text for text, key in given.items() if key != "experiment")
     words = {key: f"{key}={value}" for key, value in chosen.items() if not key.startswith(STEPS)}
     spelled = tuple(word for key, word in words.items() if not key.startswith(RECIPE))
     composing = (*hydras_words([word for key, word in words.items() if key not in given.values()]), *kept)
-    return Commands(options, kept, spelled, beside, job, composing)
+    return Commands(options, kept, spelled, beside, job, _steps_words(composing))
+
+
+def _steps_words(words: Iterable[str]) -> tuple[str, ...]:
+    return tuple(text for text in words if override_key(text) != BUDGET)
 
 
 def _previous(job: Job[Any], output: Path) -> StageResult | None:

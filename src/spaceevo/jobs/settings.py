@@ -12,8 +12,10 @@ from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pkgutil import resolve_name
+from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from annotated_types import Ge, Gt, Le, Lt
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -21,7 +23,7 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import ErrorDetails
 
 from spaceevo.artifacts import Component, Makes, Plain, constructors, declared_types, takes_more
-from spaceevo.artifacts.values import NAME
+from spaceevo.artifacts.values import MOST, NAME
 from spaceevo.errors import ConfigError, choices, nearest
 from spaceevo.jobs.foreign import ARGUMENTS, HYDRAS
 
@@ -54,6 +56,9 @@ ALLOWED_WORDS = {
     "dataclass_type": COMPONENT,
 }
 """Pydantic's type of a fault → what is allowed; other faults are told in pydantic's words."""
+
+NUMBERS = ("float_type", "finite_number", "int_type", "int_from_float")
+"""Faults of what is no number of the kind, of which pydantic does not tell the range."""
 
 Path = tuple[str, ...]
 Fault = tuple[Path, str]  # Where a fault lies in the settings, and what follows its name in the message
@@ -143,7 +148,7 @@ def _joined(faults: Iterable[str]) -> Iterator[str]:
         yield ALLOWED.join([wrong, " or ".join(dict.fromkeys(filter(None, values)))]).removesuffix(ALLOWED)
 
 
-def _told(detail: ErrorDetails, plain: Plain, cls: type = object) -> Fault:
+def _told(detail: ErrorDetails, plain: Plain, cls: Any = object) -> Fault:
     if detail["type"] == "missing":
         *parents, name = detail["loc"]
         return (*_path(parents, plain), str(name)), " is missing; set it"
@@ -151,7 +156,23 @@ def _told(detail: ErrorDetails, plain: Plain, cls: type = object) -> Fault:
     path = _path(detail["loc"], plain)
     if detail["type"] == "dataclass_type" and (names := _names_below(cls, path)):
         return path, f" = {value}{ALLOWED}a mapping, of {choices(names)}"
-    return path, f" = {value}{ALLOWED}{_allowed(detail)}"
+    may_be = _allowed(detail)
+    if detail["type"] in NUMBERS and (ends := _ends(cls, path)):
+        may_be = f"{may_be.replace('a number', 'a finite number')}{ends}"
+    return path, f" = {value}{ALLOWED}{may_be}"
+
+
+def _ends(hint: object, path: Path) -> str:
+    """The ends of a number's range, those aside that only catch slips; nothing where several types are allowed."""
+    for name in path:
+        cls = next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)
+        hint = None if cls is None else get_type_hints(cls, include_extras=True).get(name)
+    of = [each for each in get_args(hint) if each is not NoneType] if NoneType in get_args(hint) else [hint]
+    marks = {type(mark): mark for mark in getattr(of[0], "__metadata__", ())} if len(of) == 1 else {}
+    ends = f" above {marks[Gt].gt:g}" if Gt in marks else f", {marks[Ge].ge:g} or more" if Ge in marks else ""
+    if Lt in marks:
+        return f"{ends} and below {marks[Lt].lt:g}"
+    return f"{ends} and at most {marks[Le].le:g}" if Le in marks and marks[Le].le < MOST else ends
 
 
 def _names_below(cls: type, path: Path) -> list[str]:
@@ -259,5 +280,5 @@ def _value_faults(hint: Any, value: Plain, path: Path) -> Iterator[Fault]:
             adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         for detail in error.errors():
-            inner, text = _told(detail, value)
+            inner, text = _told(detail, value, hint)
             yield (*path, *inner), text

@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from spaceevo.artifacts import RESULT_FILE, StageResult, cache_folder
 from spaceevo.artifacts.progress import PROGRESS_FILE, JobProgress
+from spaceevo.artifacts.shell import quoted
 from spaceevo.artifacts.work import Amount, Extent, Spent
 from spaceevo.errors import SpaceEvoError, fault_line, shortened
 from spaceevo.jobs.runner import run
@@ -98,7 +99,7 @@ def _try(words: Sequence[str], root: Path, cache: str, config_dir: str | None, a
     os.environ["SPACEEVO_CACHE"] = cache  # what is measured here does not count elsewhere
     error = ""
     try:
-        run(at_home(composed([*words, f"paths.root={root}"], config_dir)))
+        run(at_home(composed([*words, f"paths.root={quoted(root)}"], config_dir)))
     except Exception as fault:  # whatever it is, a trial that fails must not end the plan
         error = fault_line(fault) or shortened(f"{type(fault).__name__}: {fault}")
     answer.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT, error))

@@ -14,9 +14,11 @@ from hydra._internal.utils import get_args
 from omegaconf import DictConfig
 
 from spaceevo.artifacts import read_yaml
+from spaceevo.artifacts.shell import command_line, quoted
 from spaceevo.errors import ConfigError, choices
+from spaceevo.report.chain import OVERVIEWS
 from spaceevo.space.description import conf_files, conf_folder
-from spaceevo.stages.job import override_key
+from spaceevo.stages.job import BUDGET, override_key
 
 JOB = "stage"
 """What names a job; a group of configuration without a default."""
@@ -69,7 +71,7 @@ def options(words: Sequence[str]) -> Options:
 
 def composed(words: list[str], folder: str | None) -> DictConfig:
     """Compose the configuration of words, as Hydra needs them; `folder` is one more folder of configuration."""
-    search = [] if folder is None else [f"hydra.searchpath=[file://{Path(folder).absolute()}]"]
+    search = [] if folder is None else [f"hydra.searchpath=[{quoted(f'file://{Path(folder).absolute()}')}]"]
     with hydra.initialize_config_dir(str(conf_folder().resolve()), version_base="1.3"):
         return hydra.compose("config", [*words, *search], return_hydra_config=True)
 
@@ -93,7 +95,19 @@ def retold(following: str, before: str, now: str) -> str:
     words = [word for word in shlex.split(following) if word not in gone]
     told = [changed.get(override_key(word), word) if word in was else word for word in words]
     set_there = {*map(override_key, told)}
-    return shlex.join([*told, *(word for key, word in changed.items() if key not in set_there)])
+    return command_line([*told, *(word for key, word in changed.items() if key not in set_there)])
+
+
+def refuse_budget(job: str, words: Sequence[str]) -> None:
+    """Refuse hours for a single job, which would not be fitted into them.
+
+    Raises:
+        ConfigError: they are among the words of a command line.
+    """
+    for word in words if job not in OVERVIEWS else ():
+        if override_key(word) == BUDGET and not word.endswith("=null"):
+            hours = word.partition("=")[2]
+            raise ConfigError(f"{BUDGET} = {hours}; only a pipeline has a budget, and {job} is one job; leave it out")
 
 
 def option_names(group: str) -> list[str]:

@@ -26,8 +26,8 @@ HEADLINES: Mapping[str, tuple[tuple[str, str | None, str], ...]] = {
     "its top-1, test %": (("subnet_search", None, "chosen_top1"),),
     "asked ms": (("subnet_search", None, "latency_constraint_ms"),),
     "predicted ms": (("subnet_search", None, "chosen_predicted_latency_ms"),),
-    "measured ms, INT8": (("benchmark", None, "int8_latency_ms"),),
-    "measured ms, fp32": (("benchmark", None, "fp32_latency_ms"),),
+    "measured ms, INT8 (benchmark)": (("benchmark", None, "int8_latency_ms"),),
+    "measured ms, fp32 (benchmark)": (("benchmark", None, "fp32_latency_ms"),),
     "top-1 of the ONNX file %": (("export", None, "onnx_int8_top1"),),
     "agreement of the ONNX file %": (("export", None, "onnx_agreement"),),
 }

@@ -6,7 +6,8 @@ from pathlib import Path
 from spaceevo.report.chain import Chain, Step
 from spaceevo.report.charts import axis, bars, scatter
 from spaceevo.report.page import Cell, Chart, Commands, Facts, Part, Section, Table
-from spaceevo.report.search_sections import cells, rows_of
+from spaceevo.report.search_sections import cells, measured_by, rows_of
+from spaceevo.report.status import in_folder
 from spaceevo.report.training_sections import CommandOf, lacking
 
 LATENCY_COLUMNS = ("asked_ms", "predicted_ms", "int8_ms", "fp32_ms", "subnet")
@@ -47,7 +48,7 @@ def latency_section(chain: Chain, command: CommandOf) -> Section:
             parts.append(Chart(f"Predicted and measured: {where}", chart))
         columns = (*(("platform",) if any("platform" in row for row in rows) else ()), *LATENCY_COLUMNS)
         headings = [name.replace("_ms", " ms") for name in columns]
-        parts.append(Table(f"Latencies: {where}", headings, cells(rows, columns)))
+        parts.append(Table(f"Latencies: {where}; {measured_by(step)}", headings, cells(rows, columns)))
     if exported is not None:
         parts.append(_runtimes(exported))
     return Section("Asked, predicted, measured", parts, lacks)
@@ -66,7 +67,8 @@ def _runtimes(step: Step) -> Table:
         [format, *(figures.get(f"{format}_{name}") for name in columns)] for format in _formats(step)
     ]
     headings = ("format", "INT8 ms", "fp32 ms", "fp32 / INT8", "INT8 kB", "fp32 kB")
-    return Table(f"Exported files in each runtime, on {figures.get('machine', 'an unknown machine')}", headings, rows)
+    where = f"Exported files in each runtime, on {figures.get('machine', 'an unknown machine')}"
+    return Table(f"{where}; {measured_by(step)}", headings, rows)
 
 
 def parity_section(chain: Chain, command: CommandOf) -> Section:
@@ -144,7 +146,9 @@ def versions_section(chain: Chain) -> Section:
         for versions, steps in made.items()
     ]
     parts: list[Part] = [Table("Versions", ("steps", *_packages(chain)), rows)] if rows else []
-    commands = list(dict.fromkeys(step.result.command for step in chain.steps if step.result.command))
+    commands = list(
+        dict.fromkeys(in_folder(step.result.command, chain.root) for step in chain.steps if step.result.command)
+    )
     if commands:
         parts.append(Commands("The commands that repeat the chain, in order", commands))
     unknown = [step.name for step in chain.steps if not step.result.command]

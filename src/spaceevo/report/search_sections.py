@@ -81,6 +81,8 @@ def front_section(chain: Chain, command: CommandOf) -> Section:
     if step is None:
         return Section("Front", (), [lacking("Front of subnets", command("subnet_search", "deploy"))])
     rows = rows_of(step, "pareto_subnets")
+    unmeasured = all(row.get("measured_ms") is None for row in rows)
+    by = "" if unmeasured else f"; {measured_by(step)}"
     parts: list[Part] = []
     for platform in dict.fromkeys(str(row["platform"]) for row in rows):
         mine = [row for row in rows if row["platform"] == platform]
@@ -89,11 +91,16 @@ def front_section(chain: Chain, command: CommandOf) -> Section:
         told = [{**row, "asked_ms": told_keys(str(row["asked_ms"]))} for row in mine]
         parts += [
             Chart(title, _front(mine, evaluated(step, platform), cost)),
-            Table(f"Subnets on {platform}", tuple(FRONT_COLUMNS.values()), cells(told, tuple(FRONT_COLUMNS))),
+            Table(f"Subnets on {platform}{by}", tuple(FRONT_COLUMNS.values()), cells(told, tuple(FRONT_COLUMNS))),
         ]
-    unmeasured = all(row.get("measured_ms") is None for row in rows)
     lacks = ["Measured latencies: the platform was not at hand, or is a table."] if unmeasured else []
     return Section("Front", parts, lacks)
+
+
+def measured_by(step: Step) -> str:
+    """Say which job measured latencies, and when: others measured the same subnets anew, and found others."""
+    made = step.result.made.replace("T", " ")[:16]
+    return f"measured by {step.result.stage}, {made}; other runs differ"
 
 
 def evaluated(step: Step, platform: str) -> list[Mapping[str, Any]]:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from spaceevo.artifacts import RESULT_FILE, StageResult
 from spaceevo.artifacts.progress import PROGRESS_FILE, STEPS_FILE, JobProgress, StepList
+from spaceevo.artifacts.shell import command_line, quoted
 from spaceevo.errors import CheckpointError
 from spaceevo.report.chain import OVERVIEWS
 
-PLACES = ("*", "multirun/*/*", "*/*")  # of jobs' folders below that of a run, a chain or a sweep
+SWEEPS = "multirun"
+PLACES = ("*", f"{SWEEPS}/*/*", "*/*")  # of jobs' folders below that of a run, a chain or a sweep
 ENDED_BADLY = ("failed", "killed", "silent")
 
 
@@ -32,15 +34,39 @@ class Watched:
 
 
 def watch(root: Path) -> list[Watched]:
-    """Look at all jobs below a folder; those that a pipeline has not begun yet are at the end."""
+    """Look at all jobs below a folder but those of chains below; those that a pipeline has not begun are at the end."""
+    others = chains_below(root)
     below = [folder for place in PLACES for folder in sorted(root.glob(place))]
-    folders = [folder for folder in dict.fromkeys([root, *below]) if _is_job(folder)]
+    folders = [folder for folder in dict.fromkeys([root, *below]) if _is_job(folder) and folder.parent not in others]
     found = [one for folder in folders if (one := _look(root, folder)) is not None]
     planned = _planned(root)
     names = {one.name for one in found}
     found += [Watched(name, "waiting") for name in planned if name not in names]
     order = {name: number for number, name in enumerate(planned)}
     return sorted(found, key=lambda one: order.get(one.name, len(order)))
+
+
+def chains_below(root: Path) -> list[Path]:
+    """Find the chains right below a folder, by their jobs' folders, which begin with the job's name.
+
+    Parts of one job, such as `space_search/given`, lie in a folder that begins so, and jobs of a sweep are numbered.
+    """
+    found = dict.fromkeys(
+        job.parent
+        for job in sorted(root.glob("*/*"))
+        if job.parent.name != SWEEPS and _is_job(job) and _begins(job) and not _begins(job, job.parent)
+    )
+    return [*found]
+
+
+def _begins(job: Path, folder: Path | None = None) -> bool:
+    """Whether the name of a job's folder, or of another, begins with the job's."""
+    try:
+        file = job / PROGRESS_FILE
+        found = JobProgress.read(file) if file.is_file() else StageResult.load(job)
+    except (CheckpointError, OSError):
+        return False
+    return found is not None and (folder or job).name.startswith(found.stage)
 
 
 def _is_job(folder: Path) -> bool:
@@ -108,8 +134,8 @@ def in_folder(command: str, root: Path) -> str:
     told = words[places[-1]].partition("=")[2].strip("'\"") if places else str(Path("runs", root.name))
     if root.resolve().is_relative_to(Path(told).resolve()):  # a run is looked at in its own folder too
         return command
-    moved = f"paths.root={root.absolute()}"
-    return shlex.join([*(word for n, word in enumerate(words) if n not in places), moved])
+    moved = f"paths.root={quoted(root.absolute())}"
+    return command_line([*(word for n, word in enumerate(words) if n not in places), moved])
 
 
 def pipeline_of(root: Path) -> JobProgress | None:

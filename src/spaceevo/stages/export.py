@@ -10,6 +10,7 @@ from annotated_types import Ge, Le
 from pydantic import FiniteFloat
 
 from spaceevo.artifacts import Plain, values, write_csv
+from spaceevo.artifacts.shell import quoted
 from spaceevo.artifacts.values import Name, Positive
 from spaceevo.artifacts.work import Amount, Extent
 from spaceevo.errors import ConfigError
@@ -241,7 +242,7 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
             changes.append(f"subnet={subject.spec}")
         output = self.workspace.output
         if output.absolute() != self.workspace.exported.absolute():
-            changes.append(f"paths.exported={output}")
+            changes.append(f"paths.exported={quoted(output)}")
         return self.workspace.commands("benchmark", *changes, without=("checkpoint", "weights"))
 
 

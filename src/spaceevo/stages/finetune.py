@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from spaceevo.artifacts.shell import quoted
 from spaceevo.artifacts.values import Name
 from spaceevo.errors import CheckpointError, ConfigError
 from spaceevo.lit.finetune import FinetuneModule
@@ -144,7 +145,7 @@ class FinetuneJob(OneNetworkJob[FinetuneSettings], SpaceJob[FinetuneSettings]):
             f"finetune_{self._dataset}", meta, self._make_module, besides=("space", "subnet", "checkpoint")
         )
         figures = {"subnet": spec, "classes": len(classes), **found, f"finetune_{self.precision}_top1": found["top1"]}
-        changes = (f"checkpoint={self.checkpoint(self.int8)}", f"quant={quant}")
+        changes = (f"checkpoint={quoted(self.checkpoint(self.int8))}", f"quant={quant}")
         return self.outcome(figures, self.workspace.commands("export", *changes, without=("subnet", "weights")))
 
     def _make_module(self) -> MultiPassModule:

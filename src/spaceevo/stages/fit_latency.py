@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from spaceevo.artifacts import Component, fingerprint
+from spaceevo.artifacts.shell import quoted
 from spaceevo.artifacts.values import InnerShare
 from spaceevo.errors import ConfigError
 from spaceevo.latency.predictor import BlockLatency
@@ -126,7 +127,7 @@ class FitLatencyJob(SuperspaceJob[FitLatencySettings]):
         """Let spaces be searched on the stage tables, which are look-up tables too, with what was fitted."""
         commands, superspace = self.workspace.commands, self.superspace
         changes = [f"superspace={superspace.name}", f"platform={self.platform_name}"]
-        changes.append(f"paths.lut={self.settings.source}")
+        changes.append(f"paths.lut={quoted(self.settings.source)}")
         fixed = {block_key(*block) for r in superspace.block_resolutions for block in fixed_blocks(superspace, r)}
         is_set = "platform.fixed_latency_ms" in map(override_key, commands.given)
         if not (fixed <= table.entries.keys() or is_set):

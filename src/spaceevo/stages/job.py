@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from spaceevo.artifacts import Component, Layout, Plain, StageResult, differences, file_hash, fingerprint, identity
+from spaceevo.artifacts.shell import command_line
 from spaceevo.artifacts.work import Amount, Extent, Scale
 
 if TYPE_CHECKING:  # jobs that build no network start without torch
@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # jobs that build no network start without torch
     from spaceevo.lit.datamodule import ImageFolderDataModule
     from spaceevo.platforms.base import Platform
 
+BUDGET = "recipe.budget_hours"  # what pipelines alone are fitted into
 S = TypeVar("S", covariant=True)
 T = TypeVar("T")
 
@@ -78,9 +79,8 @@ class Commands:
     # job and scheme of quantisation → the word of an experiment beside it that selects these
     experiments: Mapping[tuple[str, str], str] = field(default_factory=dict)
     selected: str = ""  # the job that an experiment selects
-    composing: tuple[
-        str, ...
-    ] = ()  # overrides by which any job is composed as this one, such an experiment spelled out
+    # overrides by which any job is composed as this one, such an experiment spelled out, but for a pipeline's hours
+    composing: tuple[str, ...] = ()
 
     def __call__(self, job: str, *changes: str, without: tuple[str, ...] = ()) -> str:
         """Return the command line of a job, quoted so that it can be copied to a shell.
@@ -97,7 +97,7 @@ class Commands:
             words = [experiment, *(text for text in (*kept, *changes) if override_key(text) != "quant")]
         else:
             words = [f"+stage={job}", *words]
-        return shlex.join(["python", "-m", "spaceevo", *self.options, *words])
+        return command_line(["python", "-m", "spaceevo", *self.options, *words])
 
 
 def override_key(override: str) -> str:

@@ -11,7 +11,8 @@ from annotated_types import MinLen
 from spaceevo.errors import ConfigError
 from spaceevo.report.chain import read_chain
 from spaceevo.report.chain_page import write_chain_page
-from spaceevo.stages.job import Job, Outcome
+from spaceevo.report.status import in_folder
+from spaceevo.stages.job import BUDGET, Job, Outcome
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,13 @@ class ReportJob(Job[ReportSettings]):
         """Read the chains and write the page.
 
         Raises:
-            ConfigError: a chain's folder is not there.
+            ConfigError: a chain's folder is not there, or no job has ended in it.
         """
-        for folder in self.settings.chains:
-            if not folder.is_dir():
-                raise ConfigError(f"chains: {folder} is no folder; give folders of runs, such as runs/digits")
         chains = {name: read_chain(folder) for name, folder in self._named().items()}
+        for chain in chains.values():
+            if not chain.root.is_dir() or not (chain.steps or chain.broken):
+                what = "no job has ended there" if chain.root.is_dir() else "it is no folder"
+                raise ConfigError(f"chains: {chain.root}: {what}; give folders of runs, such as runs/digits")
         page = self.workspace.output / "report.html"
         write_chain_page(page, chains, lambda root: partial(self._command, root))
         figures = {"chains": len(chains), "steps": sum(len(chain.steps) for chain in chains.values())}
@@ -51,5 +53,5 @@ class ReportJob(Job[ReportSettings]):
 
     def _command(self, root: Path, job: str, quant: str) -> str:
         """What makes a chain's missing part."""
-        changes = [f"paths.root={root}"] if len(self.settings.chains) > 1 else []
-        return self.workspace.commands(job, f"quant={quant}", *changes, without=("chains",))
+        command = self.workspace.commands(job, f"quant={quant}", without=("chains", BUDGET))
+        return in_folder(command, root)

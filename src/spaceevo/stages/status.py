@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 from spaceevo.artifacts import Neutral
-from spaceevo.errors import ConfigError
-from spaceevo.report.status import ENDED_BADLY, Watched, going_on, in_folder, pipeline_of, watch
+from spaceevo.artifacts.shell import quoted
+from spaceevo.errors import ConfigError, choices
+from spaceevo.report.status import ENDED_BADLY, Watched, chains_below, going_on, in_folder, pipeline_of, watch
 from spaceevo.report.status_page import COLUMNS, rows, write_status_page
 from spaceevo.stages.job import Job, Outcome
 from spaceevo.stages.settings import Count
@@ -36,13 +37,17 @@ class StatusJob(Job[StatusSettings]):
         """Look once, or until nothing runs any more.
 
         Raises:
-            ConfigError: no job has left anything in the folder.
+            ConfigError: no job has left anything in the folder, or only those of chains below have.
         """
         root, every = self.settings.root.absolute(), self.settings.watch
         page = self.workspace.output / "status.html"
         while True:
             watched, pipeline = watch(root), pipeline_of(root)
+            others = [f"paths.root={quoted(self.settings.root / each.name)}" for each in chains_below(root)]
             if not watched and pipeline is None:  # the folder itself is there, since this job's log is in it
+                if others:
+                    told = f"paths.root = {self.settings.root} holds chains; each is looked at alone; give one of them"
+                    raise ConfigError(f"{told}: {choices(others)}")
                 told = f"paths.root = {self.settings.root}: no job has left anything there"
                 raise ConfigError(f"{told}; give the folder of a run, a sweep or a chain")
             is_running = any(one.state == "running" for one in watched)
@@ -52,6 +57,8 @@ class StatusJob(Job[StatusSettings]):
                 break
             time.sleep(every)
         _print(root, watched, commands)
+        if others:
+            console.print(f"Not looked at, chains of their own: {choices(others)}")
         states = [one.state for one in watched]
         counted = {name: states.count(name) for name in ("done", "running", "waiting", "stopped")}
         return Outcome({**counted, "failed": sum(state in ENDED_BADLY for state in states)}, {"status": page})
