@@ -6,7 +6,7 @@ import pytest
 import spaceevo
 from spaceevo.errors import TableError
 from spaceevo.latency.accuracy import PredictionError
-from spaceevo.latency.roofline import Correction, Roofline, block_work, family_of, mparams_of
+from spaceevo.latency.roofline import KINDS, Correction, Roofline, block_work, family_of, mparams_of
 from spaceevo.space.cost import subnet_cost
 from spaceevo.space.operators import sample_member, sample_subnet
 from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
@@ -34,6 +34,10 @@ def test_work_of_a_block_counted_by_hand() -> None:
         "gated": 64 * 32 / 1e6,
         "layers": 3,
     }
+
+
+def test_kinds_are_those_that_blocks_have() -> None:
+    assert {kind for block in random_blocks(5) for kind in block_work(*block)} == KINDS
 
 
 def test_work_of_strides_stacks_and_squeeze() -> None:

@@ -19,6 +19,8 @@ def test_model_counts_and_correction_round_trip(tmp_path: Path) -> None:
     table = LatencyTable({"a": 1.0}, {"machine": "m", "dispersion": 1.02}, {"a": 3}, model, Correction(1.1, 0.06))
     table.save(tmp_path / "table.json")
     assert LatencyTable.load(tmp_path / "table.json") == table
+    (tmp_path / "table.json").write_text((tmp_path / "table.json").read_text(), encoding="utf-8-sig")
+    assert LatencyTable.load(tmp_path / "table.json") == table
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,10 @@ def test_model_counts_and_correction_round_trip(tmp_path: Path) -> None:
         ('"model": {"ResNet relu": 1}', "model of ResNet relu must be an object"),
         ('"model": {"ResNet relu": {"constant": -1}}', "model of ResNet relu: constant is -1; allowed"),
         ('"model": {"ResNet relu": {"constant": NaN}}', "model of ResNet relu: constant is nan; allowed"),
+        (
+            '"model": {"ResNet relu": {"weight": 1}}',
+            "model of ResNet relu: weight is no kind of work; allowed: weights[?]; delete it",
+        ),
     ],
 )
 def test_broken_parts_are_named(tmp_path: Path, part: str, message: str) -> None:
@@ -52,7 +58,7 @@ def test_a_table_without_blocks_and_what_is_no_file_are_told(tmp_path: Path) -> 
 
 def test_plain_form(tmp_path: Path) -> None:
     path = tmp_path / "plain.json"
-    path.write_text('{"FirstConvBlock_224_3_16_3_None_2_relu": 1}')
+    path.write_text('{"FirstConvBlock_224_3_16_3_None_2_relu": 1}', encoding="utf-8-sig")  # as Windows' editor does
     table = LatencyTable.load(path)
     assert table.entries == {"FirstConvBlock_224_3_16_3_None_2_relu": 1.0}
     assert table.provenance == {}

@@ -80,6 +80,12 @@ def test_bad_row_names_file_line_column_and_value(tmp_path: Path, line: str, wor
     assert "\n" not in str(caught.value)
 
 
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "stage1_0_0.csv"
+    path.write_text(f"{LINE}\n", encoding="utf-8-sig")
+    assert read_lut_file(path) == [LutRow.parse(LINE)]
+
+
 def test_empty_and_binary_files_are_faults(tmp_path: Path) -> None:
     path = tmp_path / "stage1_0_0.csv"
     path.write_text("\n")

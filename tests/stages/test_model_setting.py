@@ -57,5 +57,7 @@ def test_contradictions_are_named(select: Select) -> None:
         select("model=spaceevo@pixel4", "subnet=SEQnet@vnni-A0").subnets()
     with pytest.raises(ConfigError, match="unknown model 'SEQnet@vnni'; allowed: SEQnet@pixel4-A0"):
         select("model=spaceevo@vnni", "subnet=SEQnet@vnni").subnets()
+    with pytest.raises(EncodingError, match="not of the form .*; allowed too: max, min, a published name$"):
+        select("model=spaceevo@vnni", "subnet=largest").subnets()
     with pytest.raises(HydraException, match="Could not find 'model/nothing'"):
         select("model=nothing")

@@ -134,7 +134,7 @@ def read_json(path: Path) -> Plain:
     """Read a JSON file; one that is not valid is a `CheckpointError`."""
     try:
         require_file(path)
-        return parse_json(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8-sig"))  # editors may put a byte order mark
     except ValueError as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); delete it and run its stage again") from error
 

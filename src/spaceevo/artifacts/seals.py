@@ -72,7 +72,7 @@ def read_sealed_json(path: Path) -> Plain:
     Raises:
         CheckpointError: the file is other than it was written, or is no JSON.
     """
-    content, text = read_json(path), path.read_text(encoding="utf-8")
+    content, text = read_json(path), path.read_text(encoding="utf-8-sig")
     found = FIRST_LINE.match(text)
     if found is None and not (isinstance(content, dict) and "checksum" in content):
         return content

@@ -24,6 +24,11 @@ TILE = (16, 64, 16)
 """Output positions, inputs and outputs that integer matrix units take at a time; a started tile costs a whole one."""
 CACHED_WEIGHTS = 1_000_000
 """Weights of one layer beyond this do not stay in a core's cache (1 to 2 MB) from one inference to the next."""
+KINDS = {f"{kind}_{of}" for kind in ("dense", "pointwise", "vector") for of in ("mmacs", "tiled_mmacs")}
+KINDS |= {"constant", "layers", "weights", "far_weights", "inputs", "outputs", "gathered", "gathered_taps"}
+KINDS |= {"strided", "strided_layers", "depthwise_mmacs", "depthwise_outputs", "depthwise_taps"}
+KINDS |= {"pooled", "pooled_channels", "joined", "gated"}
+"""Every kind of work that `block_work` counts."""
 
 
 def family_of(spec: BlockSpec) -> str:

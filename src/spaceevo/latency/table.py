@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from spaceevo.artifacts import read_sealed_json, write_sealed_json
-from spaceevo.errors import CheckpointError, TableError
-from spaceevo.latency.roofline import Correction, Roofline
+from spaceevo.errors import CheckpointError, TableError, nearest
+from spaceevo.latency.roofline import KINDS, Correction, Roofline
 
 REMEDY = "delete it or set platform.table"
 LEAST_MS, MOST_MS = 1e-9, 1e9
@@ -58,9 +58,7 @@ class LatencyTable:
         for part, least in (("blocks", LEAST_MS), ("counts", 0.0), ("correction", 0.0)):
             _check_numbers(path, part, parts.get(part, {}), least)
         for family, costs in parts.get("model", {}).items():
-            if not isinstance(costs, dict):
-                raise TableError(f"latency table {path}: model of {family[:80]} must be an object; {REMEDY}")
-            _check_numbers(path, f"model of {family[:80]}", costs, 0.0)
+            _check_costs(path, f"model of {family[:80]}", costs)
         return cls(
             {key: float(value) for key, value in parts["blocks"].items()},
             parts.get("provenance", {}),
@@ -88,6 +86,15 @@ def _parts(path: Path, content: Mapping[str, Any]) -> Mapping[str, Any]:
     if "provenance" in content:
         raise TableError(f"latency table {path} has no blocks; {REMEDY}")
     return {"blocks": content}
+
+
+def _check_costs(path: Path, part: str, costs: object) -> None:
+    if not isinstance(costs, dict):
+        raise TableError(f"latency table {path}: {part} must be an object; {REMEDY}")
+    if unknown := costs.keys() - KINDS:
+        told = f"{min(unknown)[:80]} is no kind of work; allowed: {nearest(min(unknown), KINDS)}"
+        raise TableError(f"latency table {path}: {part}: {told}; {REMEDY}")
+    _check_numbers(path, part, costs, 0.0)
 
 
 def _check_numbers(path: Path, part: str, numbers: Mapping[str, object], least: float) -> None:

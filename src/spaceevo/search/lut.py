@@ -107,7 +107,7 @@ def read_lut_file(path: Path) -> list[LutRow]:
     """Read one look-up table; a `TableError` names the file, the line, the column and its value."""
     if not path.is_file():
         raise TableError(f"{path} is no file; make it again with: {BLOCK_LUT}")
-    lines = path.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").rstrip().splitlines()
     if not lines:
         raise TableError(f"{path} is empty; delete it and make it again")
     rows = []

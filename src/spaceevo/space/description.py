@@ -50,11 +50,12 @@ def superspace(name: str) -> Superspace:
     return _load(files[name], files[name].stat().st_mtime_ns)
 
 
-def parse_space(text: str, within: Superspace | None = None) -> SpaceMember:
+def parse_space(text: str, within: Superspace | None = None, remedy: str = "") -> SpaceMember:
     """Read a member's encoding: `mobilew-122222-155400`; `_` may stand for the second `-`, no windows means all 0.
 
     `-align1` at the end: all blocks of a stage share their choices; `-align0` is the same as nothing. `within` is the
-    superspace it must belong to, whose name may then be left out, as search logs do.
+    superspace it must belong to, whose name may then be left out, as search logs do; `remedy` is what to do where it
+    belongs to another, if not to set the superspace.
 
     Raises:
         EncodingError: malformed, of another superspace, or with an index out of range.
@@ -64,7 +65,7 @@ def parse_space(text: str, within: Superspace | None = None) -> SpaceMember:
     if match is None or (match["name"] is None and within is None):
         raise EncodingError(f"space '{text}' is not of the form <superspace>-<block indices>-<window indices>[-align1]")
     if within is not None and match["name"] not in (None, within.name):
-        remedy = f"set superspace={match['name']}, or another space or model"
+        remedy = remedy or f"set superspace={match['name']}, or another space or model"
         raise EncodingError(f"space '{text}' is not of superspace {within.name}; {remedy}")
     space = within or superspace(match["name"])
     blocks = parse_indices(match["blocks"], f"space '{text}': block indices")

@@ -25,12 +25,16 @@ class SubnetSpec:
     resolution: int
 
     @classmethod
-    def parse(cls, text: str) -> SubnetSpec:
-        """Read `d1#2_k3#3#5_w16#24#24_e0#3.0#6.0_r160`; an EncodingError says what is wrong at which position."""
+    def parse(cls, text: str, also: str = "") -> SubnetSpec:
+        """Read `d1#2_k3#3#5_w16#24#24_e0#3.0#6.0_r160`; an EncodingError says what is wrong at which position.
+
+        `also` names the words that are allowed besides, where the caller knows some.
+        """
         _check_length(text, "subnet")
         parts = text.strip().split("_")
         if len(parts) != len(_FIELDS) or any(not p.startswith(f) for p, (f, _) in zip(parts, _FIELDS, strict=False)):
-            raise EncodingError(f"subnet '{text}' is not of the form {_SUBNET_FORM}")
+            others = f"; allowed too: {also}" if also else ""
+            raise EncodingError(f"subnet '{text}' is not of the form {_SUBNET_FORM}{others}")
         depths, kernels, widths = (_numbers(text, parts[i], _FIELDS[i][1]) for i in range(3))
         ratio = r"0|(?=.*[1-9])[0-9]+(\.[0-9]+)?"
         ratios = _items(text, parts[3], "expand ratios", ratio, "a positive number, or 0 for none")

@@ -1,6 +1,6 @@
 """Measures files of subnets on platforms: one of them, or several in turn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,6 @@ from spaceevo.runtimes.registry import runtime_named
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.superspace import SpaceMember
-from spaceevo.stages.job import Workspace
 from spaceevo.terminal import doing, print_rows, progress
 
 TABLES_RUNTIME = "onnxruntime"
@@ -91,12 +90,14 @@ class Bench:
 
 
 def make_benches(
-    workspace: Workspace, platform: Component[Platform], platforms: Mapping[str, Component[Platform]]
+    make: Callable[[Component[Platform]], Platform],
+    platform: Component[Platform],
+    platforms: Mapping[str, Component[Platform]],
 ) -> dict[str, Bench]:
     """Make the listed platforms, or the one where none is listed, by name."""
-    listed = {name: workspace.make(component) for name, component in platforms.items()}
+    listed = {name: make(component) for name, component in platforms.items()}
     if not listed:
-        made = workspace.make(platform)
+        made = make(platform)
         listed = {made.name: made}
     return {name: Bench(platform) for name, platform in listed.items()}
 

@@ -53,7 +53,7 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
     @cached_property
     def benches(self) -> dict[str, Bench]:
         """The platforms by name."""
-        return make_benches(self.workspace, self.settings.platform, self.settings.platforms)
+        return make_benches(self.workspace.make, self.settings.platform, self.settings.platforms)
 
     def inputs(self) -> Mapping[str, Input]:
         """Return the exported files, what the platforms predict by, and the front unless subnets are asked for."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from spaceevo.artifacts import Component, write_bytes, write_csv
 from spaceevo.artifacts.values import Amount, Seed
 from spaceevo.errors import ConfigError
 from spaceevo.export.parity import Tolerance, compare
-from spaceevo.platforms.measuring import MeasuringPlatform
+from spaceevo.platforms.base import Platform
 from spaceevo.quant.program import Executor, Program
 from spaceevo.runtimes.base import Runtime
 from spaceevo.runtimes.random_program import random_program
@@ -22,6 +22,7 @@ from spaceevo.space.placement import subnet_blocks
 from spaceevo.stages.bench import Bench, Models, make_benches, measure_in_turn, print_fastest, random_network
 from spaceevo.stages.job import Input, Job, Outcome, Workspace, file_input, platform_input
 from spaceevo.stages.settings import Count
+from spaceevo.stages.unseen import measured_platform
 from spaceevo.terminal import print_rows, progress
 
 COLUMNS = {
@@ -32,6 +33,7 @@ COLUMNS = {
     "int8_ms": "INT8 ms",
     "fp32_ms": "fp32 ms",
     "difference": "difference",
+    "subnet": "subnet",
 }
 Row = dict[str, Any]
 
@@ -50,8 +52,8 @@ class ModelsSettings:
     """Says which subnets are written and measured, and where."""
 
     models: Path | None  # file of lines `superspace,space,subnet`
-    platform: Component[MeasuringPlatform]  # the platform, where `platforms` lists none
-    platforms: Mapping[str, Component[MeasuringPlatform]]  # several platforms by name
+    platform: Component[Platform]  # the platform, where `platforms` lists none
+    platforms: Mapping[str, Component[Platform]]  # several platforms by name
     seed: Seed  # seed of the images
     recipe: ModelsRecipe  # how
 
@@ -84,8 +86,9 @@ class ModelsJob(Job[ModelsSettings]):
 
     @cached_property
     def benches(self) -> dict[str, Bench]:
-        """The platforms by name."""
-        return make_benches(self.workspace, self.settings.platform, self.settings.platforms)
+        """The platforms by name; one that cannot be measured is a `ConfigError`."""
+        make = partial(measured_platform, self.workspace.make)
+        return make_benches(make, self.settings.platform, self.settings.platforms)
 
     def work(self) -> Outcome:
         """Write and check every file, then measure all."""
@@ -144,8 +147,9 @@ class ModelsJob(Job[ModelsSettings]):
         for other in {*self.workspace.output.glob("[0-9]*_*.*")} - {*outputs.values()}:
             other.unlink()
         for name, bench in self.benches.items():
-            mine = [{**row, "difference": f"{row['difference']:.2g}"} for row in rows if row["platform"] == name]
-            print_rows(mine, COLUMNS, f"{name}, {bench.machine}: random weights")
+            mine = zip(self.listed, (row for row in rows if row["platform"] == name), strict=True)
+            shown = [{**row, "difference": f"{row['difference']:.2g}", "subnet": one.name} for one, row in mine]
+            print_rows(shown, COLUMNS, f"{name}, {bench.machine}: random weights")
         figures: dict[str, Any] = {"subnets": rows, "int8_latency_ms": rows[0]["int8_ms"]}
         if len(self.benches) > 1:
             figures["fastest"] = print_fastest(rows)

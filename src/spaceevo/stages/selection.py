@@ -89,7 +89,7 @@ class SpaceJob(SuperspaceJob[P]):
         if text in corners:
             return corners[text]
         known = published_model(text).spec if "@" in text or text in published_models() else None
-        spec = known or SubnetSpec.parse(text)
+        spec = known or SubnetSpec.parse(text, also="max, min, a published name")
         self.member.validate(spec)
         return spec
 
