@@ -42,8 +42,8 @@ LINES = (
     Line("the same in INT8 (LSQ+)", f"experiment=mobilew/block_kd_int8 block=stage1 {IMAGENET}"),
     Line(
         "rates of stages of your own",
-        f"experiment=mobilew/block_kd block=[stage1_0,stage2_0] +recipe.lr_by_stage.fp32.stage2=0.02 {IMAGENET}",
-        "`+`, as no stage but 1 and 6 has a rate there",
+        f"experiment=mobilew/block_kd block=[stage1_0,stage2_0] recipe.lr_by_stage.fp32.stage2=0.02 {IMAGENET}",
+        "the experiment has the published ones of stages 1 and 6",
     ),
     Line(
         "block look-up tables",

@@ -151,7 +151,7 @@ def test_a_name_outside_is_refused_before_it_is_imported(config: DictConfig) -> 
     [
         "spaceevo.jobs.runner.instantiate",
         "spaceevo.jobs.runner.resolve_name",
-        "spaceevo.stages.job.shlex.join",
+        "spaceevo.artifacts.shell.shlex.join",
         "spaceevo.jobs.tracking.find_spec",
         "hydra.utils.instantiate",
         "hydra.core.utils.run_job",
