@@ -93,14 +93,14 @@ def test_the_machine_is_looked_at(compose: Compose, images: Path, tmp_path: Path
     job = make_job(compose("+stage=teacher", *TINY, f"data.root={images}"))
     StageResult("teacher", "f", 0, {}).save(tmp_path / "runs" / "teacher_fp32")
     found = {check.name: check for check in examine(tmp_path / "runs", {"teacher": job})}
-    assert all(check.is_well for check in found.values())
+    assert all(check.verdict == "ok" for check in found.values())
     assert found["images"].told.startswith("32 of ")
     assert found["artefacts"].told.startswith("1 results")
     broken = next((images / "val").rglob("*.png"))
     broken.write_bytes(b"no image")
     (tmp_path / "runs" / "teacher_fp32" / "result.json").write_text("{")
     found = {check.name: check for check in examine(tmp_path / "runs", {"teacher": job})}
-    assert {name for name, check in found.items() if not check.is_well} == {"images", "artefacts"}
+    assert {name for name, check in found.items() if check.verdict != "ok"} == {"images", "artefacts"}
     assert broken.name in found["images"].told
     assert "result.json" in found["artefacts"].told
 

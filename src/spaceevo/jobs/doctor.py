@@ -29,11 +29,6 @@ class Check:
     told: str  # what was found, or what is wrong and what to do
     verdict: str = "ok"  # or `wrong`, or `unknown`
 
-    @property
-    def is_well(self) -> bool:
-        """Whether all was found as it has to be."""
-        return self.verdict == "ok"
-
 
 def examine(root: Path, jobs: Mapping[str, Job[Any] | None]) -> list[Check]:
     """Look at everything that the jobs of a chain in the folder `root` need, by their titles; None cannot be made."""

@@ -153,9 +153,11 @@ class Roofline:
 
     def scaled(self, factors: Mapping[str, float]) -> Roofline:
         """Multiply each family's costs by its factor."""
-        scaled = {name: {kind: cost * factors[name] for kind, cost in of.items()} for name, of in self.costs.items()}
         return Roofline(
-            {name: {kind: float(f"{cost:.6g}") for kind, cost in of.items()} for name, of in scaled.items()}
+            {
+                family: {kind: float(f"{cost * factors[family]:.6g}") for kind, cost in costs.items()}
+                for family, costs in self.costs.items()
+            }
         )
 
     def knows(self, spec: BlockSpec) -> bool:

@@ -21,8 +21,8 @@ from spaceevo.space.listing import Listed, read_list
 from spaceevo.space.placement import subnet_blocks
 from spaceevo.stages.bench import Bench, Models, make_benches, measure_in_turn, print_fastest, random_network
 from spaceevo.stages.job import Input, Job, Outcome, Workspace, file_input, platform_input
+from spaceevo.stages.measured import measured_platform
 from spaceevo.stages.settings import Count
-from spaceevo.stages.unseen import measured_platform
 from spaceevo.terminal import print_rows, progress
 
 COLUMNS = {

@@ -23,12 +23,10 @@ from spaceevo.space.operators import Network, sample_networks
 from spaceevo.space.placement import PlacedBlock, subnet_blocks
 from spaceevo.space.superspace import Superspace
 from spaceevo.stages.job import Input, Outcome, platform_input
-from spaceevo.stages.profile_timings import ProfileTimings, Timed, sample_blocks
+from spaceevo.stages.measured import check_unseen, measured_platform, tables_command
+from spaceevo.stages.profile_timings import BLOCKS, NETWORKS, UNSEEN, ProfileTimings, Timed, sample_blocks
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, Seed, SuperspaceSettings
-from spaceevo.stages.unseen import NETWORKS, UNSEEN, check_unseen, measured_platform, tables_command
-
-BLOCKS = "blocks"
 
 
 @dataclass(frozen=True)

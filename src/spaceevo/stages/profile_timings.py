@@ -21,6 +21,7 @@ from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
 from spaceevo.space.superspace import Superspace
 from spaceevo.terminal import console, doing, progress
 
+BLOCKS, NETWORKS, UNSEEN = "blocks", "networks", "unseen networks"  # What is timed
 MADE, TIMED = "models made", "timings of models"  # Kinds of work
 BLOCKS_A_GROUP = 60
 NETWORKS_A_GROUP = 12
@@ -125,15 +126,15 @@ class ProfileTimings:
     @property
     def profiling_s(self) -> float:
         """CPU time spent on all but the check, making the models included."""
-        return sum(timed.cpu_seconds for what, timed in self.collections.items() if what in ("blocks", "networks"))
+        return sum(timed.cpu_seconds for what, timed in self.collections.items() if what != UNSEEN)
 
     def _is_spent(self, done: int) -> bool:
         """Whether another pass, at the mean cost of those done, would exceed the budget; models are made only once."""
         if done < LEAST_PASSES or self.budget_s is None:
             return False
-        next_s = self.collections["networks"].timing_s / done
+        next_s = self.collections[NETWORKS].timing_s / done
         if done % BLOCKS_EVERY == 0:
-            next_s += self.collections["blocks"].timing_s / (done / BLOCKS_EVERY)
+            next_s += self.collections[BLOCKS].timing_s / (done / BLOCKS_EVERY)
         return self.profiling_s + next_s > self.budget_s
 
     def _measure(self, timed: Timed, part: Mapping[str, PlacedBlock | Network], repeats: int) -> None:
@@ -166,7 +167,7 @@ class ProfileTimings:
         rng = Random(number)
         parts: list[tuple[str, dict[str, PlacedBlock | Network]]] = []
         for what, models in collections.items():
-            of_blocks = what == "blocks"
+            of_blocks = what == BLOCKS
             if of_blocks and number % BLOCKS_EVERY:
                 continue
             done = number // BLOCKS_EVERY if of_blocks else number

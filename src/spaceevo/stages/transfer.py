@@ -25,10 +25,10 @@ from spaceevo.space.operators import Network, sample_networks
 from spaceevo.space.placement import subnet_blocks
 from spaceevo.space.superspace import Superspace
 from spaceevo.stages.job import Input, Outcome, override_key, platform_input
-from spaceevo.stages.profile_timings import MADE, TIMED, ProfileTimings
+from spaceevo.stages.measured import check_unseen, measured_platform, tables_command
+from spaceevo.stages.profile_timings import MADE, NETWORKS, TIMED, UNSEEN, ProfileTimings
 from spaceevo.stages.selection import SuperspaceJob
 from spaceevo.stages.settings import Count, Seed, SuperspaceSettings
-from spaceevo.stages.unseen import NETWORKS, UNSEEN, check_unseen, measured_platform, tables_command
 from spaceevo.terminal import console
 
 LEAST = 3  # Networks: one is told by two others

@@ -1,4 +1,4 @@
-"""What every fit of a platform shares: that it can be measured, a check on networks it did not see, what comes next."""
+"""What jobs that measure a platform share: that it can be, a check on networks a fit did not see, what comes next."""
 
 from collections.abc import Mapping
 from inspect import isclass
@@ -19,8 +19,6 @@ from spaceevo.space.superspace import Superspace
 from spaceevo.stages.job import Maker, Workspace
 from spaceevo.stages.profile_timings import Timed
 
-NETWORKS = "networks"
-UNSEEN = "unseen networks"
 MEASURED = "ort_cpu, openvino_cpu, tflite_cpu, ssh, adb, or another of a runtime"
 
 
