@@ -77,7 +77,7 @@ def small() -> Case:
     """Train a network on scikit-learn's digits."""
     images, labels = digits()
     is_test = torch.arange(len(images)) % 4 == 0
-    supernet = trained(images[~is_test], labels[~is_test])
+    supernet = trained(images[~is_test], labels[~is_test], "deploy")
     calibrate_subnet(supernet, supernet.member.smallest, [images[~is_test][:256]])
     return Case(to_program(supernet.extract(supernet.member.smallest), (3, SIZE, SIZE)), images[is_test][:IMAGES])
 

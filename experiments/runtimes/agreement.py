@@ -1,14 +1,11 @@
-"""Trains a small INT8 network and tells on how many test images each runtime agrees with it.
+"""Trains a small network in INT8 under both deployable schemes; tells on how many images each runtime agrees with it.
 
     python experiments/runtimes/agreement.py [digits|gratings]
 
-`narrowed` is the same network with weights within ±63 against its own exact executor: on x86 processors without VNNI
-OpenVINO cuts sums of two wider products off at 16 bits. `once` is OpenVINO's answer to files as they were before
-branches of sums were rounded twice.
+`once` is OpenVINO's answer to files as they were before branches of sums were rounded twice.
 """
 
 import sys
-from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -22,7 +19,7 @@ from spaceevo.nn.evaluate import calibrate_subnet
 from spaceevo.nn.supernet import Supernet
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.prepare import set_quant
-from spaceevo.quant.program import Executor, Program
+from spaceevo.quant.program import Executor
 from spaceevo.runtimes.registry import RUNTIMES
 from spaceevo.space.description import parse_space
 
@@ -49,10 +46,10 @@ def gratings() -> tuple[Tensor, Tensor]:
     return waves[:, None].expand(-1, 3, -1, -1) + noise, labels
 
 
-def trained(images: Tensor, labels: Tensor) -> Supernet:
-    """Train the smallest subnet of a digits space, in fp32 and then in INT8."""
+def trained(images: Tensor, labels: Tensor, quant: str) -> Supernet:
+    """Train the smallest subnet of a digits space, in fp32 and then in INT8 under a scheme."""
     torch.manual_seed(0)
-    supernet = Supernet(parse_space("digits-012-110"))
+    supernet = Supernet(parse_space("digits-012-110"), quant)
     supernet.activate_min()
     for is_int8, epochs in EPOCHS.items():
         set_quant(supernet, is_int8)
@@ -78,44 +75,34 @@ def once(file: bytes) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def narrowed(program: Program) -> Program:
-    """Return the program with halved weights."""
-    ops = [
-        op if op.weights is None else replace(op, weights=replace(op.weights, weight=op.weights.weight // 2))
-        for op in program.ops
-    ]
-    return replace(program, ops=ops)
-
-
-def tell(what: str, reference: Tensor, logits: Tensor, step: float) -> None:
+def tell(quant: str, what: str, reference: Tensor, logits: Tensor, step: float) -> None:
     """Print a row of the table."""
     found = compare(reference, logits, step)
-    print(f"| {what} | {found} | {found.mean_difference:.4f} | {found.max_difference:.4f} |", flush=True)
+    print(f"| `{quant}` | {what} | {found} | {found.mean_difference:.4f} | {found.max_difference:.4f} |", flush=True)
 
 
 def main() -> None:
     """Train, write, compare."""
     images, labels = {"digits": digits, "gratings": gratings}[(sys.argv[1:] or ["digits"])[0]]()
     is_test = torch.arange(len(images)) % 4 == 0
-    supernet = trained(images[~is_test], labels[~is_test])
-    calibrate_subnet(supernet, supernet.member.smallest, [images[~is_test][:256]])
-    network, test = supernet.extract(supernet.member.smallest), images[is_test]
-    program = to_program(network, (3, SIZE, SIZE))
-    with torch.no_grad():
-        logits = network(test)
-    step = program.tensors[program.output_name].scale
-    print(
-        f"top-1 {100 * float((logits.argmax(1) == labels[is_test]).double().mean()):.1f} % of {len(test)} test images"
-    )
-    print("| runtime | top-1 | mean difference, std | largest |\n|---|---|---|---|")
-    tell("exact executor", logits, Executor(program)(test), step)
-    for runtime in RUNTIMES.values():
-        tell(runtime.name, logits, runtime.load(runtime.write(program)).logits(test), step)
-    narrow, openvino = narrowed(program), RUNTIMES["openvino"]
-    exact, noise = Executor(narrow)(test), torch.randn(500, 3, SIZE, SIZE)
-    for what, of, reference in (("", test, exact), (" on noise", noise, Executor(narrow)(noise))):
-        tell(f"openvino, narrowed{what}", reference, openvino.load(openvino.write(narrow)).logits(of), step)
-        tell(f"openvino, narrowed, once{what}", reference, openvino.load(once(openvino.write(narrow))).logits(of), step)
+    test, noise, openvino = images[is_test], torch.randn(500, 3, SIZE, SIZE), RUNTIMES["openvino"]
+    print("| scheme | runtime | agreement | mean difference, std | largest |\n|---|---|---|---|---|")
+    for quant in ("deploy", "reduced_range"):
+        supernet = trained(images[~is_test], labels[~is_test], quant)
+        calibrate_subnet(supernet, supernet.member.smallest, [images[~is_test][:256]])
+        network = supernet.extract(supernet.member.smallest)
+        program = to_program(network, (3, SIZE, SIZE))
+        with torch.no_grad():
+            logits = network(test)
+        top1 = 100 * float((logits.argmax(1) == labels[is_test]).double().mean())
+        print(f"# {quant}: top-1 {top1:.1f} % of {len(test)} test images, weights up to {program.largest_weight}")
+        step = program.tensors[program.output_name].scale
+        tell(quant, "exact executor", logits, Executor(program)(test), step)
+        for runtime in RUNTIMES.values():
+            tell(quant, runtime.name, logits, runtime.load(runtime.write(program)).logits(test), step)
+        file = openvino.write(program)
+        tell(quant, "openvino, once", logits, openvino.load(once(file)).logits(test), step)
+        tell(quant, "openvino on noise", Executor(program)(noise), openvino.load(file).logits(noise), step)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import pytest
 from omegaconf import DictConfig
@@ -14,6 +15,11 @@ from spaceevo.jobs.costs import Cost
 from spaceevo.jobs.pipeline import PipelineJob
 from spaceevo.jobs.runner import make_job
 from spaceevo.jobs.steps import Outlook
+from spaceevo.platforms.measuring import BLOCKS
+from spaceevo.search.lut import lut_file_name
+from spaceevo.space.operators import sample_networks
+from spaceevo.space.placement import block_key, subnet_blocks
+from spaceevo.stages.block_lut import ROWS, BlockLutJob
 from tests.jobs.conftest import Compose, changed
 
 HOUR = 3600.0
@@ -55,6 +61,35 @@ def test_what_a_pipeline_takes_besides_its_steps_is_part_of_the_budget(steps: li
     found = fit(16.0, outlooks, configs, COSTS, 4 * HOUR)  # 8 h stay, 24 h become a third
     assert [row.scaled for row in found.rows] == [12, pytest.approx(2 / 3, rel=1e-5), 10]
     assert found.hours == pytest.approx(16.0)
+
+
+def test_blocks_are_measured_once_in_however_many_rows_they_are(steps: list[Looked]) -> None:
+    """Half the rows have more than half of the blocks."""
+    outlooks, configs = zip(*steps, strict=True)
+    job = outlooks[1].job
+    assert isinstance(job, BlockLutJob)
+    whole = sample_networks(job.superspace, Random(0), 10).values()  # measured before, with all their blocks
+    first = {block_key(*block) for network in whole for block in subnet_blocks(*network)}
+    blocks = {
+        rows: {
+            block_key(*block)
+            for table in job.blocks
+            for _, placed in job.sampled(table, lut_file_name(job.superspace, table), rows)
+            for block in placed
+        }
+        - first
+        for rows in (1, 15, 30)
+    }
+    (scale,) = job.scales()
+    assert job.amounts()[BLOCKS].times == len(blocks[30])
+    for rows in (1, 15, 30):
+        assert scale.share(BLOCKS, rows / 30) == len(blocks[rows]) / len(blocks[30])
+        assert scale.share(ROWS, rows / 30) == rows / 30
+    part = len(blocks[15]) / len(blocks[30])
+    assert 0.5 < part < 1
+    costs = {**COSTS, "block_lut": cost(8.0, rows=3.0, measured_blocks=3.0)}
+    found = fit(14.501 + 3 * part, outlooks, configs, costs, 0.0)  # 4 h stay, 21 h are halved
+    assert [row.scaled for row in found.rows] == [18, 1.0, 15]
 
 
 def test_what_was_scaled_counts_as_if_it_had_been_typed(steps: list[Looked]) -> None:

@@ -162,6 +162,21 @@ def test_tables_of_packed_files_are_apart_from_those_of_others(
         mixed.ensure(BLOCKS)
 
 
+def test_tables_of_narrow_weights_are_apart_from_those_of_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    wide, narrow = Fake(tmp_path), Fake(tmp_path, weight_bits=7)
+    assert wide.path != narrow.path
+    assert wide.path == Fake(tmp_path, weight_bits=8).path
+    assert narrow.weight_limit == 63
+    wide.ensure(BLOCKS[:1])
+    with caplog.at_level(logging.WARNING):
+        mixed = Fake(tmp_path, weight_bits=7, table=str(wide.path))
+    assert "was measured on files with weight_bits=8, not 7" in caplog.text
+    with pytest.raises(TableError, match="lacks"):
+        mixed.ensure(BLOCKS)
+
+
 def test_rows_of_blocks_are_measured_together_and_interpolation_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,10 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from spaceevo.errors import TableError
 from spaceevo.platforms.none import NoPlatform
+from spaceevo.quant.quantizer import quant_scheme
 from spaceevo.runtimes.registry import RUNTIMES
 from spaceevo.space.description import conf_folder, parse_space
 
-FILES = sorted((conf_folder() / "platform").glob("*.yaml"))
+FOLDER = conf_folder() / "platform"
+FILES = sorted(FOLDER.glob("*.yaml"))
 
 
 def settings(path: Path) -> DictConfig:
@@ -43,6 +45,16 @@ def test_a_platform_that_knows_nothing_says_so() -> None:
     for ask in asked:
         with pytest.raises(TableError, match=r"platform=none knows no latencies; limit something else \(limit.mmacs"):
             ask()
+
+
+def test_measured_weights_are_as_wide_as_the_scheme_has_them() -> None:
+    schemes = {path.stem: settings(path) for path in (conf_folder() / "quant").glob("*.yaml")}
+    assert schemes.pop("off").weight_bits == 8
+    for name, scheme in schemes.items():
+        assert (scheme.name, scheme.weight_bits) == (name, quant_scheme(name).weight.bits)
+    for name in ("ort_cpu", "openvino_cpu", "ssh"):
+        file = OmegaConf.merge({"quant": schemes["reduced_range"], "host": "pi"}, settings(FOLDER / f"{name}.yaml"))
+        assert file.weight_bits == 7
 
 
 def test_files_for_phones_and_microcontrollers_are_not_packed() -> None:

@@ -38,6 +38,16 @@ def test_whole_networks_correct_sums_of_blocks_once(tmp_path: Path, capsys: pyte
     assert table.provenance["correction_mape_percent"] == 0.0
 
 
+def test_which_blocks_are_measured_first_is_told(tmp_path: Path) -> None:
+    superspace = MEMBER.superspace
+    told = Fake(tmp_path).measured_first(superspace)
+    platform = Fake(tmp_path)
+    platform.ready(superspace)
+    assert told == {name for name in platform.timed if " " not in name and name != "empty"} != set()
+    assert platform.measured_first(superspace) == Fake(tmp_path).measured_first(superspace) == set()
+    assert Fake(tmp_path / "alone", unknown_blocks="measure").measured_first(superspace) == set()
+
+
 def test_measuring_them_is_told_as_work_of_its_own(tmp_path: Path) -> None:
     with recorded(tmp_path, "block_lut", "") as recorder:
         Fake(tmp_path / "platform").ready(MEMBER.superspace)

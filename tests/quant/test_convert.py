@@ -1,5 +1,7 @@
 """Folding, bias rounding and lowering: each against the real-valued layer it stands for."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -88,6 +90,13 @@ def test_small_integers_are_stretched_so_that_biases_round_finer() -> None:
     np.testing.assert_allclose(real, integers * 0.02, rtol=1e-6)
     errors = np.abs(weights.bias * np.float32(IMAGES.scale) * weights.scale - 0.0123)
     assert np.all(errors <= 0.5 * IMAGES.scale * 0.02 / np.array([42, 1, 1, 2]) * (1 + 1e-5))
+
+
+def test_weights_are_stretched_no_further_than_their_limit() -> None:
+    integers = np.array([[1, -3], [0, 0], [33, 2], [-63, 9]]).reshape(4, 2, 1, 1)
+    folded = replace(conv(integers, [0.02] * 4, [0.0123] * 4), limit=63)
+    weights = lowered(folded, Layer("conv", 2, 4))
+    assert weights.weight.reshape(4, 2).tolist() == [[21, -63], [0, 0], [33, 2], [-63, 9]]
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e-12, 1e-9])

@@ -13,6 +13,7 @@ from spaceevo.quant.quantizer import (
     MAX_SCALE_STEP,
     MIN_SCALE,
     PUBLISHED,
+    REDUCED_RANGE,
     RELU6_SCALE,
     ActivationConfig,
     ActivationQuantizer,
@@ -100,17 +101,18 @@ def test_relu6_never_spans_more_than_six() -> None:
     deploy("relu")(x)
 
 
-@pytest.mark.parametrize("config", [WeightConfig(), WeightConfig(narrow=True)])
+@pytest.mark.parametrize("config", [WeightConfig(), WeightConfig(narrow=True), REDUCED_RANGE.weight])
 def test_weights_span_twice_their_maximum(config: WeightConfig) -> None:
     quantizer = switched_on(WeightQuantizer(config))
     weight = torch.randn(8, 3, 3, 3)
     y = quantizer(weight)
-    assert quantizer.scale.item() == pytest.approx(2 * weight.abs().max().item() / 255, rel=1e-6)
+    most = 63 if config == REDUCED_RANGE.weight else 127
+    assert quantizer.scale.item() == pytest.approx(2 * weight.abs().max().item() / (2 * most + 1), rel=1e-6)
     assert (y - weight).abs().max() <= quantizer.scale * 0.51
     levels = quantizer.integers(weight)
     torch.testing.assert_close(levels * quantizer.scale, y)
-    assert levels.min() >= -128 + config.narrow
-    assert levels.max() <= 127
+    assert levels.min() >= -most - 1 + config.narrow
+    assert levels.abs().max() == most
 
 
 def test_narrow_weights_leave_out_the_lowest_integer() -> None:

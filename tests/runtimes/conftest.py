@@ -44,7 +44,7 @@ def narrowed(program: Program) -> Program:
 
 def for_here(runtime: Runtime, program: Program) -> Program:
     """The program as this machine's processor lets the runtime compute it; narrowed where sums are cut off."""
-    return narrowed(program) if runtime.caution() else program
+    return narrowed(program) if runtime.caution(program.largest_weight) else program
 
 
 def steps_apart(program: Program, one: Tensor, other: Tensor) -> Tensor:

@@ -2,6 +2,7 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -12,11 +13,12 @@ from spaceevo.export.parity import compare
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.program import Program, execute
+from spaceevo.runtimes.onnx import runtime
 from spaceevo.runtimes.onnx.runtime import OnnxRuntime
 from spaceevo.runtimes.onnx.writer import to_onnx
 from spaceevo.runtimes.random_program import random_block_program
 from spaceevo.space.spec import BlockSpec
-from tests.runtimes.conftest import steps_apart
+from tests.runtimes.conftest import narrowed, steps_apart
 
 ONNX = OnnxRuntime()
 
@@ -124,3 +126,27 @@ def test_sums_do_not_saturate() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     y = OnnxRuntime().load(model.SerializeToString()).logits(torch.full((1, channels, 4, 4), 255.0))
     assert (y == 255).all()
+
+
+def test_fast_kernels_are_asked_for_where_they_are_exact(
+    program: Program, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    class Options(onnxruntime.SessionOptions):  # type: ignore[misc]
+        def add_session_config_entry(self, name: str, value: str) -> None:
+            asked.append(name)
+            super().add_session_config_entry(name, value)
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
+    monkeypatch.setattr(runtime, "has_vnni", lambda: False)
+    monkeypatch.setattr(runtime, "adds_exactly", lambda weight: weight <= 64)
+    ONNX.load(ONNX.write(program))
+    assert asked == ["session.x64quantprecision"]
+    narrow = narrowed(program)
+    assert ONNX.largest_weight(ONNX.write(narrow)) == narrow.largest_weight <= 64 < program.largest_weight
+    logits = ONNX.load(ONNX.write(narrow)).logits(images)
+    assert asked == ["session.x64quantprecision"]
+    exact = execute(narrow, images)
+    assert compare(exact, logits).agreement == 100
+    assert steps_apart(narrow, exact, logits).max() <= 1

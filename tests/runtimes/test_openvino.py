@@ -6,7 +6,8 @@ import pytest
 from torch import Tensor
 
 from spaceevo.quant.program import Executor, Program
-from spaceevo.runtimes import openvino as room
+from spaceevo.quant.quantizer import REDUCED_RANGE
+from spaceevo.runtimes import machine
 from spaceevo.runtimes.openvino import OpenVino
 from tests.runtimes.conftest import for_here, narrowed
 
@@ -41,10 +42,11 @@ def test_sums_are_of_rounded_branches(program: Program, images: Tensor) -> None:
 
 
 def test_processors_without_vnni_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "is_x86", lambda: True)
-    monkeypatch.setattr(room, "has_vnni", lambda: False)
+    monkeypatch.setattr(machine, "is_x86", lambda: True)
+    monkeypatch.setattr(machine, "has_vnni", lambda: False)
     assert "16 bits" in OPENVINO.caution()
-    monkeypatch.setattr(room, "has_vnni", lambda: True)
+    assert OPENVINO.caution(REDUCED_RANGE.weight.limit) == ""
+    monkeypatch.setattr(machine, "has_vnni", lambda: True)
     assert OPENVINO.caution() == ""
 
 

@@ -24,8 +24,8 @@ R = TypeVar("R")
 class Layout:
     """Names the files and folders below one checkpoint folder (published layout).
 
-    Weights lie in `checkpoint.pth` (fp32), `lsq.pth` (INT8 under `published`, which released files are) and
-    `lsq_deploy.pth` (INT8 under `deploy`), so that networks of one scheme do not replace those of another.
+    Weights lie in `checkpoint.pth` (fp32), `lsq.pth` (INT8 under `published`, which released files are),
+    `lsq_deploy.pth` and `lsq_reduced_range.pth`, so that networks of one scheme do not replace those of another.
     """
 
     root: Path
@@ -33,7 +33,9 @@ class Layout:
 
     def file(self, int8: bool) -> str:
         """Return the name of a weights file."""
-        return self.released_file(int8) if self.quant == "published" or not int8 else "lsq_deploy.pth"
+        if self.quant == "published" or not int8:
+            return self.released_file(int8)
+        return f"lsq_{'deploy' if self.quant == 'off' else self.quant}.pth"
 
     @staticmethod
     def released_file(int8: bool) -> str:
@@ -67,7 +69,7 @@ class Layout:
 
     def subnet_search(self, member: str) -> Path:
         """Return the folder of the last subnet search in a space, of fp32 subnets or of those of a scheme."""
-        suffix = {"off": "-fp32", "published": "-published"}.get(self.quant, "")
+        suffix = {"off": "-fp32", "deploy": ""}.get(self.quant, f"-{self.quant}")
         return self.root / "search_subnet" / f"{member}{suffix}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from typing import Annotated
 
@@ -39,6 +39,16 @@ class Scale:
     kinds: tuple[str, ...]  # of the work that grows with it
     # settings that keep their proportion to it, with what was asked; whole numbers stay whole
     along: Mapping[str, float] = field(default_factory=dict)
+    # of work that grows less: its amount at 1, 2, … of the setting; at more it is as at the last
+    amounts: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    def share(self, kind: str, factor: float) -> float:
+        """Return the part of a kind of work that is left."""
+        number, amounts = self.scaled(factor), self.amounts.get(kind)
+        if amounts is None:
+            return number / self.asked
+        left, whole = (amounts[min(it, len(amounts)) - 1] for it in (number, self.asked))
+        return left / whole if whole else 0.0
 
     def scaled(self, factor: float) -> int:
         """Return what becomes of it; nothing is left out altogether."""

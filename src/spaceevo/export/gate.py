@@ -195,7 +195,7 @@ class Gate:
         }
         found = {pair: first_divergence(self.program, *integers) for pair, integers in pairs.items()}
         told = ", ".join(f"{pair} {_told(at)}" for pair, at in found.items())
-        return f"{told} ({caution})" if (caution := runtime.caution()) else told
+        return f"{told} ({caution})" if (caution := runtime.caution(self.program.largest_weight)) else told
 
 
 def check_float(

@@ -67,11 +67,11 @@ class _Setting:
 
     scale: Scale
     names: Mapping[str, str]  # as users set it and those along with it, by their names in the job's settings
-    seconds: float  # that the work takes which grows with it
+    seconds: Mapping[str, float]  # that the work takes which grows with it, by kind
 
     def seconds_at(self, factor: float) -> float:
         """Seconds of that work when it is scaled."""
-        return self.seconds * self.scale.scaled(factor) / self.scale.asked
+        return sum(seconds * self.scale.share(kind, factor) for kind, seconds in self.seconds.items())
 
     def rows(self, factor: float) -> list[Scaled]:
         """What is asked for, and what becomes of it."""
@@ -96,7 +96,7 @@ def fit(
     known = {title: cost for title, cost in costs.items() if isinstance(cost, Cost)}
     steps = [(one, config) for one, config in zip(outlooks, configs, strict=True) if one.title in known]
     settings = [each for one, config in steps for each in _settings(one, config, known[one.title])]
-    rest = own_s + sum(cost.seconds for cost in known.values()) - sum(each.seconds for each in settings)
+    rest = own_s + sum(cost.seconds for cost in known.values()) - sum(each.seconds_at(1.0) for each in settings)
     takes = {part: rest + sum(each.seconds_at(part / PARTS) for each in settings) for part in range(PARTS + 1)}
     best = max((part for part, seconds in takes.items() if seconds <= HOUR * hours), default=None)
     if best is None:
@@ -114,7 +114,7 @@ def _settings(one: Outlook, config: DictConfig, cost: Cost) -> list[_Setting]:
     found = []
     for scale in one.job.scales() if one.job is not None else ():
         names = {it: users_name(("stage", "settings", *it.split(".")), config) for it in scale.values(1.0)}
-        seconds = sum(cost.seconds_by_kind.get(kind, 0.0) for kind in scale.kinds)
+        seconds = {kind: cost.seconds_by_kind.get(kind, 0.0) for kind in scale.kinds}
         found.append(_Setting(scale, names, seconds))
     return found
 

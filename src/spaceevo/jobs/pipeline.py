@@ -31,6 +31,8 @@ from spaceevo.search.front import front
 from spaceevo.stages.job import Job, Outcome
 from spaceevo.terminal import console, print_rows
 
+TWICE = 2.0  # Composing and looking ahead are done once more when the pipeline is fitted, and a report ends it
+
 
 @dataclass(frozen=True)
 class PipelineSettings:
@@ -102,7 +104,7 @@ class PipelineJob(Job[PipelineSettings]):
         if fitted is None:
             costs = find_costs(outlooks, configs, words, output.absolute() / "trial")
             print_costs(rows(outlooks, costs))
-            fitted = fit(hours, outlooks, configs, costs, time.process_time())
+            fitted = fit(hours, outlooks, configs, costs, TWICE * time.process_time())
             fitted.write(output / BUDGET_FILE)
         fitted.print()
         return fitted.words, costs

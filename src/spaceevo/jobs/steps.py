@@ -110,5 +110,6 @@ def refuse_scheme(given: Sequence[str]) -> None:
     """
     for text in given:
         if text.startswith("quant="):
-            told = f"quant = {text.removeprefix('quant=')}; each step of a pipeline has its own; leave it out"
-            raise ConfigError(f"{told}, or change recipe.pipeline.steps in a recipe of your own")
+            scheme = text.removeprefix("quant=")
+            remedy = f"set recipe.pipeline.quant={scheme} for those in INT8, or leave it out"
+            raise ConfigError(f"quant = {scheme}; each step of a pipeline has its own; {remedy}")

@@ -23,6 +23,7 @@ from spaceevo.space.operators import sample_substage
 from spaceevo.space.spec import BlockChoice
 from spaceevo.space.superspace import StageSpace
 from spaceevo.teacher import Teacher
+from spaceevo.terminal import told
 
 EVALUATED = 50  # Images of a batch of evaluation: the loss's floor of flat channels is a batch's
 
@@ -146,7 +147,8 @@ class BlockKdModule(MultiPassModule):
             recalibrate(self.networks, calibration, losses)
             total = torch.zeros(len(self.students), device=self.device)
             count = 0
-            for images, _ in islice(equal_batches(batches, EVALUATED), rank, None, size):
+            own = islice(equal_batches(batches, EVALUATED), rank, None, size)
+            for images, _ in told(own, f"losses of {kind} sub-stages, batches of {EVALUATED} images"):
                 total += losses(images) * len(images)
                 count += len(images)
             mean = total / max(1, count)

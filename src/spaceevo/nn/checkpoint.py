@@ -29,7 +29,7 @@ class CheckpointMeta:
     classes: tuple[str, ...] = ()  # names of the classes, by label
     # what images go through in evaluation, as `data.transform` has it
     transform: Mapping[str, Plain] = field(default_factory=dict)
-    quant: str = ""  # scheme that the weights were trained under, `deploy` or `published`; `off` for fp32
+    quant: str = ""  # scheme that the weights were trained under, e.g. `deploy`; `off` for fp32
     data: str = ""  # name of the images it was finetuned on
     epochs: int | None = None  # finished epochs, of released weights
     fingerprint: str = ""  # hash of the settings and inputs that it was trained with

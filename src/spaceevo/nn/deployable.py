@@ -22,7 +22,7 @@ FINEST_MEAN = (
 class FoldedNetwork(nn.Module):
     """Evaluates a network's integer program on its device, in float32 or, for exact sums, float64; resizes images too.
 
-    The network is an extracted one trained under `quant=deploy`, in eval mode.
+    The network is an extracted one trained under a deployable scheme, in eval mode.
     """
 
     def __init__(self, network: Network, input_channels: int = 3, dtype: torch.dtype = torch.float32) -> None:

@@ -115,7 +115,8 @@ class ElasticConv(nn.Module):
             shift = torch.zeros(layer.cout) if self.bias is None else self.bias[: layer.cout]
         scale = abs(float(self.weight_quantizer.scale))
         weight, gain, shift = (values.double().cpu() for values in (weight, gain, shift))
-        return fold_norm(weight.numpy(), scale, gain.numpy(), shift.numpy())
+        limit = self.weight_quantizer.config.limit
+        return fold_norm(weight.numpy(), scale, gain.numpy(), shift.numpy(), limit)
 
 
 class ConvLayer(ElasticLayer):
@@ -154,8 +155,8 @@ class ConvLayer(ElasticLayer):
     def _bias_rounding(self) -> Tensor | None:
         """What is added per channel when the folded bias is rounded as in the integer program; None in training.
 
-        With it, a network in eval mode under `deploy` computes what is deployed. None too in float, and where no
-        network says which tensor the layer reads.
+        With it, a network in eval mode under a deployable scheme computes what is deployed. None too in float, and
+        where no network says which tensor the layer reads.
         """
         norm = self.norm
         source = next(iter(self._source), None)
@@ -175,7 +176,8 @@ class ConvLayer(ElasticLayer):
         if self.active.act == "hsigmoid":
             bias = bias + 3  # it is folded into the bias
         input_scale, _ = source.scale_and_zero_point()
-        grid = bias_grid(weight_grid(integers.abs().amax((1, 2, 3)), scale, bias, input_scale), input_scale)
+        peak, limit = integers.abs().amax((1, 2, 3)), conv.weight_quantizer.config.limit
+        grid = bias_grid(weight_grid(peak, scale, bias, input_scale, limit), input_scale)
         return (torch.round(bias / grid) * grid - bias).to(conv.weight.dtype)
 
     def _normalize(self, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ class Subnet(NamedTuple):
     member: SpaceMember  # its space; the classifier has as many outputs as there are classes
     spec: SubnetSpec  # the subnet
     classes: tuple[str, ...]  # names of the classes, by label
-    quant: str  # scheme its weights were trained under: `deploy`, `published`, or `off` for fp32
+    quant: str  # scheme its weights were trained under, e.g. `deploy`, or `off` for fp32
     meta: CheckpointMeta  # everything that was kept beside the weights
 
 

@@ -90,7 +90,7 @@ class Network(nn.Module):
 class Supernet(Network):
     """Holds all subnets of a space in one set of weights, of which one subnet at a time is active.
 
-    `quant` is the scheme of its quantisers, `deploy` or `published`; they start off (`set_quant`).
+    `quant` is the scheme of its quantisers, `deploy`, `reduced_range` or `published`; they start off (`set_quant`).
     """
 
     def __init__(self, member: SpaceMember, quant: str = "deploy") -> None:

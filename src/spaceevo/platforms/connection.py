@@ -80,7 +80,7 @@ class Connection:
             allowed = choices(remote_agent.MODELS)
             raise ConfigError(f"platform.runtime = {runtime.name}; allowed on platform=ssh: {allowed}")
         self.login = login
-        self.runtime = runtime.name
+        self.runtime = runtime
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 — lives as long as the process that writes to it
         command = ["ssh", *ALWAYS, *login.options, "--", login.host, COMMAND]
         self.process = subprocess.Popen(
@@ -102,7 +102,7 @@ class Connection:
 
     def time_models(self, models: Mapping[str, bytes], repeats: int) -> dict[str, Timing]:
         """Time models there; raises `ConnectionLost`."""
-        sizes = [[name, len(file)] for name, file in models.items()]
+        sizes = [[name, len(file), self.runtime.largest_weight(file)] for name, file in models.items()]
         self._send(b"".join([_line({"models": sizes, "repeats": repeats}), *models.values()]))
         answer = self._answer()
         if isinstance(answer, Lack):

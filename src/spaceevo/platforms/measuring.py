@@ -1,7 +1,7 @@
 """Measures blocks when first asked for: a runtime in a place, with a table of what was measured there."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from random import Random
@@ -13,6 +13,7 @@ from spaceevo.latency.table import LatencyTable
 from spaceevo.latency.whole import WholeNetworks
 from spaceevo.platforms.base import WHERE, Platform, log
 from spaceevo.quant.program import Program
+from spaceevo.quant.quantizer import weight_limit
 from spaceevo.runtimes.base import FileOptions, Runtime, Shape
 from spaceevo.runtimes.machine import instruction_sets, machine_name, provenance
 from spaceevo.runtimes.random_program import empty_program, random_program
@@ -29,6 +30,9 @@ CONVERSION_REPEATS = 100
 SAVE_EVERY = 128
 WHOLE_NETWORKS = 10
 """Measured where no profile was made: each is off by some 5 % of its own, their mean by less than 2."""
+USUAL_FILES = {"packed_channels": "1", "weight_bits": "8"}
+"""What files are that a table without these entries was measured on."""
+WeightBits = Literal[7, 8]
 TOGETHER = 64
 TOGETHER_REPEATS = 20
 
@@ -69,10 +73,13 @@ class MeasuringPlatform(Platform):
         fixed_latency_ms: ms of first_conv, stage0 and head, instead of measuring them.
         unknown_blocks: `measure` them, take the `fitted` model, or `auto`: the model where it knows such blocks, and
             without one whole networks correct what is measured.
+        weight_bits: bits of the weights of what is measured; with 7, ONNX Runtime takes faster kernels on x86
+            processors without VNNI.
         place: machine on which the runtime runs; this machine by default.
     """
 
     unknown_choices = ("auto", "measure", "fitted")
+    corrects = True  # whether whole networks correct what is measured
 
     def __init__(
         self,
@@ -84,15 +91,19 @@ class MeasuringPlatform(Platform):
         fixed_latency_ms: FixedLatency = None,
         unknown_blocks: Literal["auto", "measure", "fitted"] = "auto",
         packed_channels: Channels | None = None,
+        weight_bits: WeightBits = 8,
         place: Place | None = None,
     ) -> None:
+        self.weight_limit = weight_limit(weight_bits)
         self.runtime = runtime_named(runtime)
         self.place = place or ThisMachine()
         self.provenance = {"platform": name, **self.place.provenance(self.runtime), "superspace": superspace}
         if (packed := self.runtime.packed(packed_channels)) > 1:  # tables without this entry are of unpacked files
             self.provenance["packed_channels"] = str(packed)
+        if weight_bits < 8:  # likewise
+            self.provenance["weight_bits"] = str(weight_bits)
         self.machine = self.provenance["machine"]
-        if (caution := self.runtime.caution()) and place is None:
+        if (caution := self.runtime.caution(self.weight_limit)) and place is None:
             log.warning(f"platform {name}: {caution}; latencies are right, answers are not the network's")
         digest = hashlib.sha256(str(self.provenance | {"date": ""}).encode()).hexdigest()[:8]
         path = table or str(Path(cache) / f"{name}-{superspace}-{digest}.json")
@@ -112,13 +123,14 @@ class MeasuringPlatform(Platform):
             )
         if (fitted_on := known.get("superspace", superspace)) != superspace:
             log.warning(f"latency table {self.path} was made for superspace {fitted_on}, not {superspace}")
-        packed = self.provenance.get("packed_channels", "1")
-        if known and (measured := str(known.get("packed_channels", "1"))) != packed:
-            log.warning(
-                f"latency table {self.path} was measured on files with packed_channels={measured}, "
-                f"not {packed}; +stage=profile, with no table set, measures these"
-            )
-            return False
+        for name, usual in USUAL_FILES.items():
+            asked = self.provenance.get(name, usual)
+            if known and (measured := str(known.get(name, usual))) != asked:
+                log.warning(
+                    f"latency table {self.path} was measured on files with {name}={measured}, "
+                    f"not {asked}; +stage=profile, with no table set, measures these"
+                )
+                return False
         return measured_on == self.machine and self.measured_for == self.name
 
     def known_table(self) -> LatencyTable:
@@ -137,12 +149,10 @@ class MeasuringPlatform(Platform):
         What other jobs found meanwhile counts. Kept in the table, and how far it is off in its provenance. A table that
         does not say where it was measured stays as it is.
         """
-        table = self.predictor.table
-        is_ours = self.is_local and table.provenance.get("machine") == self.machine
-        if self._is_ready or self.unknown_blocks != "auto" or not is_ours:
+        if self._is_ready or not self._is_corrected():
             return
         self._is_ready = True
-        known = self.known_table()
+        table, known = self.predictor.table, self.known_table()
         if known.model is None and not known.is_corrected:
             with doing(WHOLE, WHOLE_NETWORKS):
                 self._measure_whole(superspace)
@@ -150,9 +160,20 @@ class MeasuringPlatform(Platform):
             table.provenance = known.provenance
             self.predictor.correct(known.correction)
 
+    def _is_corrected(self) -> bool:
+        """Tell whether whole networks are to correct its table, or a model that a profile fits."""
+        is_ours = self.is_local and self.predictor.table.provenance.get("machine") == self.machine
+        return self.corrects and self.unknown_blocks == "auto" and is_ours
+
+    def measured_first(self, superspace: Superspace) -> set[str]:
+        """Tell which blocks will be measured, beside whole networks, before any block is asked for."""
+        known = self.known_table()
+        if self._is_ready or not self._is_corrected() or known.model is not None or known.is_corrected:
+            return set()
+        return {block_key(*block) for row in _whole_networks(superspace).values() for block in row}
+
     def _measure_whole(self, superspace: Superspace) -> None:
-        networks = sample_networks(superspace, Random(0), WHOLE_NETWORKS)
-        placed = {name: subnet_blocks(*network) for name, network in networks.items()}
+        placed = _whole_networks(superspace)
         console.print(
             f"platform {self.name}: {len(placed)} random networks of {superspace.name} are measured whole, "
             "once, to correct sums of blocks; +stage=profile predicts better"
@@ -180,9 +201,7 @@ class MeasuringPlatform(Platform):
         with progress() as bar:
             for start in bar.track(range(0, len(names), TOGETHER), description="blocks and networks"):
                 files = {
-                    name: self.runtime.compile_block(blocks[name], self.packed_channels)
-                    if name in blocks
-                    else self.compile(random_program(networks[name]))
+                    name: self.compile_block(blocks[name]) if name in blocks else self.compile_random(networks[name])
                     for name in names[start : start + TOGETHER]
                 }
                 for name, timing in self.time_models(files, TOGETHER_REPEATS).items():
@@ -219,6 +238,14 @@ class MeasuringPlatform(Platform):
         """Write a program as a file of the runtime."""
         return self.runtime.write(program, options=FileOptions(packed_channels=self.packed_channels))
 
+    def compile_random(self, blocks: Sequence[PlacedBlock]) -> bytes:
+        """Write blocks in a row, with random weights, as a file of the runtime."""
+        return self.compile(random_program(blocks, self.weight_limit))
+
+    def compile_block(self, block: PlacedBlock) -> bytes:
+        """Write a block, with random weights, as near as can be to how it runs within a network."""
+        return self.runtime.compile_block(block, self.packed_channels, self.weight_limit)
+
     def time_models(self, models: Mapping[str, bytes], repeats: int) -> dict[str, Timing]:
         """Time files of the runtime where the platform is."""
         return self.place.time_models(self.runtime, models, repeats)
@@ -231,7 +258,7 @@ class MeasuringPlatform(Platform):
     def alone_ms(self, blocks: Mapping[str, PlacedBlock]) -> dict[str, float]:
         """Measure the latency in ms of blocks by themselves."""
         with doing(BLOCKS, times=len(blocks)):
-            files = {key: self.runtime.compile_block(block, self.packed_channels) for key, block in blocks.items()}
+            files = {key: self.compile_block(block) for key, block in blocks.items()}
             found = self.time_models(files, BLOCK_REPEATS)
         return {key: self.net_ms(blocks[key], timing.latency_ms) for key, timing in found.items()}
 
@@ -254,3 +281,9 @@ class MeasuringPlatform(Platform):
         if self.predictor.fixed_latency_ms is not None:  # a wish, not a stopgap: here the blocks could be measured
             return self.predictor.fixed_ms(resolution)
         return super()._fixed_ms(superspace, resolution)
+
+
+def _whole_networks(superspace: Superspace) -> dict[str, list[PlacedBlock]]:
+    """The networks that correct sums of blocks, the same ones each time, as their blocks."""
+    networks = sample_networks(superspace, Random(0), WHOLE_NETWORKS)
+    return {name: subnet_blocks(*network) for name, network in networks.items()}

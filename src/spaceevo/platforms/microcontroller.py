@@ -10,7 +10,6 @@ from spaceevo.platforms.base import WHERE, log
 from spaceevo.platforms.measuring import MeasuringPlatform
 from spaceevo.quant.program import Program
 from spaceevo.runtimes.tflm.memory import arena_bytes, flash_bytes
-from spaceevo.space.superspace import Superspace
 
 
 def check_memory(
@@ -48,6 +47,8 @@ class Microcontroller(MeasuringPlatform):
         flash_kb: memory of the device for the file, likewise.
     """
 
+    corrects = False  # whole networks need not fit the memory, and latencies say little anyway
+
     def __init__(
         self,
         name: Name,
@@ -68,9 +69,6 @@ class Microcontroller(MeasuringPlatform):
             f"platform {name}: latencies are of TensorFlow Lite Micro's portable kernels on this machine, "
             "which say little of a microcontroller's; arena and flash are the device's"
         )
-
-    def ready(self, superspace: Superspace) -> None:
-        """Measure no whole networks: random ones need not fit the memory, and latencies say little anyway."""
 
     def compile(self, program: Program) -> bytes:
         """Write a program as a TFLite file; raises `ExportError` where it does not fit the memory."""

@@ -119,5 +119,5 @@ class AndroidPhone(MeasuringPlatform):
         texts = [None if value is None else str(value) for value in (serial, taskset)]  # YAML reads digits as numbers
         phone = Phone(texts[0], folder, benchmark_model, texts[1])
         super().__init__(
-            name, "litert", superspace, cache, table, fixed_latency_ms, unknown_blocks, packed_channels, phone
+            name, "litert", superspace, cache, table, fixed_latency_ms, unknown_blocks, packed_channels, place=phone
         )

@@ -15,7 +15,7 @@ from spaceevo.errors import ConfigError, shortened
 from spaceevo.latency.predictor import FixedLatency
 from spaceevo.platforms.base import WHERE
 from spaceevo.platforms.connection import Connection, ConnectionLost, Login
-from spaceevo.platforms.measuring import MeasuringPlatform
+from spaceevo.platforms.measuring import MeasuringPlatform, WeightBits
 from spaceevo.runtimes.base import Runtime
 from spaceevo.runtimes.machine import provenance
 from spaceevo.runtimes.registry import runtime_named
@@ -76,7 +76,7 @@ class OtherMachine:
         return provenance(f"{told.node}, {told.machine}", told.instructions, runtime.package, told.version, CLOCK)
 
     def _connected(self, runtime: Runtime) -> Connection:
-        if self.connection is None or self.connection.runtime != runtime.name:
+        if self.connection is None or self.connection.runtime is not runtime:
             self.connection = Connection(self.login, runtime)
         return self.connection
 
@@ -139,13 +139,25 @@ class SshPlatform(MeasuringPlatform):
         fixed_latency_ms: FixedLatency = None,
         unknown_blocks: Literal["auto", "measure", "fitted"] = "auto",
         packed_channels: Channels | None = 1,
+        weight_bits: WeightBits = 8,
     ) -> None:
         place = OtherMachine(host, user, port, key, known_hosts, python, core)
         measured_by = place.provenance(runtime_named(runtime)) | {"date": "", "superspace": superspace}
         measured_by["packed_channels"] = str(packed_channels)
+        if weight_bits < 8:
+            measured_by["weight_bits"] = str(weight_bits)
         digest = hashlib.sha256(str(measured_by).encode()).hexdigest()[:8]
         node = "".join(letter if letter.isalnum() else "-" for letter in measured_by["machine"].split(",")[0])
         path = table or str(Path(cache) / f"{node}-{runtime}-{superspace}-{digest}.json")
         super().__init__(
-            name, runtime, superspace, cache, path, fixed_latency_ms, unknown_blocks, packed_channels, place
+            name,
+            runtime,
+            superspace,
+            cache,
+            path,
+            fixed_latency_ms,
+            unknown_blocks,
+            packed_channels,
+            weight_bits,
+            place,
         )

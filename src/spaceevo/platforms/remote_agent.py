@@ -30,7 +30,7 @@ class Here(NamedTuple):
 
     machine_name: Callable[[], str]
     instruction_sets: Callable[[], "list[str]"]
-    has_vnni: Callable[[], bool]
+    adds_exactly: Callable[[int], bool]
     time_models: Callable[..., Mapping[str, "tuple[float, float]"]]
 
 
@@ -116,14 +116,17 @@ def serve(here: Here) -> None:
     asked = json.loads(frames.readline())
     described = describe(asked, here)
     answer(described)
-    exact = not here.has_vnni()
+    load = MODELS[asked["runtime"]]
     while "error" not in described and (line := frames.readline()):
         frame = json.loads(line)
-        models = {name: frames.read(size) for name, size in frame["models"]}
-        if any(len(models[name]) != size for name, size in frame["models"]):
-            return  # the connection is gone
+        models: dict[str, tuple[bytes, bool]] = {}
+        for name, size, largest_weight in frame["models"]:
+            file = frames.read(size)
+            if len(file) != size:
+                return  # the connection is gone
+            models[name] = file, not here.adds_exactly(largest_weight)
         try:
-            found = here.time_models(models, lambda file: MODELS[asked["runtime"]](file, exact), frame["repeats"])
+            found = here.time_models(models, lambda model: load(*model), frame["repeats"])
             answer({"timings": {name: list(timing) for name, timing in found.items()}})
         except Exception as error:
             answer({"error": "model", "found": " ".join(repr(error).split())[:300]})

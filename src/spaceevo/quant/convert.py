@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
 import numpy as np
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spaceevo.quant.program import ConvWeights, Op, OpKind, Program, TensorQuant
-from spaceevo.quant.quantizer import GATE_SCALE
+from spaceevo.quant.quantizer import GATE_SCALE, weight_limit
 from spaceevo.space.spec import Layer
 
 BIAS_LIMIT = 2**30  # Biases stay well inside int32, so that adding the products cannot overflow
-WEIGHT_LIMIT = 127
+WEIGHT_LIMIT = weight_limit(8)
 Array = NDArray[np.float64]
 
 
@@ -26,6 +26,7 @@ class FoldedConv:
     weight: NDArray[np.int8]
     scale: Array
     bias: Array
+    limit: int = WEIGHT_LIMIT  # the greatest integer that its weights may become
 
 
 @dataclass(frozen=True)
@@ -42,23 +43,23 @@ class LayerQuant:
     before_act: TensorQuant | None = None
 
 
-def fold_norm(weight: Array, scale: float, gain: Array, shift: Array) -> FoldedConv:
+def fold_norm(weight: Array, scale: float, gain: Array, shift: Array, limit: int = WEIGHT_LIMIT) -> FoldedConv:
     """Fold `gain·conv(x) + shift` into integer weights: the same integers, a scale a channel, signs moved.
 
-    `weight` `(Cout, Cin, K, K)` are integers −127…127; `gain` `(Cout,)` may have any sign.
+    `weight` `(Cout, Cin, K, K)` are integers −limit…limit; `gain` `(Cout,)` may have any sign.
     """
     signs = np.where(gain < 0, -1.0, 1.0)
     signed = weight * signs.reshape(-1, *[1] * (weight.ndim - 1))
-    return FoldedConv(signed.astype(np.int8), np.abs(gain) * scale, shift)
+    return FoldedConv(signed.astype(np.int8), np.abs(gain) * scale, shift, limit)
 
 
-def weight_grid(peak: Tensor, scale: Tensor, bias: Tensor, input_scale: float) -> Tensor:
+def weight_grid(peak: Tensor, scale: Tensor, bias: Tensor, input_scale: float, limit: int = WEIGHT_LIMIT) -> Tensor:
     """Choose the scale per channel of a convolution's folded weights in the program, float32 `(Cout,)`.
 
-    The weights are taken as whole multiples of their integers, as large as int8 allows, so that biases round finer; a
-    channel too faint for its bias gets a coarser grid. `peak` is each channel's greatest integer, without sign.
+    The weights are taken as whole multiples of their integers, as large as `limit` allows, so that biases round finer;
+    a channel too faint for its bias gets a coarser grid. `peak` is each channel's greatest integer, without sign.
     """
-    factor = torch.where(peak > 0, WEIGHT_LIMIT // peak.clamp(min=1), 1)
+    factor = torch.where(peak > 0, limit // peak.clamp(min=1), 1)
     coarsest = (bias.abs() / (input_scale * BIAS_LIMIT)).clamp(min=1e-12)
     return torch.maximum(scale / factor, coarsest).float()
 
@@ -105,7 +106,7 @@ class ProgramBuilder:
         """Round weights and biases to the program's grids."""
         peak = np.abs(conv.weight.astype(np.float64)).max(axis=(1, 2, 3))
         peaks, scales, biases = map(torch.from_numpy, (peak, conv.scale, conv.bias))
-        scale = weight_grid(peaks, scales, biases, input_scale)
+        scale = weight_grid(peaks, scales, biases, input_scale, conv.limit)
         grid = bias_grid(scale, input_scale).numpy()
         multiple = (conv.scale / scale.double().numpy()).reshape(-1, *[1] * (conv.weight.ndim - 1))
         weight = np.round(conv.weight * multiple).astype(np.int8)
@@ -140,7 +141,7 @@ def _lower_convs(
     if layer.act == "hsigmoid":
         # relu6(y + 3)/6 = clip(y/6 + ½, 0, 1): the convolution takes sixth and half, the integer range the clip.
         last = convs[-1]
-        convs[-1] = FoldedConv(last.weight, last.scale / 6, last.bias / 6 + 0.5)
+        convs[-1] = replace(last, scale=last.scale / 6, bias=last.bias / 6 + 0.5)
     for index, conv in enumerate(convs):
         is_last = index == len(convs) - 1
         quant = output if is_last else numbers.between[index]
@@ -162,13 +163,16 @@ class Lowers(Protocol):
 
 
 def to_program(network: Lowers, input_shape: tuple[int, int, int]) -> Program:
-    """Turn an extracted network trained under `quant=deploy`, in eval mode, into its program for `(C, H, W)` images."""
+    """Turn an extracted network, in eval mode, into its program for `(C, H, W)` images.
+
+    It was trained under a deployable scheme.
+    """
     builder = ProgramBuilder(input_shape, network.input_quant())
     network.lower(builder, builder.program.input_name)
     return builder.program
 
 
-def random_recipe_quants(recipe: Mapping[str, Layer]) -> dict[str, LayerQuant]:
+def random_recipe_quants(recipe: Mapping[str, Layer], limit: int = WEIGHT_LIMIT) -> dict[str, LayerQuant]:
     """Make up plausible numbers for every layer of a recipe without trained weights, to measure its latency."""
     rng, signed, found = np.random.default_rng(0), TensorQuant(0.02, 128), dict[str, LayerQuant]()
     for name, layer in recipe.items():
@@ -176,7 +180,7 @@ def random_recipe_quants(recipe: Mapping[str, Layer]) -> dict[str, LayerQuant]:
         output = TensorQuant(GATE_SCALE if layer.act == "hsigmoid" else 0.02, 0 if is_unsigned else 128)
         convs = tuple(
             FoldedConv(
-                rng.integers(-127, 128, layer.weight_shape, dtype=np.int8),
+                rng.integers(-limit, limit + 1, layer.weight_shape, dtype=np.int8),
                 np.full(layer.cout, 0.02 / math.prod(layer.weight_shape[1:]) ** 0.5),
                 np.zeros(layer.cout),
             )

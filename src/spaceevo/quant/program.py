@@ -65,6 +65,11 @@ class Program:
         """The last operation's tensor."""
         return self.ops[-1].output if self.ops else self.input_name
 
+    @property
+    def largest_weight(self) -> int:
+        """The greatest weight of all, without sign."""
+        return max((int(np.abs(op.weights.weight.astype(np.int16)).max()) for op in self.ops if op.weights), default=0)
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Compute the shape of every tensor, `(C, H, W)` or `(C,)`, without the batch."""
         found: dict[str, tuple[int, ...]] = {self.input_name: self.input_shape}

@@ -1,4 +1,4 @@
-"""Quantiser modules and the two schemes that say where they stand."""
+"""Quantiser modules and the schemes that say where they stand and how wide weights are."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -35,12 +35,23 @@ class ActivationConfig:
     fixed_scale: float | None = None  # a constant scale with zero point 0 instead of learned values
 
 
+def weight_limit(bits: int) -> int:
+    """Return the greatest signed integer of so many bits."""
+    return int(2 ** (bits - 1) - 1)
+
+
 @dataclass(frozen=True)
 class WeightConfig:
-    """Says how weights are quantised: 8 bits, symmetric, one scale a tensor."""
+    """Says how weights are quantised: symmetric, one scale a tensor."""
 
+    bits: int = 8
     narrow: bool = False  # the lowest integer is left out
     bounds_steps: bool = False  # a training step changes the scale by `MAX_SCALE_STEP` at most
+
+    @property
+    def limit(self) -> int:
+        """The greatest integer that a weight can become."""
+        return weight_limit(self.bits)
 
 
 class Quantizer(nn.Module):
@@ -102,7 +113,7 @@ class Quantizer(nn.Module):
 
 
 class WeightQuantizer(Quantizer):
-    """Quantises the active slice of a weight; scale 2·max|w|/255 at first."""
+    """Quantises the active slice of a weight; scale 2·max|w|/(2^bits − 1) at first."""
 
     def __init__(self, config: WeightConfig) -> None:
         super().__init__(bounds_steps=config.bounds_steps)
@@ -114,13 +125,15 @@ class WeightQuantizer(Quantizer):
             return weight
         config = self.config
         if not self.initialized:
-            self.set_scale(2 * weight.detach().abs().max() / LEVELS)
-        return lsq_plus_weight(weight, self._settle(), narrow=config.narrow, scale_gradients=self.training)
+            self.set_scale(2 * weight.detach().abs().max() / (2**config.bits - 1))
+        settings = {"narrow": config.narrow, "scale_gradients": self.training}
+        return lsq_plus_weight(weight, self._settle(), config.bits, **settings)
 
     def integers(self, weight: Tensor) -> Tensor:
         """Compute the integers that `weight` is quantised to."""
-        least = -127 if self.config.narrow else -128
-        return torch.round(weight / self.scale.abs()).clamp(least, 127)
+        most = self.config.limit
+        least = -most if self.config.narrow else -most - 1
+        return torch.round(weight / self.scale.abs()).clamp(least, most)
 
 
 class ActivationQuantizer(Quantizer):
@@ -176,7 +189,7 @@ class ActivationQuantizer(Quantizer):
 class Scheme:
     """Says where quantisers stand: on every weight, and on either each convolution's input or every tensor, once."""
 
-    name: Literal["published", "deploy"]
+    name: Literal["published", "deploy", "reduced_range"]
     weight: WeightConfig
     on_conv_inputs: bool
 
@@ -207,7 +220,10 @@ class Scheme:
 
 PUBLISHED = Scheme("published", WeightConfig(), on_conv_inputs=True)
 DEPLOY = Scheme("deploy", WeightConfig(narrow=True, bounds_steps=True), on_conv_inputs=False)
-_SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (PUBLISHED, DEPLOY)}
+REDUCED_RANGE = Scheme("reduced_range", WeightConfig(bits=7, narrow=True, bounds_steps=True), on_conv_inputs=False)
+"""As `DEPLOY`, but weights have 7 bits: two products of such a weight and a uint8 add up to less than 2^15, so that
+kernels which add them in 16 bits, as on x86 processors without VNNI, are exact."""
+_SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (PUBLISHED, DEPLOY, REDUCED_RANGE)}
 
 
 def quant_scheme(name: str) -> Scheme:
@@ -215,3 +231,8 @@ def quant_scheme(name: str) -> Scheme:
     if name not in _SCHEMES:
         raise ConfigError(f"unknown quantisation scheme '{name}'; allowed: {choices(_SCHEMES)}")
     return _SCHEMES[name]
+
+
+def is_deployable(name: str) -> bool:
+    """Tell whether what trains under the scheme of this name is what an integer runtime executes; `off` is in fp32."""
+    return name != "off" and not quant_scheme(name).on_conv_inputs

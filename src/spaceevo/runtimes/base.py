@@ -13,6 +13,7 @@ from torch import Tensor
 
 from spaceevo.errors import ExportError, MissingExtraError, SpaceEvoError, fault_line
 from spaceevo.nn.supernet import Network
+from spaceevo.quant.convert import WEIGHT_LIMIT
 from spaceevo.quant.program import Program
 from spaceevo.runtimes.preprocessing import Preprocessing
 from spaceevo.runtimes.random_program import random_block_program
@@ -132,8 +133,11 @@ class Runtime(ABC):
         if find_spec(self.module) is None:
             raise MissingExtraError(self.package, self.extra)
 
-    def caution(self) -> str:
-        """Tell in one line why its integers are not the program's on this machine; empty where they are."""
+    def caution(self, largest_weight: int = WEIGHT_LIMIT) -> str:
+        """Tell in one line why its integers are not a program's on this machine; empty where they are.
+
+        `largest_weight` is the program's greatest, without sign.
+        """
         return ""
 
     def version(self) -> str:
@@ -198,13 +202,20 @@ class Runtime(ABC):
                 found[name] = (value.double() / quant.scale).round() + quant.zero_point
         return found
 
+    def largest_weight(self, file: bytes) -> int:
+        """Find the greatest int8 weight of a file, without sign, where that decides how the runtime computes."""
+        return WEIGHT_LIMIT
+
     def prepare(self, file: bytes) -> bytes:
         """Rewrite a file as it is loaded soonest on this machine, for where it is to be loaded many times."""
         return file
 
-    def compile_block(self, block: PlacedBlock, packed_channels: int | None = None) -> bytes:
-        """Write a block with random weights, as near as can be to how it runs within a network."""
-        return self.write(random_block_program(*block), options=FileOptions(packed_channels=packed_channels))
+    def compile_block(
+        self, block: PlacedBlock, packed_channels: int | None = None, weight_limit: int = WEIGHT_LIMIT
+    ) -> bytes:
+        """Write a block with random weights up to `weight_limit`, as near as can be to how it runs within a network."""
+        program = random_block_program(*block, weight_limit)
+        return self.write(program, options=FileOptions(packed_channels=packed_channels))
 
     def packed(self, asked: int | None) -> int:
         """Resolve `packed_channels`: what this runtime's files are packed to; 1 where it packs nothing."""

@@ -28,6 +28,14 @@ def has_vnni() -> bool:
     return any("vnni" in flag for flag in _cpuinfo().get("flags", "").split())
 
 
+def adds_exactly(weight: int) -> bool:
+    """Tell whether fast kernels add products of uint8 and int8 weights up to this one, without sign, exactly.
+
+    Those of x86 processors without VNNI add two products in 16 bits, and cut the sum off there.
+    """
+    return has_vnni() or not is_x86() or 2 * 255 * weight < 2**15
+
+
 def is_x86() -> bool:
     """Tell whether the processor is of the x86 family."""
     return platform.machine().lower() in ("x86_64", "amd64", "i686")

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spaceevo.quant.convert import WEIGHT_LIMIT
 from spaceevo.runtimes.base import OperatorTime, Profile, Session, Shape, reads_file
-from spaceevo.runtimes.machine import has_vnni, is_x86
+from spaceevo.runtimes.machine import adds_exactly
 from spaceevo.runtimes.onnx.files import OnnxFiles
 from spaceevo.runtimes.onnx.writer import open_end, open_start, to_onnx
 from spaceevo.runtimes.random_program import random_block_program
@@ -108,11 +109,12 @@ class OpenVino(OnnxFiles):
     module = "openvino"
     extra = "openvino"
 
-    def caution(self) -> str:
+    def caution(self, largest_weight: int = WEIGHT_LIMIT) -> str:
         """Tell that processors without VNNI cut sums of two products off at 16 bits, which no setting changes."""
-        if has_vnni() or not is_x86():
+        if adds_exactly(largest_weight):
             return ""
-        return "OpenVINO cuts sums of products off at 16 bits on x86 processors without VNNI, as this one is"
+        why = "OpenVINO cuts sums of products off at 16 bits on x86 processors without VNNI, as this one is"
+        return f"{why}; networks trained under quant=reduced_range stay below"
 
     @reads_file
     def load(self, file: bytes, way: str = "") -> OpenVinoSession:
@@ -151,9 +153,11 @@ class OpenVino(OnnxFiles):
         found: bytes = OpenVinoSession(file).single.export_model().getvalue()
         return found
 
-    def compile_block(self, block: PlacedBlock, packed_channels: int | None = None) -> bytes:
+    def compile_block(
+        self, block: PlacedBlock, packed_channels: int | None = None, weight_limit: int = WEIGHT_LIMIT
+    ) -> bytes:
         """Write a block with integers at both ends; the stem, with which a network begins, takes real images."""
-        model = to_onnx(random_block_program(*block))
+        model = to_onnx(random_block_program(*block, weight_limit))
         if block[0].type != "FirstConv":
             open_start(model)
         open_end(model, channels_last=False)

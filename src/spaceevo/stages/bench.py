@@ -13,7 +13,6 @@ from spaceevo.platforms.measuring import MeasuringPlatform, ThisMachine
 from spaceevo.quant.quantizer import DEPLOY
 from spaceevo.runtimes.base import Runtime
 from spaceevo.runtimes.machine import machine_name
-from spaceevo.runtimes.random_program import random_program
 from spaceevo.runtimes.registry import runtime_named
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.placement import subnet_blocks
@@ -67,7 +66,7 @@ class Bench:
             for spec in bar.track(specs, description="writing subnets"):
                 with doing(FILES):
                     if f"int8 {spec}" not in models:
-                        models[f"int8 {spec}"] = platform.compile(random_program(subnet_blocks(member, spec)))
+                        models[f"int8 {spec}"] = platform.compile_random(subnet_blocks(member, spec))
                     if f"fp32 {spec}" not in models:
                         shape = (member.superspace.input_channels, spec.resolution, spec.resolution)
                         models[f"fp32 {spec}"] = platform.runtime.write_float(random_network(member, spec), shape)

@@ -145,11 +145,12 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
         held_out = min(len(data.splits.held_out), recipe.evaluation_batches * recipe.evaluation_batch_size)
         images = calibration + held_out
         times = len(self.superspace.block_resolutions)
-        return {FEATURES: Amount(times, images), ROWS: Amount(rows, images), BLOCKS: Amount(self._unmeasured())}
+        return {FEATURES: Amount(times, images), ROWS: Amount(rows, images), BLOCKS: Amount(self._unmeasured[-1])}
 
     def scales(self) -> Sequence[Scale]:
-        """Return the rows of each table."""
-        return [Scale("recipe.samples", self.settings.recipe.samples, (ROWS, BLOCKS))]
+        """Return the rows of each table; most of the blocks to measure are in the first ones."""
+        amounts = {BLOCKS: self._unmeasured}
+        return [Scale("recipe.samples", self.settings.recipe.samples, (ROWS, BLOCKS), amounts=amounts)]
 
     def reduced(self, extent: Extent) -> Mapping[str, Plain]:
         """Fill a few rows of each table, under a teacher that may be untrained."""
@@ -159,16 +160,18 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
         """Sample sub-stages of the table of a file, each with its blocks where they lie."""
         return placed_rows(self.superspace, key, count, f"{self.settings.seed}-{file}")
 
-    def _unmeasured(self) -> int:
-        """Count the blocks that the platform does not know, of at most so many rows."""
+    @cached_property
+    def _unmeasured(self) -> list[int]:
+        """Count the blocks to be measured for 1, 2, … rows of each table, of at most so many."""
         if not isinstance(self.platform, MeasuringPlatform):
-            return 0
+            return [0]
         count = min(self.settings.recipe.samples, max(1, COUNTED_ROWS // len(self.blocks)))
-        found: set[str] = set()
-        for key in self.blocks:
-            rows = self.sampled(key, lut_file_name(self.superspace, key), count)
-            found |= self.platform.predictor.missing([block for _, placed in rows for block in placed]).keys()
-        return len(found)
+        tables = [self.sampled(key, lut_file_name(self.superspace, key), count) for key in self.blocks]
+        first, found, counts = self.platform.measured_first(self.superspace), set[str](), []
+        for rows in zip(*tables, strict=True):
+            found |= self.platform.predictor.missing([block for _, placed in rows for block in placed]).keys() - first
+            counts.append(len(found))
+        return counts
 
     def work(self) -> Outcome:
         """Make the tables that are missing or out of date.

@@ -11,12 +11,13 @@ from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import ConfigError
 from spaceevo.nn.deployable import FoldedNetwork
 from spaceevo.nn.evaluate import calibrate_subnet, count_correct
+from spaceevo.quant.quantizer import is_deployable
 from spaceevo.space.cost import subnet_cost
 from spaceevo.stages.fitness import SUBNETS
 from spaceevo.stages.job import Input, Outcome, images_input
 from spaceevo.stages.selection import SupernetBasedJob
 from spaceevo.stages.settings import SubnetSettings, SupernetSettings
-from spaceevo.terminal import doing, print_rows
+from spaceevo.terminal import doing, print_rows, progress
 
 COLUMNS = {"name": "", "top1": "top-1 %", "mmacs": "MMACs", "mparams": "MParams", "subnet": "subnet"}
 
@@ -58,7 +59,7 @@ class EvaluateJob(SupernetBasedJob[EvaluateSettings]):
         """Evaluate each subnet on the test images.
 
         Raises:
-            ConfigError: the images do not fit the network, or only networks under `deploy` can be folded.
+            ConfigError: the images do not fit the network, or networks of this scheme cannot be folded.
         """
         self._check()
         _ = self.classes  # faults of the images are told first
@@ -81,8 +82,8 @@ class EvaluateJob(SupernetBasedJob[EvaluateSettings]):
 
     def _check(self) -> None:
         folded, quant = self.settings.recipe.folded, self.settings.quant
-        if folded and quant != "deploy":
-            raise ConfigError(f"recipe.evaluate.folded=true with quant={quant}; use quant=deploy")
+        if folded and not is_deployable(quant):
+            raise ConfigError(f"recipe.evaluate.folded=true with quant={quant}; use quant=deploy or reduced_range")
 
     def _evaluate(self) -> tuple[list[dict[str, Any]], int]:
         """A row of each subnet, and by how many processes."""
@@ -90,9 +91,9 @@ class EvaluateJob(SupernetBasedJob[EvaluateSettings]):
         specs = self.subnets(member.largest, member.smallest)
         supernet, channels = self.supernet(self.settings.int8), member.superspace.input_channels
         rows: list[dict[str, Any]] = []
-        with process_group(device) as (rank, world_size):
+        with process_group(device) as (rank, world_size), progress() as bar:
             supernet.to(device)
-            for spec in specs:
+            for spec in bar.track(specs, description="evaluating subnets"):
                 with doing(SUBNETS):
                     calibrate_subnet(supernet, spec, self.data.calibration_images())
                     is_folded = self.settings.recipe.folded

@@ -228,7 +228,7 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         shape = subject.input_shape
         outputs = save_bundle(output, self.formats, program, subject.fp32, shape, metadata, options)
         transform = evaluation_settings(self.data)
-        network, quant = (subject.fp32, "off") if subject.int8 is None else (subject.int8.network, "deploy")
+        network, quant = (subject.fp32, "off") if subject.int8 is None else (subject.int8.network, subject.int8.quant)
         outputs["checkpoint"] = output / ("subnet_fp32.pth" if quant == "off" else "subnet_int8.pth")
         meta = CheckpointMeta(
             str(subject.member), str(subject.spec), classes=self.classes, transform=transform, quant=quant

@@ -22,6 +22,7 @@ from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.program import Program
+from spaceevo.quant.quantizer import is_deployable
 from spaceevo.runtimes.base import Shape
 from spaceevo.runtimes.preprocessing import Preprocessing
 from spaceevo.space.encoding import SubnetSpec
@@ -97,13 +98,14 @@ class Extraction:
 
     def in_int8(self, trained: Network, calibration_images: int) -> Int8Form:
         """Convert a network; so many images give it the ranges that one under `published` lacks."""
-        network, job, ranges = trained, self.job, ""
-        if job.settings.quant == "published":
+        network, job, ranges, quant = trained, self.job, "", self.job.settings.quant
+        if not is_deployable(quant):
             images = torch.cat(list(job.data.calibration_images()))[:calibration_images]
             network, calibrated = make_deployable(trained, images)
+            quant = "deploy"
             ranges = f"calibrated on {len(images)} images: {', '.join(calibrated)}"
         shape = (job.superspace.input_channels, network.resolution, network.resolution)
-        return Int8Form(trained, network, to_program(network, shape), ranges)
+        return Int8Form(trained, network, to_program(network, shape), quant, ranges)
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,9 @@ class Int8Form:
     """Holds a subnet in INT8."""
 
     trained: Network  # as it was trained
-    network: Network  # under `deploy`; the same unless it was trained under `published`
+    network: Network  # under a deployable scheme; the same unless it was trained under `published`
     program: Program  # what that computes
+    quant: str  # that scheme
     ranges: str = ""  # how the ranges were found that a network under `published` lacks
 
 

@@ -11,6 +11,7 @@ from spaceevo.nn.evaluate import top1
 from spaceevo.nn.supernet import Network, Supernet
 from spaceevo.quant.convert import to_program
 from spaceevo.quant.program import Program
+from spaceevo.quant.quantizer import is_deployable
 from spaceevo.report.front import PlatformFront, draw_fronts
 from spaceevo.search.front import front
 from spaceevo.search.limits import ALL_SETTINGS, UNITS, Demand, Limit, kinds_of, told_keys
@@ -149,7 +150,7 @@ class FrontFiles:
                 **{kind: found.figures.figure(kind, spec) for kind in BYTES if kind in kinds_of(found.limits)},
             )
             rows.append(row)
-        if not isinstance(platform, Measures) or self.job.settings.quant != "deploy":
+        if not isinstance(platform, Measures) or not is_deployable(self.job.settings.quant):
             return rows
         networks = {str(spec): extracted[spec].network for spec in found.shown}
         channels = self.job.superspace.input_channels

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -14,6 +14,7 @@ from spaceevo.errors import ConfigError
 from spaceevo.export.parity import Tolerance, compare
 from spaceevo.platforms.base import Platform
 from spaceevo.quant.program import Executor, Program
+from spaceevo.quant.quantizer import quant_scheme
 from spaceevo.runtimes.base import Runtime
 from spaceevo.runtimes.random_program import random_program
 from spaceevo.space.cost import subnet_cost
@@ -54,6 +55,7 @@ class ModelsSettings:
     models: Path | None  # file of lines `superspace,space,subnet`
     platform: Component[Platform]  # the platform, where `platforms` lists none
     platforms: Mapping[str, Component[Platform]]  # several platforms by name
+    quant: Literal["deploy", "reduced_range"]  # scheme of quantisation
     seed: Seed  # seed of the images
     recipe: ModelsRecipe  # how
 
@@ -92,7 +94,8 @@ class ModelsJob(Job[ModelsSettings]):
 
     def work(self) -> Outcome:
         """Write and check every file, then measure all."""
-        programs = [random_program(subnet_blocks(*one)) for one in self.listed]
+        limit = quant_scheme(self.settings.quant).weight.limit
+        programs = [random_program(subnet_blocks(*one), limit) for one in self.listed]
         rows: list[Row] = []
         models: dict[str, Models] = {name: {} for name in self.benches}
         outputs: dict[str, Path] = {"table": self.workspace.output / "models.csv"}
@@ -116,7 +119,7 @@ class ModelsJob(Job[ModelsSettings]):
     def _files(self, runtime: Runtime, one: Listed, program: Program) -> dict[str, bytes]:
         texts = {"space": str(one.member), "subnet": str(one.spec), "weights": "random"}
         float_file = runtime.write_float(random_network(*one), program.input_shape, {**texts, "quant": "off"})
-        return {"int8": runtime.write(program, {**texts, "quant": "deploy"}), "fp32": float_file}
+        return {"int8": runtime.write(program, {**texts, "quant": self.settings.quant}), "fp32": float_file}
 
     def _check(self, runtime: Runtime, file: bytes, program: Program, number: int) -> float:
         """Compare an INT8 file with the exact executor on noise; return the mean difference of logits in their std.
@@ -128,7 +131,7 @@ class ModelsJob(Job[ModelsSettings]):
         images = torch.randn(recipe.images, *program.input_shape, generator=generator)
         step = program.tensors[program.output_name].scale
         report = compare(Executor(program)(images), runtime.load(file).logits(images), step)
-        if not runtime.caution():
+        if not runtime.caution(program.largest_weight):
             what = f"the {runtime.format} file of subnet {number} in {runtime.name}"
             Tolerance(0, recipe.max_mean_difference).check(what, report, "not looked for")
         return report.mean_difference

@@ -15,7 +15,6 @@ from spaceevo.artifacts import fingerprint, parse_record, read_sealed_json, writ
 from spaceevo.errors import CheckpointError
 from spaceevo.latency.roofline import family_of
 from spaceevo.platforms.measuring import MeasuringPlatform
-from spaceevo.runtimes.random_program import random_program
 from spaceevo.space.operators import Network, sample_networks
 from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
 from spaceevo.space.superspace import Superspace
@@ -156,9 +155,9 @@ class ProfileTimings:
         path = self.path.parent / "models" / f"{fingerprint(name)}.{self.platform.runtime.format}"
         if not path.exists():
             if isinstance(part, Network):
-                file = self.platform.compile(random_program(subnet_blocks(*part)))
+                file = self.platform.compile_random(subnet_blocks(*part))
             else:
-                file = self.platform.runtime.compile_block(part, self.platform.packed_channels)
+                file = self.platform.compile_block(part)
             write_bytes(path, self.platform.runtime.prepare(file))
         return path.read_bytes()
 

@@ -18,7 +18,7 @@ from spaceevo.artifacts.values import Seed as Seed
 from spaceevo.errors import ConfigError, choices
 from spaceevo.search.limits import DEMANDS, SETTINGS, Kind, Limit
 
-Quant = Literal["off", "deploy", "published"]
+Quant = Literal["off", "deploy", "reduced_range", "published"]
 
 
 def _only(value: object) -> object:
