@@ -116,6 +116,6 @@ def test_the_gate_tells_why_a_runtime_computes_something_else(
     network: Network, program: Program, batches: list[tuple[Tensor, Tensor]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnx = OnnxRuntime()
-    monkeypatch.setattr(onnx, "caution", lambda: "sums are cut off")
+    monkeypatch.setattr(onnx, "caution", lambda largest_weight: "sums are cut off")
     with pytest.raises(ExportError, match=r"the onnx file in onnxruntime.*is not.*sums are cut off"):
         Gate(network, program, batches).check("onnx", Tolerance(100, 0), runtime=onnx)
