@@ -7,7 +7,7 @@ import hypothesis
 import pytest
 
 hypothesis.settings.register_profile("thorough", deadline=None, derandomize=True, database=None)
-hypothesis.settings.register_profile("repeatable", max_examples=40, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("repeatable", max_examples=25, deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("repeatable")
 
 

@@ -77,7 +77,7 @@ def test_defaults_and_what_is_allowed_are_as_the_settings_have_them() -> None:
         "recipe.supernet.fp32.schedule = cosine cosine, linear · how the rate falls"
     )
     assert row(text, "max_epochs") == "max_epochs = null whole ≥ 1, null · cuts the recipe short"
-    assert row(text, "quant").startswith("quant = off deploy, off, published · scheme of INT8 networks")
+    assert row(text, "quant").startswith("quant = off deploy, off, published, reduced_range · scheme of INT")
     assert row(text, "recipe.dropout").startswith("recipe.dropout = 0.0 number ≥ 0 and < 1 · ")
     assert row(text, "recipe.supernet.fp32.optimizer.momentum").endswith("= 0.9 number ≥ 0 and < 1")
     assert "data.holdout" not in text

@@ -221,6 +221,7 @@ def published_scorer(name: str, constraints: list[float], factory: pytest.TempPa
     return QualityScorer(REFERENCE / "block_lut" / name, name, constraints, 0.5, cache_dir=cache)
 
 
+@pytest.mark.slow
 @needs_reference
 @pytest.mark.parametrize(
     ("name", "constraints", "published", "wanted"),
