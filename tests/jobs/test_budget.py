@@ -65,7 +65,8 @@ def test_what_a_pipeline_takes_besides_its_steps_is_part_of_the_budget(steps: li
 
 def test_blocks_are_measured_once_in_however_many_rows_they_are(steps: list[Looked], tmp_path: Path) -> None:
     """Half the rows have more than half of the blocks."""
-    outlooks, configs = zip(steps[0], step("block_lut", f"platform.cache={tmp_path}"), strict=True)
+    looked = [steps[0], step("block_lut", f"platform.cache={tmp_path}")]
+    outlooks, configs = zip(*looked, strict=True)
     job = outlooks[1].job
     assert isinstance(job, BlockLutJob)
     whole = sample_networks(job.superspace, Random(0), 10).values()  # measured before, with all their blocks
