@@ -119,3 +119,14 @@ def test_without_a_space_search_auto_finds_a_limit(compose: Compose, monkeypatch
     job = make_job(compose("+stage=subnet_search", "superspace=digits", "space=digits-012-000"))
     assert isinstance(job, SubnetSearchJob)
     assert job._limits("desk") == (Limit.of({"ms": 5.5}),)
+
+
+@pytest.mark.parametrize(
+    ("given", "followed"), [([], "deploy"), (["recipe.pipeline.quant=reduced_range"], "reduced_range")]
+)
+def test_networks_in_int8_follow_under_the_scheme_of_the_pipeline(
+    compose: Compose, given: list[str], followed: str
+) -> None:
+    for stage in ("block_kd", "supernet"):
+        commands = make_job(compose(f"+stage={stage}", "superspace=digits", *given)).workspace.commands
+        assert commands.in_int8 == f"quant={followed}"

@@ -140,7 +140,7 @@ class BlockKdJob(TrainingJob[BlockKdSettings]):
             losses |= {f"{name}_max_nsr": values["max_nsr"] for name, values in found.items()}
             rows += [{"block": name, **values} for name, values in found.items()]
         commands = self.workspace.commands
-        following = commands("block_lut") if self.int8 else commands("block_kd", "quant=deploy")
+        following = commands("block_lut") if self.int8 else commands("block_kd", commands.in_int8)
         return self.outcome({"mean_max_nsr": fmean(losses.values()), **losses, "blocks": rows}, following)
 
     def _trainee(self, name: str) -> Trainee:

@@ -61,6 +61,10 @@ def platform_input(platform: Platform) -> Input:
     return Input(state, grows=True)
 
 
+PIPELINE_SCHEME = "recipe.pipeline.quant"
+"""The setting that names the scheme of a pipeline's steps in INT8."""
+
+
 class Maker(Protocol):
     """Makes the object that a component of the settings describes."""
 
@@ -98,6 +102,12 @@ class Commands:
         else:
             words = [f"+stage={job}", *words]
         return command_line(["python", "-m", "spaceevo", *self.options, *words])
+
+    @property
+    def in_int8(self) -> str:
+        """The override that selects INT8 networks after fp32 ones: of the pipeline's scheme, if it was told one."""
+        told = (text.partition("=")[2] for text in self.given if override_key(text) == PIPELINE_SCHEME)
+        return f"quant={next(told, 'deploy')}"
 
 
 def override_key(override: str) -> str:

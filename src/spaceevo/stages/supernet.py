@@ -70,9 +70,10 @@ class SupernetJob(OneNetworkJob[SupernetSettings], SpaceJob[SupernetSettings]):
         meta = CheckpointMeta(space=space, quant=self.settings.quant)
         found = self.train("supernet", meta, self._make_module)
         figures = {f"supernet_{name}_{self.precision}_top1": found[f"{name}_top1"] for name in ("max", "min")}
-        following = ("subnet_search", f"space={space}") if self.int8 else ("supernet", f"space={space}", "quant=deploy")
+        commands, of_space = self.workspace.commands, f"space={space}"
+        following = ("subnet_search", of_space) if self.int8 else ("supernet", of_space, commands.in_int8)
         found_all = {"space": space, "top1": found["max_top1"], **figures}
-        return self.outcome(found_all, self.workspace.commands(*following))
+        return self.outcome(found_all, commands(*following))
 
     def _check_classes(self) -> None:
         classes, data = self.superspace.num_classes, self.data
