@@ -11,6 +11,7 @@ from spaceevo.artifacts import StageResult
 from spaceevo.artifacts.progress import JobProgress
 from spaceevo.artifacts.work import Extent
 from spaceevo.errors import ConfigError
+from spaceevo.jobs import doctor
 from spaceevo.jobs.costs import Cost
 from spaceevo.jobs.doctor import examine
 from spaceevo.jobs.expected import find_costs, known_costs
@@ -103,6 +104,16 @@ def test_the_machine_is_looked_at(compose: Compose, images: Path, tmp_path: Path
     assert {name for name, check in found.items() if check.verdict != "ok"} == {"images", "artefacts"}
     assert broken.name in found["images"].told
     assert "result.json" in found["artefacts"].told
+
+
+def test_a_processor_that_adds_in_16_bits_is_told_the_scheme_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hint = "quant=reduced_range"
+    for exact in (True, False):
+        monkeypatch.setattr(doctor, "adds_exactly", lambda weight, exact=exact: exact)
+        found = {check.name: check.told for check in examine(tmp_path, {})}
+        assert (hint in found["processor"]) == (not exact)
 
 
 def test_images_of_a_job_that_cannot_be_made_are_not_known(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ from typing import Any
 from spaceevo.errors import SpaceEvoError, fault_line
 from spaceevo.jobs.runner import PACKAGES
 from spaceevo.report.chain import read_chain
-from spaceevo.runtimes.machine import instruction_sets, machine_name
+from spaceevo.runtimes.machine import adds_exactly, instruction_sets, machine_name
 from spaceevo.stages.job import Job
 from spaceevo.terminal import print_rows
 
 OPENED = 1000  # images
 NO_IMAGES = "no job reads any"
 LEAST_FREE_GB = 1.0  # on the disk of the results
+BYTE_WEIGHT = 127  # the greatest weight of 8 bits
 COLUMNS = {"name": "check", "verdict": "", "told": "found"}
 
 
@@ -34,7 +35,7 @@ def examine(root: Path, jobs: Mapping[str, Job[Any] | None]) -> list[Check]:
     """Look at everything that the jobs of a chain in the folder `root` need, by their titles; None cannot be made."""
     checks = {
         "packages": _packages,
-        "processor": lambda: f"{machine_name()}; {', '.join(instruction_sets()) or 'instruction sets unknown'}",
+        "processor": _processor,
         "devices": _devices,
         "disk": lambda: _disk(root),
         "images": lambda: _images([job for job in jobs.values() if job is not None]),
@@ -63,6 +64,11 @@ def _packages() -> str:
         except PackageNotFoundError:
             raise SpaceEvoError(f"package '{name}' is not installed; install it with: pip install {name}") from None
     return ", ".join(f"{name} {number}" for name, number in found.items())
+
+
+def _processor() -> str:
+    told = f"{machine_name()}; {', '.join(instruction_sets()) or 'instruction sets unknown'}"
+    return told if adds_exactly(BYTE_WEIGHT) else f"{told}; INT8 is faster there under quant=reduced_range"
 
 
 def _devices() -> str:
