@@ -88,6 +88,8 @@ def fault(*words: str) -> str:
         ("hydra/launcher=basik", "hydra/launcher = basik; did you mean basic? allowed: basic"),
         ("+stage=null", "+stage = null; allowed: benchmark, "),
         ("+stage=cost experiment=1", "experiment = 1; allowed: digits, "),
+        ("+stage=teacher logger=[wandb,csv]", "logger = [wandb,csv]; allowed: one of csv, mlflow, tensorboard, wandb"),
+        ("+stage=teacher data=[digits,cifar10]", "data = [digits,cifar10]; allowed: one of cifar10, cifar100, digits"),
         ("~superspace", "~superspace; allowed: digits, "),
         ("=3", "=3 sets nothing; write key=value"),
         ("paths.root=r\udcff", "'paths.root=r\\udcff' is not UTF-8; rename what it names, or give a link to it"),
