@@ -90,6 +90,12 @@ def test_a_setting_that_is_wrong_fails_and_the_others_are_told(compose: Compose,
     assert "recipe.teacher.fp32.epochs" in found[0].why
 
 
+def test_steps_that_never_ran_fail_where_their_images_are_not(compose: Compose, images: Path) -> None:
+    found = looked(compose, images / "nowhere", "space=digits-222-000")
+    assert [one.verdict for one in found] == ["fail", "fail"]
+    assert all(f"data.root {images / 'nowhere'} is not a folder" in one.why for one in found)
+
+
 def test_the_machine_is_looked_at(compose: Compose, images: Path, tmp_path: Path) -> None:
     job = make_job(compose("+stage=teacher", *TINY, f"data.root={images}"))
     StageResult("teacher", "f", 0, {}).save(tmp_path / "runs" / "teacher_fp32")
