@@ -151,9 +151,13 @@ def test_one_job_is_planned_under_its_own_scheme(
 
 @pytest.mark.parametrize("words", [["+stage=pipeline"], ["+stage=plan"]])
 def test_a_pipeline_takes_no_scheme(compose: Compose, words: list[str]) -> None:
-    job = make_job(compose(*words, "superspace=digits", "quant=published"))
-    with pytest.raises(ConfigError, match=r"quant = published; each step .*; set recipe.pipeline.quant=published"):
-        job.work()
+    for scheme, told in (
+        ("reduced_range", "set recipe.pipeline.quant=reduced_range"),
+        ("published", "leave it out"),
+    ):
+        job = make_job(compose(*words, "superspace=digits", f"quant={scheme}"))
+        with pytest.raises(ConfigError, match=rf"quant = {scheme}; each step of a pipeline has its own; {told}"):
+            job.work()
 
 
 def test_a_pipeline_that_cannot_end_does_not_begin(compose: Compose) -> None:

@@ -12,7 +12,7 @@ from spaceevo.artifacts import StageResult
 from spaceevo.artifacts.values import Name
 from spaceevo.errors import CheckpointError, ConfigError, DataError, MissingArtifactError, SpaceEvoError
 from spaceevo.jobs.runner import make_job
-from spaceevo.stages.job import Job
+from spaceevo.stages.job import CHAIN_SCHEMES, PIPELINE_SCHEME, Job
 from spaceevo.stages.settings import Quant
 from spaceevo.terminal import print_rows, quietly
 
@@ -122,5 +122,6 @@ def refuse_scheme(given: Sequence[str]) -> None:
     for text in given:
         if text.startswith("quant="):
             scheme = text.removeprefix("quant=")
-            remedy = f"set recipe.pipeline.quant={scheme} for those in INT8, or leave it out"
+            other = f"set {PIPELINE_SCHEME}={scheme} for those in INT8, or " if scheme in CHAIN_SCHEMES else ""
+            remedy = f"{other}leave it out"
             raise ConfigError(f"quant = {scheme}; each step of a pipeline has its own; {remedy}")
