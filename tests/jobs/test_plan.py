@@ -2,6 +2,7 @@
 
 import time
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from spaceevo.jobs.plan import PlanJob
 from spaceevo.jobs.runner import make_job, run
 from spaceevo.jobs.steps import Outlook, Step, look_ahead
 from spaceevo.jobs.steps import compose as composed_step
-from spaceevo.jobs.trial import _grown, _sizes, end_with_parent, shortened_words, tried_blocks, tried_words
+from spaceevo.jobs.trial import _end, _grown, _sizes, end_with_parent, shortened_words, tried_blocks, tried_words
 from tests.jobs.conftest import TINY, Compose, RunJob, changed, defaults
 
 COST = Cost(40.0, 20.0, 512.0, 1024.0, {"training steps": 30.0}, "2 training steps", {"training steps": 15.0})
@@ -43,17 +44,33 @@ def told(outlooks: list[Outlook]) -> list[tuple[str, str]]:
     return [(one.verdict, one.why.split(";")[0]) for one in outlooks]
 
 
+def trial(answer: Connection) -> None:
+    """Begin as a trial does, with a loader, which holds the other end of the connection as long as it lives."""
+    end_with_parent()
+    get_context("fork").Process(target=time.sleep, args=(60,)).start()
+    answer.send(None)
+    time.sleep(60)
+
+
+def test_loaders_end_with_their_trial() -> None:
+    forks = get_context("fork")
+    ours, theirs = forks.Pipe(duplex=False)
+    process = forks.Process(target=trial, args=(theirs,))
+    process.start()
+    theirs.close()
+    ours.recv()
+    _end(process)
+    assert ours.poll(5)  # nobody has the other end any more
+    with pytest.raises(EOFError):
+        ours.recv()
+
+
 def test_a_trial_ends_with_the_plan_that_was_killed() -> None:
     forks = get_context("fork")
     ours, theirs = forks.Pipe(duplex=False)
 
     def plan() -> None:
-        def trial() -> None:
-            end_with_parent()
-            theirs.send(None)
-            time.sleep(60)
-
-        forks.Process(target=trial).start()
+        forks.Process(target=trial, args=(theirs,)).start()
         time.sleep(60)
 
     process = forks.Process(target=plan)
