@@ -47,6 +47,48 @@ def test_how_a_job_failed_is_recorded(tmp_path: Path, error: BaseException, stat
     assert (record(tmp_path).state, record(tmp_path).error) == (state, line)
 
 
+def test_time_before_an_interruption_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = {"time": 1000.0, "processors": 50.0}
+    monkeypatch.setattr("spaceevo.jobs.recording.time.time", lambda: clock["time"])
+    monkeypatch.setattr("spaceevo.jobs.recording.processor_seconds", lambda: clock["processors"])
+
+    def works(command: str = COMMAND) -> tuple[float, float]:
+        with recorded(tmp_path, "supernet", command) as recorder:
+            before = recorder.expects({}, {})
+            clock["time"] += 300
+            clock["processors"] += 200
+            if len(interruptions) < 2:
+                interruptions.append(Stopped(15))
+                raise interruptions[-1]
+        return before
+
+    interruptions: list[Stopped] = []
+    for _ in range(2):
+        with pytest.raises(Stopped):
+            works()
+        clock["time"] += 5000  # it did not run
+    assert record(tmp_path).seconds == 600
+    assert works() == (600, 400)
+    assert record(tmp_path).seconds == 900
+    assert works() == (0, 0)  # it has ended before
+    interruptions.clear()
+    with pytest.raises(Stopped):
+        works()
+    interruptions.append(Stopped(15))
+    assert works(f"{COMMAND} seed=1") == (0, 0)
+
+
+def test_a_job_that_goes_on_tells_all_that_it_took(tiny: RunJob, tmp_path: Path) -> None:
+    space = "space=digits-222-000"
+    command = tiny("cost", space).command
+    (file,) = (tmp_path / "runs").rglob("progress.json")
+    left = JobProgress("cost", command, 1000.0, 1300.0, state="stopped", processor_seconds=200.0)
+    left.write(file)
+    result = tiny("cost", space, "force=true")
+    assert 300 <= result.seconds < 330
+    assert 200 <= result.processor_seconds < 230
+
+
 def test_the_innermost_job_is_told_and_troubles_are_kept(tmp_path: Path) -> None:
     with recorded(tmp_path / "pipeline", "pipeline", COMMAND), recorded(tmp_path / "step", "supernet", COMMAND):
         tell_trouble("loss is nan; rolled back")

@@ -73,7 +73,15 @@ class JobProgress(Record):
     spent: tuple[Spent, ...] = ()  # on it until now
     troubles: tuple[str, ...] = ()  # what went wrong and was got over, a line each
     error: str = ""  # the line with which it failed
+    processor_seconds: float = 0.0  # of processors, since it began
+    earlier_seconds: float = 0.0  # that it took before it was interrupted, by a kill or otherwise, and went on
+    earlier_processor_seconds: float = 0.0
     schema: int = SCHEMA  # version of this record
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that it has taken until it last told something, with those before it was interrupted."""
+        return self.earlier_seconds + self.told - self.began
 
     @property
     def fate(self) -> str:

@@ -180,7 +180,7 @@ class StageResult:
     versions: Mapping[str, str] = field(default_factory=dict)  # of the packages that decide a result
     device: str = "cpu"  # where networks ran
     made: str = ""  # when, ISO 8601
-    seconds: float = 0.0  # how long it took
+    seconds: float = 0.0  # how long it took, what it took before it was interrupted included
     processor_seconds: float = 0.0  # of processors, those of its loaders included; busy neighbours do not add to them
     summary: tuple[str, ...] = ()  # figures shown at its end
     next_command: str = ""  # what the user would run next

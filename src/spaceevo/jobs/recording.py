@@ -8,8 +8,8 @@ from pathlib import Path
 
 from spaceevo.artifacts.progress import PROGRESS_FILE, JobProgress, State, Task
 from spaceevo.artifacts.work import Amount, Spent
-from spaceevo.errors import Stopped, failure_line
-from spaceevo.terminal import watchers
+from spaceevo.errors import CheckpointError, Stopped, failure_line
+from spaceevo.terminal import console, duration, processor_seconds, watchers
 
 SECONDS_A_RECORD = 2.0  # between two records of progress; what goes wrong is recorded at once
 MOST_TASKS, MOST_TROUBLES = 20, 50  # kept, the latest
@@ -21,7 +21,8 @@ class Recorder:
     def __init__(self, folder: Path, job: str, command: str) -> None:
         self.path = folder / PROGRESS_FILE
         now = time.time()
-        self.record = JobProgress(job, command, began=now, told=now)
+        self.started = processor_seconds()
+        self.record = _going_on(self.path, JobProgress(job, command, began=now, told=now))
         self.tasks: dict[str, Task] = {}
         self.spent: dict[str, Spent] = {}
         self.written = 0.0
@@ -36,9 +37,17 @@ class Recorder:
         if now - self.written >= SECONDS_A_RECORD:
             self.write()
 
-    def expects(self, amounts: Mapping[str, Amount], foreseen: Mapping[str, float]) -> None:
-        """Take down how much work there is, and the seconds that one time of each kind was foreseen to take."""
+    def expects(self, amounts: Mapping[str, Amount], foreseen: Mapping[str, float]) -> tuple[float, float]:
+        """Take down how much work there is, and the seconds that one time of each kind was foreseen to take.
+
+        Returns seconds, and those of processors, that the job took before it was interrupted, and says that they count.
+        """
         self.record = replace(self.record, amounts=amounts, foreseen=foreseen)
+        if self.record.earlier_seconds >= 1:
+            console.print(
+                f"{self.record.stage}: counts the {duration(self.record.earlier_seconds)} before its interruption"
+            )
+        return self.record.earlier_seconds, self.record.earlier_processor_seconds
 
     def worked(self, kind: str, seconds: float, processor_seconds: float, times: int = 1) -> None:
         """Take down what work took."""
@@ -55,8 +64,21 @@ class Recorder:
         tasks = tuple(self.tasks.values())[-MOST_TASKS:]
         spent = tuple(self.spent.values())
         self.record = replace(self.record, told=self.written, tasks=tasks, spent=spent, state=state, error=error)
+        self.record = replace(self.record, processor_seconds=processor_seconds() - self.started)
         with suppress(OSError):
             self.record.write(self.path)
+
+
+def _going_on(path: Path, record: JobProgress) -> JobProgress:
+    """Return the record with what the same command had spent, where the one left there tells that it did not end."""
+    try:
+        left = JobProgress.read(path)
+    except (CheckpointError, OSError):
+        return record
+    if left.state == "done" or (left.stage, left.command) != (record.stage, record.command):
+        return record
+    on_processors = left.earlier_processor_seconds + left.processor_seconds
+    return replace(record, earlier_seconds=left.seconds, earlier_processor_seconds=on_processors)
 
 
 @contextmanager

@@ -82,9 +82,8 @@ def _run(config: DictConfig, job: Job[Any], recorder: Recorder | None, foreseen:
 
         torch.set_num_threads(threads)
     is_tracked(config, job)  # a missing package is told before the work
-    if recorder is not None:
-        recorder.expects(job.amounts(), foreseen)
-    started = time.monotonic(), processor_seconds()
+    before = (0.0, 0.0) if recorder is None or job.only_looks else recorder.expects(job.amounts(), foreseen)
+    started = time.monotonic() - before[0], processor_seconds() - before[1]
     with failure_tracked(config, list(hydra_node(config).overrides.task), job):
         outcome = job.work()
     result = _result(job, outcome, states, time.monotonic() - started[0], processor_seconds() - started[1])

@@ -115,7 +115,7 @@ def _look(root: Path, folder: Path) -> Watched | None:
 def _told(name: str, progress: JobProgress, result: StageResult | None) -> Watched:
     now, task, state = time.time(), progress.task, progress.fate
     if state == "done":
-        seconds = result.seconds if result is not None else progress.told - progress.began
+        seconds = result.seconds if result is not None else progress.seconds
         return Watched(name, state, seconds=seconds, troubles=progress.troubles)
     ends = progress.ends if state == "running" else None
     wrong = {"killed": "its process was killed", "silent": f"nothing was heard of process {progress.process}"}
@@ -126,7 +126,7 @@ def _told(name: str, progress: JobProgress, result: StageResult | None) -> Watch
         task=task.name if task is not None else "",
         done=task.done / task.total if task is not None and task.total else None,
         age_s=now - progress.told,
-        seconds=(now if state == "running" else progress.told) - progress.began,
+        seconds=progress.seconds + (now - progress.told if state == "running" else 0.0),
         left_s=None if ends is None else max(0.0, ends - now),
         troubles=[*progress.troubles, *([error] if error else [])],
         command=progress.command,
