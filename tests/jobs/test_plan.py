@@ -2,6 +2,7 @@
 
 import time
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from spaceevo.jobs.plan import PlanJob
 from spaceevo.jobs.runner import make_job, run
 from spaceevo.jobs.steps import Outlook, Step, look_ahead
 from spaceevo.jobs.steps import compose as composed_step
-from spaceevo.jobs.trial import _grown, _sizes, end_with_parent, shortened_words, tried_blocks, tried_words
+from spaceevo.jobs.trial import _end, _grown, _sizes, end_with_parent, shortened_words, tried_blocks, tried_words
 from tests.jobs.conftest import TINY, Compose, RunJob, changed, defaults
 
 COST = Cost(40.0, 20.0, 512.0, 1024.0, {"training steps": 30.0}, "2 training steps", {"training steps": 15.0})
@@ -43,17 +44,33 @@ def told(outlooks: list[Outlook]) -> list[tuple[str, str]]:
     return [(one.verdict, one.why.split(";")[0]) for one in outlooks]
 
 
+def trial(answer: Connection) -> None:
+    """Begin as a trial does, with a loader, which holds the other end of the connection as long as it lives."""
+    end_with_parent()
+    get_context("fork").Process(target=time.sleep, args=(60,)).start()
+    answer.send(None)
+    time.sleep(60)
+
+
+def test_loaders_end_with_their_trial() -> None:
+    forks = get_context("fork")
+    ours, theirs = forks.Pipe(duplex=False)
+    process = forks.Process(target=trial, args=(theirs,))
+    process.start()
+    theirs.close()
+    ours.recv()
+    _end(process)
+    assert ours.poll(5)  # nobody has the other end any more
+    with pytest.raises(EOFError):
+        ours.recv()
+
+
 def test_a_trial_ends_with_the_plan_that_was_killed() -> None:
     forks = get_context("fork")
     ours, theirs = forks.Pipe(duplex=False)
 
     def plan() -> None:
-        def trial() -> None:
-            end_with_parent()
-            theirs.send(None)
-            time.sleep(60)
-
-        forks.Process(target=trial).start()
+        forks.Process(target=trial, args=(theirs,)).start()
         time.sleep(60)
 
     process = forks.Process(target=plan)
@@ -88,6 +105,12 @@ def test_a_setting_that_is_wrong_fails_and_the_others_are_told(compose: Compose,
     found = looked(compose, images, "space=digits-222-000", "recipe.teacher.fp32.epochs=0")
     assert [one.verdict for one in found] == ["fail", "run"]
     assert "recipe.teacher.fp32.epochs" in found[0].why
+
+
+def test_steps_that_never_ran_fail_where_their_images_are_not(compose: Compose, images: Path) -> None:
+    found = looked(compose, images / "nowhere", "space=digits-222-000")
+    assert [one.verdict for one in found] == ["fail", "fail"]
+    assert all(f"data.root {images / 'nowhere'} is not a folder" in one.why for one in found)
 
 
 def test_the_machine_is_looked_at(compose: Compose, images: Path, tmp_path: Path) -> None:
@@ -145,9 +168,13 @@ def test_one_job_is_planned_under_its_own_scheme(
 
 @pytest.mark.parametrize("words", [["+stage=pipeline"], ["+stage=plan"]])
 def test_a_pipeline_takes_no_scheme(compose: Compose, words: list[str]) -> None:
-    job = make_job(compose(*words, "superspace=digits", "quant=published"))
-    with pytest.raises(ConfigError, match=r"quant = published; each step .*; set recipe.pipeline.quant=published"):
-        job.work()
+    for scheme, told in (
+        ("reduced_range", "set recipe.pipeline.quant=reduced_range"),
+        ("published", "leave it out"),
+    ):
+        job = make_job(compose(*words, "superspace=digits", f"quant={scheme}"))
+        with pytest.raises(ConfigError, match=rf"quant = {scheme}; each step of a pipeline has its own; {told}"):
+            job.work()
 
 
 def test_a_pipeline_that_cannot_end_does_not_begin(compose: Compose) -> None:

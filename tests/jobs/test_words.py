@@ -18,6 +18,8 @@ from tests.jobs.conftest import Compose
 
 TEXT = "d1#2_k3#3#5_w16#24#24_e0#3.0#6.0_r160"
 
+MEANT = "recipe.pipeline.quant = reduced; did you mean reduced_range? allowed: deploy, reduced_range"
+
 
 @pytest.mark.parametrize(
     ("typed", "passed_on"),
@@ -88,6 +90,13 @@ def fault(*words: str) -> str:
         ("hydra/launcher=basik", "hydra/launcher = basik; did you mean basic? allowed: basic"),
         ("+stage=null", "+stage = null; allowed: benchmark, "),
         ("+stage=cost experiment=1", "experiment = 1; allowed: digits, "),
+        *(
+            (f"{job} recipe.pipeline.quant=reduced", MEANT)
+            for job in ("+stage=pipeline", "+stage=plan", "+stage=supernet")
+        ),
+        ("+stage=plan recipe.pipeline.quant=null", "recipe.pipeline.quant = null; allowed: deploy, reduced_range"),
+        ("+stage=teacher logger=[wandb,csv]", "logger = [wandb,csv]; allowed: one of csv, mlflow, tensorboard, wandb"),
+        ("+stage=teacher data=[digits,cifar10]", "data = [digits,cifar10]; allowed: one of cifar10, cifar100, digits"),
         ("~superspace", "~superspace; allowed: digits, "),
         ("=3", "=3 sets nothing; write key=value"),
         ("paths.root=r\udcff", "'paths.root=r\\udcff' is not UTF-8; rename what it names, or give a link to it"),

@@ -125,8 +125,10 @@ def test_a_run_that_began_with_other_settings_says_so_and_starts_over(bench: Ben
 
 
 def test_a_loss_that_is_no_number_stops_with_the_last_epoch_kept(bench: Bench, digits: Path) -> None:
-    with pytest.raises(DivergenceError, match=r"loss loss is nan at step 3; .*rollback"):
+    told = r"loss loss is nan at step 3; .*rollback and .* it resumes at the last kept state,"
+    with pytest.raises(DivergenceError, match=told) as caught:
         bench.fit("toy.pth", lambda: Toy(fault=3))
+    assert "16-mixed" not in str(caught.value)
     assert list((bench.folder / "run" / "toy").glob("*/last.ckpt"))
     whole = bench.fit("whole.pth", Toy)
     assert any("resumes" in line for line in bench.said)
@@ -226,9 +228,14 @@ def test_rollbacks_end(bench: Bench) -> None:
         made.append(Hopeless(recipe))
         return made[-1]
 
-    with pytest.raises(DivergenceError):
+    with pytest.raises(
+        DivergenceError, match=r"; 2 rollbacks did not help; raise .*attempts and .* it starts anew; or"
+    ):
         bench.fit("toy.pth", make_module)
     assert len(made) == 3
+    assert [line for line in bench.said if "rolled back" in line] == [
+        f"toy: loss loss is inf at step 0; rolled back, rates now times {rate}" for rate in (0.5, 0.25)
+    ]
 
 
 def test_an_exponential_mean_of_the_weights_is_what_is_saved(bench: Bench) -> None:
@@ -244,6 +251,13 @@ def test_an_exponential_mean_of_the_weights_is_what_is_saved(bench: Bench) -> No
     for weight in seen[1:]:
         expected = decay * expected + (1 - decay) * weight
     torch.testing.assert_close(saved, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_half_precision_is_named_where_it_was_set() -> None:
+    for precision, named in (("16-mixed", True), ("bf16-mixed", False)):
+        error = DivergenceError("max loss is nan", 3).advised(Guard(), goes_on=False, precision=precision)
+        assert ("without trainer.precision=16-mixed" in str(error)) == named
+        assert len(str(error)) < 400
 
 
 def test_a_loss_many_times_its_mean_has_exploded() -> None:

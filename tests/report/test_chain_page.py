@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from spaceevo.artifacts import StageResult, checksums, write_csv
+from spaceevo.errors import SpaceEvoError
+from spaceevo.jobs.doctor import _artefacts
 from spaceevo.report.chain import read_chain
 from spaceevo.report.chain_page import chain_sections, write_chain_page
 from spaceevo.report.page import Chart, Section, Table
@@ -169,3 +172,25 @@ def test_chains_stand_side_by_side(chain_folder: Path, tmp_path: Path) -> None:
     assert "91.5" in text and "12.5" in text
     assert text.count('<p class="whose">other</p>') == len(sections(other))
     assert "Exported files: not there yet" in text
+
+
+def test_files_of_a_chain_seen_from_another_folder_are_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both chains were made as `runs/digits`, each from its own folder; the one looked at is the first."""
+    root = Path("runs", "digits")
+    for name, top1 in (("first", 44.25), ("second", 50.0)):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        curve = root / "checkpoints" / "training.csv"
+        write_csv(curve, [{"epoch": 1.0, "max_top1": top1}])
+        sums = checksums([curve])
+        StageResult("supernet", "f", 0, {}, {}, {}, {"a_curve": str(curve)}, sums).save(root / "supernet_int8")
+    chain = read_chain(tmp_path / "first" / root)
+    assert [rows[0]["max_top1"] for _, rows in chain.trainings()] == ["44.25"]
+    assert _artefacts(chain.root).startswith("1 results")
+    mine = chain.root / "checkpoints" / "training.csv"
+    mine.write_text("epoch,max_top1\n1.0,99\n")
+    assert chain.steps[0].damaged_tables() == [mine]
+    with pytest.raises(SpaceEvoError, match=f"{mine} is not as it was made"):
+        _artefacts(chain.root)
+    mine.unlink()
+    assert chain.steps[0].path("a_curve") is None

@@ -1,6 +1,7 @@
 """The job status: one look, or many until nothing runs any more."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,28 @@ def test_it_looks_until_nothing_runs(run_stage: RunStage, tmp_path: Path, monkey
     assert len(pages) == 1 and 'content="3"' in pages[0]
     last = Path(result.outputs["status"]).read_text()
     assert "disk is full" in last and "http-equiv" not in last
+
+
+def test_it_looks_until_a_pipeline_has_ended_that_has_no_step_yet(
+    run_stage: RunStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now, root = time.time(), tmp_path / "runs"
+    begun = JobProgress("pipeline", "python", began=now - 9, told=now)
+    begun.write(root / "pipeline/progress.json")
+    assert run_stage("status").figures["running"] == 1
+    assert "pipeline" in capsys.readouterr().out
+    looks: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 1:  # a step has ended, and the next has not begun
+            JobProgress("teacher", "python", began=now - 5, told=now, state="done").write(root / "t/progress.json")
+        else:
+            replace(begun, state="done").write(root / "pipeline/progress.json")
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert run_stage("status", "watch=3").figures == {"done": 1, "running": 0, "waiting": 0, "stopped": 0, "failed": 0}
+    assert looks == [3, 3]
 
 
 def test_status_of_a_folder_of_chains_names_them(

@@ -187,12 +187,30 @@ class StageResult:
     command: str = ""  # what makes it again
     schema: int = SCHEMA  # version of this record
 
-    def changed_files(self) -> Iterator[str]:
-        """Yield the files that are no longer as they were made; those that are gone are not among them."""
+    def changed_files(self, folder: Path | None = None) -> Iterator[str]:
+        """Yield the files that are no longer as they were made; those that are gone are not among them.
+
+        They are looked for as recorded, or by `place` where the result's `folder` is told.
+        """
         for path, known in self.checksums.items():
-            file = Path(path)
-            if file.exists() and not (file.is_file() and file_hash(file) == known):
-                yield path
+            file = Path(path) if folder is None else self.place(path, folder)
+            if file is not None and file.exists() and not (file.is_file() and file_hash(file) == known):
+                yield str(file)
+
+    def place(self, recorded: str, folder: Path) -> Path | None:
+        """Return where something that was made lies, from the `folder` of this result; None where it is nowhere.
+
+        It is looked for in the chain that the folder lies in, which may be a copy, or be seen from another working
+        folder than that of its jobs, before it is taken as recorded.
+        """
+        path, chain = Path(recorded), folder.parent
+        parts = path.relative_to(path.anchor).parts
+        tails = [Path(*parts[start:]) for start in range(len(parts)) if ".." not in parts[start:]]
+        beside = (base / tail for tail in tails for base in (chain, folder) if (base / tail).exists())
+        if (found := next(beside, None)) is not None:
+            return found
+        made_from_here = any(Path(each).resolve().is_relative_to(chain.resolve()) for each in self.outputs.values())
+        return path if path.exists() and (path.is_absolute() or made_from_here) else None
 
     def save(self, folder: Path) -> None:
         """Write `result.json` into `folder`, figures at the top level."""

@@ -100,7 +100,7 @@ def _artefacts(root: Path) -> str:
     chain = read_chain(root)
     wrong = [
         *chain.broken,
-        *(f"{path} is not as it was made" for it in chain.steps for path in it.result.changed_files()),
+        *(f"{path} is not as it was made" for it in chain.steps for path in it.result.changed_files(it.folder)),
     ]
     if wrong:
         raise SpaceEvoError(f"{'; '.join(wrong)}; the jobs that made them run again")

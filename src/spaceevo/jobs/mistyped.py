@@ -13,6 +13,7 @@ from spaceevo.artifacts.shell import UNQUOTED
 from spaceevo.errors import ConfigError, choices, shortened
 from spaceevo.jobs.words import JOB, Options, composed, groups, option_names
 from spaceevo.space.description import conf_files, conf_folder
+from spaceevo.stages.job import CHAIN_SCHEMES, PIPELINE_SCHEME
 
 REFERENCE = re.compile(r"\$\{(?:oc\.select:)?([a-z][\w.]*)")
 """What an interpolation reads: as far as the first part of its name that depends on another setting."""
@@ -195,3 +196,25 @@ def check_added(config: DictConfig, words: Iterable[str], choices_made: Mapping[
     if unread:
         told = (f"{key} is not a setting; {remedy}".rstrip() for key, remedy in zip(unread, remedies, strict=True))
         raise ConfigError(NEXT.join(told))
+
+
+def check_scheme(config: DictConfig) -> None:
+    """Check the scheme of a pipeline's steps in INT8, which following commands of single jobs take over as well.
+
+    Raises:
+        ConfigError: it is none that a whole chain can have.
+    """
+    scheme = OmegaConf.select(config, PIPELINE_SCHEME, default=CHAIN_SCHEMES[0])
+    if scheme not in CHAIN_SCHEMES:
+        allowed = f"{_meant(_near(str(scheme), CHAIN_SCHEMES))}allowed: {choices(CHAIN_SCHEMES)}"
+        raise ConfigError(f"{PIPELINE_SCHEME} = {'null' if scheme is None else scheme}; {allowed}")
+
+
+def check_seed(config: DictConfig) -> None:
+    """Check the seed, of jobs without anything random too.
+
+    Raises:
+        ConfigError: it is no whole number, or below 0, or of more than 63 bits.
+    """
+    if not (type(config.seed) is int and 0 <= config.seed < 2**63):
+        raise ConfigError(f"seed = {config.seed}; allowed: a whole number, 0 or more")

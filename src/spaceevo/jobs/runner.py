@@ -30,7 +30,7 @@ from spaceevo.artifacts import (
 from spaceevo.collectives.launcher import is_first
 from spaceevo.errors import CheckpointError, ConfigError, SpaceEvoError, Stopped
 from spaceevo.jobs.experiments import chosen_experiment
-from spaceevo.jobs.mistyped import check_added
+from spaceevo.jobs.mistyped import check_added, check_scheme, check_seed
 from spaceevo.jobs.recording import Recorder, recorded
 from spaceevo.jobs.settings import read_settings
 from spaceevo.jobs.tracking import failure_tracked, is_tracked, track
@@ -136,6 +136,7 @@ def make_job(config: DictConfig) -> Job[Any]:
     """Make the job of a composed config, its settings checked."""
     node = hydra_node(config)
     check_added(config, node.overrides.task, node.runtime.choices)
+    check_scheme(config)
     cls = job_type(config)
     # a job's class is generic over the dataclass of its settings: `class CostJob(Job[CostSettings])`
     settings_type, *_ = next(get_args(base) for base in getattr(cls, "__orig_bases__", ()))
@@ -143,8 +144,7 @@ def make_job(config: DictConfig) -> Job[Any]:
     if following.selected not in ("", config.stage.name):
         config = _without_others(config, settings_type)
     job = cls(read_settings(settings_type, config), _workspace(config, following))
-    if not (type(config.seed) is int and 0 <= config.seed < 2**63):  # of jobs without anything random too
-        raise ConfigError(f"seed = {config.seed}; allowed: a whole number, 0 or more")
+    check_seed(config)
     refuse_budget(job.name, following.given)
     job.check()
     return job

@@ -10,9 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from spaceevo.artifacts import StageResult
 from spaceevo.artifacts.values import Name
-from spaceevo.errors import CheckpointError, ConfigError, MissingArtifactError, SpaceEvoError
+from spaceevo.errors import CheckpointError, ConfigError, DataError, MissingArtifactError, SpaceEvoError
 from spaceevo.jobs.runner import make_job
-from spaceevo.stages.job import Job
+from spaceevo.stages.job import CHAIN_SCHEMES, PIPELINE_SCHEME, Job
 from spaceevo.stages.settings import Quant
 from spaceevo.terminal import print_rows, quietly
 
@@ -74,14 +74,10 @@ def _look(title: str, config: DictConfig, follows: bool) -> Outlook:
     try:
         previous = StageResult.load(job.workspace.output)
         if previous is None or previous.stage != job.name:
-            return Outlook(title, "run", "it has not ended here yet", job=job)
+            return _look_at_inputs(title, job, follows)
         changed = job.changes(previous, job.states(previous.inputs))
     except MissingArtifactError as error:
-        return (
-            Outlook(title, "run", "earlier steps make what it reads", job=job)
-            if follows
-            else _failing(title, error, job)
-        )
+        return _made_before(title, job) if follows else _failing(title, error, job)
     except CheckpointError as error:
         return Outlook(title, "run", str(error), job=job)
     except SpaceEvoError as error:
@@ -91,6 +87,21 @@ def _look(title: str, config: DictConfig, follows: bool) -> Outlook:
     if not changed and follows:
         return Outlook(title, "be skipped", "unless an earlier step changes what it reads", previous.seconds, job)
     return Outlook(title, "run" if changed else "be skipped", changed or "nothing changed", previous.seconds, job)
+
+
+def _look_at_inputs(title: str, job: Job[Any], follows: bool) -> Outlook:
+    """Look at a step that has not ended yet: whether it finds what it reads."""
+    try:
+        job.inputs()
+    except DataError as error:  # no step makes images
+        return _failing(title, error, job)
+    except SpaceEvoError as error:  # what it reads now may be replaced by an earlier step
+        return _made_before(title, job) if follows else _failing(title, error, job)
+    return Outlook(title, "run", "it has not ended here yet", job=job)
+
+
+def _made_before(title: str, job: Job[Any]) -> Outlook:
+    return Outlook(title, "run", "earlier steps make what it reads", job=job)
 
 
 def _failing(title: str, error: SpaceEvoError, job: Job[Any]) -> Outlook:
@@ -111,5 +122,6 @@ def refuse_scheme(given: Sequence[str]) -> None:
     for text in given:
         if text.startswith("quant="):
             scheme = text.removeprefix("quant=")
-            remedy = f"set recipe.pipeline.quant={scheme} for those in INT8, or leave it out"
+            other = f"set {PIPELINE_SCHEME}={scheme} for those in INT8, or " if scheme in CHAIN_SCHEMES else ""
+            remedy = f"{other}leave it out"
             raise ConfigError(f"quant = {scheme}; each step of a pipeline has its own; {remedy}")

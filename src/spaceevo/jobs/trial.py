@@ -3,12 +3,15 @@
 import os
 import resource
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from multiprocessing.resource_tracker import ensure_running
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -68,6 +71,7 @@ def attempt(
     process = FORKS.Process(
         target=_try, args=([*words, *shortened_words(job, asked, extent)], root, cache, config_dir, theirs)
     )
+    _quiet_tracker()
     process.start()
     theirs.close()
     grown = 0
@@ -78,8 +82,7 @@ def attempt(
     except EOFError:
         memory_bytes, error = 0, f"its process ended with code {process.exitcode}; memory may not suffice"
     finally:
-        process.kill()
-        process.join()
+        _end(process)
     if error:
         raise SpaceEvoError(error)
     result, progress = StageResult.load(output), JobProgress.read(output / PROGRESS_FILE)
@@ -87,6 +90,24 @@ def attempt(
     spent = {one.kind: one for one in progress.spent}
     used = max(grown, _grown(root, known))
     return Trial(progress.amounts, spent, result.seconds, result.processor_seconds, memory_bytes, used)
+
+
+def _quiet_tracker() -> None:
+    """Have Python's tracker of semaphores clear up without a word what a killed trial leaves."""
+    sys.warnoptions.append("ignore:resource_tracker")  # it is started with these
+    try:
+        ensure_running()
+    finally:
+        sys.warnoptions.pop()
+
+
+def _end(process: BaseProcess) -> None:
+    """Kill a trial, with the processes that it started: those of its loaders would wait for nobody."""
+    assert process.pid is not None
+    with suppress(ProcessLookupError):  # it has ended, or has not begun to lead a group
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.join()
 
 
 def _try(words: Sequence[str], root: Path, cache: str, config_dir: str | None, answer: Connection) -> None:
@@ -106,13 +127,14 @@ def _try(words: Sequence[str], root: Path, cache: str, config_dir: str | None, a
 
 
 def end_with_parent() -> None:
-    """End this process as soon as the one that asked for it has ended, be it killed: nobody waits for its work."""
+    """End this process, and those that it starts, as soon as the one that asked for it has ended, be it killed."""
+    os.setpgid(0, 0)  # nobody waits for their work
 
     def wait() -> None:
         parent = parent_process()
         if parent is not None:
             parent.join()
-        os._exit(1)
+        os.killpg(0, signal.SIGKILL)
 
     Thread(target=wait, daemon=True).start()
 

@@ -29,6 +29,9 @@ MISREAD = re.compile(r"[\d_.]+|d\d+_k.*|.*#.*")
 """Texts that Hydra stumbles over, as it does over #, or reads as numbers."""
 OPEN = "recipe.lr_by_stage."
 """What is below it has the names of the superspace's stages, which Hydra's own config does not list."""
+JOINED = ("experiment", "debug")
+"""Groups of which several options may be chosen, each laid over those before."""
+SEVERAL = re.compile(r"\[.*,.*\]")
 NO_OPTION = re.compile(r"null|true|false|nan|inf|[-+\d.]+")
 
 
@@ -129,6 +132,8 @@ def _fault(word: str) -> str:
     if group not in groups() and group != JOB:
         return ""
     may_be_none = key in groups() and groups()[key] is None
+    if SEVERAL.fullmatch(value) and key in groups() and key not in JOINED:  # which Hydra would mix into one
+        return f"{key} = {value}; allowed: one of {choices(option_names(group), limit=20)}"
     is_deleted = typed.startswith("~") and not may_be_none
     if is_deleted or (is_set and NO_OPTION.fullmatch(value) and not (may_be_none and value == "null")):
         told = f"{typed} = {value}" if is_set else typed

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from annotated_types import Gt
 from pydantic.dataclasses import dataclass
@@ -29,11 +29,24 @@ class DivergenceError(SpaceEvoError):
     """Tells that a loss, a weight or a statistic is no longer a number, or a loss many times what it was."""
 
     def __init__(self, fault: str, step: int) -> None:
-        super().__init__(
-            f"{fault} at step {step}; set recipe.guard.action=rollback and run "
-            "the same command again: it resumes at the last finished epoch with a smaller learning rate; or start anew "
-            "with a lower recipe.<stage>.<precision>.optimizer.lr, or without trainer.precision=16-mixed"
-        )
+        super().__init__(f"{fault} at step {step}")
+
+    def advised(self, guard: Guard, *, goes_on: bool, precision: str) -> Self:
+        """Add what can be done now, and return the error.
+
+        Args:
+            guard: what had been done.
+            goes_on: whether a state was kept that the same command goes on from.
+            precision: the trainer's.
+        """
+        again = "run the same command again: it " + ("resumes at the last kept state" if goes_on else "starts anew")
+        told = f"set recipe.guard.action=rollback and {again}, with a smaller learning rate after the next such fault"
+        if guard.action == "rollback":
+            told = f"{guard.attempts} rollbacks did not help; raise recipe.guard.attempts and {again}"
+        other = ", or without trainer.precision=16-mixed" if precision == "16-mixed" else ""
+        lower = "or start anew with a lower recipe.<stage>.<precision>.optimizer.lr"
+        self.args = (f"{self}; {told}; {lower}{other}",)
+        return self
 
 
 class LossWatch:

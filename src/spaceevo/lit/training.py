@@ -184,7 +184,8 @@ class Training:
                 raise
             except DivergenceError as error:
                 if guard.action == "stop" or state.rollbacks >= guard.attempts:
-                    raise
+                    goes_on = resume_from(state.folder) is not None
+                    raise error.advised(guard, goes_on=goes_on, precision=trainer.precision) from None
                 state.roll_back(writes=trainer.is_global_zero)
                 rate = guard.rate_factor**state.rollbacks
                 line = f"{label}: {error}; rolled back, rates now times {rate:.4g}"

@@ -43,12 +43,9 @@ class Step:
         return str(told or (named if job in BY_FOLDER else ""))
 
     def path(self, name: str) -> Path | None:
-        """Return an output's path; where the chain was moved, it is looked for beside the result."""
+        """Return an output's path, in this chain before where it was made."""
         recorded = self.result.outputs.get(name)
-        if recorded is None:
-            return None
-        beside = (path for path in self.folder.rglob(Path(recorded).name))
-        return Path(recorded) if Path(recorded).exists() else next(beside, None)
+        return None if recorded is None else self.result.place(recorded, self.folder)
 
     def is_as_made(self, name: str, path: Path) -> bool:
         """Tell whether an output is the file that the job wrote; of one without a checksum it is not known."""

@@ -4,6 +4,7 @@ import math
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,10 @@ class Watched:
 
 
 def watch(root: Path) -> list[Watched]:
-    """Look at all jobs below a folder but those of chains below; those that a pipeline has not begun are at the end."""
+    """Look at all jobs below a folder but those of chains below; those that a pipeline has not begun are at the end.
+
+    A pipeline itself, a plan or a report are among them only where they are all that is at work.
+    """
     others = chains_below(root)
     below = [folder for place in PLACES for folder in sorted(root.glob(place))]
     folders = [folder for folder in dict.fromkeys([root, *below]) if _is_job(folder) and folder.parent not in others]
@@ -42,6 +46,8 @@ def watch(root: Path) -> list[Watched]:
     planned = _planned(root)
     names = {one.name for one in found}
     found += [Watched(name, "waiting") for name in planned if name not in names]
+    if not any(one.state == "running" for one in found):  # one that begins has no step yet, or is between two
+        found += _overviews_at_work(root)
     order = {name: number for number, name in enumerate(planned)}
     return sorted(found, key=lambda one: order.get(one.name, len(order)))
 
@@ -79,6 +85,15 @@ def _planned(root: Path) -> list[str]:
         return list(StepList.read(root / "pipeline" / STEPS_FILE).folders)
     except (CheckpointError, OSError):
         return []
+
+
+def _overviews_at_work(root: Path) -> list[Watched]:
+    """Look at jobs that tell of others, but for those that look on as this one does."""
+    found = []
+    for name in (name for name in OVERVIEWS if name != "status"):
+        with suppress(CheckpointError, OSError):
+            found.append(_told(name, JobProgress.read(root / name / PROGRESS_FILE), None))
+    return [one for one in found if one.state == "running"]
 
 
 def _look(root: Path, folder: Path) -> Watched | None:
