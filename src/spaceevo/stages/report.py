@@ -20,7 +20,7 @@ class ReportSettings:
     """Says of which chains."""
 
     chains: Annotated[tuple[Path, ...], MinLen(1)]  # their folders, as `paths.root` names them
-    quant: Literal["deploy", "reduced_range", "published"]  # scheme whose results are shown where several lie together
+    quant: Literal["deploy", "reduced_range"]  # scheme whose results are shown where several lie together
 
 
 class ReportJob(Job[ReportSettings]):
