@@ -70,7 +70,7 @@ def leave(root: Path, folder: str, figures: dict[str, object], made: str) -> Non
         write_csv(root / folder / "quantiles.csv", [row])
     command = f"python -m spaceevo +stage={job} quant={quant}"
     versions = {"spaceevo": "0.2.0"}
-    settings = {"superspace.candidates": [{"type": "ResNet"}, {"type": "MobileNetV1"}]}
+    settings: dict[str, object] = {"superspace.candidates": [{"type": "ResNet"}, {"type": "MobileNetV1"}]}
     settings |= {} if job in ("space_search", "benchmark") else {"quant": quant}  # as those jobs have none
     sums = checksums(map(Path, outputs.values()))
     result = StageResult(
