@@ -187,7 +187,11 @@ def test_a_pipeline_that_cannot_end_does_not_begin(compose: Compose) -> None:
 
 @pytest.mark.slow
 def test_a_trial_leaves_costs_and_nothing_else(
-    compose: Compose, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    compose: Compose,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("SPACEEVO_CACHE", str(tmp_path / "cache"))
     kept = tmp_path / "runs/checkpoints/block_kd/teacher_checkpoint/resnet10/checkpoint.pth"
@@ -198,6 +202,7 @@ def test_a_trial_leaves_costs_and_nothing_else(
     outlooks = look_ahead([TEACHER], [config])
     found = find_costs(outlooks, [config], [words], tmp_path / "runs" / "plan" / "trial")["teacher"]
     assert isinstance(found, Cost), found
+    assert "trying teacher, 1 of 1\n" in capsys.readouterr().out
     assert found.memory_mb > 100 and found.disk_mb > 1
     assert {*found.seconds_by_kind} == {"training steps", "evaluations", "saved states"}
     assert 0 < sum(found.seconds_by_kind.values()) < found.seconds

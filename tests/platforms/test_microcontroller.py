@@ -26,6 +26,9 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
         check_memory(PROGRAM, 40, None)
     with pytest.raises(ExportError, match=r"needs 172\.\d kB of flash, platform\.flash_kb = 100"):
         check_memory(PROGRAM, None, 100)
+    both = r"needs 40\.9 kB of arena, platform\.arena_kb = 40; 172\.\d kB of flash, platform\.flash_kb = 100; take"
+    with pytest.raises(ExportError, match=both):
+        check_memory(PROGRAM, 40, 100)
 
 
 def test_the_platform_refuses_too(tmp_path: Path) -> None:

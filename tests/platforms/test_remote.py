@@ -198,6 +198,10 @@ def fake(folder: Path, lines: str) -> str:
             r"is not installed there .* -m pip insta",
         ),
         (lambda at: {"core": 9999}, r"platform.core = 9999; allowed there: \d"),
+        (lambda at: {"key": str(at / "nowhere")}, r"platform.key = \S+/nowhere is no file; give the file of a private"),
+        (lambda at: {"key": str(at / "client.pub")}, r"others may read it; give the private key, not the .pub"),
+        (lambda at: {"python": "/bin/true"}, r"platform.python = /bin/true is no Python there \(it closed"),
+        (lambda at: {"python": "/bin/cat"}, r"platform.python = /bin/cat is no Python there \(/bin/cat: invalid"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(

@@ -52,7 +52,7 @@ def chain_folder(tmp_path: Path) -> Path:
 
 def leave(root: Path, folder: str, figures: dict[str, object], made: str) -> None:
     """Leave what a job leaves: its result, and files that the page reads."""
-    job = folder.removesuffix("_fp32").removesuffix("_int8")
+    job = folder.removesuffix("_fp32").removesuffix("_int8").removesuffix("_reduced_range")
     quant = "off" if folder.endswith("_fp32") else "deploy"
     outputs: dict[str, str] = {}
     if job == "supernet":
@@ -70,7 +70,8 @@ def leave(root: Path, folder: str, figures: dict[str, object], made: str) -> Non
         write_csv(root / folder / "quantiles.csv", [row])
     command = f"python -m spaceevo +stage={job} quant={quant}"
     versions = {"spaceevo": "0.2.0"}
-    settings = {"quant": quant, "superspace.candidates": [{"type": "ResNet"}, {"type": "MobileNetV1"}]}
+    settings: dict[str, object] = {"superspace.candidates": [{"type": "ResNet"}, {"type": "MobileNetV1"}]}
+    settings |= {} if job in ("space_search", "benchmark") else {"quant": quant}  # as those jobs have none
     sums = checksums(map(Path, outputs.values()))
     result = StageResult(
         job, "f", 0, figures, settings, {}, outputs, sums, versions, made=made, seconds=4.5, command=command

@@ -46,6 +46,28 @@ def test_every_section_of_a_whole_chain_is_filled(chain_folder: Path) -> None:
         assert not section.lacks, title
 
 
+def test_another_runtime_of_an_export_has_its_row(chain_folder: Path) -> None:
+    figures = {"onnx_int8_latency_ms": 0.46, "openvino_int8_latency_ms": 0.375, "machine": "M"}
+    leave(chain_folder, "export", figures, "2026-11-28T11:00:00+00:00")
+    tables = [part for part in sections(chain_folder)["Asked, predicted, measured"].parts if isinstance(part, Table)]
+    assert [row[:2] for row in tables[-1].rows] == [["onnx", 0.46], ["openvino", 0.375]]
+
+
+def test_a_page_is_of_one_scheme_and_names_the_others(chain_folder: Path) -> None:
+    chain = read_chain(chain_folder)
+    assert chain.of_scheme("deploy") == chain.of_scheme("reduced_range") == chain  # nothing to tell apart
+    figures = {"platform": "ort_cpu", "machine": "M", "int8_latency_ms": 0.25, "subnets": []}
+    leave(chain_folder, "benchmark_reduced_range", figures, "2026-11-28T11:00:00+00:00")
+    both = read_chain(chain_folder)
+    names = {quant: {step.name for step in both.of_scheme(quant).steps} for quant in ("deploy", "reduced_range")}
+    assert names["deploy"] == {step.name for step in chain.steps}
+    assert names["reduced_range"] == {"teacher_fp32", "block_kd_fp32", "supernet_fp32", "benchmark_reduced_range"}
+    (told,) = (section for section in chain_sections(both.of_scheme("deploy"), command) if section.title == "The chain")
+    assert told.lacks == [
+        "Results under quant=reduced_range lie there too; they are shown by recipe.pipeline.quant=reduced_range."
+    ]
+
+
 @pytest.mark.parametrize(
     ("title", "values"),
     [

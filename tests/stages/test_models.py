@@ -8,6 +8,7 @@ import pytest
 
 from spaceevo.errors import ConfigError, EncodingError, ExportError
 from spaceevo.runtimes.litert.runtime import LiteRt
+from spaceevo.runtimes.onnx.files import largest_weight
 from spaceevo.space.description import parse_space
 from tests.stages.conftest import Compose, MadeAnew, RunStage
 
@@ -48,6 +49,31 @@ def test_a_list_becomes_files_and_one_table(
     assert Path(run_stage("models", f"models={tmp_path / 'other.csv'}", *LITERT).outputs["table"]).parent != folder
     assert pd.read_csv(found.outputs["table"]).subnet.tolist() == [str(MEMBER.smallest)]
     assert not made_anew(compose("models", listed, *LITERT))  # each list has a result of its own
+
+
+@pytest.mark.skipif(not find_spec("tflite_micro"), reason="needs the extra tflite-micro")
+def test_what_does_not_fit_a_microcontroller_is_refused(run_stage: RunStage, listed: str) -> None:
+    words = (listed, "platform=tflite_micro", "recipe.models.repeats=1", "data.root=/nowhere")
+    with pytest.raises(
+        ExportError, match=r"subnet 1 of \S+input.csv: the network needs .* platform.arena_kb = 5; take"
+    ):
+        run_stage("models", *words, "platform.arena_kb=5")
+
+
+def test_narrow_weights_are_as_near(run_stage: RunStage, listed: str) -> None:
+    words = (listed, "platform=ort_cpu", "recipe.models.repeats=1", "data.root=/nowhere")
+    for quant, most in (("deploy", 127), ("reduced_range", 63)):
+        found = run_stage("models", *words, f"quant={quant}")
+        assert largest_weight(Path(found.outputs["002_int8.onnx"]).read_bytes()) == most
+        assert (pd.read_csv(found.outputs["table"]).difference < 0.1).all()
+
+
+@pytest.mark.parametrize(
+    "job", ["models", "benchmark", "predict_latency", "profile", "transfer", "block_lut", "export"]
+)
+def test_what_is_of_narrow_weights_has_a_folder_of_its_own(compose: Compose, job: str) -> None:
+    folders = [compose(job, f"quant={quant}").stage.folder for quant in ("deploy", "reduced_range")]
+    assert folders[1] == f"{folders[0]}_reduced_range"
 
 
 def test_faults_are_named(run_stage: RunStage, tmp_path: Path, listed: str) -> None:

@@ -17,9 +17,10 @@ from spaceevo.runtimes.registry import RUNTIMES
 from spaceevo.runtimes.timing import Timing
 from spaceevo.space.description import superspace
 from spaceevo.space.operators import sample_networks
-from spaceevo.space.placement import PlacedBlock, subnet_blocks
+from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
 from spaceevo.space.selection import parse_blocks
 from spaceevo.space.superspace import SpaceMember
+from spaceevo.stages.measured import check_unseen
 from spaceevo.stages.profile import ProfileJob, ProfileRecipe, Sample
 from spaceevo.stages.profile_timings import Collections, ProfileTimings, Timed, sample_blocks
 from tests.platforms.conftest import Desk, Fake
@@ -251,3 +252,14 @@ def test_warnings_of_the_platform_are_told_once(
 def test_a_table_cannot_be_measured(run_stage: RunStage, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="platform = vnni cannot be measured; allowed: ort_cpu, openvino_cpu, "):
         run_stage("profile", "superspace=digits", "platform=vnni", f"platform.table={tmp_path / 'table.json'}")
+
+
+@pytest.mark.parametrize(("off", "told"), [(1.1, False), (1.5, True)])
+def test_a_poor_fit_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], off: float, told: bool) -> None:
+    networks = sample_networks(DIGITS, Random(0), 3)
+    table = LatencyTable({block_key(*block): 1.0 for network in networks.values() for block in subnet_blocks(*network)})
+    sums = {name: float(len(subnet_blocks(*network))) for name, network in networks.items()}
+    timed = Timed(timings={name: [(ms / off, 1.0)] for name, ms in sums.items()})
+    error, _ = check_unseen(table, timed, networks, tmp_path, "poor")
+    assert error.mape_percent == pytest.approx(100 * (off - 1))
+    assert ("off by 50 % on average: measure again" in capsys.readouterr().out) == told

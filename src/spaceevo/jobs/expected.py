@@ -14,7 +14,7 @@ from spaceevo.jobs.steps import Outlook
 from spaceevo.jobs.trial import attempt, lend, tried_blocks, tried_words
 from spaceevo.report.status import duration
 from spaceevo.runtimes.machine import machine_name
-from spaceevo.terminal import print_rows, progress, quietly
+from spaceevo.terminal import console, print_rows, progress, quietly
 from spaceevo.version import VERSION
 
 COLUMNS = {"step": "step", "takes": "takes", "processor": "of processors", "memory": "memory", "disk": "disk"}
@@ -57,6 +57,8 @@ def find_costs(
             for one, config, given in zip(outlooks, configs, words, strict=True):
                 if one in due:
                     bar.update(task, description=f"trying {one.title}")
+                    if not console.is_terminal:  # a single trial may take minutes
+                        console.print(f"  trying {one.title}, {due.index(one) + 1} of {len(due)}")
                     found[one.title] = _cost(one, config, given, folder)
                     bar.advance(task)
     finally:

@@ -43,6 +43,7 @@ ALWAYS += ("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4", "-o", 
 """Options of `ssh` besides those that are set."""
 TRACEBACK = re.compile(r"Traceback \(most recent .* (?=\w+(Error|Exception): )")
 """What Python says before it names an error."""
+SSH_FAILED = 255  # what ssh itself exits with; else the code is that of what ran there
 LAST_WORDS_S = 5.0  # That ssh may take to say what is wrong when a connection has ended
 
 
@@ -158,6 +159,11 @@ class Connection:
                 f"{known}: platform.python = {self.login.python} {fault}; install Python {oldest} or newer there, or "
                 "set platform.python to where it is"
             )
+        if "UNPROTECTED PRIVATE KEY" in said:
+            return ConfigError(
+                f"{known}: ssh leaves the file of platform.key alone, since others may read it; give the private key, "
+                "not the .pub, and make it yours alone: chmod 600"
+            )
         if "Permission denied" in said:
             return ConfigError(
                 f"{known}: it refused the key ({short}); set platform.user and platform.key, or add the "
@@ -167,6 +173,8 @@ class Connection:
             return ConfigError(f"{known}: python3 is not on PATH there ({short}); install Python {oldest} or newer")
         if "ModuleNotFoundError" in said or "ImportError" in said:
             return ConfigError(f"{known}: Python there lacks a package ({short}); install numpy and the runtime there")
+        if self.process.returncode in range(SSH_FAILED):
+            return ConfigError(f"{known}: platform.python = {self.login.python} is no Python there ({short})")
         return ConfigError(f"{known} cannot be reached ({short}); check name, network and platform.port")
 
     def _lacking(self, runtime: Runtime, told: Lack) -> ConfigError:

@@ -234,6 +234,9 @@ class MeasuringPlatform(Platform):
         table.entries = {**known, **table.entries, **measured_ms, **known}
         table.save(self.path)
 
+    def require_room(self, program: Program, texts: Mapping[str, str] | None = None) -> None:
+        """Refuse a program that does not fit the device, with an `ExportError`; `texts` are its file's metadata."""
+
     def compile(self, program: Program) -> bytes:
         """Write a program as a file of the runtime."""
         return self.runtime.write(program, options=FileOptions(packed_channels=self.packed_channels))

@@ -30,12 +30,15 @@ def check_memory(
         ExportError: it takes more than there is.
     """
     found = {"arena_kb": arena_bytes(program) / 1e3, "flash_kb": flash_bytes(program, texts) / 1e3}
-    for name, limit_kb in (("arena_kb", arena_kb), ("flash_kb", flash_kb)):
-        if limit_kb is not None and found[name] > limit_kb:
-            raise ExportError(
-                f"the network needs {found[name]:.1f} kB of {name.removesuffix('_kb')}, "
-                f"platform.{name} = {limit_kb:g}; take a smaller subnet, or set it to what the device has"
-            )
+    limits = {"arena_kb": arena_kb, "flash_kb": flash_kb}
+    lacks = [
+        f"{found[name]:.1f} kB of {name.removesuffix('_kb')}, platform.{name} = {limit_kb:g}"
+        for name, limit_kb in limits.items()
+        if limit_kb is not None and found[name] > limit_kb
+    ]
+    if lacks:
+        remedy = "take a smaller subnet, or set it to what the device has"
+        raise ExportError(f"the network needs {'; '.join(lacks)}; {remedy}")
     return found
 
 
@@ -70,7 +73,11 @@ class Microcontroller(MeasuringPlatform):
             "which say little of a microcontroller's; arena and flash are the device's"
         )
 
+    def require_room(self, program: Program, texts: Mapping[str, str] | None = None) -> None:
+        """Refuse a program that does not fit the memory, with an `ExportError`."""
+        check_memory(program, self.arena_kb, self.flash_kb, texts)
+
     def compile(self, program: Program) -> bytes:
         """Write a program as a TFLite file; raises `ExportError` where it does not fit the memory."""
-        check_memory(program, self.arena_kb, self.flash_kb)
+        self.require_room(program)
         return super().compile(program)

@@ -61,6 +61,8 @@ class OtherMachine:
             self.options += ["-l", user]
         if port is not None:
             self.options += ["-p", str(port)]
+        if key is not None and not Path(key).expanduser().is_file():
+            raise ConfigError(f"platform.key = {key} is no file; give the file of a private key")
         if key is not None:
             self.options += ["-i", str(Path(key).expanduser()), "-o", "IdentitiesOnly=yes"]
         if known_hosts is not None:

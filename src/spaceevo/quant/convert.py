@@ -181,7 +181,7 @@ def random_recipe_quants(recipe: Mapping[str, Layer], limit: int = WEIGHT_LIMIT)
         convs = tuple(
             FoldedConv(
                 rng.integers(-limit, limit + 1, layer.weight_shape, dtype=np.int8),
-                np.full(layer.cout, 0.02 / math.prod(layer.weight_shape[1:]) ** 0.5),
+                np.full(layer.cout, 0.02 * WEIGHT_LIMIT / limit / math.prod(layer.weight_shape[1:]) ** 0.5),
                 np.zeros(layer.cout),
             )
             for _ in range(layer.stack if layer.has_weight else 0)

@@ -1,14 +1,18 @@
 """A chain as its files tell it: the results of all jobs below one folder, and the tables that they name."""
 
+from __future__ import annotations
+
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spaceevo.artifacts import RESULT_FILE, StageResult, file_hash
 from spaceevo.errors import CheckpointError
 
 OVERVIEWS = ("pipeline", "plan", "report", "status")  # jobs that tell of others, and are no step of a chain
+BY_FOLDER = ("space_search", "benchmark", "predict_latency")  # jobs whose folder alone tells their scheme
+SUFFIXES = ("published", "reduced_range")  # schemes that folders are named after
 Row = dict[str, str]
 
 
@@ -28,6 +32,15 @@ class Step:
     def precision(self) -> str:
         """`fp32` or `int8`; jobs that know no scheme of quantisation count as `int8`."""
         return "fp32" if self.result.settings.get("quant") == "off" else "int8"
+
+    @property
+    def scheme(self) -> str:
+        """Scheme of its networks; empty where they have none, or serve all schemes, as teachers do."""
+        told, job = self.result.settings.get("quant"), self.result.stage
+        if job == "teacher" or told == "off":
+            return ""
+        named = next((scheme for scheme in SUFFIXES if self.folder.name.endswith(f"_{scheme}")), "deploy")
+        return str(told or (named if job in BY_FOLDER else ""))
 
     def path(self, name: str) -> Path | None:
         """Return an output's path, in this chain before where it was made."""
@@ -60,11 +73,20 @@ class Chain:
     root: Path
     steps: tuple[Step, ...]  # in the order in which they ended
     broken: tuple[str, ...]  # results that cannot be read, a line each
+    left_out: tuple[str, ...] = ()  # schemes whose results lie there too and are not among the steps
 
     def find(self, job: str, precision: str | None = None) -> Step | None:
         """Return what a job left last, of networks of one precision where that is asked for."""
         found = [step for step in self.steps if step.result.stage == job and precision in (None, step.precision)]
         return found[-1] if found else None
+
+    def of_scheme(self, quant: str) -> Chain:
+        """Leave out what other schemes left; a chain without anything of this scheme stays whole."""
+        schemes = {step.scheme for step in self.steps} - {""}
+        if quant not in schemes or len(schemes) == 1:
+            return self
+        kept = tuple(step for step in self.steps if step.scheme in ("", quant))
+        return replace(self, steps=kept, left_out=tuple(sorted(schemes - {quant})))
 
     def trainings(self) -> Iterator[tuple[str, list[Row]]]:
         """Yield name and curve of everything that was trained, an epoch a row."""

@@ -54,9 +54,12 @@ def latency_section(chain: Chain, command: CommandOf) -> Section:
     return Section("Asked, predicted, measured", parts, lacks)
 
 
-def _formats(step: Step) -> list[str]:
-    """The formats that an export wrote."""
-    return [name.removesuffix("_int8") for name in step.result.outputs if name.endswith("_int8")]
+TOOK = "_int8_latency_ms"
+
+
+def _measured(step: Step) -> list[str]:
+    """What an export measured: files by their format in its own runtime, then other runtimes by name."""
+    return [name.removesuffix(TOOK) for name in step.result.figures if name.endswith(TOOK)]
 
 
 def _runtimes(step: Step) -> Table:
@@ -64,9 +67,9 @@ def _runtimes(step: Step) -> Table:
     figures = step.result.figures
     columns = ("int8_latency_ms", "fp32_latency_ms", "int8_speedup", "int8_file_kb", "fp32_file_kb")
     rows: list[list[Cell]] = [
-        [format, *(figures.get(f"{format}_{name}") for name in columns)] for format in _formats(step)
+        [name, *(figures.get(f"{name}_{column}") for column in columns)] for name in _measured(step)
     ]
-    headings = ("format", "INT8 ms", "fp32 ms", "fp32 / INT8", "INT8 kB", "fp32 kB")
+    headings = ("file, or runtime", "INT8 ms", "fp32 ms", "fp32 / INT8", "INT8 kB", "fp32 kB")
     where = f"Exported files in each runtime, on {figures.get('machine', 'an unknown machine')}"
     return Table(f"{where}; {measured_by(step)}", headings, rows)
 
@@ -91,9 +94,9 @@ def operators_section(chain: Chain, command: CommandOf) -> Section:
     """Show where an exported file's time goes."""
     step = chain.find("export")
     parts: list[Part] = []
-    for format in _formats(step) if step else ():
-        rows = step.table(f"{format}_profile") if step else []
-        parts += _operators(format, rows) if rows else ()
+    for name in _measured(step) if step else ():
+        rows = step.table(f"{name}_profile") if step else []
+        parts += _operators(name, rows) if rows else ()
     lacks = [] if parts else [lacking("Operators' times", command("export", "deploy"))]
     return Section("Operators' time", parts, lacks)
 

@@ -31,6 +31,10 @@ def steps_section(chain: Chain) -> Section:
         ]
     none = [] if rows else [f"No job has ended in {chain.root}."]
     unread = [f"cannot be read: {line}" for line in chain.broken]
+    unread += [
+        f"Results under quant={scheme} lie there too; they are shown by recipe.pipeline.quant={scheme}."
+        for scheme in chain.left_out
+    ]
     damaged = [path for step in chain.steps for path in step.damaged_tables()]
     unread += [f"{path} is not as it was made; what it holds is left out" for path in damaged]
     return Section("The chain", parts, [*none, *unread])

@@ -18,7 +18,9 @@ from spaceevo.space.selection import parse_blocks
 from spaceevo.space.superspace import Superspace
 from spaceevo.stages.job import Maker, Workspace
 from spaceevo.stages.profile_timings import Timed
+from spaceevo.terminal import console
 
+POOR_PERCENT = 15.0  # mean error above which a user is told to measure again; on a quiet machine it is 2 to 5
 MEASURED = "ort_cpu, openvino_cpu, tflite_cpu, ssh, adb, or another of a runtime"
 
 
@@ -48,7 +50,13 @@ def check_unseen(
     outputs = {"unseen": output / "unseen.csv", "picture": output / "unseen.png"}
     write_csv(outputs["unseen"], rows)
     draw_predictions(outputs["picture"], predicted_ms, measured_ms, title)
-    return PredictionError.of(predicted_ms, measured_ms), outputs
+    error = PredictionError.of(predicted_ms, measured_ms)
+    if error.mape_percent > POOR_PERCENT:
+        console.print(
+            f"networks that were not seen are off by {error.mape_percent:.0f} % on average: measure again while "
+            "nothing else runs (force=true) before building on it"
+        )
+    return error, outputs
 
 
 def tables_command(workspace: Workspace, superspace: Superspace, without: tuple[str, ...] = ()) -> str:

@@ -10,7 +10,7 @@ import torch
 
 from spaceevo.artifacts import Component, write_bytes, write_csv
 from spaceevo.artifacts.values import Amount, Seed
-from spaceevo.errors import ConfigError
+from spaceevo.errors import ConfigError, ExportError
 from spaceevo.export.parity import Tolerance, compare
 from spaceevo.platforms.base import Platform
 from spaceevo.quant.program import Executor, Program
@@ -104,7 +104,7 @@ class ModelsJob(Job[ModelsSettings]):
                 cost = subnet_cost(*one)
                 told = {"space": str(one.member), "subnet": str(one.spec), "mmacs": cost.mmacs, "mparams": cost.mparams}
                 for name, bench in self.benches.items():
-                    files = self._files(bench.runtime, one, program)
+                    files = self._files(bench, one, program, number)
                     difference = self._check(bench.runtime, files["int8"], program, number)
                     outputs |= self._write(bench.runtime, files, number)
                     models[name] |= {f"{precision} {number}": file for precision, file in files.items()}
@@ -116,10 +116,16 @@ class ModelsJob(Job[ModelsSettings]):
                 row[f"{precision}_ms"] = found[row["platform"]][f"{precision} {row['number']}"]
         return self._told(rows, outputs)
 
-    def _files(self, runtime: Runtime, one: Listed, program: Program) -> dict[str, bytes]:
+    def _files(self, bench: Bench, one: Listed, program: Program, number: int) -> dict[str, bytes]:
         texts = {"space": str(one.member), "subnet": str(one.spec), "weights": "random"}
-        float_file = runtime.write_float(random_network(*one), program.input_shape, {**texts, "quant": "off"})
-        return {"int8": runtime.write(program, {**texts, "quant": self.settings.quant}), "fp32": float_file}
+        of_int8 = {**texts, "quant": self.settings.quant}
+        if bench.measuring is not None:
+            try:
+                bench.measuring.require_room(program, of_int8)
+            except ExportError as error:
+                raise ExportError(f"subnet {number} of {self.settings.models}: {error}") from None
+        float_file = bench.runtime.write_float(random_network(*one), program.input_shape, {**texts, "quant": "off"})
+        return {"int8": bench.runtime.write(program, of_int8), "fp32": float_file}
 
     def _check(self, runtime: Runtime, file: bytes, program: Program, number: int) -> float:
         """Compare an INT8 file with the exact executor on noise; return the mean difference of logits in their std.

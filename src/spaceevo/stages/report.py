@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import MinLen
 
@@ -20,6 +20,7 @@ class ReportSettings:
     """Says of which chains."""
 
     chains: Annotated[tuple[Path, ...], MinLen(1)]  # their folders, as `paths.root` names them
+    quant: Literal["deploy", "reduced_range"]  # scheme whose results are shown where several lie together
 
 
 class ReportJob(Job[ReportSettings]):
@@ -35,7 +36,7 @@ class ReportJob(Job[ReportSettings]):
         Raises:
             ConfigError: a chain's folder is not there, or no job has ended in it.
         """
-        chains = {name: read_chain(folder) for name, folder in self._named().items()}
+        chains = {name: read_chain(folder).of_scheme(self.settings.quant) for name, folder in self._named().items()}
         for chain in chains.values():
             if not chain.root.is_dir() or not (chain.steps or chain.broken):
                 what = "no job has ended there" if chain.root.is_dir() else "it is no folder"
