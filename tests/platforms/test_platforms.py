@@ -148,33 +148,24 @@ def test_a_table_of_other_latencies_has_another_state(tmp_path: Path) -> None:
     assert changed(platform, entries).table_state(count) == states[0]
 
 
-def test_tables_of_packed_files_are_apart_from_those_of_others(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("setting", "usual", "other"), [("packed_channels", 1, 64), ("weight_bits", 8, 7)])
+def test_tables_of_other_files_are_apart_from_those_of_usual_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, setting: str, usual: int, other: int
 ) -> None:
-    unpacked, packed = Fake(tmp_path, packed_channels=1), Fake(tmp_path, packed_channels=64)
-    assert unpacked.path != packed.path
-    assert unpacked.path == Fake(tmp_path).path
-    unpacked.ensure(BLOCKS[:1])
+    files: list[dict[str, Any]] = [{setting: usual}, {setting: other}]
+    plain, apart = (Fake(tmp_path, **each) for each in files)
+    assert plain.path != apart.path
+    assert plain.path == Fake(tmp_path).path
+    plain.ensure(BLOCKS[:1])
     with caplog.at_level(logging.WARNING):
-        mixed = Fake(tmp_path, packed_channels=64, table=str(unpacked.path))
-    assert "was measured on files with packed_channels=1, not 64" in caplog.text
+        mixed = Fake(tmp_path, **files[1], table=str(plain.path))
+    assert f"was measured on files with {setting}={usual}, not {other}" in caplog.text
     with pytest.raises(TableError, match="lacks"):
         mixed.ensure(BLOCKS)
 
 
-def test_tables_of_narrow_weights_are_apart_from_those_of_others(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    wide, narrow = Fake(tmp_path), Fake(tmp_path, weight_bits=7)
-    assert wide.path != narrow.path
-    assert wide.path == Fake(tmp_path, weight_bits=8).path
-    assert narrow.weight_limit == 63
-    wide.ensure(BLOCKS[:1])
-    with caplog.at_level(logging.WARNING):
-        mixed = Fake(tmp_path, weight_bits=7, table=str(wide.path))
-    assert "was measured on files with weight_bits=8, not 7" in caplog.text
-    with pytest.raises(TableError, match="lacks"):
-        mixed.ensure(BLOCKS)
+def test_weights_are_as_wide_as_asked(tmp_path: Path) -> None:
+    assert [Fake(tmp_path, weight_bits=bits).weight_limit for bits in (7, 8)] == [63, 127]
 
 
 def test_rows_of_blocks_are_measured_together_and_interpolation_is_said(

@@ -139,7 +139,6 @@ def test_fast_kernels_are_asked_for_where_they_are_exact(
             super().add_session_config_entry(name, value)
 
     monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
-    monkeypatch.setattr(runtime, "has_vnni", lambda: False)
     monkeypatch.setattr(runtime, "adds_exactly", lambda weight: weight <= 64)
     ONNX.load(ONNX.write(program))
     assert asked == ["session.x64quantprecision"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,16 +80,24 @@ class _Setting:
         return [Scaled(self.names[it], asked[it], scaled[it]) for it in asked]
 
 
+def own_s() -> float:
+    """Seconds that a pipeline takes besides its steps, twice what it took until now.
+
+    Once it is fitted, it composes and looks ahead once more, and it ends with a report.
+    """
+    return 2 * time.process_time()
+
+
 def fit(
     hours: float,
     outlooks: Sequence[Outlook],
     configs: Sequence[DictConfig],
     costs: Mapping[str, Cost | str],
-    own_s: float,
+    besides_s: float,
 ) -> Fitted:
     """Scale epochs and samples of the steps that would run, all by one factor, until they take at most so long.
 
-    `own_s` are seconds that the pipeline takes besides its steps: for loading libraries, composing and looking ahead.
+    `besides_s` are seconds that the pipeline takes besides its steps.
 
     Raises:
         ConfigError: the least that can be done of each takes longer.
@@ -96,7 +105,7 @@ def fit(
     known = {title: cost for title, cost in costs.items() if isinstance(cost, Cost)}
     steps = [(one, config) for one, config in zip(outlooks, configs, strict=True) if one.title in known]
     settings = [each for one, config in steps for each in _settings(one, config, known[one.title])]
-    rest = own_s + sum(cost.seconds for cost in known.values()) - sum(each.seconds_at(1.0) for each in settings)
+    rest = besides_s + sum(cost.seconds for cost in known.values()) - sum(each.seconds_at(1.0) for each in settings)
     takes = {part: rest + sum(each.seconds_at(part / PARTS) for each in settings) for part in range(PARTS + 1)}
     best = max((part for part, seconds in takes.items() if seconds <= HOUR * hours), default=None)
     if best is None:

@@ -13,7 +13,8 @@ from spaceevo.artifacts.shell import UNQUOTED
 from spaceevo.errors import ConfigError, choices, shortened
 from spaceevo.jobs.words import JOB, Options, composed, groups, option_names
 from spaceevo.space.description import conf_files, conf_folder
-from spaceevo.stages.job import CHAIN_SCHEMES, PIPELINE_SCHEME
+from spaceevo.stages.job import PIPELINE_SCHEME
+from spaceevo.stages.settings import CHAIN_SCHEMES
 
 REFERENCE = re.compile(r"\$\{(?:oc\.select:)?([a-z][\w.]*)")
 """What an interpolation reads: as far as the first part of its name that depends on another setting."""

@@ -1,7 +1,6 @@
 """Job pipeline: the whole chain, one job after the other; what is done is skipped, what was interrupted resumes."""
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from spaceevo.artifacts import Neutral
 from spaceevo.artifacts.progress import STEPS_FILE, StepList
 from spaceevo.artifacts.values import Positive
 from spaceevo.errors import ConfigError
-from spaceevo.jobs.budget import BUDGET_FILE, fit, kept
+from spaceevo.jobs.budget import BUDGET_FILE, fit, kept, own_s
 from spaceevo.jobs.costs import Cost
 from spaceevo.jobs.expected import Costs, find_costs, known_costs, print_costs, rows
 from spaceevo.jobs.runner import run
@@ -30,8 +29,6 @@ from spaceevo.jobs.steps import (
 from spaceevo.search.front import front
 from spaceevo.stages.job import Job, Outcome
 from spaceevo.terminal import console, print_rows
-
-TWICE = 2.0  # Composing and looking ahead are done once more when the pipeline is fitted, and a report ends it
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ class PipelineJob(Job[PipelineSettings]):
         if fitted is None:
             costs = find_costs(outlooks, configs, words, output.absolute() / "trial")
             print_costs(rows(outlooks, costs))
-            fitted = fit(hours, outlooks, configs, costs, TWICE * time.process_time())
+            fitted = fit(hours, outlooks, configs, costs, own_s())
             fitted.write(output / BUDGET_FILE)
         fitted.print()
         return fitted.words, costs

@@ -1,6 +1,5 @@
 """Job plan: what a chain, or one job, would do if it were started now, what it will cost, and what could keep it."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from annotated_types import MinLen
 
 from spaceevo.artifacts.values import Name, Positive
 from spaceevo.errors import ConfigError
-from spaceevo.jobs.budget import fit, kept
+from spaceevo.jobs.budget import fit, kept, own_s
 from spaceevo.jobs.doctor import Check, examine, print_checks
 from spaceevo.jobs.expected import find_costs, print_costs, rows
 from spaceevo.jobs.steps import Outlook, Step, compose, look_ahead, print_outlooks, refuse_scheme, step_words
@@ -71,7 +70,7 @@ class PlanJob(Job[PlanSettings]):
         told = rows(outlooks, costs)
         print_costs(told)
         if hours is not None:
-            (fitted or fit(hours, outlooks, configs, costs, time.process_time())).print()
+            (fitted or fit(hours, outlooks, configs, costs, own_s())).print()
         failing = [one.title for one in outlooks if one.verdict == "fail"]
         if failing:
             console.print(f"Next: mend why {', '.join(failing)} would fail, told above")

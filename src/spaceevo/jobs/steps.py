@@ -12,8 +12,8 @@ from spaceevo.artifacts import StageResult
 from spaceevo.artifacts.values import Name
 from spaceevo.errors import CheckpointError, ConfigError, DataError, MissingArtifactError, SpaceEvoError
 from spaceevo.jobs.runner import make_job
-from spaceevo.stages.job import CHAIN_SCHEMES, PIPELINE_SCHEME, Job
-from spaceevo.stages.settings import Quant
+from spaceevo.stages.job import PIPELINE_SCHEME, Job
+from spaceevo.stages.settings import CHAIN_SCHEMES, Quant
 from spaceevo.terminal import print_rows, quietly
 
 COLUMNS = {"title": "step", "verdict": "would", "why": "since", "took": "took last time, s"}

@@ -11,12 +11,9 @@ import torch
 from torch import Tensor
 
 from spaceevo.quant.convert import WEIGHT_LIMIT
-from spaceevo.runtimes.base import OperatorTime, Profile, Session, Shape, reads_file
+from spaceevo.runtimes.base import OperatorTime, Profile, Session, reads_file
 from spaceevo.runtimes.machine import adds_exactly
 from spaceevo.runtimes.onnx.files import OnnxFiles
-from spaceevo.runtimes.onnx.writer import open_end, open_start, to_onnx
-from spaceevo.runtimes.random_program import random_block_program
-from spaceevo.space.placement import PlacedBlock
 
 if TYPE_CHECKING:
     from openvino import CompiledModel, Model
@@ -108,6 +105,7 @@ class OpenVino(OnnxFiles):
     package = "openvino"
     module = "openvino"
     extra = "openvino"
+    channels_last = False
 
     def caution(self, largest_weight: int = WEIGHT_LIMIT) -> str:
         """Tell that processors without VNNI cut sums of two products off at 16 bits, which no setting changes."""
@@ -152,20 +150,6 @@ class OpenVino(OnnxFiles):
         """Rewrite a file as OpenVINO has compiled it on this machine, for a single image."""
         found: bytes = OpenVinoSession(file).single.export_model().getvalue()
         return found
-
-    def compile_block(
-        self, block: PlacedBlock, packed_channels: int | None = None, weight_limit: int = WEIGHT_LIMIT
-    ) -> bytes:
-        """Write a block with integers at both ends; the stem, with which a network begins, takes real images."""
-        model = to_onnx(random_block_program(*block, weight_limit))
-        if block[0].type != "FirstConv":
-            open_start(model)
-        open_end(model, channels_last=False)
-        return bytes(model.SerializeToString())
-
-    def conversions(self, block: PlacedBlock) -> list[tuple[Shape, float]]:
-        """Tell that running a model is measured too, which a network does once: with its stem."""
-        return [] if block[0].type == "FirstConv" else [((1, 1, 1), 1.0)]
 
 
 def _executed(file: bytes) -> Iterator[Node]:

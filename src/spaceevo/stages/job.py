@@ -63,8 +63,6 @@ def platform_input(platform: Platform) -> Input:
 
 PIPELINE_SCHEME = "recipe.pipeline.quant"
 """The setting that names the scheme of a pipeline's steps in INT8."""
-CHAIN_SCHEMES = ("deploy", "reduced_range")
-"""Schemes under which all steps of a chain work, its files included."""
 
 
 class Maker(Protocol):

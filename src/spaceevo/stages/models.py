@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -23,7 +23,7 @@ from spaceevo.space.placement import subnet_blocks
 from spaceevo.stages.bench import Bench, Models, make_benches, measure_in_turn, print_fastest, random_network
 from spaceevo.stages.job import Input, Job, Outcome, Workspace, file_input, platform_input
 from spaceevo.stages.measured import measured_platform
-from spaceevo.stages.settings import Count
+from spaceevo.stages.settings import ChainQuant, Count
 from spaceevo.terminal import print_rows, progress
 
 COLUMNS = {
@@ -55,7 +55,7 @@ class ModelsSettings:
     models: Path | None  # file of lines `superspace,space,subnet`
     platform: Component[Platform]  # the platform, where `platforms` lists none
     platforms: Mapping[str, Component[Platform]]  # several platforms by name
-    quant: Literal["deploy", "reduced_range"]  # scheme of quantisation
+    quant: ChainQuant  # scheme of quantisation
     seed: Seed  # seed of the images
     recipe: ModelsRecipe  # how
 

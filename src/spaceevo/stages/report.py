@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import MinLen
 
@@ -13,6 +13,7 @@ from spaceevo.report.chain import read_chain
 from spaceevo.report.chain_page import write_chain_page
 from spaceevo.report.status import in_folder
 from spaceevo.stages.job import BUDGET, Job, Outcome
+from spaceevo.stages.settings import ChainQuant
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class ReportSettings:
     """Says of which chains."""
 
     chains: Annotated[tuple[Path, ...], MinLen(1)]  # their folders, as `paths.root` names them
-    quant: Literal["deploy", "reduced_range"]  # scheme whose results are shown where several lie together
+    quant: ChainQuant  # scheme whose results are shown where several lie together
 
 
 class ReportJob(Job[ReportSettings]):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import MinLen
 from pydantic import BeforeValidator
@@ -18,7 +18,9 @@ from spaceevo.artifacts.values import Seed as Seed
 from spaceevo.errors import ConfigError, choices
 from spaceevo.search.limits import DEMANDS, SETTINGS, Kind, Limit
 
-Quant = Literal["off", "deploy", "reduced_range", "published"]
+ChainQuant = Literal["deploy", "reduced_range"]  # Schemes under which all steps of a chain work, its files included
+CHAIN_SCHEMES: tuple[str, ...] = get_args(ChainQuant)
+Quant = Literal["off", ChainQuant, "published"]
 
 
 def _only(value: object) -> object:

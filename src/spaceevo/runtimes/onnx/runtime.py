@@ -16,13 +16,10 @@ from torch import Tensor
 
 from spaceevo.errors import ExportError
 from spaceevo.quant.convert import WEIGHT_LIMIT
-from spaceevo.runtimes.base import OperatorTime, Profile, Session, Shape, reads_file
-from spaceevo.runtimes.machine import adds_exactly, has_vnni
+from spaceevo.runtimes.base import OperatorTime, Profile, Session, reads_file
+from spaceevo.runtimes.machine import adds_exactly
 from spaceevo.runtimes.onnx.files import OnnxFiles, largest_weight
-from spaceevo.runtimes.onnx.writer import open_end, open_start, to_onnx
 from spaceevo.runtimes.preprocessing import INSIDE_NAME
-from spaceevo.runtimes.random_program import random_block_program
-from spaceevo.space.placement import PlacedBlock
 
 MOST_VALUES = 3 * 2**26  # Of an image
 INTEGER_OPS = frozenset({"QGemm", "QuantizeLinear", "DequantizeLinear", "Flatten", "Transpose", "Reshape"})
@@ -43,7 +40,7 @@ class OnnxSession(Session):
         settings = {"intra_op_num_threads": 1, "inter_op_num_threads": 1, "log_severity_level": 3, **settings}
         for name, value in settings.items():
             setattr(options, name, value)
-        if not has_vnni() and not adds_exactly(largest_weight(file)):
+        if not adds_exactly(WEIGHT_LIMIT) and not adds_exactly(largest_weight(file)):
             # Kernels for uint8 × int8 would cut sums of two products off at 16 bits; this takes uint8 × uint8.
             options.add_session_config_entry("session.x64quantprecision", "1")
         # without its fallback, which would print
@@ -118,20 +115,6 @@ class OnnxRuntime(OnnxFiles):
             path = Path(folder) / "optimized.onnx"
             OnnxSession(file, optimized_model_filepath=str(path))
             return path.read_bytes()
-
-    def compile_block(
-        self, block: PlacedBlock, packed_channels: int | None = None, weight_limit: int = WEIGHT_LIMIT
-    ) -> bytes:
-        """Write a block with integers at both ends; the stem, with which a network begins, takes real images."""
-        model = to_onnx(random_block_program(*block, weight_limit))
-        if block[0].type != "FirstConv":
-            open_start(model)
-        open_end(model)
-        return bytes(model.SerializeToString())
-
-    def conversions(self, block: PlacedBlock) -> list[tuple[Shape, float]]:
-        """Tell that running a model is measured too, which a network does once: with its stem."""
-        return [] if block[0].type == "FirstConv" else [((1, 1, 1), 1.0)]
 
     def _executed(self, file: bytes) -> list[onnx.NodeProto]:
         return list(onnx.load_from_string(self.prepare(file)).graph.node)
