@@ -203,3 +203,11 @@ def test_what_a_plan_told_of_all_else_comes_at_the_start_and_at_the_end() -> Non
     rows = Spent("rows").more(8, 2.8, 2.8).more(100, 10.0, 10.0)
     record = replace(lut_record(14.8, rows), foreseen=foreseen)  # 2 s were not of that work, and 2 s warmed up
     assert record.ends == pytest.approx(14.8 + 1.0 + 142 * 0.02 + 2 * 1.0)
+
+
+def test_the_first_pieces_count_until_as_many_others_are_done() -> None:
+    """As recorded of the demo's tables: twenty blocks told less of the rest than all 135 did (experiments/plan)."""
+    spent = Spent("measured blocks").more(115, 19.5, 19.5)
+    assert spent.each == pytest.approx((19.5 / 115,) * 2)
+    assert spent.more(20, 13.2, 13.2).each == pytest.approx((32.7 / 135,) * 2)
+    assert spent.more(115, 23.0, 23.0).each == pytest.approx((0.2, 0.2))

@@ -100,9 +100,13 @@ class Spent:
 
     @property
     def each(self) -> tuple[float, float]:
-        """Seconds, by the clock and of processors, of one time; those told of first count where there are no others."""
+        """Seconds, by the clock and of processors, of one time; those told of first count until there are as many others.
+
+        Fewer tell less than those do, though they warm up: the first 115 blocks of a table took .17 s each, the next 20
+        .66, all of them .28.
+        """
         others = self.times - self.first_times
-        if not others:
+        if others < self.first_times:
             return self.seconds / self.times, self.processor_seconds / self.times
         return (
             (self.seconds - self.first_seconds) / others,
