@@ -41,7 +41,9 @@ def flipped(path: Path, count: int = FLIPS) -> Iterable[int]:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("job", ["cost", "subnet_search", pytest.param("export", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "job", ["cost", *(pytest.param(job, marks=pytest.mark.slow) for job in ("subnet_search", "export"))]
+)
 def test_every_file_of_a_result_is_checked_when_the_job_is_skipped(
     start: Callable[..., Start], job: str, tmp_path: Path
 ) -> None:

@@ -79,11 +79,11 @@ def test_blocks_are_measured_once_in_however_many_rows_they_are(steps: list[Look
             for block in placed
         }
         - first
-        for rows in (1, 15, 30)
+        for rows in (5, 15, 30)
     }
     (scale,) = job.scales()
     assert job.amounts()[BLOCKS].times == len(blocks[30])
-    for rows in (1, 15, 30):
+    for rows in (5, 15, 30):
         assert scale.share(BLOCKS, rows / 30) == len(blocks[rows]) / len(blocks[30])
         assert scale.share(ROWS, rows / 30) == rows / 30
     part = len(blocks[15]) / len(blocks[30])
@@ -91,6 +91,22 @@ def test_blocks_are_measured_once_in_however_many_rows_they_are(steps: list[Look
     costs = {**COSTS, "block_lut": cost(8.0, rows=3.0, measured_blocks=3.0)}
     found = fit(14.501 + 3 * part, outlooks, configs, costs, 0.0)  # 4 h stay, 21 h are halved
     assert [row.scaled for row in found.rows] == [18, 1.0, 15]
+
+
+def test_every_table_keeps_a_row_of_each_resolution(tmp_path: Path) -> None:
+    """Without one the space search refuses the table."""
+    job = step("block_lut", f"platform.cache={tmp_path}")[0].job
+    assert isinstance(job, BlockLutJob)
+    (scale,) = job.scales()
+    drawn = {
+        table: [row.resolution for row, _ in job.sampled(table, lut_file_name(job.superspace, table), 30)]
+        for table in job.blocks
+    }
+    least = max(1 + max(rows.index(it) for it in job.superspace.block_resolutions) for rows in drawn.values())
+    assert 1 < scale.least == least < 15
+    assert [scale.scaled(factor) for factor in (0.0, 0.5, 1.0)] == [least, 15, 30]
+    fewer = step("block_lut", f"platform.cache={tmp_path}", "recipe.block_lut.samples=2")[0].job
+    assert fewer is not None and fewer.scales()[0].scaled(0.0) == 2
 
 
 def test_what_was_scaled_counts_as_if_it_had_been_typed(steps: list[Looked]) -> None:
@@ -111,8 +127,8 @@ def test_a_budget_that_suffices_scales_nothing(steps: list[Looked]) -> None:
 
 def test_a_budget_below_one_epoch_and_row_is_refused(steps: list[Looked]) -> None:
     outlooks, configs = zip(*steps, strict=True)
-    least = 4 + 18 / 36 + 6 / 30
-    with pytest.raises(ConfigError, match=r"recipe\.budget_hours = 4; allowed: 4\.7 or more on this machine"):
+    least = 4 + 18 / 36 + 6 * 5 / 30  # five rows have one of each resolution
+    with pytest.raises(ConfigError, match=r"recipe\.budget_hours = 4; allowed: 5\.5 or more on this machine"):
         fit(4.0, outlooks, configs, COSTS, 0.0)
     assert fit(least + 0.001, outlooks, configs, COSTS, 0.0).rows[0].scaled == 1
 

@@ -295,11 +295,10 @@ def released(tmp_path: Path, pixels: Tensor) -> Callable[[str], Path]:
     ("weights", "quant", "named"),
     [
         ("published", "published", True),
-        ("published", "published", False),
-        ("off", "off", True),
         ("off", "off", False),
         ("off", "deploy", True),
-        ("published", "off", True),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in (("off", "off", True), ("published", "off", True))),
+        pytest.param("published", "published", False, marks=pytest.mark.slow),
     ],
 )
 def test_a_published_subnet_is_taken_from_its_released_supernet(

@@ -214,6 +214,29 @@ def test_a_block_that_joins_leaves_the_others_as_they_are(world: World, capsys: 
     assert "stage2_0: unchanged" not in told
 
 
+def test_a_copied_chain_stands_by_its_own_files(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not by those that it was copied from, which may be gone, or whole where the copy's are not."""
+    assert world.trains("supernet", SPACE)
+    copy = world.folder / "copy"
+    shutil.copytree(world.folder / "runs", copy)
+    words = ("supernet", SPACE, f"paths.root={copy}")
+    assert not world.trains(*words)
+    assert "supernet: unchanged, skipped" in capsys.readouterr().out
+    files = [Path(path) for path in StageResult.load(copy / "supernet_fp32").outputs.values()]  # type: ignore[union-attr]
+    assert len(files) > 1
+    assert all(path.is_relative_to(copy) and path.exists() for path in files)
+    (weights,) = [path for path in files if path.suffix == ".pth"]
+    whole = weights.read_bytes()
+    for damage in (weights.unlink, lambda: weights.write_bytes(whole[:-9] + b"\0" + whole[-8:])):
+        damage()
+        assert world.trains(*words)
+        assert "supernet: runs again, since " in capsys.readouterr().out
+        assert weights.exists()
+        shutil.move(copy, world.folder / "moved")
+        assert not world.trains(*words[:2], f"paths.root={world.folder / 'moved'}")
+        shutil.move(world.folder / "moved", copy)
+
+
 def test_a_result_of_another_version_is_told(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert world.trains("supernet", SPACE)
     file = world.folder / "runs/supernet_fp32/result.json"

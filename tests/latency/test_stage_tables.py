@@ -38,7 +38,7 @@ def test_rows_count_every_occurrence() -> None:
 
 
 def test_blocks_are_recovered_and_exact_ones_kept() -> None:
-    train, unseen = stage_rows(2500), stage_rows(200, seed=1)
+    train, unseen = stage_rows(1500), stage_rows(200, seed=1)
     rows = StageRows.of(train)
     exact = {key: truth_ms(block) for key, block in list(zip(rows.keys, rows.blocks, strict=True))[::5]}
     found = dict(zip(rows.keys, solve_blocks(rows, exact), strict=True))

@@ -19,7 +19,7 @@ def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [(pictures(30, 32), torch.randint(0, 3, (30,))) for _ in range(2)]
 
 
-@pytest.mark.parametrize("chunk", [7, 64])
+@pytest.mark.parametrize("chunk", [7, pytest.param(64, marks=pytest.mark.slow)])
 def test_top1_is_that_of_one_network(grown: Make, batches: list, chunk: int) -> None:  # type: ignore[type-arg]
     supernet, calibration = grown(MEMBER), [pictures(16, 32), pictures(16, 32)]
     evaluator = SubnetEvaluator(supernet, calibration, batches, chunk=chunk)
@@ -31,7 +31,7 @@ def test_top1_is_that_of_one_network(grown: Make, batches: list, chunk: int) -> 
         assert (evaluation.images, evaluation.stopped) == (32 + 60, False)
 
 
-@pytest.mark.parametrize("size", [7, 60, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 16, 25))])
+@pytest.mark.parametrize("size", [7, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 16, 25, 60))])
 def test_the_loaders_batches_change_nothing(grown: Make, batches: list, size: int) -> None:  # type: ignore[type-arg]
     images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     cut = list(zip(torch.split(images, size), torch.split(labels, size), strict=True))
@@ -58,7 +58,7 @@ def test_a_hopeless_subnet_stops(grown: Make, batches: list) -> None:  # type: i
 def test_counts_are_judged_as_they_would_have_come(grown: Make, batches: list) -> None:  # type: ignore[type-arg]
     evaluator = SubnetEvaluator(grown(MEMBER), [pictures(16, 32)], batches, chunk=6, stop_z=1.0)
     whole, ends = evaluator(MEMBER.smallest), set()
-    for below in range(0, 101, 4):
+    for below in range(0, 101, 8):
         stopped = evaluator(MEMBER.smallest, below)
         ends.add(len(stopped))
         assert stopped == whole[: len(stopped)]

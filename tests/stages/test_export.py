@@ -218,7 +218,7 @@ def test_a_subnet_that_the_search_kept_is_taken_up(
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("change", ["weights", "images"])
+@pytest.mark.parametrize("change", ["weights", pytest.param("images", marks=pytest.mark.slow)])
 def test_a_subnet_of_other_weights_or_images_is_made_again(
     run_stage: RunStage, given: list[str], int8_world: World, extracted: list[SubnetSpec], change: str
 ) -> None:

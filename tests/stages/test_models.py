@@ -69,7 +69,14 @@ def test_narrow_weights_are_as_near(run_stage: RunStage, listed: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "job", ["models", "benchmark", "predict_latency", "profile", "transfer", "block_lut", "export"]
+    "job",
+    [
+        *("models", "block_lut"),
+        *(
+            pytest.param(job, marks=pytest.mark.slow)
+            for job in ("benchmark", "predict_latency", "profile", "transfer", "export")
+        ),
+    ],
 )
 def test_what_is_of_narrow_weights_has_a_folder_of_its_own(compose: Compose, job: str) -> None:
     folders = [compose(job, f"quant={quant}").stage.folder for quant in ("deploy", "reduced_range")]

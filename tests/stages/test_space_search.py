@@ -119,7 +119,7 @@ def test_proof_finds_what_a_short_search_missed(tables: Path, tmp_path: Path) ->
     assert proven.figures["space"] == proven.figures["optimum_space"]
 
 
-@pytest.mark.parametrize("method", ["local", "ageing"])
+@pytest.mark.parametrize("method", ["local", pytest.param("ageing", marks=pytest.mark.slow)])
 def test_a_killed_search_ends_as_an_undisturbed_one(
     tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

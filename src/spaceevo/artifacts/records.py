@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -185,6 +185,7 @@ class StageResult:
     summary: tuple[str, ...] = ()  # figures shown at its end
     next_command: str = ""  # what the user would run next
     command: str = ""  # what makes it again
+    folder: str = ""  # where it was saved last, absolute; empty in those of earlier versions
     schema: int = SCHEMA  # version of this record
 
     def changed_files(self, folder: Path | None = None) -> Iterator[str]:
@@ -209,12 +210,30 @@ class StageResult:
         beside = (base / tail for tail in tails for base in (chain, folder) if (base / tail).exists())
         if (found := next(beside, None)) is not None:
             return found
+        if self.folder and Path(self.folder) != folder.absolute():
+            return None  # what a copy lacks may still lie where it was copied from
         made_from_here = any(Path(each).resolve().is_relative_to(chain.resolve()) for each in self.outputs.values())
         return path if path.exists() and (path.is_absolute() or made_from_here) else None
 
+    def moved_to(self, folder: Path) -> StageResult:
+        """Return it with its files as they lie in the chain of `folder`, into which it was moved or copied.
+
+        Those that are not there are named by where they might be, beside it.
+        """
+        if not self.folder or Path(self.folder) == folder.absolute():
+            return self
+        there = {path: self.place(path, folder) or folder / Path(path).name for path in self._files}
+        outputs = {name: str(there[path]) for name, path in self.outputs.items()}
+        checksums = {str(there[path]): known for path, known in self.checksums.items()}
+        return replace(self, outputs=outputs, checksums=checksums)
+
+    @property
+    def _files(self) -> list[str]:
+        return [*self.outputs.values(), *self.checksums]
+
     def save(self, folder: Path) -> None:
         """Write `result.json` into `folder`, figures at the top level."""
-        record = asdict(self)
+        record = asdict(replace(self, folder=str(folder.absolute())))
         figures = record.pop("figures")
         write_sealed_json(folder / RESULT_FILE, {**record, "figures": sorted(figures), **figures})
 
@@ -229,7 +248,7 @@ class StageResult:
         if not isinstance(names, list) or not all(isinstance(name, str) and name in content for name in names):
             raise CheckpointError(f"{path} does not list its figures; delete it and run its stage again")
         figures = {name: content.pop(name) for name in names}
-        return parse_record(cls, {**content, "figures": figures}, path)
+        return parse_record(cls, {**content, "figures": figures}, path).moved_to(folder)
 
 
 def checksums(paths: Iterable[Path]) -> dict[str, str]:

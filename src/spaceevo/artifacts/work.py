@@ -41,6 +41,7 @@ class Scale:
     along: Mapping[str, float] = field(default_factory=dict)
     # of work that grows less: its amount at 1, 2, … of the setting; at more it is as at the last
     amounts: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    least: int = 1  # below which what follows could not go on
 
     def share(self, kind: str, factor: float) -> float:
         """Return the part of a kind of work that is left."""
@@ -52,7 +53,7 @@ class Scale:
 
     def scaled(self, factor: float) -> int:
         """Return what becomes of it; nothing is left out altogether."""
-        return max(1, int(factor * self.asked))
+        return max(min(self.least, self.asked), int(factor * self.asked))
 
     def values(self, factor: float) -> dict[str, float]:
         """Return what becomes of it and of the settings along with it."""

@@ -100,7 +100,7 @@ def fit(
     `besides_s` are seconds that the pipeline takes besides its steps.
 
     Raises:
-        ConfigError: the least that can be done of each takes longer.
+        ConfigError: the least that may be done of each takes longer.
     """
     known = {title: cost for title, cost in costs.items() if isinstance(cost, Cost)}
     steps = [(one, config) for one, config in zip(outlooks, configs, strict=True) if one.title in known]
@@ -111,7 +111,8 @@ def fit(
     if best is None:
         raise ConfigError(
             f"recipe.budget_hours = {hours:g}; allowed: {takes[0] / HOUR:.2g} or more on this machine, which one epoch "
-            "and one sample of each take; set fewer steps (recipe.pipeline.steps), smaller images or another space"
+            "of each and the fewest rows and subnets take; set fewer steps (recipe.pipeline.steps), smaller images or "
+            "another space"
         )
     rows = [row for each in settings for row in each.rows(best / PARTS) if row.asked != row.scaled]
     unknown = [title for title in costs if title not in known]

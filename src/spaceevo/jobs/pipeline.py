@@ -61,7 +61,8 @@ class PipelineJob(Job[PipelineSettings]):
         folders = tuple(result_folder(*each) for each in zip(configs, outlooks, strict=True))
         StepList(tuple(step.title for step in steps), folders).write(self.workspace.output / STEPS_FILE)
         print_outlooks(outlooks, "what this pipeline would do")
-        if known := known_costs(outlooks):
+        known = known_costs(outlooks)
+        if known and not fitted:  # what was scaled has been told already, and its costs are not measured
             print_costs(rows(outlooks, known))
         elif not costs:
             console.print("What it will cost is not known; the same words with +stage=plan tell it")

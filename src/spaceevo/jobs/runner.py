@@ -122,6 +122,8 @@ def _is_skipped(job: Job[Any], previous: StageResult | None, states: Mapping[str
         skipped = not changed
         if is_first() and skipped:
             _say_skipped(job, previous)
+            if previous.folder not in ("", str(job.workspace.output.absolute())):  # moved or copied, its files with it
+                previous.save(job.workspace.output)
         elif is_first():
             console.print(f"{job.name}: runs again, since {changed}")
     if not job.is_parallel:

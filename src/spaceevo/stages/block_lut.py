@@ -149,8 +149,8 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
 
     def scales(self) -> Sequence[Scale]:
         """Return the rows of each table; most of the blocks to measure are in the first ones."""
-        amounts = {BLOCKS: self._unmeasured}
-        return [Scale("recipe.samples", self.settings.recipe.samples, (ROWS, BLOCKS), amounts=amounts)]
+        samples, amounts = self.settings.recipe.samples, {BLOCKS: self._unmeasured}
+        return [Scale("recipe.samples", samples, (ROWS, BLOCKS), amounts=amounts, least=self._least_rows)]
 
     def reduced(self, extent: Extent) -> Mapping[str, Plain]:
         """Fill a few rows of each table, under a teacher that may be untrained."""
@@ -159,6 +159,17 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
     def sampled(self, key: LutKey, file: str, count: int) -> list[tuple[Sampled, list[PlacedBlock]]]:
         """Sample sub-stages of the table of a file, each with its blocks where they lie."""
         return placed_rows(self.superspace, key, count, f"{self.settings.seed}-{file}")
+
+    @cached_property
+    def _least_rows(self) -> int:
+        """Count the rows after which every table has one of each input size, without which no space can be scored."""
+        asked, least = self.settings.recipe.samples, 1
+        for key, name in ((key, lut_file_name(self.superspace, key)) for key in self.blocks):
+            stage = self.superspace.searched[key.stage].name
+            sizes = {self.superspace.input_hw(stage, it) for it in self.superspace.block_resolutions}
+            while least < asked and sizes - {row.hw for row, _ in self.sampled(key, name, least)}:
+                least += 1
+        return least
 
     @cached_property
     def _unmeasured(self) -> list[int]:
