@@ -67,11 +67,11 @@ def main() -> None:
 
             run_command_line(typed)
     except Stopped as stopped:
-        from spaceevo.artifacts.shell import command_line
+        from spaceevo.artifacts.shell import PROGRAM, command_line
         from spaceevo.collectives.launcher import is_first
 
         name, kept = signal.Signals(stopped.signal_number).name, "; ".join(stopped.kept) or "nothing was begun"
-        again = command_line(["python", "-m", "spaceevo", *typed])
+        again = command_line([*PROGRAM, *typed])
         if is_first():
             print(f"stopped by {name}; kept: {kept}; goes on with: {again}", file=sys.stderr)
         sys.exit(128 + stopped.signal_number)

@@ -25,9 +25,7 @@ FULL, READ_ONLY = (errno.ENOSPC, ("open", "os.mkdir")), (errno.EROFS, EVENTS)
         ("cost", *READ_ONLY),
         *(
             pytest.param(job, *disk, marks=pytest.mark.slow)
-            for job, disk in product(
-                ["block_lut", "space_search", "subnet_search", "teacher"], (FULL, READ_ONLY)
-            )
+            for job, disk in product(["block_lut", "space_search", "subnet_search", "teacher"], (FULL, READ_ONLY))
         ),
     ],
 )

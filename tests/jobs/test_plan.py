@@ -101,6 +101,22 @@ def test_steps_run_are_skipped_or_fail(tiny: RunJob, compose: Compose, images: P
     assert "nowhere" in lost[0].why
 
 
+def test_what_reads_what_is_made_anew_runs(tiny: RunJob, compose: Compose, images: Path) -> None:
+    space, both = "space=digits-222-000", [Step(quant, "supernet", quant) for quant in ("off", "deploy")]
+    for step in both:
+        tiny("supernet", space, f"quant={step.quant}")
+
+    def outlooks(*overrides: str) -> list[tuple[str, str]]:
+        given = [*TINY, f"data.root={images}", space, *overrides]
+        return told(look_ahead(both, [compose(f"+stage={it.stage}", f"quant={it.quant}", *given) for it in both]))
+
+    assert outlooks() == [("be skipped", "nothing changed")] * 2
+    (_, since), (would, why) = outlooks("recipe.supernet.fp32.optimizer.lr=0.5")
+    assert "lr" in since
+    assert would == "run"
+    assert why.startswith("an earlier step makes ") and why.endswith("checkpoint.pth anew")
+
+
 def test_a_setting_that_is_wrong_fails_and_the_others_are_told(compose: Compose, images: Path) -> None:
     found = looked(compose, images, "space=digits-222-000", "recipe.teacher.fp32.epochs=0")
     assert [one.verdict for one in found] == ["fail", "run"]

@@ -222,7 +222,9 @@ def test_a_copied_chain_stands_by_its_own_files(world: World, capsys: pytest.Cap
     words = ("supernet", SPACE, f"paths.root={copy}")
     assert not world.trains(*words)
     assert "supernet: unchanged, skipped" in capsys.readouterr().out
-    files = [Path(path) for path in StageResult.load(copy / "supernet_fp32").outputs.values()]  # type: ignore[union-attr]
+    made = StageResult.load(copy / "supernet_fp32")
+    assert made is not None
+    files = [Path(path) for path in made.outputs.values()]
     assert len(files) > 1
     assert all(path.is_relative_to(copy) and path.exists() for path in files)
     (weights,) = [path for path in files if path.suffix == ".pth"]

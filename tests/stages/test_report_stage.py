@@ -47,6 +47,31 @@ def test_what_a_chain_elsewhere_lacks_is_made_there(
     assert f"python -m spaceevo +stage=cost paths.root={tmp_path / 'b'}" in text and "/was/there" not in text
 
 
+@pytest.mark.parametrize(
+    ("recorded", "told"),
+    [
+        (
+            "+stage=block_kd experiment=digits block=stage1_0 recipe.supernet.fp32.epochs=2 force=true",
+            "experiment=digits",
+        ),
+        ("+stage=block_kd quant=off superspace=digits recipe.supernet.fp32.epochs=2", "superspace=digits"),
+        ("experiment=mobilew/block_kd recipe.block_kd.fp32.epochs=2", None),  # of this job alone
+    ],
+)
+def test_what_a_chain_lacks_is_made_by_the_words_that_made_it(
+    run_stage: RunStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: str, told: str | None
+) -> None:
+    monkeypatch.setattr("spaceevo.report.page.charts_library", lambda: "")
+    command = f"python -m spaceevo {recorded} paths.root=/was/there"
+    StageResult("block_kd", "f", 0, {}, command=command).save(tmp_path / "b" / "block_kd_fp32")
+    for quant in ("deploy", "reduced_range"):
+        made = run_stage("report", f"chains=[{tmp_path / 'b'}]", f"recipe.pipeline.quant={quant}")
+        text = Path(made.outputs["report"]).read_text()
+        words = f"{told} recipe.supernet.fp32.epochs=2 " if told else ""
+        for step, scheme in (("supernet", quant), ("supernet", "off"), ("benchmark", quant)):
+            assert f"+stage={step} quant={scheme} {words}paths.root={tmp_path / 'b'}<" in text
+
+
 def test_a_folder_that_is_not_there_is_told(run_stage: RunStage, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere: it is no folder"):
         run_stage("report", "superspace=digits", f"chains=[{tmp_path / 'nowhere'}]")

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterable
 
+PROGRAM = ("python", "-m", "spaceevo")
 UNQUOTED = "_/-+.$%*@?|:"
 """What Hydra's grammar takes in a text without quotes, besides letters from a to z, digits, and blanks within."""
 PLAIN = re.compile(rf"(?! )[A-Za-z0-9{re.escape(UNQUOTED)} ]*(?<! )")

@@ -101,7 +101,7 @@ class Spent:
 
     @property
     def each(self) -> tuple[float, float]:
-        """Seconds, by the clock and of processors, of one time; those told of first count until there are as many others.
+        """Seconds, by the clock and of processors, of one time; the first ones count until there are as many others.
 
         Fewer tell less than those do, though they warm up: the first 115 blocks of a table took .17 s each, the next 20
         .66, all of them .28.

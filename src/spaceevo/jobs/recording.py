@@ -43,6 +43,7 @@ class Recorder:
         Returns seconds, and those of processors, that the job took before it was interrupted, and says that they count.
         """
         self.record = replace(self.record, amounts=amounts, foreseen=foreseen)
+        self.write()  # whoever watches knows them from the start, however long nothing is told
         if self.record.earlier_seconds >= 1:
             console.print(
                 f"{self.record.stage}: counts the {duration(self.record.earlier_seconds)} before its interruption"

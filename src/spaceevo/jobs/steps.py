@@ -1,6 +1,6 @@
 """Steps of a chain: the jobs that a pipeline runs, and what would become of each if it were started now."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,14 +59,26 @@ def step_words(step: Step, given: Sequence[str]) -> list[str]:
 def look_ahead(steps: Sequence[Step], configs: Sequence[DictConfig]) -> list[Outlook]:
     """Tell of each step, in order, whether it would run, be skipped or fail; nothing is written."""
     found: list[Outlook] = []
+    anew: set[Path] = set()
     with quietly():  # each job would say what images it finds
         for step, config in zip(steps, configs, strict=True):
-            found.append(_look(step.title, config, any(one.verdict == "run" for one in found)))
+            one = _look(step.title, config, any(one.verdict == "run" for one in found), anew)
+            anew |= _made_by(one)
+            found.append(one)
     return found
 
 
-def _look(title: str, config: DictConfig, follows: bool) -> Outlook:
-    """Look at one step; what an earlier step will make is not lacking where it `follows` one that would run."""
+def _made_by(one: Outlook) -> set[Path]:
+    """The files that a step which would run has made before."""
+    previous = StageResult.load(one.job.workspace.output) if one.verdict == "run" and one.took and one.job else None
+    return {Path(path).absolute() for path in previous.outputs.values()} if previous is not None else set()
+
+
+def _look(title: str, config: DictConfig, follows: bool, anew: Set[Path]) -> Outlook:
+    """Look at one step; what an earlier step will make is not lacking where it `follows` one that would run.
+
+    It runs too where it reads a file that such a step makes `anew`.
+    """
     try:
         job = make_job(config)
     except SpaceEvoError as error:
@@ -84,6 +96,9 @@ def _look(title: str, config: DictConfig, follows: bool) -> Outlook:
         return _failing(title, error, job)
     if job.workspace.force:
         changed = changed or "force=true"
+    inputs = {} if changed or not anew else job.inputs()
+    if read := next((each.path for each in inputs.values() if each.path and each.path.absolute() in anew), None):
+        changed = f"an earlier step makes {read} anew"
     if not changed and follows:
         return Outlook(title, "be skipped", "unless an earlier step changes what it reads", previous.seconds, job)
     return Outlook(title, "run" if changed else "be skipped", changed or "nothing changed", previous.seconds, job)

@@ -34,10 +34,10 @@ HEADLINES: Mapping[str, tuple[tuple[str, str | None, str], ...]] = {
 """What a page begins with → job, precision and figure that say it, the first that is there."""
 
 
-def write_chain_page(path: Path, chains: Mapping[str, Chain], command_of: Callable[[Path], CommandOf]) -> None:
-    """Write the page of chains by their names, side by side; `command_of` gives the commands of a chain's folder."""
+def write_chain_page(path: Path, chains: Mapping[str, Chain], command_of: Callable[[Chain], CommandOf]) -> None:
+    """Write the page of chains by their names, side by side; `command_of` gives the commands that go on with each."""
     columns = [
-        Column(name, _subtitle(chain), chain_sections(chain, command_of(chain.root))) for name, chain in chains.items()
+        Column(name, _subtitle(chain), chain_sections(chain, command_of(chain))) for name, chain in chains.items()
     ]
     write_report(path, " · ".join(chains), columns)
 

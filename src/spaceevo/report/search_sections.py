@@ -39,7 +39,7 @@ def spaces_section(chain: Chain, command: CommandOf) -> Section:
     for row in rows_of(step, "sensitivity"):
         ranked.setdefault((row["t"], row["a"]), row)
     columns = ("t", "a", "new_rank", "new_best")
-    heading = ("T", "a", "rank of the chosen space", "best space then")
+    heading = ("t", "a", "rank of the chosen space", "best space then")
     parts.append(Table("Under other constants of the Q-T score", heading, cells(list(ranked.values()), columns)))
     lacks = [] if step.table("quantiles") else ["Distributions as a table: left by later versions only; force=true"]
     return Section("Space search", parts, lacks)

@@ -82,7 +82,7 @@ def heat_maps(found: Mapping[str, Mapping[str, Mapping[int, float]]], types: Seq
     ends = {stage: (min(row), max(row)) for stage, row in values.items()}
     return [
         HeatMap(
-            f"Loss (NSR) of the largest sub-stage, {NAMED[name]}; blue is the stage's best",
+            f"Loss (NSR) of the largest sub-stage, {NAMED[name]}; the bluer, the less, of the stage in fp32 and INT8",
             [f"{number} {types[number] if number < len(types) else ''}".strip() for number in range(most)],
             {stage: [losses.get(stage, {}).get(number) for number in range(most)] for stage in stages},
             ends,

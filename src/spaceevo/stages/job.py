@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from spaceevo.artifacts import Component, Layout, Plain, StageResult, differences, file_hash, fingerprint, identity
-from spaceevo.artifacts.shell import command_line
+from spaceevo.artifacts.shell import PROGRAM, command_line
 from spaceevo.artifacts.work import Amount, Extent, Scale
 
 if TYPE_CHECKING:  # jobs that build no network start without torch
@@ -101,7 +101,7 @@ class Commands:
             words = [experiment, *(text for text in (*kept, *changes) if override_key(text) != "quant")]
         else:
             words = [f"+stage={job}", *words]
-        return command_line(["python", "-m", "spaceevo", *self.options, *words])
+        return command_line([*PROGRAM, *self.options, *words])
 
     @property
     def in_int8(self) -> str:

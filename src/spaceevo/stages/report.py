@@ -1,5 +1,6 @@
 """Job report: one HTML page of what a chain found, or of several chains side by side."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -8,12 +9,19 @@ from typing import Annotated
 
 from annotated_types import MinLen
 
+from spaceevo.artifacts.shell import PROGRAM, command_line
 from spaceevo.errors import ConfigError
-from spaceevo.report.chain import read_chain
+from spaceevo.report.chain import Chain, read_chain
 from spaceevo.report.chain_page import write_chain_page
 from spaceevo.report.status import in_folder
-from spaceevo.stages.job import BUDGET, Job, Outcome
+from spaceevo.stages.job import BUDGET, Job, Outcome, override_key
 from spaceevo.stages.settings import ChainQuant
+
+# Overrides that say what one job does, or where its own files go
+OF_ONE_JOB = (
+    *("stage", "quant", "force", "of", "block", "window", "subnet", "checkpoint", "weights", "format"),
+    *("paths.output", "paths.exported", "hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"),
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class ReportJob(Job[ReportSettings]):
                 what = "no job has ended there" if chain.root.is_dir() else "it is no folder"
                 raise ConfigError(f"chains: {chain.root}: {what}; give folders of runs, such as runs/digits")
         page = self.workspace.output / "report.html"
-        write_chain_page(page, chains, lambda root: partial(self._command, root))
+        write_chain_page(page, chains, lambda chain: partial(self._command, chain))
         figures = {"chains": len(chains), "steps": sum(len(chain.steps) for chain in chains.values())}
         return Outcome({**figures, "page_kb": page.stat().st_size / 1e3}, {"report": page})
 
@@ -53,7 +61,17 @@ class ReportJob(Job[ReportSettings]):
         is_clear = len({folder.name for folder in folders}) == len(folders)
         return {folder.name if is_clear else str(folder): folder for folder in folders}
 
-    def _command(self, root: Path, job: str, quant: str) -> str:
-        """What makes a chain's missing part."""
-        command = self.workspace.commands(job, f"quant={quant}", without=("chains", BUDGET))
-        return in_folder(command, root)
+    def _command(self, chain: Chain, job: str, quant: str) -> str:
+        """What makes a chain's missing part, by the words that its last job was given where they fit any."""
+        scheme = f"quant={quant if quant == 'off' else self.settings.quant}"
+        words = _words(chain.steps[-1].result.command) if chain.steps else []
+        command = self.workspace.commands(job, scheme, without=("chains", BUDGET))
+        if words and not any("/" in word for word in words if override_key(word) == "experiment"):
+            command = command_line([*PROGRAM, f"+stage={job}", scheme, *words])
+        return in_folder(command, chain.root)
+
+
+def _words(command: str) -> list[str]:
+    """The words of a recorded command that serve other jobs of its chain too."""
+    words = shlex.split(command)[len(PROGRAM) :]
+    return [word for word in words if override_key(word) not in OF_ONE_JOB]
