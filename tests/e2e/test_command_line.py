@@ -17,6 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 from spaceevo.__main__ import main
+from spaceevo.report.status import watch
 
 
 def spaceevo(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -135,6 +136,24 @@ def test_an_absent_dataset_says_where_its_files_go(tmp_path: Path) -> None:
 def test_a_failing_sweep_exits_1(tmp_path: Path) -> None:
     line = fault(tmp_path, "-m", "+stage=space_search", "superspace=digits", "latency_constraint=0.2,0.4")
     assert "+stage=block_lut" in line
+
+
+def test_a_look_makes_no_folder(tmp_path: Path) -> None:
+    done = spaceevo(tmp_path, "+stage=status", "paths.root=nowhere")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: paths.root = nowhere: no job has left anything there")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_member_of_a_sweep_that_is_refused_is_seen(tmp_path: Path) -> None:
+    line = fault(
+        tmp_path, "-m", "+stage=cost", "superspace=digits", "space=digits-000-000,digits-990-000", "subnet=min"
+    )
+    told = {one.name: one for one in watch(tmp_path / "runs/digits/multirun/cost")}
+    assert [(told[name].state, told[name].command) for name in "01"] == [("done", ""), ("failed", "")]
+    assert "digits-990-000" in told["1"].troubles[0]
+    assert told["1"].troubles[0] in line
 
 
 COMPLETE = """

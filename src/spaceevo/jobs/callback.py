@@ -9,7 +9,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from spaceevo.collectives.launcher import is_first
-from spaceevo.errors import SpaceEvoError, fault_line
+from spaceevo.errors import ConfigError, SpaceEvoError, fault_line
 from spaceevo.jobs.trust import require_allowed
 
 
@@ -23,6 +23,7 @@ class JobCallback(Callback):
         """Check what may be made, and where files may lie, before Hydra makes the first folder."""
         try:
             require_allowed(config)
+            _require_root(config)
         except SpaceEvoError as error:
             raise SystemExit(f"error: {error}") from None
 
@@ -60,3 +61,12 @@ class JobCallback(Callback):
                 compare_jobs(config, job.name, self._sweep_started_s, job.sweep_figures)
         except (SpaceEvoError, OSError, MemoryError) as error:
             raise SystemExit(f"error: {fault_line(error)}") from None
+
+
+def _require_root(config: DictConfig) -> None:
+    """Refuse to look for jobs in a folder that is not there, rather than make it."""
+    from spaceevo.jobs.runner import job_type
+
+    if config.stage.name is not None and job_type(config).reads_root and not Path(config.paths.root).is_dir():
+        told = f"paths.root = {config.paths.root}: no job has left anything there, it is no folder"
+        raise ConfigError(f"{told}; give the folder of a run, a sweep or a chain")

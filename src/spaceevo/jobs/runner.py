@@ -58,7 +58,13 @@ def run(config: DictConfig, foreseen: Mapping[str, float] | None = None) -> Stag
     Raises:
         SpaceEvoError: a setting, an input or the work itself is at fault; nothing half-made is left as whole.
     """
-    job = make_job(config)
+    try:
+        job = make_job(config)
+    except SpaceEvoError:
+        if hydra_node(config).mode is RunMode.MULTIRUN and is_first():
+            with recorded(Path(config.paths.output), config.stage.name, ""):  # for whoever looks at the sweep
+                raise
+        raise
     with sole_worker(job.workspace.output / ".lock", console.print) if is_first() else nullcontext():
         try:
             with recorded(job.workspace.output, job.name, _command(job)) if is_first() else nullcontext() as recorder:

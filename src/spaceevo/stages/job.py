@@ -190,6 +190,7 @@ class Job(ABC, Generic[S]):
     trains: ClassVar[bool] = False
     is_parallel: ClassVar[bool] = False  # several processes share the work; else the first does it alone
     always_works: ClassVar[bool] = False  # there is nothing of its own to skip
+    reads_root: ClassVar[bool] = False  # whether it tells of what lies in `paths.root`, which then must be there
     only_looks: ClassVar[bool] = False  # what it tells is of other jobs, and of the moment: no tracker keeps it
     # figures by which the jobs of a sweep are compared in a table and a picture; none are without these
     sweep_figures: ClassVar[tuple[str, ...]] = ()

@@ -32,6 +32,7 @@ class StatusJob(Job[StatusSettings]):
     main_figure = "running"
     always_works = True
     only_looks = True
+    reads_root = True
 
     def work(self) -> Outcome:
         """Look once, or until nothing runs any more.
