@@ -23,7 +23,7 @@ from spaceevo.space.description import conf_files
 NAMED = {"superspace": "superspaces", "platform": "platforms", "data": "data sets", "teacher": "teachers"}
 NAMED |= {"recipe": "recipes", "experiment": "experiments", "model": "models"}
 """Groups that are listed, with their headings."""
-LEAST_COLUMNS, MOST_COLUMNS = 80, 120
+LEAST_COLUMNS, MOST_COLUMNS = 80, 120  # of a screen that is reckoned with; of what is read as a text
 SETTING_COLUMNS = 44
 WITH_MORE = ("data", "teacher", "platform", "trainer")
 """Groups whose every setting would be too much for the screen."""
@@ -57,11 +57,11 @@ def heading(job: str) -> str:
 
 
 def _columns() -> int:
-    return min(max(shutil.get_terminal_size((100, 40)).columns, LEAST_COLUMNS), MOST_COLUMNS)
+    return max(shutil.get_terminal_size((100, 40)).columns, LEAST_COLUMNS)
 
 
 def _folded(title: str, text: str) -> list[str]:
-    return textwrap.wrap(title + text, _columns(), subsequent_indent="  ", break_on_hyphens=False)
+    return textwrap.wrap(title + text, min(_columns(), MOST_COLUMNS), subsequent_indent="  ", break_on_hyphens=False)
 
 
 class Setting(NamedTuple):
@@ -85,8 +85,14 @@ def job_help(config: DictConfig) -> str:
     whole = [row.name for row in rows if row.name in WITH_MORE]
     more = f"; all of a group: --cfg job -p <group>, of {', '.join(whole)}" if whole else ""
     lines = _folded(f"spaceevo +stage={name} [key=value …]: ", heading(name))
-    lines += ["", *(line for row in rows for line in _lines(row)), ""]
-    return "\n".join([*lines, *_folded("values are as the words beside --help leave them", more)])
+    settings = [line for row in rows for line in _lines(row)]
+    cut = (
+        "; what ends in … stands whole on a wider screen (COLUMNS=240)"
+        if any(it[-1:] == "…" for it in settings)
+        else ""
+    )
+    told = _folded("values are as the words beside --help leave them", cut + more)
+    return "\n".join([*lines, "", *settings, "", *told])
 
 
 def job_settings(config: DictConfig) -> list[Setting]:
@@ -98,7 +104,7 @@ def job_settings(config: DictConfig) -> list[Setting]:
 
 def _lines(row: Setting) -> list[str]:
     """What is allowed stands there whole; the meaning as far as the last line has room for it."""
-    set_to = _cut(f"  {row.name} = {row.shown}", _columns() - LEAST_COLUMNS // 4)
+    set_to = _cut(f"  {row.name} = {row.shown}", min(_columns() - LEAST_COLUMNS // 4, MOST_COLUMNS))
     start, indent = f"{set_to:{SETTING_COLUMNS}}  ", " " * SETTING_COLUMNS + "    "
     *lines, last = textwrap.wrap(start + row.may_be, _columns(), subsequent_indent=indent, drop_whitespace=False) or [
         ""
