@@ -222,14 +222,11 @@ class StageResult:
         """
         if not self.folder or Path(self.folder) == folder.absolute():
             return self
-        there = {path: self.place(path, folder) or folder / Path(path).name for path in self._files}
+        recorded = (*self.outputs.values(), *self.checksums)
+        there = {path: self.place(path, folder) or folder / Path(path).name for path in recorded}
         outputs = {name: str(there[path]) for name, path in self.outputs.items()}
         checksums = {str(there[path]): known for path, known in self.checksums.items()}
         return replace(self, outputs=outputs, checksums=checksums)
-
-    @property
-    def _files(self) -> list[str]:
-        return [*self.outputs.values(), *self.checksums]
 
     def save(self, folder: Path) -> None:
         """Write `result.json` into `folder`, figures at the top level."""
