@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from spaceevo.artifacts import values
 from spaceevo.artifacts.files import Plain, file_hash, fingerprint
@@ -86,8 +86,10 @@ def parse_record(cls: type[R], content: Plain, source: Path) -> R:
         raise CheckpointError(
             f"{source} has schema {schema!r}; allowed: 1…{SCHEMA}; make it again, or upgrade spaceevo"
         )
+    record: Any = cls  # dataclasses are no hashable types to mypy
     try:
-        return TypeAdapter(cls).validate_python(content)
+        found: R = values.checks(record).validate_python(content)
+        return found
     except ValidationError as error:
         first, *_ = error.errors()
         name = ".".join(map(str, first["loc"]))

@@ -1,9 +1,10 @@
 """Types of settings: numbers with both ends of their range, and names; what lies outside is told where it is read."""
 
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import FiniteFloat, StringConstraints
+from pydantic import FiniteFloat, StringConstraints, TypeAdapter
 
 MOST = 10**9  # Beyond it lie slips of the keyboard, and what no memory holds
 Count = Annotated[int, Ge(1), Le(MOST)]
@@ -20,3 +21,9 @@ InnerShare = Annotated[FiniteFloat, Gt(0), Lt(1)]
 Channels = Annotated[int, Ge(1), Le(2**16)]
 NAME = r"^[\w@+-][\w.@+-]{0,99}$"
 Name = Annotated[str, StringConstraints(pattern=NAME)]  # Stands in names of files
+
+
+@cache
+def checks(cls: Any) -> TypeAdapter[Any]:
+    """Return what checks values against a type, which takes longer to make than to use."""
+    return TypeAdapter(cls)

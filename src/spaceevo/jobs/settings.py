@@ -23,7 +23,7 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import ErrorDetails
 
 from spaceevo.artifacts import Component, Makes, Plain, constructors, declared_types, takes_more
-from spaceevo.artifacts.values import MOST, NAME
+from spaceevo.artifacts.values import MOST, NAME, checks
 from spaceevo.errors import ConfigError, choices, nearest
 from spaceevo.jobs.foreign import ARGUMENTS, HYDRAS
 
@@ -75,7 +75,7 @@ def read_settings(cls: type[S], config: DictConfig) -> S:
     of: Any = cls
     settings: S | None = None
     try:
-        settings = _checks(of).validate_json(json.dumps(plain), strict=True)
+        settings = checks(of).validate_json(json.dumps(plain), strict=True)
     except ValidationError as error:
         faults = [*(_told(detail, plain, cls) for detail in error.errors()), *faults]
     if faults or settings is None:
@@ -83,11 +83,6 @@ def read_settings(cls: type[S], config: DictConfig) -> S:
         named = (users_name(("stage", "settings", *path), config) + text for path, text in deepest)
         raise ConfigError(_line([*_joined(named)]))
     return settings
-
-
-@cache
-def _checks(cls: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(cls)
 
 
 def plain_settings(config: DictConfig) -> dict[str, Plain]:
