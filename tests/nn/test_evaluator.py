@@ -58,7 +58,7 @@ def test_a_hopeless_subnet_stops(grown: Make, batches: list) -> None:  # type: i
 def test_counts_are_judged_as_they_would_have_come(grown: Make, batches: list) -> None:  # type: ignore[type-arg]
     evaluator = SubnetEvaluator(grown(MEMBER), [pictures(16, 32)], batches, chunk=6, stop_z=1.0)
     whole, ends = evaluator(MEMBER.smallest), set()
-    for below in range(0, 101, 8):
+    for below in range(0, 101, 5):
         stopped = evaluator(MEMBER.smallest, below)
         ends.add(len(stopped))
         assert stopped == whole[: len(stopped)]
