@@ -138,6 +138,14 @@ def test_a_failing_sweep_exits_1(tmp_path: Path) -> None:
     assert "+stage=block_lut" in line
 
 
+def test_a_word_sweeps_as_the_option_does(tmp_path: Path) -> None:
+    words = ("+stage=cost", "superspace=digits", "space=digits-000-000,digits-010-000", "subnet=min")
+    done = spaceevo(tmp_path, *words, "hydra.mode=MULTIRUN")
+    assert done.returncode == 0, done.stderr
+    found = [path.parent.name for path in (tmp_path / "runs/digits/multirun/cost").glob("*/result.json")]
+    assert sorted(found) == ["0", "1"]
+
+
 def test_a_look_makes_no_folder(tmp_path: Path) -> None:
     done = spaceevo(tmp_path, "+stage=status", "paths.root=nowhere")
     assert done.returncode == 1

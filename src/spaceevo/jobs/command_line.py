@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -39,6 +40,21 @@ def _show_help(given: Options) -> None:
         print(overview())
     else:
         print(job_help(composed(given.overrides, given.config_dir)))
+
+
+@contextmanager
+def _mode_known(given: Options) -> Iterator[None]:
+    """Spare Hydra composing all of the configuration a first time, only to learn whether it sweeps, which `-m` tells.
+
+    Only a folder of the user's own, or a word, could say otherwise.
+    """
+    asks = Hydra.get_mode
+    if given.config_dir is None and not any(word.lstrip("+").startswith("hydra.") for word in given.overrides):
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = asks  # type: ignore[method-assign]
 
 
 def _one_line(error: Exception, given: Options) -> str | None:
@@ -80,7 +96,11 @@ def run_command_line(typed: list[str]) -> None:
         given = options(sys.argv[1:])
         check_folders(typed)
         with nullcontext() if show_all else _only_our_line():
-            _show_help(given) if given.wants_help or not typed else _task()
+            if given.wants_help or not typed:
+                _show_help(given)
+            else:
+                with _mode_known(given):
+                    _task()
         sys.stdout.flush()
     except BrokenPipeError:  # `| head` has read enough; what is left in the buffer would raise again at the exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
