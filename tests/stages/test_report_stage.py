@@ -55,6 +55,10 @@ def test_what_a_chain_elsewhere_lacks_is_made_there(
             "experiment=digits",
         ),
         ("+stage=block_kd quant=off superspace=digits recipe.supernet.fp32.epochs=2", "superspace=digits"),
+        (
+            "--config-dir my_conf +stage=block_kd superspace=mine recipe.supernet.fp32.epochs=2",
+            "--config-dir my_conf superspace=mine",
+        ),
         ("experiment=mobilew/block_kd recipe.block_kd.fp32.epochs=2", None),  # of this job alone
     ],
 )
@@ -71,8 +75,8 @@ def test_what_a_chain_lacks_is_made_by_the_words_that_made_it(
             assert text.count("recipe.block_kd.fp32.epochs=2") == 1  # in what made it
             continue
         for step, scheme in (("supernet", quant), ("supernet", "off"), ("benchmark", quant)):
-            words = f"quant={scheme} {told} recipe.supernet.fp32.epochs=2 paths.root={tmp_path / 'b'}"
-            assert f"+stage={step} {words}<" in text
+            words = f"{told} recipe.supernet.fp32.epochs=2 +stage={step} quant={scheme} paths.root={tmp_path / 'b'}"
+            assert f"python -m spaceevo {words}<" in text
 
 
 def test_a_folder_that_is_not_there_is_told(run_stage: RunStage, tmp_path: Path) -> None:

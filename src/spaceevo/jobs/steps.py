@@ -70,8 +70,10 @@ def look_ahead(steps: Sequence[Step], configs: Sequence[DictConfig]) -> list[Out
 
 def _made_by(one: Outlook) -> set[Path]:
     """The files that a step which would run has made before."""
-    previous = StageResult.load(one.job.workspace.output) if one.verdict == "run" and one.took and one.job else None
-    return {Path(path).absolute() for path in previous.outputs.values()} if previous is not None else set()
+    if one.verdict != "run" or one.job is None or one.took is None:
+        return set()
+    previous = StageResult.load(one.job.workspace.output)
+    return set() if previous is None else {Path(path).absolute() for path in previous.outputs.values()}
 
 
 def _look(title: str, config: DictConfig, follows: bool, anew: Set[Path]) -> Outlook:

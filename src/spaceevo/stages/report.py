@@ -67,7 +67,7 @@ class ReportJob(Job[ReportSettings]):
         words = _words(chain.steps[-1].result.command) if chain.steps else []
         command = self.workspace.commands(job, scheme, without=("chains", BUDGET))
         if words and not any("/" in word for word in words if override_key(word) == "experiment"):
-            command = command_line([*PROGRAM, f"+stage={job}", scheme, *words])
+            command = command_line([*PROGRAM, *words, f"+stage={job}", scheme])  # options of Hydra's own come first
         return in_folder(command, chain.root)
 
 
