@@ -149,10 +149,24 @@ def test_work_without_images_is_tried_once() -> None:
 
     def attempt(extent: Extent) -> Trial:
         tried.append(extent)
-        return Trial({"spaces": Amount(20, 5000)}, {"spaces": Spent("spaces").more(20, 4.0, 2.0)}, 5.0, 3.0, MB, MB)
+        return Trial({"spaces": Amount(20, 5000)}, {"spaces": Spent("spaces").more(20, 8.0, 7.0)}, 9.0, 8.0, MB, MB)
 
-    assert estimate(asked, attempt).seconds == pytest.approx(1 + 100 * 4 / 20)
+    assert estimate(asked, attempt).seconds == pytest.approx(1 + 100 * 8 / 20)
     assert len(tried) == 1
+
+
+def test_a_brief_job_is_tried_twice_and_its_mean_counts() -> None:
+    asked, tried = {"spaces": Amount(100, 5000)}, list[Extent]()
+
+    def attempt(extent: Extent) -> Trial:
+        tried.append(extent)
+        spent_s, rest_s = (2.0, 1.0) if len(tried) == 1 else (4.0, 2.0)
+        spent = {"spaces": Spent("spaces").more(20, spent_s, spent_s / 2)}
+        return Trial({"spaces": Amount(20, 5000)}, spent, spent_s + rest_s, spent_s, MB, MB)
+
+    found = estimate(asked, attempt)
+    assert found.seconds == pytest.approx(100 * (2 + 4) / 40 + (1 + 2) / 2)
+    assert len(tried) == 2
 
 
 def test_costs_add_up_but_for_memory() -> None:

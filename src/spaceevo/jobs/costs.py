@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from spaceevo.artifacts.records import SCHEMA, Record
@@ -17,6 +17,7 @@ SHARE, LEAST_S = 0.15, 8.0  # of the whole job's time, that repeats within the b
 OVERHEAD_S = 0.15  # Of processors: most of a piece's time on few images that is foreseen not to grow with them
 GROWING = 0.03  # of that time, the least part that is foreseen to grow
 LEAST_REPEATS, FEW_REPEATS = 2, 3
+BRIEF_S = 6.0  # Of processors; a shorter job differs from one time to the next by as much as it takes
 MOST_REPEATS = 24  # of eight steps of a supernet those that warm up longer make a tenth
 TICK_S = 1e-6
 MB = 1e6
@@ -61,7 +62,7 @@ def estimate(amounts: Mapping[str, Amount], attempt: Try, as_many: float = 1.0) 
     """Time a few pieces of a job's work on few images, then on as many as can be had; tell what all of it takes.
 
     What takes too long on as many images as asked for is timed on two smaller numbers, and grows as between these. What
-    took less than was foreseen is timed once more, for longer.
+    took less than was foreseen is timed once more, for longer; a job of a few seconds once more as it was.
 
     Args:
         amounts: of the whole job.
@@ -76,16 +77,12 @@ def estimate(amounts: Mapping[str, Amount], attempt: Try, as_many: float = 1.0) 
         large = attempt(extent)
         if (longer := _longer(amounts, extent, large)) is not None:
             extent, large = longer, attempt(longer)
+    fixed = _fixed(amounts, small, large)
+    if large.processor_seconds <= BRIEF_S:
+        again = attempt(extent)
+        fixed = Seconds(*(sum(pair) / 2 for pair in zip(fixed, _fixed(amounts, small, again), strict=True)))
+        large = replace(large, spent=_joined(large, again))
     each = {kind: _each(kind, amount, small, large) for kind, amount in amounts.items() if kind in _spent(small, large)}
-    # what the first of a kind took more than others is part of what does not grow
-    spent = [Seconds(*(one.times * it for it in one.each)) for kind, one in large.spent.items() if kind in amounts]
-    # what came in the first trial alone and is no work of the job's own was done for all jobs that follow
-    spent_once = [one for kind, one in small.spent.items() if kind not in large.spent.keys() | amounts.keys()]
-    fixed = Seconds(
-        max(0.0, large.seconds - sum(one.clock for one in spent)) + sum(one.seconds for one in spent_once),
-        max(0.0, large.processor_seconds - sum(one.processors for one in spent))
-        + sum(one.processor_seconds for one in spent_once),
-    )
     by_kind = {kind: amounts[kind].times * one.clock for kind, one in each.items()}
     on_processors = sum(amounts[kind].times * one.processors for kind, one in each.items())
     is_whole = all(amount.size <= large.amounts[kind].size for kind, amount in amounts.items())
@@ -99,6 +96,27 @@ def estimate(amounts: Mapping[str, Amount], attempt: Try, as_many: float = 1.0) 
         tried=_told(large, images),
         each={REST: fixed.clock} | {kind: one.clock for kind, one in each.items()},
     )
+
+
+def _fixed(amounts: Mapping[str, Amount], small: Trial, large: Trial) -> Seconds:
+    """Time of a job that does not grow with its settings."""
+    # what the first of a kind took more than others is part of it
+    spent = [Seconds(*(one.times * it for it in one.each)) for kind, one in large.spent.items() if kind in amounts]
+    # what came in the first trial alone and is no work of the job's own was done for all jobs that follow
+    spent_once = [one for kind, one in small.spent.items() if kind not in large.spent.keys() | amounts.keys()]
+    return Seconds(
+        max(0.0, large.seconds - sum(one.clock for one in spent)) + sum(one.seconds for one in spent_once),
+        max(0.0, large.processor_seconds - sum(one.processors for one in spent))
+        + sum(one.processor_seconds for one in spent_once),
+    )
+
+
+def _joined(one: Trial, other: Trial) -> dict[str, Spent]:
+    """What each kind of work took in two trials of one extent."""
+    found = {**other.spent, **one.spent}
+    for kind in one.spent.keys() & other.spent.keys():
+        found[kind] = one.spent[kind].joined(other.spent[kind])
+    return found
 
 
 def _second(amounts: Mapping[str, Amount], first: Trial) -> Extent:
