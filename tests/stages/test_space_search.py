@@ -154,6 +154,7 @@ def test_a_search_of_other_settings_starts_over(tables: Path, tmp_path: Path) ->
     ("change", "words"),
     [
         ("latency_constraint=fast", "latency_constraint = fast; allowed: auto or a number or a list or a mapping"),
+        ("recipe.auto_point=1.1", "recipe.auto_point = 1.1; allowed: at most 1"),
         ("latency_constraint=[5,0]", "latency_constraint.1 = 0; allowed: above 0"),
         ("latency_constraint={phone: 5}", "latency_constraint has no entry for platform ort_cpu; it has phone"),
         ("space=[111_000]", "space.0 = 111000; allowed: a text .quote one that looks like a number."),
@@ -165,6 +166,15 @@ def test_values_of_a_wrong_type_are_one_line(tables: Path, tmp_path: Path, chang
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("point", [0.35, 0.85])
+def test_a_limit_of_its_own_lies_where_it_is_asked_for(tables: Path, tmp_path: Path, point: float) -> None:
+    given = ["latency_constraint=auto", f"recipe.auto_point={point}", "recipe.space_search.local.total=3"]
+    found = run(tables, tmp_path, *given).figures
+    fastest_ms, slowest_ms = QualityScorer(tables, "digits", 1e6, 0.5, samples=1000).latency_range_ms()
+    asked_ms = fastest_ms + point * (slowest_ms - fastest_ms)
+    assert found["latency_constraint_ms"] == pytest.approx(asked_ms, rel=0.01)  # three digits of it
+
+
 @pytest.mark.parametrize("asked", ["latency_constraint=[5.5]", "latency_constraint={ort_cpu: 5.5, phone: 9}"])
 def test_a_limit_may_be_asked_for_in_several_ways(tables: Path, tmp_path: Path, asked: str) -> None:
     found = run(tables, tmp_path, asked).figures

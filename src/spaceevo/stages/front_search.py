@@ -7,6 +7,7 @@ from random import Random
 from typing import Literal
 
 from spaceevo.artifacts import write_json
+from spaceevo.artifacts.values import Share
 from spaceevo.errors import ConfigError, ConstraintError
 from spaceevo.nn.evaluate import Evaluation
 from spaceevo.search.evolution import GenerationalEvolution, SearchState, Strategy, evolve
@@ -52,6 +53,8 @@ class SubnetSearchRecipe:
     # standard errors between a subnet and the front from which on it is given up; None never does
     stop_z: Positive | None
     tested: Count  # subnets of the front that are tested
+    # without a space search, where the latency of `auto` lies from the smallest subnet to the largest, 0 to 1
+    auto_point: Share
 
     @property
     def evaluations(self) -> int:

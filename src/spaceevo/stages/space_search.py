@@ -7,7 +7,7 @@ from random import Random
 from typing import Literal
 
 from spaceevo.artifacts import Component, Plain, SpaceChoice, read_sealed_json, values, write_sealed_json
-from spaceevo.artifacts.values import PositiveShare
+from spaceevo.artifacts.values import PositiveShare, Share
 from spaceevo.artifacts.work import Amount, Extent
 from spaceevo.errors import CheckpointError, ConfigError, ConstraintError
 from spaceevo.platforms.base import Platform
@@ -37,7 +37,6 @@ from spaceevo.stages.settings import (
 )
 from spaceevo.terminal import console, print_rows, progress
 
-AUTO_POINT = 0.35  # `latency_constraint=auto` lies this far from the fastest to the slowest subnet
 AUTO_SAMPLES = 1000
 SAVE_EVERY = 500  # Evaluations between two saves of a search; they take a fraction of a second
 
@@ -76,6 +75,7 @@ class SpaceSearchRecipe:
     samples: Count  # subnets sampled of every space
     t: PositiveShare  # probability from which on more does not count
     a: values.Amount  # weight of the probability
+    auto_point: Share  # where the latency of `auto` lies from the fastest subnet to the slowest, 0 to 1
     sensitivity: SensitivityRecipe  # other `t` and `a` to rank the best under
 
 
@@ -194,7 +194,7 @@ class SpaceSearchJob(SuperspaceJob[SpaceSearchSettings]):
                 lut, self.superspace, [NO_LIMIT_MS], fixed_ms, samples=AUTO_SAMPLES, command=command
             )
             fastest, slowest = unlimited.latency_range_ms()
-            limits = (Limit.of({"ms": float(f"{fastest + AUTO_POINT * (slowest - fastest):.3g}")}),)
+            limits = (Limit.of({"ms": float(f"{fastest + recipe.auto_point * (slowest - fastest):.3g}")}),)
         return QualityScorer(
             lut,
             self.superspace,

@@ -29,8 +29,6 @@ from spaceevo.stages.settings import (
 from spaceevo.stages.subnet_figures import NO_PLATFORM, SubnetFigures
 from spaceevo.terminal import console
 
-AUTO_POINT = 0.35  # Without a space search, `auto` lies this far from the smallest subnet to the largest
-
 
 @dataclass(frozen=True, kw_only=True)
 class SubnetSearchSettings(SupernetSettings):
@@ -170,7 +168,7 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
             self.platforms[platform].subnet_ms(self.member, spec)
             for spec in (self.member.smallest, self.member.largest)
         )
-        return (Limit.of({"ms": float(f"{smallest + AUTO_POINT * (largest - smallest):.3g}")}),)
+        return (Limit.of({"ms": float(f"{smallest + settings.recipe.auto_point * (largest - smallest):.3g}")}),)
 
     @classmethod
     def merge_sweep(cls, folder: Path, jobs: Sequence[Path]) -> None:
