@@ -41,3 +41,6 @@ def test_the_pipeline_to_a_measured_file(tiny: RunJob) -> None:
     result = tiny("pipeline", *SMALLEST_CHAIN)
     assert result.figures["onnx_agreement"] >= 0
     assert result.figures["int8_latency_ms"] > 0
+    assert f"{result.figures['int8_speedup']:.2f} times as fast as in fp32" in result.figures["in_words"]
+    assert result.summary[-1] == "in_words"
+    assert Path(result.outputs["front_picture"]).read_bytes().startswith(b"\x89PNG")

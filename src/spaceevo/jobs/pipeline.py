@@ -1,7 +1,7 @@
 """Job pipeline: the whole chain, one job after the other; what is done is skipped, what was interrupted resumes."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +29,9 @@ from spaceevo.jobs.steps import (
 from spaceevo.search.front import front
 from spaceevo.stages.job import Job, Outcome
 from spaceevo.terminal import console, print_rows
+
+FRONT_PICTURE = "front_picture"
+"""The benchmark's picture of the front in INT8 and fp32, which is shown at the end."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +71,12 @@ class PipelineJob(Job[PipelineSettings]):
             console.print("What it will cost is not known; the same words with +stage=plan tell it")
         each = {title: cost.each for title, cost in {**costs, **known}.items() if isinstance(cost, Cost)}
         figures: dict[str, Any] = {}
+        pictures: dict[str, Path] = {}
         for number, (step, config) in enumerate(zip(steps, configs, strict=True), start=1):
             console.rule(f"{number}/{len(steps)} {step.title}", align="left")
             result = run(config, each.get(step.title, {}))
             figures |= result.figures
+            pictures |= {name: Path(path) for name, path in result.outputs.items() if name == FRONT_PICTURE}
             figures[f"{step.stage}_{step.quant}_seconds"] = result.seconds
         found = figures.get("pareto_subnets", [])  # a front of the held-out images; of the test images some are beaten
         axis = figures.get("front_axis", "latency_ms")
@@ -80,7 +85,10 @@ class PipelineJob(Job[PipelineSettings]):
         columns = {"top1": "top-1 %", axis: "predicted ms" if axis == "latency_ms" else axis, "subnet": "subnet"}
         print_rows(pareto, columns, "Pareto subnets (INT8)")
         run(compose([*given, "+stage=report"]))
-        return Outcome(figures, summary=tuple(name for step in steps for name in step.shows))
+        figures |= in_words(figures)
+        return Outcome(
+            figures, pictures, summary=(*(name for step in steps for name in step.shows), *in_words(figures))
+        )
 
     def _look(self, configs: Sequence[DictConfig]) -> list[Outlook]:
         """Look ahead; raises where a step could not begin, whatever earlier ones make."""
@@ -106,6 +114,21 @@ class PipelineJob(Job[PipelineSettings]):
             fitted.write(output / BUDGET_FILE)
         fitted.print()
         return fitted.words, costs
+
+
+def in_words(figures: Mapping[str, Any]) -> dict[str, str]:
+    """Say in one sentence what was made; nothing where a step that tells of it is left out."""
+    try:
+        told = (
+            f"the INT8 file gets {figures['onnx_int8_top1']:.1f} % of the test images right (its fp32 network: "
+            f"{figures['fp32_top1']:.1f} %), {figures['onnx_parity']} with the network that was trained, and takes "
+            f"{figures['int8_latency_ms']:.3g} ms on {figures['platform']}: {figures['int8_speedup']:.2f} times as "
+            f"fast as in fp32 ({figures['fp32_latency_ms']:.3g} ms), "
+            f"in {figures['onnx_int8_file_kb']:.0f} kB instead of {figures['onnx_fp32_file_kb']:.0f}"
+        )
+    except (KeyError, TypeError):  # a step is left out, or its platform measures nothing
+        return {}
+    return {"in_words": told}
 
 
 def result_folder(config: DictConfig, outlook: Outlook) -> str:

@@ -1,4 +1,4 @@
-"""The picture of accuracy against cost: all that was evaluated, the front, what was asked and what was measured."""
+"""Pictures of accuracy against cost: what was evaluated, asked, predicted and measured; INT8 beside fp32."""
 
 from __future__ import annotations
 
@@ -30,6 +30,23 @@ def draw_fronts(path: Path, fronts: Sequence[PlatformFront]) -> None:
     with picture(path, columns=len(fronts), width=6.0) as axes:
         for axis, front in zip(axes, fronts, strict=True):
             _draw(axis, front)
+
+
+def draw_precisions(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Draw top-1 against the measured latency of INT8 files, and dotted against that of the same subnets' fp32 files.
+
+    Args:
+        path: of the picture.
+        rows: subnets: `top1` of the INT8 network in percent, `int8_ms` and `fp32_ms`.
+        title: of the picture.
+    """
+    ordered = sorted(rows, key=lambda row: row["int8_ms"])
+    tops = [row["top1"] for row in ordered]
+    with picture(path, width=6.0) as (axes,):
+        axes.plot([row["int8_ms"] for row in ordered], tops, "o-", linewidth=1, color="C0", label="INT8")
+        axes.plot([row["fp32_ms"] for row in ordered], tops, "x:", linewidth=1, color="C1", label="the same in fp32")
+        axes.set(xlabel="measured latency, ms", ylabel="top-1 of test images in INT8, %", title=title)
+        axes.legend()
 
 
 def _draw(axis: Axes, front: PlatformFront) -> None:

@@ -12,6 +12,7 @@ from spaceevo.errors import ExportError, MissingArtifactError
 from spaceevo.export.bundle import PRECISIONS, file_name
 from spaceevo.latency.accuracy import PredictionError
 from spaceevo.platforms.base import Platform
+from spaceevo.report.front import draw_precisions
 from spaceevo.report.latency import draw_predictions
 from spaceevo.runtimes.base import Runtime
 from spaceevo.search.limits import Limit
@@ -97,6 +98,12 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
                 figures |= PredictionError.of(predicted, measured).figures(f"predicted{several}_")
                 picture = outputs[f"picture{several}"] = output / f"benchmark{several}.png"
                 draw_predictions(picture, predicted, measured, f"{self.member}, {bench.platform.name}")
+        found = next(iter(rows.values()))
+        if self.settings.subnet is None and all(row["int8_ms"] and row["fp32_ms"] for row in found):
+            outputs["front_picture"] = output / "front.png"
+            draw_precisions(
+                outputs["front_picture"], self._with_top1(found), f"{self.member}, {next(iter(self.benches))}"
+            )
         first, *others = self.benches.values()
         every: list[Row] = next(iter(rows.values()))
         if others:
@@ -136,6 +143,11 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
             for platform, chosen in front.chosen_by_limit.items()
         }
         return list(dict.fromkeys(specs)), asked
+
+    def _with_top1(self, rows: Sequence[Row]) -> list[Row]:
+        """Rows of the front's subnets, each with its top-1."""
+        top1 = {row.subnet: row.top1 for row in self.front().front}
+        return [{**row, "top1": top1[row["subnet"]]} for row in rows if row["subnet"] in top1]
 
     def _measured_ms(self, specs: Sequence[SubnetSpec]) -> dict[str, Latencies]:
         models = {name: bench.models(self.member, specs, self._exported(bench)) for name, bench in self.benches.items()}
