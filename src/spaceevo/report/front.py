@@ -37,7 +37,7 @@ def draw_precisions(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -
 
     Args:
         path: of the picture.
-        rows: subnets: `top1` of the INT8 network in percent, `int8_ms` and `fp32_ms`.
+        rows: subnets: `top1` in percent that the search has told, `int8_ms` and `fp32_ms` of their files.
         title: of the picture.
     """
     ordered = sorted(rows, key=lambda row: row["int8_ms"])
@@ -45,7 +45,7 @@ def draw_precisions(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -
     with picture(path, width=6.0) as (axes,):
         axes.plot([row["int8_ms"] for row in ordered], tops, "o-", linewidth=1, color="C0", label="INT8")
         axes.plot([row["fp32_ms"] for row in ordered], tops, "x:", linewidth=1, color="C1", label="the same in fp32")
-        axes.set(xlabel="measured latency, ms", ylabel="top-1 of test images in INT8, %", title=title)
+        axes.set(xlabel="measured latency, ms", ylabel="top-1 of test images, as searched, %", title=title)
         axes.legend()
 
 

@@ -98,14 +98,11 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
                 figures |= PredictionError.of(predicted, measured).figures(f"predicted{several}_")
                 picture = outputs[f"picture{several}"] = output / f"benchmark{several}.png"
                 draw_predictions(picture, predicted, measured, f"{self.member}, {bench.platform.name}")
-        found = next(iter(rows.values()))
-        if self.settings.subnet is None and all(row["int8_ms"] and row["fp32_ms"] for row in found):
-            outputs["front_picture"] = output / "front.png"
-            draw_precisions(
-                outputs["front_picture"], self._with_top1(found), f"{self.member}, {next(iter(self.benches))}"
-            )
         first, *others = self.benches.values()
         every: list[Row] = next(iter(rows.values()))
+        if self.settings.subnet is None and all(row["int8_ms"] and row["fp32_ms"] for row in every):
+            picture = outputs["front_picture"] = output / "front.png"
+            draw_precisions(picture, self._with_top1(every), f"{self.member}, {first.platform.name}")
         if others:
             every = [{"platform": name, **row} for name, found in rows.items() for row in found]
             figures["fastest"] = print_fastest(every)

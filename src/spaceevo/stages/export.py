@@ -134,8 +134,12 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
         return {PARITY: Amount(1, self.data.tested_on)}
 
     def reduced(self, extent: Extent) -> Mapping[str, Plain]:
-        """Let files pass that are of a network all but untrained, which answers by chance."""
-        return {"recipe.min_agreement": 0, "recipe.max_mean_difference": 100}
+        """Let files pass that are of a network all but untrained, which answers by chance.
+
+        Where no subnet is asked for, the largest stands for the one that a search will choose.
+        """
+        largest: Mapping[str, Plain] = {} if self.settings.subnet is not None else {"subnet": "max"}
+        return {"recipe.min_agreement": 0, "recipe.max_mean_difference": 100, **largest}
 
     def work(self) -> Outcome:
         """Extract, convert, compare; then write.
