@@ -18,14 +18,14 @@ FALL = 0.2  # losses are about in proportion to this power of 1 / multiply-accum
 def fill(job: BlockLutJob, folder: Path) -> None:
     """Give the tables of a few rows in a folder as many as the job's would have, so that spaces can be scored by them.
 
-    Losses are spread around the mean of those few, or of all tables where one has none, and lower the more
-    multiply-accumulates a sub-stage has, among those of its stage, so that a space is chosen like the one to come.
-    Latencies are in proportion to the multiply-accumulates.
+    Losses are spread around the mean of those few of all tables, since students that have hardly learned tell no block
+    types apart, and lower the more multiply-accumulates a sub-stage has, among those of its stage; so a space is chosen
+    like the one to come. Latencies are in proportion to the multiply-accumulates, by those rows or all rows.
     """
     paths = {key: folder / lut_file_name(job.superspace, key) for key in job.blocks}
     found = {path: read_lut_file(path) for path in paths.values() if path.is_file()}
     every = [row for known in found.values() for row in known]
-    count = min(MOST_ROWS, job.settings.recipe.samples)
+    loss, count = fmean(row.loss for row in every), min(MOST_ROWS, job.settings.recipe.samples)
     tables = {key: _rows(job, key, path.name, count) for key, path in paths.items()}
     typical = {
         stage: geometric_mean(row.mflops for key in paths if key.stage == stage for row in tables[key])
@@ -33,7 +33,7 @@ def fill(job: BlockLutJob, folder: Path) -> None:
     }
     for key, path in paths.items():
         known, rng = found.get(path, every), Random(path.name)
-        loss, ms = fmean(row.loss for row in known), fmean(row.latency_ms / row.mflops for row in known)
+        ms = fmean(row.latency_ms / row.mflops for row in known)
         rows = [
             replace(
                 row,
