@@ -295,7 +295,7 @@ def test_a_few_rows_are_filled_up_to_as_many_as_the_job_would_make(compose: Comp
         assert len(rows) == 30
         assert {row.hw for row in rows} == {job.superspace.input_hw("stage2", each) for each in resolutions}
         assert [row.latency_ms / row.mflops for row in rows] == pytest.approx([0.2] * 30, rel=0.01)
-        assert kendalltau([row.mflops for row in rows], [row.loss for row in rows]).statistic < -0.6
+        assert kendalltau([row.mflops for row in rows], [row.loss for row in rows]).statistic < -0.3
         assert all(1.0 <= row.loss <= 4.0 for row in rows)
         assert not lut_record(folder / lut_file_name(job.superspace, key)).exists()
 
