@@ -84,7 +84,7 @@ def fault(*words: str) -> str:
         ("+stage=teacher data=nope", "data = nope; allowed: cifar10, cifar100, digits, "),
         ("+stage=teacher platform=", "platform = ; allowed: adb, nn_meter, "),
         ("+stage=teacher +platform@platforms.desk=ort", "platform@platforms.desk = ort; did you mean ort_cpu? allowed"),
-        ("+stage=teacher superspace=digit", "superspace = digit; did you mean digits? allowed: digits, mobile_orig"),
+        ("+stage=teacher superspace=digit", "superspace = digit; did you mean digits? allowed: digits, digits_wide"),
         ("experiment=mobilew/supernett", "experiment = mobilew/supernett; did you mean mobilew/supernet? allowed: "),
         ("model=SEQnet@vnni-A9", "model = SEQnet@vnni-A9; did you mean SEQnet@vnni-A"),
         ("hydra/launcher=basik", "hydra/launcher = basik; did you mean basic? allowed: basic"),
