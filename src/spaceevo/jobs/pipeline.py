@@ -122,7 +122,7 @@ def in_words(figures: Mapping[str, Any]) -> dict[str, str]:
         told = (
             f"the INT8 file gets {figures['onnx_int8_top1']:.1f} % of the test images right (its fp32 network: "
             f"{figures['fp32_top1']:.1f} %), {figures['onnx_parity']} with the network that was trained, and takes "
-            f"{figures['int8_latency_ms']:.3g} ms on {figures['platform']}: {figures['int8_speedup']:.2f} times as "
+            f"{figures['int8_latency_ms']:.3g} ms on {figures['machine']}: {figures['int8_speedup']:.2f} times as "
             f"fast as in fp32 ({figures['fp32_latency_ms']:.3g} ms), "
             f"in {figures['onnx_int8_file_kb']:.0f} kB instead of {figures['onnx_fp32_file_kb']:.0f}"
         )

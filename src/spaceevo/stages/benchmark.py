@@ -102,7 +102,7 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
         every: list[Row] = next(iter(rows.values()))
         if self.settings.subnet is None and all(row["int8_ms"] and row["fp32_ms"] for row in every):
             picture = outputs["front_picture"] = output / "front.png"
-            draw_precisions(picture, self._with_top1(every), f"{self.member}, {first.platform.name}")
+            draw_precisions(picture, self._with_top1(every), f"{self.member}, {first.runtime.name} on {first.machine}")
         if others:
             every = [{"platform": name, **row} for name, found in rows.items() for row in found]
             figures["fastest"] = print_fastest(every)

@@ -136,10 +136,11 @@ class ExportJob(SupernetBasedJob[ExportSettings]):
     def reduced(self, extent: Extent) -> Mapping[str, Plain]:
         """Let files pass that are of a network all but untrained, which answers by chance.
 
-        Where no subnet is asked for, the largest stands for the one that a search will choose.
+        Where neither a subnet nor a checkpoint is given, the largest stands for the one that a search will choose.
         """
-        largest: Mapping[str, Plain] = {} if self.settings.subnet is not None else {"subnet": "max"}
-        return {"recipe.min_agreement": 0, "recipe.max_mean_difference": 100, **largest}
+        passed: dict[str, Plain] = {"recipe.min_agreement": 0, "recipe.max_mean_difference": 100}
+        is_given = self.settings.subnet is not None or self.settings.checkpoint is not None
+        return passed if is_given else {**passed, "subnet": "max"}
 
     def work(self) -> Outcome:
         """Extract, convert, compare; then write.
