@@ -161,11 +161,11 @@ def test_a_brief_job_is_tried_twice_and_its_mean_counts() -> None:
     def attempt(extent: Extent) -> Trial:
         tried.append(extent)
         spent_s, rest_s = (2.0, 1.0) if len(tried) == 1 else (4.0, 2.0)
-        spent = {"spaces": Spent("spaces").more(20, spent_s, spent_s / 2)}
-        return Trial({"spaces": Amount(20, 5000)}, spent, spent_s + rest_s, spent_s, MB, MB)
+        spent = {"spaces": Spent("spaces").more(10, spent_s / 10, 0.0).more(10, spent_s / 10, 0.0)}
+        return Trial({"spaces": Amount(20, 5000)}, spent, spent_s / 5 + rest_s, 1.0, MB, MB)
 
     found = estimate(asked, attempt)
-    assert found.seconds == pytest.approx(100 * (2 + 4) / 40 + (1 + 2) / 2)
+    assert found.seconds == pytest.approx(100 * (0.2 + 0.4) / 20 + (1 + 2) / 2)
     assert len(tried) == 2
 
 

@@ -85,10 +85,8 @@ class PipelineJob(Job[PipelineSettings]):
         columns = {"top1": "top-1 %", axis: "predicted ms" if axis == "latency_ms" else axis, "subnet": "subnet"}
         print_rows(pareto, columns, "Pareto subnets (INT8)")
         run(compose([*given, "+stage=report"]))
-        figures |= in_words(figures)
-        return Outcome(
-            figures, pictures, summary=(*(name for step in steps for name in step.shows), *in_words(figures))
-        )
+        words = in_words(figures)
+        return Outcome(figures | words, pictures, summary=(*(name for step in steps for name in step.shows), *words))
 
     def _look(self, configs: Sequence[DictConfig]) -> list[Outlook]:
         """Look ahead; raises where a step could not begin, whatever earlier ones make."""
