@@ -48,6 +48,18 @@ def test_fixed_stages_are_measured_or_set(tmp_path: Path) -> None:
     assert Fake(tmp_path / "new", fixed_latency_ms={24: 0.5, 32: 0.7}).fixed_ms(space) == {24: 0.5, 32: 0.7}
 
 
+def test_blocks_that_a_latency_stands_for_are_not_measured_with_the_others(tmp_path: Path) -> None:
+    platform = Fake(tmp_path, fixed_latency_ms=0.5, unknown_blocks="measure")
+    searched = [stage.name for stage in MEMBER.superspace.searched]
+    specs = MEMBER.block_specs(MEMBER.smallest)
+    needed = {block_key(*block) for block in platform.blocks_of(MEMBER, [MEMBER.smallest])}
+    assert platform.unmeasured(BLOCKS) == {block_key(*block) for block in BLOCKS} > needed
+    assert len(needed) == sum(len(specs[name]) for name in searched)
+    found_ms = platform.subnet_ms(MEMBER, MEMBER.smallest)
+    assert {*platform.timed} - {"empty"} == needed
+    assert found_ms == 0.5 + sum(platform.predictor.table.entries[key] for key in needed)
+
+
 def test_a_fitted_model_spares_measuring_and_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = Fake(tmp_path).path
     table = LatencyTable(model=model_of(BLOCKS), correction=Correction(2.0, 0.5))

@@ -1,5 +1,6 @@
 """Timing on fake clocks: what is timed how often, in which order, and what counts."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 
@@ -28,8 +29,10 @@ class Lab:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls = list[str]()
         self.clock = [0]
+        self.probe_ns = 1000
         monkeypatch.setattr(time, "thread_time_ns", lambda: self.clock[0])
-        monkeypatch.setattr(Stillness, "_probe_ns", lambda _: 1000)
+        monkeypatch.setattr(Stillness, "least_ns", 1000.0)
+        monkeypatch.setattr(Stillness, "_probe_ns", lambda _: self.probe_ns)
 
     def load(self, model: bytes) -> Recorded:
         return Recorded(model.decode(), self.calls, self.clock)
@@ -85,6 +88,7 @@ def test_the_least_counts_and_the_median_is_told(lab: Lab) -> None:
         def invoke(self) -> None:
             self.clock[0] += next(self.times_ms) * 1_000_000
 
+    lab.probe_ns = 2000  # never still
     timings = time_models({"a": b""}, lambda _: Varying("", [], lab.clock), repeats=5)
     assert timings == {"a": Timing(1.0, 3.0)}
 
@@ -97,8 +101,21 @@ def test_short_models_are_timed_over_many_runs(lab: Lab) -> None:
         len(lab.calls) == 1 + 2 * 2 + 1 + loops
     )  # three warm-ups, two of two runs, then one untimed run and the loops
     lab.calls.clear()
+    lab.probe_ns = 2000  # never still
     time_models({"a": b"5"}, lab.load, repeats=5)
     assert len(lab.calls) == 1 + 5 * 2  # one to set the loops, then five times one untimed and one timed
+
+
+def test_a_few_timings_at_still_moments_are_enough(lab: Lab) -> None:
+    class Once(Recorded):
+        """Keeps the core busy in its first timing."""
+
+        def invoke(self) -> None:
+            super().invoke()
+            lab.probe_ns = 2000 if len(self.calls) == 3 else 1000
+
+    time_models({"a": b"5"}, lambda model: Once(model.decode(), lab.calls, lab.clock), repeats=10)
+    assert len(lab.calls) == 1 + (1 + 4) * 2  # four of ten at still moments, and one that was not
 
 
 class FakeClock:
@@ -106,6 +123,7 @@ class FakeClock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, busy: list[bool]) -> None:
         self.now_s, self.naps, self.busy = 0.0, 0, busy
+        monkeypatch.setattr(Stillness, "least_ns", math.inf)
         monkeypatch.setattr(time, "monotonic", lambda: self.now_s)
         monkeypatch.setattr(time, "sleep", self.sleep)
         monkeypatch.setattr(
@@ -161,12 +179,23 @@ def test_a_timing_counts_where_the_core_was_still_at_both_its_ends(monkeypatch: 
 
         return take_ns
 
-    assert stillness.time_ns(timings((3.0, [True]), (5.0, []))) == 5.0  # the first may be of another's making
+    assert stillness.time_ns(timings((3.0, [True]), (5.0, []))) == (5.0, True)  # the first may be of another's making
     assert clock.naps == 1
     disturbed = [(float(ns), [True]) for ns in (9, 7, 8, 6, 9)]
-    assert stillness.time_ns(timings(*disturbed)) == 6.0
+    assert stillness.time_ns(timings(*disturbed)) == (6.0, False)
     clock.grant(monkeypatch, patience=0.0, slack_s=0.0)
-    assert stillness.time_ns(timings((4.0, [True]))) == 4.0  # out of patience, one is all
+    assert stillness.time_ns(timings((4.0, [True]))) == (4.0, False)  # out of patience, one is all
+
+
+def test_what_begins_in_a_busy_moment_remembers_stiller_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock(monkeypatch, [False])
+    clock.grant(monkeypatch, patience=0.0, slack_s=10.0)
+    Stillness()
+    clock.busy = [True] * 3
+    later = Stillness()
+    assert not later.is_still()
+    later.wait()
+    assert clock.naps == 3
 
 
 def test_a_core_that_slept_is_woken_before_it_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pandas as pd
 import pytest
@@ -21,6 +22,7 @@ from spaceevo.nn.checkpoint import CheckpointMeta, save_checkpoint
 from spaceevo.nn.subnets import read_subnet
 from spaceevo.nn.supernet import Supernet
 from spaceevo.platforms.base import Platform
+from spaceevo.platforms.measuring import BLOCKS
 from spaceevo.quant.prepare import set_quant
 from spaceevo.quant.program import Program
 from spaceevo.runtimes.random_program import random_program
@@ -29,7 +31,7 @@ from spaceevo.space.cost import subnet_cost
 from spaceevo.space.description import superspace
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_subnet
-from spaceevo.space.placement import subnet_blocks
+from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
 from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.front_files import fastest_platforms, merge_fronts
 from spaceevo.stages.front_search import Found, most_accurate
@@ -61,6 +63,18 @@ class Vague(Desk):
 
     def fastest(self, member: SpaceMember) -> None:
         return None
+
+
+class Measuring(Desk):
+    """A platform that would measure every block once, and writes down which it measures together."""
+
+    together: ClassVar[list[set[str]]] = []
+
+    def unmeasured(self, blocks: Iterable[PlacedBlock]) -> set[str]:
+        return {block_key(*block) for block in blocks}.difference(*self.together)
+
+    def ensure(self, blocks: Iterable[PlacedBlock]) -> None:
+        self.together.append(self.unmeasured(blocks))
 
 
 @pytest.fixture
@@ -118,6 +132,42 @@ def test_a_limit_of_its_own_lies_where_it_is_asked_for(run_stage: RunStage, worl
     fastest_ms, slowest_ms = (platform.subnet_ms(MEMBER, spec) for spec in (MEMBER.smallest, MEMBER.largest))
     asked_ms = fastest_ms + 0.85 * (slowest_ms - fastest_ms)
     assert result.figures["latency_constraint_ms"] == pytest.approx(asked_ms, rel=0.01)  # three digits of it
+
+
+def test_blocks_are_measured_together_before_the_search(
+    run_stage: RunStage, compose: Compose, given: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Measuring, "together", [])
+    asked = [*given, f"platform._target_={__name__}.Measuring", "latency_constraint=auto"]
+    job = job_of(compose, *asked)
+    amounts, (scale,) = job.amounts(), job.scales()
+    run_stage("subnet_search", *asked)
+    (measured,) = Measuring.together
+    assert amounts[BLOCKS].times == len(measured)
+    rng = Random(f"{job.settings.seed}-blocks")  # 4 × 8 of the first generation, and 2 × 5 × 4 more
+    drawn = [subnet_blocks(MEMBER, sample_subnet(MEMBER, rng)) for _ in range(4 * 8 + 2 * 5 * 4)]
+    assert measured == {block_key(*block) for blocks in drawn for block in blocks}
+    fewer = {block_key(*block) for blocks in drawn[: 4 * 2 + 10] for block in blocks}
+    assert scale.share(BLOCKS, 2 / 8) == len(fewer) / len(measured)
+    assert BLOCKS not in job_of(compose, *asked).amounts()  # all are known now
+
+
+def test_blocks_of_resolutions_with_tables_are_not_foreseen(compose: Compose, given: list[str]) -> None:
+    """A chain measures them for its tables, before it finds the space."""
+    asked = [word for word in given if not word.startswith("space=")] + [f"platform._target_={__name__}.Measuring"]
+    foreseen = []
+    for resolutions in ([8, 16], [8, 16, 24, 32]):
+        changes = ["superspace.resolutions.block=[24,32]", f"superspace.resolutions.supernet={resolutions}"]
+        foreseen.append(job_of(compose, *asked, *changes).amounts().get(BLOCKS))
+    smaller, all_four = foreseen
+    assert smaller is not None and all_four is not None
+    assert smaller.times > all_four.times > 0  # half of the subnets drawn count
+
+
+def job_of(compose: Compose, *asked: str) -> SubnetSearchJob:
+    job = make_job(compose("subnet_search", *asked))
+    assert isinstance(job, SubnetSearchJob)
+    return job
 
 
 @pytest.mark.slow

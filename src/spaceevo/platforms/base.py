@@ -1,7 +1,7 @@
 """Answers what a platform is asked, from a table of block latencies."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -106,6 +106,10 @@ class Platform:
     def ensure(self, blocks: Iterable[PlacedBlock]) -> None:
         """Get ready to predict these blocks: a table has what it has."""
 
+    def unmeasured(self, blocks: Iterable[PlacedBlock]) -> set[str]:
+        """Return the keys of the blocks that `ensure` would measure: of a table none."""
+        return set()
+
     def blocks_ms(self, blocks: Iterable[PlacedBlock]) -> float:
         """Predict the latency of blocks in a row in ms."""
         return self.rows_ms([list(blocks)])[0]
@@ -128,10 +132,19 @@ class Platform:
         try:
             found = self.predictor.predict_many(member, specs)
         except TableError:  # rare, so that predictions need not look for unknown blocks each time
-            self.ensure(block for spec in specs for block in subnet_blocks(member, spec))
+            self.ensure(self.blocks_of(member, specs))
             found = self.predictor.predict_many(member, specs)
         self._warn_of_interpolated()
         return found
+
+    def blocks_of(self, member: SpaceMember, specs: Iterable[SubnetSpec]) -> Iterator[PlacedBlock]:
+        """List the blocks whose latency that of subnets needs: not those that `fixed_latency_ms` stands for."""
+        all_count = self.predictor.fixed_latency_ms is None
+        counted = {stage.name for stage in member.superspace.stages if all_count or stage.is_searched}
+        for spec in specs:
+            stages = [name for name, blocks in member.block_specs(spec).items() for _ in blocks]
+            placed = zip(stages, subnet_blocks(member, spec), strict=True)
+            yield from (block for stage, block in placed if stage in counted)
 
     def fastest(self, member: SpaceMember) -> SubnetSpec | None:
         """Find the subnet of the least predicted latency; None where some blocks of the space are not known yet."""

@@ -209,13 +209,21 @@ class MeasuringPlatform(Platform):
                     found[name] = self.net_ms(blocks[name], ms) if is_block else ms
         return found
 
+    @property
+    def _may_measure(self) -> bool:
+        return self.is_local and self.unknown_blocks != "fitted"
+
+    def unmeasured(self, blocks: Iterable[PlacedBlock]) -> set[str]:
+        """Return the keys of the blocks that `ensure` would measure."""
+        return {*self.predictor.missing(blocks)} if self._may_measure else set()
+
     def ensure(self, blocks: Iterable[PlacedBlock]) -> None:
         """Measure the blocks that are unknown, saving as it goes, unless the table is another machine's."""
         placed = list(blocks)
         missing = self.predictor.missing(placed)
         if not missing:
             return
-        if not self.is_local or self.unknown_blocks == "fitted":
+        if not self._may_measure:
             raise self.predictor.unknown(placed)
         with progress() as bar:
             task = bar.add_task(f"measuring {len(missing)} blocks on {self.machine}", total=len(missing))

@@ -17,6 +17,7 @@ from spaceevo.space.encoding import SubnetSpec
 
 Value = TypeVar("Value")
 Point = tuple[float, float]  # Cost, which is to be low, and score, which is to be high
+POOL = 4  # subnets sampled for each one of the first population
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class FrontEvolution:
                 spec = problem.crossover(spec, corner, rng)
             return spec
 
-        pool = feasible_ones(problem, (*corners, *problem.starts), 4 * self.population, sample, self.tries)
+        pool = feasible_ones(problem, (*corners, *problem.starts), POOL * self.population, sample, self.tries)
         return evenly(pool, [problem.cost(spec) for spec in pool], self.population)
 
     def _children(self, state: SearchState[SubnetSpec]) -> list[SubnetSpec]:

@@ -11,7 +11,7 @@ from spaceevo.artifacts.values import Share
 from spaceevo.errors import ConfigError, ConstraintError
 from spaceevo.nn.evaluate import Evaluation
 from spaceevo.search.evolution import GenerationalEvolution, SearchState, Strategy, evolve
-from spaceevo.search.front import FrontEvolution, Staircase, evenly, front, predict_scores
+from spaceevo.search.front import POOL, FrontEvolution, Staircase, evenly, front, predict_scores
 from spaceevo.search.limits import Kind, Limit, kinds_of, main_kind
 from spaceevo.search.problems import SubnetProblem
 from spaceevo.space.encoding import SubnetSpec
@@ -64,6 +64,13 @@ class SubnetSearchRecipe:
         return self.evolution.population + (self.evolution.generations - 1) * (
             self.evolution.mutants + self.evolution.crossovers
         )
+
+    def looked_at(self, population: int) -> int:
+        """Count the subnets whose latency one search asks for, with so many in its first generation."""
+        if self.method == "published":
+            return self.evaluations
+        further = (self.front.generations - 1) * self.front.screened * self.front.children
+        return POOL * population + further * population // self.front.population
 
 
 def expected_front(evaluations: int) -> int:

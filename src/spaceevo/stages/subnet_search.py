@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from random import Random
 
 from spaceevo.artifacts import Component, Plain, SpaceChoice
 from spaceevo.artifacts.work import Amount, Extent, Scale
@@ -11,7 +12,11 @@ from spaceevo.collectives.launcher import launched
 from spaceevo.collectives.sharing import Ranks
 from spaceevo.nn.evaluate import SubnetEvaluator
 from spaceevo.platforms.base import Platform
+from spaceevo.platforms.measuring import BLOCKS
 from spaceevo.search.limits import Limit, kinds_of, limits_of
+from spaceevo.space.encoding import SubnetSpec
+from spaceevo.space.operators import sample_member, sample_subnet
+from spaceevo.space.superspace import SpaceMember
 from spaceevo.stages.extraction import Extraction
 from spaceevo.stages.fitness import SUBNETS, Fitness, by_text
 from spaceevo.stages.front_files import TESTED, FrontFiles, merge_fronts
@@ -28,6 +33,8 @@ from spaceevo.stages.settings import (
 )
 from spaceevo.stages.subnet_figures import NO_PLATFORM, SubnetFigures
 from spaceevo.terminal import console
+
+MOST_DRAWN = 512  # subnets whose blocks are measured together, before the search asks for what else it meets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,17 +112,44 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
         platforms = max(1, len(settings.platforms))
         shown = platforms * min(recipe.tested, expected_front(recipe.evaluations))
         evaluated = platforms * limits * recipe.evaluations / launched("WORLD_SIZE", 1)
+        unmeasured = self._unmeasured[-1]
         return {
             SUBNETS: Amount(evaluated, data.calibrated_on + len(data.splits.held_out)),
             TESTED: Amount(shown, data.calibrated_on + data.tested_on),
+            **({BLOCKS: Amount(unmeasured)} if unmeasured else {}),
         }
+
+    def _drawn(self, member: SpaceMember, population: int) -> list[SubnetSpec]:
+        """Draw about as many subnets as a search with such a first generation looks at, a few hundred at most."""
+        rng, count = Random(f"{self.settings.seed}-blocks"), self.settings.recipe.looked_at(population)
+        return [sample_subnet(member, rng) for _ in range(min(MOST_DRAWN, count))]
+
+    @cached_property
+    def _unmeasured(self) -> list[int]:
+        """Count the blocks to be measured for 0, 1, … subnets drawn; before a space is found, where no table will be.
+
+        Tables are made before the space is found, and measure most blocks of their resolutions.
+        """
+        is_known = self.settings.space is not None or self._choice_file.exists()
+        member = self.member if is_known else sample_member(self.superspace, Random(self.settings.seed))
+        tabled = () if is_known else self.superspace.block_resolutions
+        found: dict[str, set[str]] = {name: set() for name in self.platforms}
+        counts = [0]
+        for spec in self._drawn(member, self.settings.recipe.front.population):
+            for name, platform in self.platforms.items() if spec.resolution not in tabled else ():
+                found[name] |= platform.unmeasured(platform.blocks_of(member, [spec]))
+            counts.append(sum(map(len, found.values())))
+        return counts
 
     def scales(self) -> Sequence[Scale]:
         """Return the subnets of the first generation, and along with them those of the others."""
         recipe = self.settings.recipe
         if recipe.method == "front":
-            along = {"recipe.front.children": recipe.front.children}
-            return [Scale("recipe.front.population", recipe.front.population, (SUBNETS,), along)]
+            asked, along = recipe.front.population, {"recipe.front.children": recipe.front.children}
+            counts = self._unmeasured
+            drawn = [min(recipe.looked_at(number), len(counts) - 1) for number in range(1, asked + 1)]
+            unmeasured = {BLOCKS: [counts[number] for number in drawn]}
+            return [Scale("recipe.front.population", asked, (SUBNETS, BLOCKS), along, unmeasured)]
         names = ("mutants", "crossovers")
         along = {f"recipe.evolution.{name}": getattr(recipe.evolution, name) for name in names}
         return [Scale("recipe.evolution.population", recipe.evolution.population, (SUBNETS,), along)]
@@ -142,6 +176,11 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
             platforms: dict[str, Platform | None] = {**self.platforms} or {NO_PLATFORM: None}
             if not self.platforms:
                 console.print(f"{self.name}: latency is not limited, and no platform is asked for any")
+            drawn = self._drawn(self.member, recipe.front.population)
+            for platform in self.platforms.values():  # blocks met one by one would each wait for a still moment
+                platform.ready(self.superspace)
+                if platform.unmeasured(needed := [*platform.blocks_of(self.member, drawn)]):
+                    platform.ensure(needed)
             searches = [
                 FrontSearch(
                     SubnetFigures(member, platform, self.classes, name),
