@@ -27,7 +27,7 @@ def test_only_unknown_blocks_are_measured_once_and_less_what_running_takes(tmp_p
     platform = Fake(tmp_path, unknown_blocks="measure")
     first = platform.subnet_ms(MEMBER, MEMBER.smallest)
     assert first == platform.blocks_ms(BLOCKS)
-    assert sorted(platform.timed) == sorted(["empty", *{block_key(*block) for block in BLOCKS}])
+    assert sorted(platform.timed) == sorted(["empty_1_1_1", *{block_key(*block) for block in BLOCKS}])
     entries = platform.predictor.table.entries
     assert entries[block_key(*BLOCKS[0])] == 2.0  # the stem: one convolution, and running the network
     assert entries[block_key(*BLOCKS[1])] == 2.0  # two convolutions
@@ -56,7 +56,7 @@ def test_blocks_that_a_latency_stands_for_are_not_measured_with_the_others(tmp_p
     assert platform.unmeasured(BLOCKS) == {block_key(*block) for block in BLOCKS} > needed
     assert len(needed) == sum(len(specs[name]) for name in searched)
     found_ms = platform.subnet_ms(MEMBER, MEMBER.smallest)
-    assert {*platform.timed} - {"empty"} == needed
+    assert {*platform.timed} - {"empty_1_1_1"} == needed
     assert found_ms == 0.5 + sum(platform.predictor.table.entries[key] for key in needed)
 
 

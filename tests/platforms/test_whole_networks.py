@@ -43,7 +43,7 @@ def test_which_blocks_are_measured_first_is_told(tmp_path: Path) -> None:
     told = Fake(tmp_path).measured_first(superspace)
     platform = Fake(tmp_path)
     platform.ready(superspace)
-    assert told == {name for name in platform.timed if " " not in name and name != "empty"} != set()
+    assert told == {name for name in platform.timed if " " not in name and not name.startswith("empty")} != set()
     assert platform.measured_first(superspace) == Fake(tmp_path).measured_first(superspace) == set()
     assert Fake(tmp_path / "alone", unknown_blocks="measure").measured_first(superspace) == set()
 

@@ -45,7 +45,7 @@ def test_int8_and_fp32_are_measured(run_stage: RunStage, table: Path) -> None:
     for precision in ("int8_ms", "fp32_ms"):
         assert 0 < smallest[precision] < largest[precision] < 100
     assert found.figures["predicted_mape_percent"] > 0
-    assert work_of(table.parent / "runs" / "benchmark") == {"subnets written": (2, 2)}
+    assert work_of(table.parent / "runs" / "benchmark") == {"subnets written": (2, 2), "files measured": (4, 4)}
 
 
 def test_a_table_measures_the_exported_subnet_alone(

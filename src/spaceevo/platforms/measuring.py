@@ -204,9 +204,9 @@ class MeasuringPlatform(Platform):
                     name: self.compile_block(blocks[name]) if name in blocks else self.compile_random(networks[name])
                     for name in names[start : start + TOGETHER]
                 }
-                for name, timing in self.time_models(files, TOGETHER_REPEATS).items():
-                    is_block, ms = name in blocks, timing.latency_ms
-                    found[name] = self.net_ms(blocks[name], ms) if is_block else ms
+                mixed = [blocks[name] for name in files if name in blocks]
+                for name, ms in self._beside_conversions(files, mixed, TOGETHER_REPEATS).items():
+                    found[name] = self.net_ms(blocks[name], ms) if name in blocks else ms
         return found
 
     @property
@@ -270,15 +270,23 @@ class MeasuringPlatform(Platform):
         """Measure the latency in ms of blocks by themselves."""
         with doing(BLOCKS, times=len(blocks)):
             files = {key: self.compile_block(block) for key, block in blocks.items()}
-            found = self.time_models(files, BLOCK_REPEATS)
-        return {key: self.net_ms(blocks[key], timing.latency_ms) for key, timing in found.items()}
+            found_ms = self._beside_conversions(files, blocks.values(), BLOCK_REPEATS)
+        return {key: self.net_ms(blocks[key], ms) for key, ms in found_ms.items()}
+
+    def _beside_conversions(
+        self, files: Mapping[str, bytes], blocks: Iterable[PlacedBlock], repeats: int
+    ) -> dict[str, float]:
+        """Measure the latency in ms of files, and beside them what is to be subtracted from these blocks' still."""
+        shapes = {shape for block in blocks for shape, _ in self.runtime.conversions(block)} - self._conversions.keys()
+        empty = {f"empty_{'_'.join(map(str, shape))}": shape for shape in sorted(shapes)}
+        added = {name: self.compile(empty_program(shape)) for name, shape in empty.items()}
+        found_ms = {name: timing.latency_ms for name, timing in self.time_models({**files, **added}, repeats).items()}
+        self._conversions |= {shape: found_ms.pop(name) for name, shape in empty.items()}
+        return found_ms
 
     def net_ms(self, block: PlacedBlock, measured_ms: float) -> float:
         """Subtract from a block's latency in ms what its file does besides, but never more than nine tenths of it."""
-        conversions = self.runtime.conversions(block)
-        if not conversions:
-            return measured_ms
-        besides_ms = sum(share * self._conversion_ms(shape) for shape, share in conversions)
+        besides_ms = sum(share * self._conversion_ms(shape) for shape, share in self.runtime.conversions(block))
         return round(max(measured_ms - besides_ms, 0.1 * measured_ms), 6)
 
     def _conversion_ms(self, shape: Shape) -> float:

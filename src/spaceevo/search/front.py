@@ -18,6 +18,7 @@ from spaceevo.space.encoding import SubnetSpec
 Value = TypeVar("Value")
 Point = tuple[float, float]  # Cost, which is to be low, and score, which is to be high
 POOL = 4  # subnets sampled for each one of the first population
+TURNS = 4  # in which they are evaluated, each from the cheapest to the costliest
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ class FrontEvolution:
         return self._children(state) if state.generation < self.generations else []
 
     def _first_population(self, rng: Random) -> list[SubnetSpec]:
-        """Feasible subnets at even steps of cost, sampled between the smallest and the largest."""
+        """Feasible subnets at even steps of cost, sampled between the smallest and the largest.
+
+        Costly ones take turns with others, so that what the first take tells what all will.
+        """
         problem = self.problem
         corners = (problem.member.smallest, problem.member.largest)
 
@@ -63,7 +67,8 @@ class FrontEvolution:
             return spec
 
         pool = feasible_ones(problem, (*corners, *problem.starts), POOL * self.population, sample, self.tries)
-        return evenly(pool, [problem.cost(spec) for spec in pool], self.population)
+        chosen = evenly(pool, [problem.cost(spec) for spec in pool], self.population)
+        return [spec for start in range(TURNS) for spec in chosen[start::TURNS]]
 
     def _children(self, state: SearchState[SubnetSpec]) -> list[SubnetSpec]:
         """New feasible children of parents chosen by binary tournament: a crossover, a mutant, or both."""

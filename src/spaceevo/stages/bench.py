@@ -23,7 +23,7 @@ TABLES_RUNTIME = "onnxruntime"
 """Runtime that exported files are measured in on this machine, where the platform is a table."""
 COLUMNS = {"asked_ms": "asked", "predicted_ms": "predicted", "int8_ms": "INT8", "fp32_ms": "fp32"}
 COLUMNS |= {"error": "error %", "subnet": "subnet"}
-FILES = "subnets written"  # A kind of work
+FILES, MEASURED = "subnets written", "files measured"  # Kinds of work
 ROUNDS = 3  # Times that several platforms are measured in turn
 Row = dict[str, Any]
 Models = dict[str, bytes]  # Files by `int8 <subnet>` and `fp32 <subnet>`
@@ -74,10 +74,11 @@ class Bench:
 
     def measured_ms(self, models: Models, repeats: int) -> Latencies:
         """Measure the latency in ms of files."""
-        if self.measuring:
-            return self.measuring.measured_ms(models, repeats)
-        timings = ThisMachine().time_models(self.runtime, models, repeats)  # exported files only
-        return {name: timing.latency_ms for name, timing in timings.items()}
+        with doing(MEASURED, len(models)):
+            if self.measuring:
+                return self.measuring.measured_ms(models, repeats)
+            timings = ThisMachine().time_models(self.runtime, models, repeats)  # exported files only
+            return {name: timing.latency_ms for name, timing in timings.items()}
 
     def print(self, rows: Sequence[Row]) -> None:
         """The table on the screen; errors are shown where the platform itself was measured."""
@@ -101,9 +102,14 @@ def make_benches(
     return {name: Bench(platform) for name, platform in listed.items()}
 
 
+def rounds_of(benches: Mapping[str, Bench], repeats: int) -> int:
+    """Tell how many times each platform is measured."""
+    return min(ROUNDS, repeats) if len(benches) > 1 else 1
+
+
 def measure_in_turn(benches: Mapping[str, Bench], models: Mapping[str, Models], repeats: int) -> dict[str, Latencies]:
     """Measure files on every platform in turn, several times over, so that what disturbs one disturbs all."""
-    rounds = min(ROUNDS, repeats) if len(benches) > 1 else 1
+    rounds = rounds_of(benches, repeats)
     found: dict[str, Latencies] = {}
     for name, bench in [*benches.items()] * rounds:
         again = bench.measured_ms(models[name], -(-repeats // rounds))

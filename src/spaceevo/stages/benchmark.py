@@ -17,7 +17,17 @@ from spaceevo.report.latency import draw_predictions
 from spaceevo.runtimes.base import Runtime
 from spaceevo.search.limits import Limit
 from spaceevo.space.encoding import SubnetSpec
-from spaceevo.stages.bench import FILES, Bench, Latencies, Models, make_benches, measure_in_turn, print_fastest
+from spaceevo.stages.bench import (
+    FILES,
+    MEASURED,
+    Bench,
+    Latencies,
+    Models,
+    make_benches,
+    measure_in_turn,
+    print_fastest,
+    rounds_of,
+)
 from spaceevo.stages.job import Input, Outcome, file_input, platform_input
 from spaceevo.stages.selection import SpaceJob
 from spaceevo.stages.settings import Count, SubnetSettings
@@ -66,12 +76,15 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
         return found if self.settings.subnet is not None else {**found, "front": file_input(self.front_file)}
 
     def amounts(self) -> Mapping[str, Amount]:
-        """Return the subnets of which files are written; before there is a front, as many as one usually has."""
+        """Return the subnets of which files are written, and the files measured; of no front yet the usual number."""
         asked = self.settings.subnet
         subnets = USUAL_FRONT if asked is None else 1 if isinstance(asked, str) else len(asked)
         if asked is None and self._has_front():
             subnets = len(self._specs_and_asked()[0])
-        return {FILES: Amount(subnets * len(self.benches))}
+        written = sum(subnets for bench in self.benches.values() if bench.measuring)
+        exported = sum(1 for bench in self.benches.values() if not bench.measuring)  # is all that a table measures
+        measured = len(PRECISIONS) * (written + exported) * rounds_of(self.benches, self.settings.recipe.repeats)
+        return {**({FILES: Amount(written)} if written else {}), MEASURED: Amount(measured)}
 
     def _has_front(self) -> bool:
         try:

@@ -74,8 +74,12 @@ class SubnetSearchRecipe:
 
 
 def expected_front(evaluations: int) -> int:
-    """Estimate how many of so many subnets no other beats: of points thrown at random the sum of 1/n, n = 1, 2, …."""
-    return round(sum(1 / n for n in range(1, evaluations + 1)))
+    """Estimate how many of so many subnets no other beats.
+
+    Of points thrown at random it is the sum of 1/n, n = 1, 2, …; of subnets, whose top-1 goes with their cost, half as
+    many again: 4 to 8 of 46 in seven searches of the demo.
+    """
+    return round(1.5 * sum(1 / n for n in range(1, evaluations + 1)))
 
 
 @dataclass(frozen=True)
