@@ -130,6 +130,29 @@ def test_work_of_one_size_counts_in_both_trials() -> None:
     assert found.seconds_by_kind["blocks"] == pytest.approx(400 * 36.0 / 100)
 
 
+def test_work_of_one_size_leaves_the_number_of_images_alone() -> None:
+    """Blocks that take long to measure do so on few images too."""
+    asked, tried = {"subnets": Amount(46, 64), "blocks": Amount(150)}, list[Extent]()
+
+    def attempt(extent: Extent) -> Trial:
+        tried.append(extent)
+        images, new = extent.images or 64, 40 if len(tried) == 1 else 20
+        subnets = Spent("subnets").more(1, 0.05, 0.05).more(1, 0.05, 0.05)
+        blocks = Spent("blocks").more(new, 1.0 * new, 0.6 * new)
+        return Trial(
+            {"subnets": Amount(2, images), "blocks": Amount(new)},
+            {"subnets": subnets, "blocks": blocks},
+            60.0,
+            26.0,
+            MB,
+            MB,
+        )
+
+    estimate(asked, attempt)
+    assert [extent.images for extent in tried] == [2, None]
+    assert tried[1].repeats == 2  # they decide how long it may take
+
+
 def test_work_is_counted_as_people_say_it() -> None:
     assert counted(1, "saved states") == "1 saved state"
     assert counted(1, "networks measured whole") == "1 network measured whole"

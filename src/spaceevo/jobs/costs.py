@@ -112,11 +112,16 @@ def _fixed(amounts: Mapping[str, Amount], small: Trial, large: Trial) -> Seconds
 
 
 def _second(amounts: Mapping[str, Amount], first: Trial) -> Extent:
-    """Choose what is tried next: as many images as the budget allows, and as many repeats."""
-    largest = int(max(amount.size for amount in amounts.values()))
+    """Choose what is tried next: as many images as the budget allows, and as many repeats.
+
+    What does not grow with images, such as measured blocks, has no say in how many they are.
+    """
+    growing = {kind: amount for kind, amount in amounts.items() if amount.size > first.amounts[kind].size}
+    largest = int(max(amount.size for amount in growing.values()))
     for images in (None, *(2**power for power in range(largest.bit_length(), 2, -1))):
-        once, more = _foreseen(amounts, first, images)
+        once, more = _foreseen(growing, first, images)
         if once + LEAST_REPEATS * more <= BUDGET_S:
+            once, more = _foreseen(amounts, first, images)
             whole = sum(amount.times * _grown_s(kind, amount.size, first) for kind, amount in amounts.items())
             return Extent(images, max(LEAST_REPEATS, _repeats(BUDGET_S - once, more, whole)))
     return Extent(LEAST)

@@ -112,11 +112,10 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
         platforms = max(1, len(settings.platforms))
         shown = platforms * min(recipe.tested, expected_front(recipe.evaluations))
         evaluated = platforms * limits * recipe.evaluations / launched("WORLD_SIZE", 1)
-        unmeasured = self._unmeasured[-1]
         return {
             SUBNETS: Amount(evaluated, data.calibrated_on + len(data.splits.held_out)),
             TESTED: Amount(shown, data.calibrated_on + data.tested_on),
-            **({BLOCKS: Amount(unmeasured)} if unmeasured else {}),
+            BLOCKS: Amount(self._unmeasured[-1]),
         }
 
     def _drawn(self, member: SpaceMember, population: int) -> list[SubnetSpec]:
