@@ -254,9 +254,9 @@ def test_types_of_all_stages_take_turns_and_are_asked_for_together(
     monkeypatch.setattr(type(job.platform), "rows_ms", lambda _, rows: asked.append(len(rows)))
     builder = SimpleNamespace(fill=lambda key, *_: filled.append((key.block, key.stage)))
     monkeypatch.setattr("spaceevo.stages.block_lut._LutBuilder", lambda *_: builder)
-    job._check_latencies(files)
+    job._ask_latencies(files)
     job._make(files)
-    assert asked == [5 * len(files)]  # each measurement waits for a still moment
+    assert asked == [job.settings.recipe.samples * len(files)]
     assert filled == sorted(filled) and len({stage for _, stage in filled[:6]}) == 3
 
 

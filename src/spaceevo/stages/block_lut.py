@@ -35,8 +35,7 @@ from spaceevo.teacher import TeacherConfig, load_teacher, tap_channels, teacher_
 from spaceevo.terminal import console, doing, progress
 
 ROWS = "rows"  # A kind of work
-COUNTED_ROWS = 5000  # Of all tables, in which blocks to measure are counted; further rows add few
-CHECKED_ROWS = 5  # Of each table, whose latencies are asked for before anything else
+FIRST_ROWS = 5000  # Of all tables, whose blocks are counted, and measured together; further rows add few
 PARTS = ("block", "window")  # Settings that say which of the tables are made, not what is in them
 
 
@@ -176,7 +175,7 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
         """Count the blocks to be measured for 1, 2, … rows of each table, of at most so many."""
         if not isinstance(self.platform, MeasuringPlatform):
             return [0]
-        count = min(self.settings.recipe.samples, max(1, COUNTED_ROWS // len(self.blocks)))
+        count = min(self.settings.recipe.samples, max(1, FIRST_ROWS // len(self.blocks)))
         tables = [self.sampled(key, lut_file_name(self.superspace, key), count) for key in self.blocks]
         first, found, counts = self.platform.measured_first(self.superspace), set[str](), []
         for rows in zip(*tables, strict=True):
@@ -200,7 +199,7 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
             file.forget()
         due = {key: file for key, file in files.items() if not file.is_current()}
         if due:
-            self._check_latencies(due)
+            self._ask_latencies(due)
             self._make(due)
         rows = len(files) * self.settings.recipe.samples
         figures = {"files": len(files), "rows": rows, "files_made": len(due)}
@@ -230,11 +229,15 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
             files[key] = LutFile(self.workspace.lut / file, origin, inputs["platform"])
         return files
 
-    def _check_latencies(self, due: Mapping[LutKey, LutFile]) -> None:
-        """Let the platform say what it does not know of a few sub-stages of each table, before the teacher works."""
+    def _ask_latencies(self, due: Mapping[LutKey, LutFile]) -> None:
+        """Let the platform say what it does not know, or measure it, before the teacher works.
+
+        Blocks of all tables are measured together: in small numbers each would wait for a still moment.
+        """
         self.platform.ready(self.superspace)
-        rows = [row for key, file in due.items() for row in self.sampled(key, file.path.name, CHECKED_ROWS)]
-        self.platform.rows_ms([placed for _, placed in rows])  # together: each measurement waits for a still moment
+        count = min(self.settings.recipe.samples, max(1, FIRST_ROWS // len(due)))
+        rows = [row for key, file in due.items() for row in self.sampled(key, file.path.name, count)]
+        self.platform.rows_ms([placed for _, placed in rows])
 
     def _make(self, due: Mapping[LutKey, LutFile]) -> None:
         scratch = self.workspace.lut / ".features" / fingerprint([file.origin for file in due.values()])
