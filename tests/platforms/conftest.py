@@ -62,6 +62,7 @@ class Bench:
         self.once = once
         self.whole = whole
         self.timed = list[str]()
+        self.restless = set[str]()  # what is timed while something else runs
 
     def provenance(self, runtime: Runtime) -> dict[str, str]:
         return {"machine": self.machine, "date": "today"}
@@ -69,7 +70,10 @@ class Bench:
     def time_models(self, runtime: Runtime, models: Mapping[str, bytes], repeats: int) -> dict[str, Timing]:
         self.timed += models
         ms = {name: self.once + self.per_byte * len(file) for name, file in models.items()}
-        return {name: Timing(ms[name] * (self.whole if " " in name else 1.0), 1.0) for name in models}
+        return {
+            name: Timing(ms[name] * (self.whole if " " in name else 1.0), 1.0, name not in self.restless)
+            for name in models
+        }
 
 
 class Fake(MeasuringPlatform):

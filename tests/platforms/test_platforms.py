@@ -1,6 +1,7 @@
 import json
 import logging
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from spaceevo.latency.roofline import Correction, Roofline, block_work, mparams_
 from spaceevo.latency.table import LatencyTable
 from spaceevo.platforms.base import Platform
 from spaceevo.runtimes.random_program import random_program
+from spaceevo.space.operators import sample_subnet
 from spaceevo.space.placement import block_key, fixed_blocks, subnet_blocks
 from tests.platforms.conftest import Fake
 
@@ -58,6 +60,26 @@ def test_blocks_that_a_latency_stands_for_are_not_measured_with_the_others(tmp_p
     found_ms = platform.subnet_ms(MEMBER, MEMBER.smallest)
     assert {*platform.timed} - {"empty_1_1_1"} == needed
     assert found_ms == 0.5 + sum(platform.predictor.table.entries[key] for key in needed)
+
+
+@pytest.mark.parametrize(("restless", "lines"), [(1, 0), (2, 1)])
+def test_blocks_that_had_no_still_moment_are_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, restless: int, lines: int
+) -> None:
+    platform = Fake(tmp_path, unknown_blocks="measure")
+    first = [*platform.blocks_of(MEMBER, [MEMBER.smallest, MEMBER.largest])]
+    keys = sorted({block_key(*block) for block in first})
+    assert 10 < len(keys) < 20  # of which one is less than a tenth, and two are more
+    platform.bench.restless |= {*keys[:restless]}
+    platform.ensure(first)
+    told = [line for line in caplog.messages if "still moment" in line]
+    assert len(told) == lines
+    if told:
+        assert f"platform fake: 2 of {len(keys)} blocks" in told[0] and str(platform.path) in told[0]
+        others = [*platform.blocks_of(MEMBER, [sample_subnet(MEMBER, Random(0))])]
+        platform.bench.restless |= platform.unmeasured(others)
+        platform.ensure(others)
+        assert len([line for line in caplog.messages if "still moment" in line]) == 1
 
 
 def test_a_fitted_model_spares_measuring_and_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -34,9 +34,9 @@ class Described:
 
 @dataclass(frozen=True)
 class Timings:
-    """Holds latency in ms and dispersion of each model."""
+    """Holds latency in ms and dispersion of each model, and whether it was timed at a still moment."""
 
-    timings: dict[Text, tuple[Positive, Amount]]
+    timings: dict[Text, tuple[Positive, Amount, bool]]
 
 
 Answer = Lack | Described | Timings

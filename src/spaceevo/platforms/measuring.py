@@ -28,6 +28,7 @@ BLOCKS, WHOLE = "measured blocks", "networks measured whole"  # Kinds of work
 BLOCK_REPEATS = 10
 CONVERSION_REPEATS = 100
 SAVE_EVERY = 128
+RESTLESS = 0.1  # The part of what is measured that may be timed while something else runs, without a word
 WHOLE_NETWORKS = 10
 """Measured where no profile was made: each is off by some 5 % of its own, their mean by less than 2."""
 USUAL_FILES = {"packed_channels": "1", "weight_bits": "8"}
@@ -110,6 +111,8 @@ class MeasuringPlatform(Platform):
         super().__init__(name, path, fixed_latency_ms, unknown_blocks, packed_channels)
         self.is_local = self._is_of_here(self.predictor.table.provenance)
         self._conversions: dict[Shape, float] = {}
+        self._restless: set[str] = set()  # what was measured in this job, and never at a still moment
+        self._has_told = False  # of these
         self._is_ready = False
 
     def _is_of_here(self, known: Mapping[str, object]) -> bool:
@@ -232,6 +235,18 @@ class MeasuringPlatform(Platform):
                 part = dict(islice(missing.items(), start, start + SAVE_EVERY))
                 self._append(self.alone_ms(part))
                 bar.advance(task, len(part))
+        self._tell_of_restless(missing)
+
+    def _tell_of_restless(self, measured: Mapping[str, object]) -> None:
+        """Say once how many of what was measured may be told too slow, where these are more than a few."""
+        restless = len(self._restless & measured.keys())
+        if restless > RESTLESS * len(measured) and not self._has_told:
+            self._has_told = True
+            log.warning(
+                f"platform {self.name}: {restless} of {len(measured)} blocks were never timed at a still moment, since "
+                "something else slows this core down, and may be told up to twice too slow; stop other programs, and "
+                f"remove {self.path} to measure again"
+            )
 
     def _append(self, measured_ms: Mapping[str, float]) -> None:
         """Save new entries behind those of the file, so that the state of the earlier ones stays as it was.
@@ -280,7 +295,9 @@ class MeasuringPlatform(Platform):
         shapes = {shape for block in blocks for shape, _ in self.runtime.conversions(block)} - self._conversions.keys()
         empty = {f"empty_{'_'.join(map(str, shape))}": shape for shape in sorted(shapes)}
         added = {name: self.compile(empty_program(shape)) for name, shape in empty.items()}
-        found_ms = {name: timing.latency_ms for name, timing in self.time_models({**files, **added}, repeats).items()}
+        found = self.time_models({**files, **added}, repeats)
+        self._restless |= {name for name in files if not found[name].was_still}
+        found_ms = {name: timing.latency_ms for name, timing in found.items()}
         self._conversions |= {shape: found_ms.pop(name) for name, shape in empty.items()}
         return found_ms
 

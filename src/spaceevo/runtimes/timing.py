@@ -30,6 +30,7 @@ class Timing(NamedTuple):
 
     latency_ms: float
     dispersion: float
+    was_still: bool = True  # whether one was taken at a still moment; else the latency may be told up to twice too long
 
 
 class Invocable(Protocol):
@@ -149,15 +150,15 @@ def time_models(
     rng = Random(seed)
     stillness = Stillness()
     taken: dict[str, list[float]] = {name: [] for name in models}
+    enough, still = math.ceil(ENOUGH * repeats), dict.fromkeys(models, 0)
     names = list(models)
     for start in range(0, len(names), group):
         clocked = {name: _Clocked(load(models[name])) for name in names[start : start + group]}
         order = [name for name in clocked for _ in range(repeats)]
         rng.shuffle(order)
-        left = dict.fromkeys(clocked, math.ceil(ENOUGH * repeats))
         for name in order:
-            if left[name]:
+            if still[name] < enough:
                 taken_ns, was_still = stillness.time_ns(clocked[name].time_ns)
                 taken[name].append(taken_ns)
-                left[name] -= was_still
-    return {name: Timing(min(ns) / 1e6, statistics.median(ns) / min(ns)) for name, ns in taken.items()}
+                still[name] += was_still
+    return {name: Timing(min(ns) / 1e6, statistics.median(ns) / min(ns), still[name] > 0) for name, ns in taken.items()}
