@@ -13,7 +13,7 @@ MACHINE = b'{"node": "pi", "machine": "Cortex-A76", "instructions": "asimd", "ve
 def test_answers_of_an_agent_are_read() -> None:
     assert read_answer(MACHINE, "pi") == Described("pi", "Cortex-A76", "asimd", "1.32.0", 3)
     assert read_answer(b'{"error": "core", "found": "0, 1"}', "pi") == Lack("core", "0, 1")
-    assert read_answer(b'{"timings": {"block 0": [0.5, 1.25]}}', "pi") == Timings({"block 0": (0.5, 1.25)})
+    assert read_answer(b'{"timings": {"block 0": [0.5, 1.25, true]}}', "pi") == Timings({"block 0": (0.5, 1.25, True)})
 
 
 @pytest.mark.parametrize(
@@ -24,10 +24,10 @@ def test_answers_of_an_agent_are_read() -> None:
         b"[" * 100_000,
         b"[1]",
         b"{}",
-        b'{"timings": {"block 0": [-1.0, 1.0]}}',
-        b'{"timings": {"block 0": [NaN, 1.0]}}',
-        b'{"timings": {"block 0": [1e999, 1.0]}}',
-        b'{"timings": {"block 0": ["fast", 1.0]}}',
+        b'{"timings": {"block 0": [-1.0, 1.0, true]}}',
+        b'{"timings": {"block 0": [NaN, 1.0, true]}}',
+        b'{"timings": {"block 0": [1e999, 1.0, true]}}',
+        b'{"timings": {"block 0": ["fast", 1.0, true]}}',
         b'{"timings": {"block 0": [1.0]}}',
         b'{"error": "model"}',
         MACHINE.replace(b"pi", b"\\u001b[2Jpi"),

@@ -40,7 +40,7 @@ class Watched(Fake):
     def time_models(self, models: Mapping[str, bytes], repeats: int) -> dict[str, Timing]:
         self.noted += [name for name in models if not name.startswith("empty")]  # which only converts a tensor
         found = super().time_models(dict(models), repeats)
-        return {name: Timing(self.slowness * latency_ms, 1.0) for name, (latency_ms, _) in found.items()}
+        return {name: it._replace(latency_ms=self.slowness * it.latency_ms) for name, it in found.items()}
 
 
 class Killed(Fake):
