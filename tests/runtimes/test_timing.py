@@ -106,6 +106,19 @@ def test_short_models_are_timed_over_many_runs(lab: Lab) -> None:
     assert len(lab.calls) == 1 + 5 * 2  # one to set the loops, then five times one untimed and one timed
 
 
+def test_a_clock_that_did_not_move_is_asked_again(lab: Lab) -> None:
+    class Stopped(Recorded):
+        """Takes no time in its first timing, as it seems."""
+
+        def invoke(self) -> None:
+            self.calls.append(self.name)
+            self.clock[0] += 5_000_000 if len(self.calls) != 3 else 0
+
+    found = time_models({"a": b"5"}, lambda model: Stopped(model.decode(), lab.calls, lab.clock), repeats=1)
+    assert found["a"].latency_ms == 5.0
+    assert len(lab.calls) == 1 + 2 + 3  # the second time one untimed and two timed
+
+
 def test_a_few_timings_at_still_moments_are_enough(lab: Lab) -> None:
     class Once(Recorded):
         """Keeps the core busy in its first timing."""

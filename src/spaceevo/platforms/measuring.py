@@ -1,6 +1,7 @@
 """Measures blocks when first asked for: a runtime in a place, with a table of what was measured there."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -26,8 +27,11 @@ from spaceevo.terminal import console, doing, progress
 
 BLOCKS, WHOLE = "measured blocks", "networks measured whole"  # Kinds of work
 BLOCK_REPEATS = 10
-CONVERSION_REPEATS = 100
-SAVE_EVERY = 128
+CONVERSION_REPEATS = 20
+# Of what is subtracted from every block: calls with still moments, and calls at most. By one call sums of blocks were
+# half too low on a machine that was disturbed most of the time (20 µs for 10)
+STILL_CALLS, CALLS = 2, 6
+SAVE_EVERY = 64  # as many as are timed in turn
 RESTLESS = 0.1  # The part of what is measured that may be timed while something else runs, without a word
 WHOLE_NETWORKS = 10
 """Measured where no profile was made: each is off by some 5 % of its own, their mean by less than 2."""
@@ -201,14 +205,14 @@ class MeasuringPlatform(Platform):
         """Measure blocks by themselves and networks in ms, mixed: what slows the machine down slows both down."""
         names = Random(0).sample([*blocks, *networks], len(blocks) + len(networks))
         found: dict[str, float] = {}
+        self.measure_conversions(blocks.values())
         with progress() as bar:
             for start in bar.track(range(0, len(names), TOGETHER), description="blocks and networks"):
                 files = {
                     name: self.compile_block(blocks[name]) if name in blocks else self.compile_random(networks[name])
                     for name in names[start : start + TOGETHER]
                 }
-                mixed = [blocks[name] for name in files if name in blocks]
-                for name, ms in self._beside_conversions(files, mixed, TOGETHER_REPEATS).items():
+                for name, ms in self._noted_ms(files, TOGETHER_REPEATS).items():
                     found[name] = self.net_ms(blocks[name], ms) if name in blocks else ms
         return found
 
@@ -285,33 +289,36 @@ class MeasuringPlatform(Platform):
         """Measure the latency in ms of blocks by themselves."""
         with doing(BLOCKS, times=len(blocks)):
             files = {key: self.compile_block(block) for key, block in blocks.items()}
-            found_ms = self._beside_conversions(files, blocks.values(), BLOCK_REPEATS)
+            found_ms = self._noted_ms(files, BLOCK_REPEATS)
+            self.measure_conversions(blocks.values())
         return {key: self.net_ms(blocks[key], ms) for key, ms in found_ms.items()}
 
-    def _beside_conversions(
-        self, files: Mapping[str, bytes], blocks: Iterable[PlacedBlock], repeats: int
-    ) -> dict[str, float]:
-        """Measure the latency in ms of files, and beside them what is to be subtracted from these blocks' still."""
-        shapes = {shape for block in blocks for shape, _ in self.runtime.conversions(block)} - self._conversions.keys()
-        empty = {f"empty_{'_'.join(map(str, shape))}": shape for shape in sorted(shapes)}
-        added = {name: self.compile(empty_program(shape)) for name, shape in empty.items()}
-        found = self.time_models({**files, **added}, repeats)
-        self._restless |= {name for name in files if not found[name].was_still}
-        found_ms = {name: timing.latency_ms for name, timing in found.items()}
-        self._conversions |= {shape: found_ms.pop(name) for name, shape in empty.items()}
-        return found_ms
+    def _noted_ms(self, files: Mapping[str, bytes], repeats: int) -> dict[str, float]:
+        """Measure the latency in ms of files, and note those that had no still moment."""
+        found = self.time_models(files, repeats)
+        self._restless |= {name for name, timing in found.items() if not timing.was_still}
+        return {name: timing.latency_ms for name, timing in found.items()}
 
     def net_ms(self, block: PlacedBlock, measured_ms: float) -> float:
         """Subtract from a block's latency in ms what its file does besides, but never more than nine tenths of it."""
-        besides_ms = sum(share * self._conversion_ms(shape) for shape, share in self.runtime.conversions(block))
+        self.measure_conversions([block])
+        besides_ms = sum(share * self._conversions[shape] for shape, share in self.runtime.conversions(block))
         return round(max(measured_ms - besides_ms, 0.1 * measured_ms), 6)
 
-    def _conversion_ms(self, shape: Shape) -> float:
-        """Measure, once, what running a file takes that only converts a tensor `(C, H, W)` to integers and back."""
-        if shape not in self._conversions:
-            file = self.compile(empty_program(shape))
-            self._conversions[shape] = self.time_models({"empty": file}, CONVERSION_REPEATS)["empty"].latency_ms
-        return self._conversions[shape]
+    def measure_conversions(self, blocks: Iterable[PlacedBlock]) -> None:
+        """Measure, once, what running files takes that only convert a tensor `(C, H, W)` to integers and back."""
+        shapes = {shape for block in blocks for shape, _ in self.runtime.conversions(block)} - self._conversions.keys()
+        if shapes:
+            named = {f"empty_{'_'.join(map(str, shape))}": shape for shape in sorted(shapes)}
+            files = {name: self.compile(empty_program(shape)) for name, shape in named.items()}
+            least_ms, still = dict.fromkeys(named, math.inf), 0
+            for _ in range(CALLS):
+                found = self.time_models(files, CONVERSION_REPEATS)
+                least_ms = {name: min(ms, found[name].latency_ms) for name, ms in least_ms.items()}
+                still += all(timing.was_still for timing in found.values())
+                if still == STILL_CALLS:
+                    break
+            self._conversions |= {shape: least_ms[name] for name, shape in named.items()}
 
     def _fixed_ms(self, superspace: Superspace, resolution: int) -> float:
         if self.predictor.fixed_latency_ms is not None:  # a wish, not a stopgap: here the blocks could be measured

@@ -137,6 +137,7 @@ def _fit(
 ) -> tuple[LatencyTable, PredictionError]:
     """The platform's table with the measured blocks, a model and its error on them, and a correction by networks."""
     blocks = sample.blocks
+    platform.measure_conversions(blocks.values())
     alone_ms = {key: platform.net_ms(blocks[key], ms) for key, ms in timed[BLOCKS].latency_ms.items()}
     in_order_ms = [alone_ms[key] for key in blocks]
     model = Roofline.fit(list(blocks.values()), in_order_ms)
