@@ -244,6 +244,17 @@ def test_tables_are_kept_and_made_anew_one_by_one(run_stage: RunStage, world: Wo
     )
 
 
+@pytest.mark.parametrize("samples", [1, 12])
+def test_too_few_rows_to_score_spaces_by_are_told(
+    run_stage: RunStage, world: World, capsys: pytest.CaptureFixture[str], samples: int
+) -> None:
+    run_stage("block_lut", *given(world, "block=stage1_0", "window=0", f"recipe.block_lut.samples={samples}"))
+    told = " ".join(capsys.readouterr().out.split())
+    assert ("samples = 1 rows a table are too few to score spaces by: stage1_0_0.csv will have none" in told) == (
+        samples == 1
+    )
+
+
 def test_types_of_all_stages_take_turns_and_are_asked_for_together(
     compose: Compose, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,21 @@ def test_it_looks_until_a_pipeline_has_ended_that_has_no_step_yet(
     assert looks == [3, 3]
 
 
+def test_a_pipeline_that_failed_by_itself_is_told(
+    run_stage: RunStage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its look ahead refused a setting; a fault of a step is told once, as the step's."""
+    root, error = tmp_path / "runs", "recipe: warmup_epochs = 2.0; allowed: 0…epochs (1)"
+    pipeline = JobProgress("pipeline", "python -m spaceevo", began=1.0, told=2.0, state="failed", error=error)
+    pipeline.write(root / "pipeline/progress.json")
+    assert run_stage("status").figures["failed"] == 1
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"pipeline: {error}" in told and "Goes on with: python -m spaceevo" in told
+    step = JobProgress("teacher", "python", began=1.0, told=2.0, state="failed", error=error)
+    step.write(root / "teacher/progress.json")
+    assert run_stage("status").figures["failed"] == 1
+
+
 def test_status_of_a_folder_of_chains_names_them(
     run_stage: RunStage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

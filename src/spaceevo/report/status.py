@@ -37,7 +37,8 @@ class Watched:
 def watch(root: Path) -> list[Watched]:
     """Look at all jobs below a folder but those of chains below; those that a pipeline has not begun are at the end.
 
-    A pipeline itself, a plan or a report are among them only where they are all that is at work.
+    A pipeline itself, a plan or a report are among them only where they are all that is at work, or a pipeline where
+    it ended badly by itself, before or between its steps.
     """
     others = chains_below(root)
     below = [folder for place in PLACES for folder in sorted(root.glob(place))]
@@ -46,8 +47,9 @@ def watch(root: Path) -> list[Watched]:
     planned = _planned(root)
     names = {one.name for one in found}
     found += [Watched(name, "waiting") for name in planned if name not in names]
-    if not any(one.state == "running" for one in found):  # one that begins has no step yet, or is between two
-        found += _overviews_at_work(root)
+    # a pipeline that begins has no step yet, or is between two; one that ended by a step's fault needs no second line
+    if not any(one.state in ("running", "stopped", *ENDED_BADLY) for one in found):
+        found += _overviews(root)
     order = {name: number for number, name in enumerate(planned)}
     return sorted(found, key=lambda one: order.get(one.name, len(order)))
 
@@ -87,13 +89,13 @@ def _planned(root: Path) -> list[str]:
         return []
 
 
-def _overviews_at_work(root: Path) -> list[Watched]:
-    """Look at jobs that tell of others, but for those that look on as this one does."""
+def _overviews(root: Path) -> list[Watched]:
+    """Look at jobs at work that tell of others, but for those that look on as this one does, and at a pipeline."""
     found = []
     for name in (name for name in OVERVIEWS if name != "status"):
         with suppress(CheckpointError, OSError):
             found.append(_told(name, JobProgress.read(root / name / PROGRESS_FILE), None))
-    return [one for one in found if one.state == "running"]
+    return [one for one in found if one.state == "running" or one.name == "pipeline" and one.state != "done"]
 
 
 def _look(root: Path, folder: Path) -> Watched | None:

@@ -11,7 +11,7 @@ from rich.progress import Progress, TaskID
 
 from spaceevo.artifacts import Component, Neutral, Plain, file_hash, fingerprint, sole_worker, values
 from spaceevo.artifacts.work import Amount, Extent, Scale
-from spaceevo.errors import ConfigError
+from spaceevo.errors import ConfigError, choices
 from spaceevo.lit.datamodule import ImageFolderDataModule
 from spaceevo.lit.matching import check_shape, check_transform, tell_transform
 from spaceevo.nn.loading import read_checkpoint
@@ -163,12 +163,16 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
     def _least_rows(self) -> int:
         """Count the rows after which every table has one of each input size, without which no space can be scored."""
         asked, least = self.settings.recipe.samples, 1
-        for key, name in ((key, lut_file_name(self.superspace, key)) for key in self.blocks):
-            stage = self.superspace.searched[key.stage].name
-            sizes = {self.superspace.input_hw(stage, it) for it in self.superspace.block_resolutions}
-            while least < asked and sizes - {row.hw for row, _ in self.sampled(key, name, least)}:
+        for key in self.blocks:
+            while least < asked and self._lacks_size(key, least):
                 least += 1
         return least
+
+    def _lacks_size(self, key: LutKey, count: int) -> bool:
+        """Whether so many rows of a table have none of some input size."""
+        stage, superspace = self.superspace.searched[key.stage].name, self.superspace
+        sizes = {superspace.input_hw(stage, it) for it in superspace.block_resolutions}
+        return bool(sizes - {row.hw for row, _ in self.sampled(key, lut_file_name(superspace, key), count)})
 
     @cached_property
     def _unmeasured(self) -> list[int]:
@@ -197,6 +201,12 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
         files = self._files()
         for file in files.values() if self.workspace.force else ():
             file.forget()
+        samples = self.settings.recipe.samples
+        if few := [file.path.name for key, file in files.items() if self._lacks_size(key, samples)]:
+            console.print(
+                f"block_lut: recipe.block_lut.samples = {samples} rows a table are too few to score spaces by: "
+                f"{choices(few, limit=3)} will have none of some resolution; sample more"
+            )
         due = {key: file for key, file in files.items() if not file.is_current()}
         if due:
             self._ask_latencies(due)
