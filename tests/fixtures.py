@@ -47,6 +47,7 @@ def impatient() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("spaceevo.runtimes.timing.PATIENCE", 0.0)
         patch.setattr("spaceevo.runtimes.timing.SLACK_S", 0.0)
+        patch.setattr("spaceevo.runtimes.timing.FIRST_LOOK_S", 0.0)
         yield
 
 

@@ -200,6 +200,16 @@ def test_a_timing_counts_where_the_core_was_still_at_both_its_ends(monkeypatch: 
     assert stillness.time_ns(timings((4.0, [True]))) == (4.0, False)  # out of patience, one is all
 
 
+def test_a_process_looks_at_first_how_fast_the_core_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock(monkeypatch, [True] * 10)
+    monkeypatch.setattr(module, "FIRST_LOOK_S", 1.0)
+    Stillness()
+    assert clock.now_s == pytest.approx(1.0, abs=0.06)
+    assert Stillness.least_ns == 1000  # though it began in a busy moment
+    Stillness()
+    assert clock.now_s == pytest.approx(1.0, abs=0.06)
+
+
 def test_what_begins_in_a_busy_moment_remembers_stiller_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock(monkeypatch, [False])
     clock.grant(monkeypatch, patience=0.0, slack_s=10.0)

@@ -205,16 +205,15 @@ class MeasuringPlatform(Platform):
         """Measure blocks by themselves and networks in ms, mixed: what slows the machine down slows both down."""
         names = Random(0).sample([*blocks, *networks], len(blocks) + len(networks))
         found: dict[str, float] = {}
-        self.measure_conversions(blocks.values())
         with progress() as bar:
             for start in bar.track(range(0, len(names), TOGETHER), description="blocks and networks"):
                 files = {
                     name: self.compile_block(blocks[name]) if name in blocks else self.compile_random(networks[name])
                     for name in names[start : start + TOGETHER]
                 }
-                for name, ms in self._noted_ms(files, TOGETHER_REPEATS).items():
-                    found[name] = self.net_ms(blocks[name], ms) if name in blocks else ms
-        return found
+                found |= self._noted_ms(files, TOGETHER_REPEATS)
+        self.measure_conversions(blocks.values())
+        return found | {key: self.net_ms(block, found[key]) for key, block in blocks.items()}
 
     @property
     def _may_measure(self) -> bool:

@@ -13,6 +13,7 @@ CLOCK = "time.thread_time_ns"
 TIMING_NS = 200_000  # One timing lasts at least this long, and a hundred ticks of the clock
 PATIENCE = 3.0  # Seconds of waiting for a still moment, for each second measured; `SLACK_S` besides
 SLACK_S = 1.0
+FIRST_LOOK_S = 3.0  # How long a process looks at first how fast the core can be; what slows it down comes and goes
 NAP_S = 0.05
 WAKING = 200  # Probes after a nap, some 10 ms: a core that slept is slow at first, and would never seem still
 STILL = 1.2  # The core is still while a probe takes at most so many times the least that one ever took
@@ -83,7 +84,12 @@ class Stillness:
 
     def __init__(self) -> None:
         self.factor = np.random.default_rng(0).random((64, 64), np.float32)
+        looks_s = FIRST_LOOK_S if math.isinf(Stillness.least_ns) else 0.0
+        began = time.monotonic()
         self._note(min(self._probe_ns() for _ in range(100)))
+        while time.monotonic() - began < looks_s:
+            time.sleep(NAP_S)
+            self._note(min(self._probe_ns() for _ in range(WAKING)))
         self.started = time.monotonic()
         self.waited_s = 0.0
 
