@@ -62,6 +62,21 @@ def test_blocks_that_a_latency_stands_for_are_not_measured_with_the_others(tmp_p
     assert found_ms == 0.5 + sum(platform.predictor.table.entries[key] for key in needed)
 
 
+def test_the_fastest_subnet_is_found_where_few_blocks_are_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    platform = Fake(tmp_path, unknown_blocks="measure")
+    monkeypatch.setattr("spaceevo.platforms.measuring.FEW_BLOCKS", 10)
+    assert platform.fastest(MEMBER) is None and platform.timed == []
+    rng = Random(0)
+    platform.subnets_ms(MEMBER, [sample_subnet(MEMBER, rng) for _ in range(400)])
+    fastest, known = platform.fastest(MEMBER), {*platform.timed}
+    assert fastest is not None
+    many_ms = platform.subnets_ms(MEMBER, [sample_subnet(MEMBER, rng) for _ in range(400)])
+    assert platform.subnet_ms(MEMBER, fastest) <= many_ms.min()
+    assert {*platform.timed} == known  # all blocks of the space were
+
+
 @pytest.mark.parametrize(("restless", "lines"), [(1, 0), (2, 1)])
 def test_blocks_that_had_no_still_moment_are_told_of_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, restless: int, lines: int
