@@ -106,7 +106,7 @@ class SubnetSearchJob(SupernetBasedJob[SubnetSearchSettings]):
         return found | {f"platform_{name}": platform_input(platform) for name, platform in self.platforms.items()}
 
     def amounts(self) -> Mapping[str, Amount]:
-        """Return the subnets to evaluate at most, those to test, about as many as fronts have, and blocks to measure."""
+        """Return the subnets to evaluate at most, those to test, as many as fronts have, and the blocks to measure."""
         recipe, data, settings = self.settings.recipe, self.data, self.settings
         limits = len(limits_for_any(settings.latency_constraint) or (1,)) if recipe.method == "published" else 1
         platforms = max(1, len(settings.platforms))
