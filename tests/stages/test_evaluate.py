@@ -215,6 +215,6 @@ def test_several_processes_give_the_figures_of_one(
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count(told) == 1
-    found = json.loads((together / "evaluate" / "result.json").read_text())
+    found = json.loads((together / "evaluate_published" / "result.json").read_text())
     assert found["processes"] == processes
     assert found["subnets"] == alone["subnets"]

@@ -67,6 +67,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def of_digits(root: Path, scheme: str) -> list[str]:
     """Settings of the smallest subnet, on the images of digits."""
     places = [f"paths.checkpoints={root / scheme / 'checkpoints'}", f"data.root={root / 'data'}"]
+    places.append(f"data.prepare.place={root / 'data'}")  # the one place that they are written to
     return ["superspace=digits", f"space={DIGITS}", f"quant={scheme}", "subnet=min", *places]
 
 
