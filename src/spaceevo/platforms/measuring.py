@@ -198,6 +198,7 @@ class MeasuringPlatform(Platform):
         table.provenance = {**table.provenance, **error.figures("correction_")}
         self.predictor.correct(whole.correction())
         self._append(alone_ms)
+        self._tell_of_restless(found_ms)
         console.print(
             f"  they take {sum(whole.latency_ms) / sum(whole.sums_ms):.2f} times the sum of their blocks; corrected, "
             f"one that was not measured is off by {error.mape_percent:.1f} % on average"
@@ -266,9 +267,9 @@ class MeasuringPlatform(Platform):
         if restless > RESTLESS * len(measured) and not self._has_told:
             self._has_told = True
             log.warning(
-                f"platform {self.name}: {restless} of {len(measured)} blocks were never timed at a still moment, since "
-                "something else slows this core down, and may be told up to twice too slow; stop other programs, and "
-                f"remove {self.path} to measure again"
+                f"platform {self.name}: {restless} of {len(measured)} blocks or networks were never timed at a still "
+                "moment, since something else slows this core down, and may be told up to twice too slow; stop other "
+                f"programs, and remove {self.path} to measure again"
             )
 
     def _append(self, measured_ms: Mapping[str, float]) -> None:

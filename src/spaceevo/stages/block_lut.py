@@ -183,7 +183,7 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
         tables = [self.sampled(key, lut_file_name(self.superspace, key), count) for key in self.blocks]
         first, found, counts = self.platform.measured_first(self.superspace), set[str](), []
         for rows in zip(*tables, strict=True):
-            found |= self.platform.predictor.missing([block for _, placed in rows for block in placed]).keys() - first
+            found |= self.platform.unmeasured(block for _, placed in rows for block in placed) - first
             counts.append(len(found))
         return counts
 
@@ -201,14 +201,9 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
         files = self._files()
         for file in files.values() if self.workspace.force else ():
             file.forget()
-        samples = self.settings.recipe.samples
-        if few := [file.path.name for key, file in files.items() if self._lacks_size(key, samples)]:
-            console.print(
-                f"block_lut: recipe.block_lut.samples = {samples} rows a table are too few to score spaces by: "
-                f"{choices(few, limit=3)} will have none of some resolution; sample more"
-            )
         due = {key: file for key, file in files.items() if not file.is_current()}
         if due:
+            self._tell_of_few_rows(due)
             self._ask_latencies(due)
             self._make(due)
         rows = len(files) * self.settings.recipe.samples
@@ -238,6 +233,15 @@ class BlockLutJob(SuperspaceJob[BlockLutSettings]):
             origin = fingerprint([deciding, shared, inputs[name].state(None), file])
             files[key] = LutFile(self.workspace.lut / file, origin, inputs["platform"])
         return files
+
+    def _tell_of_few_rows(self, due: Mapping[LutKey, LutFile]) -> None:
+        """Say which tables the space search will refuse, before they are made."""
+        samples = self.settings.recipe.samples
+        if few := [file.path.name for key, file in due.items() if self._lacks_size(key, samples)]:
+            console.print(
+                f"block_lut: recipe.block_lut.samples = {samples} rows a table are too few to score spaces by: "
+                f"{choices(few, limit=3)} will have none of some resolution; sample more"
+            )
 
     def _ask_latencies(self, due: Mapping[LutKey, LutFile]) -> None:
         """Let the platform say what it does not know, or measure it, before the teacher works.
