@@ -38,6 +38,21 @@ def test_whole_networks_correct_sums_of_blocks_once(tmp_path: Path, capsys: pyte
     assert table.provenance["correction_mape_percent"] == 0.0
 
 
+@pytest.mark.parametrize(("poor_percent", "lines"), [(-1.0, 1), (15.0, 0)])
+def test_a_poor_correction_is_told(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    poor_percent: float,
+    lines: int,
+) -> None:
+    monkeypatch.setattr("spaceevo.platforms.measuring.POOR_PERCENT", poor_percent)
+    platform = Fake(tmp_path)
+    platform.ready(MEMBER.superspace)
+    told = "".join(capsys.readouterr().out.split())
+    assert told.count(f"thatispoor:remove{platform.path}andmeasureagain") == lines
+
+
 def test_which_blocks_are_measured_first_is_told(tmp_path: Path) -> None:
     superspace = MEMBER.superspace
     told = Fake(tmp_path).measured_first(superspace)

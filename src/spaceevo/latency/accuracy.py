@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy.stats import kendalltau
 
+POOR_PERCENT = 15.0  # mean error above which a user is told to measure again; on a quiet machine it is 2 to 5
+
 
 @dataclass(frozen=True)
 class PredictionError:

@@ -9,6 +9,7 @@ from random import Random
 from typing import Annotated, Literal, Protocol
 
 from spaceevo.artifacts.values import Channels, Name
+from spaceevo.latency.accuracy import POOR_PERCENT
 from spaceevo.latency.fastest import fastest_subnet
 from spaceevo.latency.predictor import BlockLatency, FixedLatency
 from spaceevo.latency.table import LatencyTable
@@ -203,6 +204,10 @@ class MeasuringPlatform(Platform):
             f"  they take {sum(whole.latency_ms) / sum(whole.sums_ms):.2f} times the sum of their blocks; corrected, "
             f"one that was not measured is off by {error.mape_percent:.1f} % on average"
         )
+        if error.mape_percent > POOR_PERCENT:
+            console.print(
+                f"  that is poor: remove {self.path} and measure again while nothing else runs before building on it"
+            )
 
     def together_ms(
         self, blocks: Mapping[str, PlacedBlock], networks: Mapping[str, list[PlacedBlock]]

@@ -7,7 +7,7 @@ from pkgutil import resolve_name
 
 from spaceevo.artifacts import Component, write_csv
 from spaceevo.errors import ConfigError
-from spaceevo.latency.accuracy import PredictionError
+from spaceevo.latency.accuracy import POOR_PERCENT, PredictionError
 from spaceevo.latency.predictor import BlockLatency
 from spaceevo.latency.table import LatencyTable
 from spaceevo.platforms.base import Platform
@@ -20,7 +20,6 @@ from spaceevo.stages.job import Maker, Workspace
 from spaceevo.stages.profile_timings import Timed
 from spaceevo.terminal import console
 
-POOR_PERCENT = 15.0  # mean error above which a user is told to measure again; on a quiet machine it is 2 to 5
 MEASURED = "ort_cpu, openvino_cpu, tflite_cpu, ssh, adb, or another of a runtime"
 
 
