@@ -18,6 +18,7 @@ from spaceevo.artifacts import (
     write_json,
     write_text,
 )
+from spaceevo.artifacts.identity import differences
 from spaceevo.errors import CheckpointError
 
 plain = st.recursive(
@@ -194,3 +195,11 @@ def test_nothing_of_one_scheme_replaces_something_of_another() -> None:
         "digits-012-000", "d1", "pets", "f00", True
     )
     assert deploy.teacher("resnet10", True) == published.teacher("resnet10", True)
+
+
+def test_what_differs_is_told_shortly() -> None:
+    assert differences({"epochs": 1, "space": None}, {"epochs": 2, "space": ""}) == "epochs 1 → 2, space null → nothing"
+    listed = {"platforms.a.name": "ort_cpu"}  # in place of an empty group
+    assert differences({"platforms": {}}, listed) == "platforms.a.name nothing → ort_cpu"
+    many = dict.fromkeys("abcde", 1)
+    assert differences(many, {}) == "a 1 → nothing, b 1 → nothing, c 1 → nothing and 2 more"

@@ -133,8 +133,9 @@ def neutral_reasons(target: Callable[..., object]) -> dict[str, str]:
 
 def differences(before: Mapping[str, Plain], after: Mapping[str, Plain], limit: int = 3) -> str:
     """Say which settings or inputs differ, e.g. `max_epochs 1 → null`; a few of them, the number of the others."""
-    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    told = [f"{name} {_short(before.get(name))} → {_short(after.get(name))}" for name in names[:limit]]
+    old, new = ({name: value for name, value in of.items() if value != {}} for of in (before, after))
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    told = [f"{name} {_short(old.get(name, ''))} → {_short(new.get(name, ''))}" for name in names[:limit]]
     return ", ".join(told) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 

@@ -97,7 +97,7 @@ class BenchmarkJob(SpaceJob[BenchmarkSettings]):
         specs, asked_ms = self._specs_and_asked()
         found_ms = self._measured_ms(specs)
         rows = {
-            name: self._rows(bench, specs, asked_ms.get(bench.platform.name, {}), found_ms[name])
+            name: self._rows(bench, specs, asked_ms.get(name) or asked_ms.get(bench.platform.name, {}), found_ms[name])
             for name, bench in self.benches.items()
         }
         output = self.workspace.output
