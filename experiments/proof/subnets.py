@@ -27,6 +27,7 @@ PREDICTORS = {
     "MACs": ("mmacs", 1),
     "parameters": ("mparams", 1),
     "latency": ("latency_ms", 1),
+    "resolution": ("resolution", 1),
 }
 
 
@@ -63,6 +64,7 @@ def agree(drawn: Path, evaluated: Path) -> None:
     """Print how each predictor orders the evaluated subnets."""
     tested = pd.read_csv(evaluated)[["subnet", "top1", "mmacs", "mparams"]]
     rows = pd.read_csv(drawn).merge(tested, on="subnet", validate="one_to_one")
+    rows["resolution"] = [SubnetSpec.parse(text).resolution for text in rows["subnet"]]
     top1 = rows["top1"].to_numpy()
     print(f"{len(rows)} subnets, top-1 {top1.min():.2f} to {top1.max():.2f} %, standard deviation {top1.std():.2f}")
     for name, (column, sign) in PREDICTORS.items():
