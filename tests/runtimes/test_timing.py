@@ -135,13 +135,15 @@ class FakeClock:
     """A core that is slowed down in the moments told, a nap each."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, busy: list[bool]) -> None:
-        self.now_s, self.naps, self.busy = 0.0, 0, busy
+        self.now_s, self.naps, self.busy, self.probe_s = 0.0, 0, busy, 0.0
         monkeypatch.setattr(Stillness, "least_ns", math.inf)
         monkeypatch.setattr(time, "monotonic", lambda: self.now_s)
         monkeypatch.setattr(time, "sleep", self.sleep)
-        monkeypatch.setattr(
-            Stillness, "_probe_ns", lambda _: 1500 if any(self.busy[self.naps : self.naps + 1]) else 1000
-        )
+        monkeypatch.setattr(Stillness, "_probe_ns", lambda _: self.probe_ns())
+
+    def probe_ns(self) -> int:
+        self.now_s += self.probe_s
+        return 1500 if any(self.busy[self.naps : self.naps + 1]) else 1000
 
     def sleep(self, seconds: float) -> None:
         self.now_s += seconds
@@ -164,16 +166,18 @@ def test_timings_wait_for_a_still_moment(monkeypatch: pytest.MonkeyPatch) -> Non
     assert stillness.is_still()
 
 
-def test_waiting_ends_when_out_of_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("probe_s", [0.0, 0.00015])
+def test_waiting_ends_when_out_of_patience(monkeypatch: pytest.MonkeyPatch, probe_s: float) -> None:
     clock = FakeClock(monkeypatch, [False])
     clock.grant(monkeypatch, patience=2.0, slack_s=0.5)
     stillness = Stillness()
-    clock.busy = [True] * 1000
+    clock.busy, clock.probe_s = [True] * 1000, probe_s
+    began_s = clock.now_s
     stillness.wait()
-    assert clock.now_s == pytest.approx(0.5, abs=0.06)
+    assert clock.now_s - began_s == pytest.approx(0.5, abs=0.1)  # probes after a nap are waiting too
     clock.now_s += 1.0  # a second of measuring earns two of waiting
     stillness.wait()
-    assert clock.now_s == pytest.approx(3.5, abs=0.06)
+    assert clock.now_s - began_s == pytest.approx(3.5, abs=0.2)
 
 
 def test_a_timing_counts_where_the_core_was_still_at_both_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
