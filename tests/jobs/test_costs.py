@@ -77,6 +77,16 @@ def test_what_took_less_than_foreseen_is_tried_for_longer() -> None:
     assert spent <= BUDGET_S
 
 
+def test_all_images_are_tried_where_that_turns_out_to_be_cheap() -> None:
+    """What takes 1.5 s on two images is foreseen to take minutes on 450, and takes 2.4 s: most is no image's."""
+    asked, tried = {"parity": Amount(1, 450)}, list[Extent]()
+    attempt = machine(asked, {"parity": (1.5, 0.002)}, tried)
+    found = estimate(asked, attempt)
+    assert [it.images for it in tried[:3]] == [2, 16, None]
+    assert found.processor_seconds == pytest.approx(FIXED_S + 2.4)
+    assert "in proportion" not in found.tried
+
+
 def test_what_is_done_once_is_not_repeated_in_the_second_trial() -> None:
     asked = {"steps": Amount(300, 64), "looks": Amount(1, 2000)}
     for looks_s in (0.001, 0.06):  # an image: a look is foreseen to take a tenth of a second, and 4 s

@@ -1,6 +1,7 @@
 """Sums of blocks, corrected by whole networks where no profile was made."""
 
 import json
+import math
 from pathlib import Path
 from random import Random
 
@@ -10,7 +11,9 @@ import spaceevo
 from spaceevo.jobs.recording import recorded
 from spaceevo.latency.roofline import Correction
 from spaceevo.latency.table import LatencyTable
-from spaceevo.platforms.measuring import WHOLE
+from spaceevo.platforms.measuring import BLOCKS as MEASURED
+from spaceevo.platforms.measuring import LOOK, WHOLE, MeasuringPlatform
+from spaceevo.runtimes.timing import Stillness
 from spaceevo.space.operators import sample_networks
 from spaceevo.space.placement import block_key, subnet_blocks
 from tests.platforms.conftest import Fake
@@ -51,6 +54,19 @@ def test_a_poor_correction_is_told(
     platform.ready(MEMBER.superspace)
     told = "".join(capsys.readouterr().out.split())
     assert told.count(f"thatispoor:remove{platform.path}andmeasureagain") == lines
+
+
+def test_how_fast_the_core_can_be_is_looked_at_once_and_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[str]()
+    monkeypatch.setattr("spaceevo.terminal.tell_work", lambda kind, *_: told.append(kind))
+    monkeypatch.setattr(Stillness, "least_ns", math.inf)
+    Fake(tmp_path).alone_ms({block_key(*BLOCKS[0]): BLOCKS[0]})  # measured elsewhere
+    platform = MeasuringPlatform("ort_cpu", "onnxruntime", "digits", str(tmp_path))
+    for block in BLOCKS[:2]:
+        platform.alone_ms({block_key(*block): block})
+    assert told == [MEASURED, LOOK, MEASURED, MEASURED]
 
 
 def test_which_blocks_are_measured_first_is_told(tmp_path: Path) -> None:

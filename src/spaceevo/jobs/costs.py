@@ -62,7 +62,8 @@ def estimate(amounts: Mapping[str, Amount], attempt: Try, as_many: float = 1.0) 
     """Time a few pieces of a job's work on few images, then on as many as can be had; tell what all of it takes.
 
     What takes too long on as many images as asked for is timed on two smaller numbers, and grows as between these. What
-    took less than was foreseen is timed once more, for longer; a job of a few seconds once more as it was.
+    took less than was foreseen is timed once more, for longer or on all images; a job of a few seconds once more as it
+    was.
 
     Args:
         amounts: of the whole job.
@@ -75,8 +76,8 @@ def estimate(amounts: Mapping[str, Amount], attempt: Try, as_many: float = 1.0) 
     if any(amount.size > small.amounts[kind].size for kind, amount in amounts.items()):
         extent = _second(amounts, small)
         large = attempt(extent)
-        if (longer := _longer(amounts, extent, large)) is not None:
-            extent, large = longer, attempt(longer)
+        if (more := _longer(amounts, extent, large) or _whole(amounts, extent, small, large)) is not None:
+            extent, large = more, attempt(more)
     fixed = _fixed(amounts, small, large)
     if large.processor_seconds <= BRIEF_S:
         again = attempt(extent)
@@ -141,6 +142,15 @@ def _longer(amounts: Mapping[str, Amount], extent: Extent, trial: Trial) -> Exte
     whole = sum(amounts[kind].times * each[kind] for kind in repeated)
     repeats = _repeats(BUDGET_S - trial.processor_seconds - once, more, whole) if repeated else 0
     return Extent(extent.images, repeats) if repeats >= 2 * extent.repeats else None
+
+
+def _whole(amounts: Mapping[str, Amount], extent: Extent, small: Trial, large: Trial) -> Extent | None:
+    """Choose as many images as asked for where these fit into the budget by how the trials grew."""
+    if extent.images is None:
+        return None
+    kinds = amounts.keys() & large.spent.keys()
+    seconds = sum(large.spent[kind].times * _each(kind, amounts[kind], small, large).processors for kind in kinds)
+    return Extent(None, extent.repeats) if seconds <= BUDGET_S else None
 
 
 def _repeats(budget_s: float, more: float, whole: float) -> int:

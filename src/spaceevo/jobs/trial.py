@@ -28,6 +28,7 @@ from spaceevo.jobs.settings import users_name
 from spaceevo.jobs.standins import SLOW
 from spaceevo.jobs.steps import at_home
 from spaceevo.jobs.words import composed
+from spaceevo.runtimes.timing import Stillness
 from spaceevo.stages.job import Job
 from spaceevo.terminal import console
 
@@ -69,7 +70,8 @@ def attempt(
     ours, theirs = FORKS.Pipe(duplex=False)
     cache, known = str(root / "cache"), _sizes(root)
     process = FORKS.Process(
-        target=_try, args=([*words, *shortened_words(job, asked, extent)], root, cache, config_dir, theirs)
+        target=_try,
+        args=([*words, *shortened_words(job, asked, extent)], root, cache, config_dir, theirs, Stillness.least_ns),
     )
     _quiet_tracker()
     process.start()
@@ -78,7 +80,7 @@ def attempt(
     try:
         while not ours.poll(POLL_S):
             grown = max(grown, _grown(root, known))
-        memory_bytes, error = ours.recv()
+        memory_bytes, error, Stillness.least_ns = ours.recv()
     except EOFError:
         memory_bytes, error = 0, f"its process ended with code {process.exitcode}; memory may not suffice"
     finally:
@@ -110,9 +112,15 @@ def _end(process: BaseProcess) -> None:
     process.join()
 
 
-def _try(words: Sequence[str], root: Path, cache: str, config_dir: str | None, answer: Connection) -> None:
-    """Run the job in this process; answer with its memory in bytes, and with a line where it failed."""
+def _try(
+    words: Sequence[str], root: Path, cache: str, config_dir: str | None, answer: Connection, least_ns: float
+) -> None:
+    """Run the job in this process; answer with its memory in bytes, and with a line where it failed.
+
+    How fast the core can be goes from trial to trial, as in a chain from job to job: a look at that takes seconds.
+    """
     end_with_parent()
+    Stillness.least_ns = least_ns
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
@@ -123,7 +131,7 @@ def _try(words: Sequence[str], root: Path, cache: str, config_dir: str | None, a
         run(at_home(composed([*words, f"paths.root={quoted(root)}"], config_dir)))
     except Exception as fault:  # whatever it is, a trial that fails must not end the plan
         error = fault_line(fault) or shortened(f"{type(fault).__name__}: {fault}")
-    answer.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT, error))
+    answer.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT, error, Stillness.least_ns))
 
 
 def end_with_parent() -> None:

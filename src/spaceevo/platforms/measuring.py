@@ -21,7 +21,7 @@ from spaceevo.runtimes.base import FileOptions, Runtime, Shape
 from spaceevo.runtimes.machine import instruction_sets, machine_name, provenance
 from spaceevo.runtimes.random_program import empty_program, random_program
 from spaceevo.runtimes.registry import runtime_named
-from spaceevo.runtimes.timing import CLOCK, Timing, time_models
+from spaceevo.runtimes.timing import CLOCK, Stillness, Timing, time_models
 from spaceevo.space.encoding import SubnetSpec
 from spaceevo.space.operators import sample_networks
 from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
@@ -29,7 +29,7 @@ from spaceevo.space.spec import BlockSpec
 from spaceevo.space.superspace import SpaceMember, Superspace
 from spaceevo.terminal import console, doing, progress
 
-BLOCKS, WHOLE = "measured blocks", "networks measured whole"  # Kinds of work
+BLOCKS, WHOLE, LOOK = "measured blocks", "networks measured whole", "looks at the core"  # Kinds of work
 BLOCK_REPEATS = 10
 CONVERSION_REPEATS = 20
 # Of what is subtracted from every block: calls with still moments, and calls at most. By one call sums of blocks were
@@ -166,6 +166,7 @@ class MeasuringPlatform(Platform):
         self._is_ready = True
         table, known = self.predictor.table, self.known_table()
         if known.model is None and not known.is_corrected:
+            self._look()
             with doing(WHOLE, WHOLE_NETWORKS):
                 self._measure_whole(superspace)
         elif table.model is None:
@@ -312,11 +313,18 @@ class MeasuringPlatform(Platform):
 
     def alone_ms(self, blocks: Mapping[str, PlacedBlock]) -> dict[str, float]:
         """Measure the latency in ms of blocks by themselves."""
+        self._look()
         with doing(BLOCKS, times=len(blocks)):
             files = {key: self.compile_block(block) for key, block in blocks.items()}
             found_ms = self._noted_ms(files, BLOCK_REPEATS)
             self.measure_conversions(blocks.values())
         return {key: self.net_ms(blocks[key], ms) for key, ms in found_ms.items()}
+
+    def _look(self) -> None:
+        """Look, once in a process, how fast this core can be; told apart, so that a plan counts it once a chain."""
+        if isinstance(self.place, ThisMachine) and not Stillness.has_looked():
+            with doing(LOOK):
+                Stillness()
 
     def _noted_ms(self, files: Mapping[str, bytes], repeats: int) -> dict[str, float]:
         """Measure the latency in ms of files, and note those that had no still moment."""

@@ -84,7 +84,7 @@ class Stillness:
 
     def __init__(self) -> None:
         self.factor = np.random.default_rng(0).random((64, 64), np.float32)
-        looks_s = FIRST_LOOK_S if math.isinf(Stillness.least_ns) else 0.0
+        looks_s = 0.0 if Stillness.has_looked() else FIRST_LOOK_S
         began = time.monotonic()
         self._note(min(self._probe_ns() for _ in range(100)))
         while time.monotonic() - began < looks_s:
@@ -92,6 +92,11 @@ class Stillness:
             self._note(min(self._probe_ns() for _ in range(WAKING)))
         self.started = time.monotonic()
         self.waited_s = 0.0
+
+    @staticmethod
+    def has_looked() -> bool:
+        """Tell whether it is known how fast the core can be."""
+        return math.isfinite(Stillness.least_ns)
 
     def time_ns(self, take_ns: Callable[[], float]) -> tuple[float, bool]:
         """Take a timing before and after which the core was still; without such a one, the least of those taken.
