@@ -21,7 +21,9 @@ from spaceevo.space.placement import PlacedBlock, block_key, subnet_blocks
 from spaceevo.terminal import print_rows
 
 REPEATS = 10
-TRIED = {"all, 3": (1.0, 3.0), "2 of 10, 3": (0.2, 3.0)} | {f"4 of 10, {it}": (0.4, it) for it in (1.0, 3.0, 6.0, 10.0)}
+TRIED = {"all, 20": (1.0, 20.0), "2 of 10, 20": (0.2, 20.0)} | {
+    f"4 of 10, {it}": (0.4, it) for it in (3.0, 10.0, 20.0, 40.0)
+}
 COLUMNS = {
     "tried": "still timings, patience",
     "wall_s": "s by the clock",

@@ -32,6 +32,7 @@ class Lab:
         self.probe_ns = 1000
         monkeypatch.setattr(time, "thread_time_ns", lambda: self.clock[0])
         monkeypatch.setattr(Stillness, "least_ns", 1000.0)
+        monkeypatch.setattr(Stillness, "vain_s", 0.0)
         monkeypatch.setattr(Stillness, "_probe_ns", lambda _: self.probe_ns)
 
     def load(self, model: bytes) -> Recorded:
@@ -137,6 +138,7 @@ class FakeClock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, busy: list[bool]) -> None:
         self.now_s, self.naps, self.busy, self.probe_s = 0.0, 0, busy, 0.0
         monkeypatch.setattr(Stillness, "least_ns", math.inf)
+        monkeypatch.setattr(Stillness, "vain_s", 0.0)
         monkeypatch.setattr(time, "monotonic", lambda: self.now_s)
         monkeypatch.setattr(time, "sleep", self.sleep)
         monkeypatch.setattr(Stillness, "_probe_ns", lambda _: self.probe_ns())
@@ -178,6 +180,23 @@ def test_waiting_ends_when_out_of_patience(monkeypatch: pytest.MonkeyPatch, prob
     clock.now_s += 1.0  # a second of measuring earns two of waiting
     stillness.wait()
     assert clock.now_s - began_s == pytest.approx(3.5, abs=0.2)
+
+
+def test_a_core_that_is_never_still_is_waited_for_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock(monkeypatch, [False])
+    clock.grant(monkeypatch, patience=0.0, slack_s=100.0)
+    monkeypatch.setattr(module, "VAIN_S", 2.0)
+    stillness = Stillness()
+    for busy_s, waited_s in ((1.0, 1.0), (9.0, 2.0), (9.0, 0.0)):  # the last by what measures next
+        began_s, clock.busy = clock.now_s, [False] * clock.naps + [True] * int(busy_s / module.NAP_S)
+        stillness.wait()
+        assert clock.now_s - began_s == pytest.approx(waited_s, abs=0.06)
+        stillness = Stillness()
+    clock.busy = [False] * clock.naps + [False]
+    assert stillness.is_still()
+    began_s, clock.busy = clock.now_s, [False] * clock.naps + [True] * 20
+    stillness.wait()  # once there was a still moment
+    assert clock.now_s - began_s == pytest.approx(1.0, abs=0.06)
 
 
 def test_a_timing_counts_where_the_core_was_still_at_both_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
