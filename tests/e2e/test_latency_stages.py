@@ -57,6 +57,8 @@ def test_another_runtime_is_told_from_a_profiled_one(tmp_path: Path) -> None:
 
 def test_faults_are_one_line(tmp_path: Path) -> None:
     line = fault(tmp_path, "+stage=profile", "superspace=digits", "platform=vnni")
+    assert "platform = vnni cannot be measured; allowed: ort_cpu, " in line
+    line = fault(tmp_path, "+stage=predict_latency", "superspace=digits", "platform=vnni", "space=digits-012-000")
     assert "platform vnni has no latency table" in line
     assert "+stage=fit_latency superspace=digits platform=vnni source=" in line
     line = fault(tmp_path, "+stage=profile", "superspace=digits", "platform=adb")
