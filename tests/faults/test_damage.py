@@ -53,7 +53,8 @@ def test_every_file_of_a_result_is_checked_when_the_job_is_skipped(
     assert set(files) <= set(made.checksums)
     if job == "export":
         beside = {str(path) for path in (tmp_path / "runs/export").glob("[!.]*.*")}
-        assert beside <= {*made.checksums, str(tmp_path / "runs/export/result.json")}
+        told = {str(tmp_path / "runs/export" / name) for name in ("result.json", "progress.json")}
+        assert beside <= {*made.checksums, *told}
     assert not list(made.changed_files())
     for path in map(Path, made.checksums):
         for _ in flipped(path, 5):
