@@ -116,17 +116,20 @@ def write_front(tmp_path: Path) -> None:
     front.write(tmp_path / f"runs/checkpoints/search_subnet/{MEMBER}/front.json")
 
 
-@pytest.mark.parametrize("chosen", [["platform=vnni"], ["+platform@platforms.pixel4=vnni"]])
+@pytest.mark.parametrize(
+    ("where", "word", "asked_ms"),
+    [
+        ("platform", "platform=vnni", [12.0, 7.0]),
+        ("platforms.pixel4", "+platform@platforms.pixel4=vnni", [9.0, None]),  # by the name it is listed under
+    ],
+)
 def test_limits_that_were_asked_for_stand_beside_their_subnets(
-    run_stage: RunStage, table: Path, tmp_path: Path, chosen: list[str]
+    run_stage: RunStage, table: Path, tmp_path: Path, where: str, word: str, asked_ms: list[float | None]
 ) -> None:
-    largest, smallest = map(str, BLOCKS)
     write_front(tmp_path)
-    where = chosen[0].removeprefix("+platform@").split("=")[0]
-    found = run_stage("benchmark", *LISTED[:2], *chosen, f"{where}.table={table}")
+    found = run_stage("benchmark", *LISTED[:2], word, f"{where}.table={table}")
     asked = [(row["subnet"], row["asked_ms"]) for row in found.figures["subnets"]]
-    # a listed platform is searched for by the name that it is listed under, be it another one's own
-    assert asked == ([(largest, 12.0), (smallest, 7.0)] if where == "platform" else [(largest, 9.0), (smallest, None)])
+    assert asked == [*zip(map(str, BLOCKS), asked_ms, strict=True)]
 
 
 def test_a_result_lasts_until_something_changes(
